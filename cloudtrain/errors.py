@@ -1,0 +1,174 @@
+"""Every failure that a user can meet, as one class each.
+
+The tree (exit code of the command in brackets, `ux` section "Exit codes" in docs/structure.md):
+
+    CloudtrainError                     [1]
+    ├── UsageError                      [2]   bad flags, names, settings, folders
+    │   ├── UnknownRun                  [2]
+    │   ├── ConfirmationNeeded          [2]
+    │   └── StoreDamaged                [2]
+    ├── TrainingFailed                  [3]
+    ├── SignInError                     [4]   credentials or permission
+    ├── Refused                         [5]   nothing was billed
+    │   ├── QuotaExceeded               [5]
+    │   └── NoCapacity                  [5]
+    ├── ConnectionFailed                [6]   connection or transfer; the machine may still be running
+    │   ├── HostKeyMismatch             [6]
+    │   └── ArtifactRefused             [6]
+    ├── RunLost                         [6]   the host no longer runs it and left no exit record
+    ├── LimitReached                    [7]   time or cost limit, or spot reclaim
+    └── Busy                            [8]   still running; another command has the run
+
+An error says what happened (`message`), what it means for money and data (`consequence`) and the next command
+(`hint`). `code` is stable and documented; scripts may rely on it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    TRAINING_FAILED = 3
+    SIGN_IN = 4
+    REFUSED = 5
+    CONNECTION = 6
+    LIMIT = 7
+    STILL_RUNNING = 8
+    INTERRUPTED = 130
+
+
+class CloudtrainError(Exception):
+    """Base of all expected failures.
+
+    Args:
+        message: one line, lower case, no full stop: what happened.
+        hint: the next command or action, or None.
+        consequence: what it means for money and data ("nothing was created"), or None.
+        code: overrides the class's stable code where one class serves several.
+        detail: further lines for people, such as the end of a traceback.
+    """
+
+    code: str = "unexpected"
+    exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        consequence: str | None = None,
+        code: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.consequence = consequence
+        self.detail = detail
+        if code is not None:
+            self.code = code
+
+
+class UsageError(CloudtrainError):
+    """The command, a setting or a folder is not usable as given; nothing was started."""
+
+    code = "usage"
+    exit_code = ExitCode.USAGE
+
+
+class UnknownRun(UsageError):
+    """No run has this name."""
+
+    code = "unknown_run"
+
+
+class ConfirmationNeeded(UsageError):
+    """A question must be asked and there is no terminal to ask it on."""
+
+    code = "confirmation_needed"
+
+
+class StoreDamaged(UsageError):
+    """The run registry cannot be read or written."""
+
+    code = "store_damaged"
+
+
+class TrainingFailed(CloudtrainError):
+    """The training process ended with a non-zero exit code."""
+
+    code = "training_failed"
+    exit_code = ExitCode.TRAINING_FAILED
+
+
+class SignInError(CloudtrainError):
+    """Credentials are missing, expired or not allowed to do this."""
+
+    code = "sign_in"
+    exit_code = ExitCode.SIGN_IN
+
+
+class Refused(CloudtrainError):
+    """The run was refused before anything was billed."""
+
+    code = "refused"
+    exit_code = ExitCode.REFUSED
+
+
+class QuotaExceeded(Refused):
+    """The account's vCPU quota does not allow the instance."""
+
+    code = "quota"
+
+
+class NoCapacity(Refused):
+    """No zone had a free instance of any allowed type."""
+
+    code = "no_capacity"
+
+
+class ConnectionFailed(CloudtrainError):
+    """A connection or transfer failed; the machine may still be running."""
+
+    code = "connection"
+    exit_code = ExitCode.CONNECTION
+
+
+class HostKeyMismatch(ConnectionFailed):
+    """The host presented another key than the pinned one. Never retried."""
+
+    code = "host_key"
+
+
+class ArtifactRefused(ConnectionFailed):
+    """A file on the host is not what its manifest says, or not a plain file."""
+
+    code = "artifact_refused"
+
+
+class RunLost(CloudtrainError):
+    """The run ended without an exit record: its supervisor was killed or the machine went down."""
+
+    code = "run_lost"
+    exit_code = ExitCode.CONNECTION
+
+
+class LimitReached(CloudtrainError):
+    """The run was ended by its time or cost limit, or by a spot reclaim."""
+
+    code = "limit_reached"
+    exit_code = ExitCode.LIMIT
+
+
+class Busy(CloudtrainError):
+    """Another command is acting on this run."""
+
+    code = "busy"
+    exit_code = ExitCode.STILL_RUNNING

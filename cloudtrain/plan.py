@@ -1,0 +1,126 @@
+"""RunSpec + what the provider offers + what will be sent -> Plan. Pure: no I/O, so `--plan` can print it and leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cloudtrain.errors import Refused
+from cloudtrain.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One machine that could be used. `price_per_hour` is in USD with disk and public address; None: costs nothing."""
+
+    type: str
+    gpu: str = ""
+    vcpus: int | None = None
+    memory_gib: float | None = None
+    price_per_hour: float | None = None
+    zones: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a provider found before anything exists.
+
+    Attributes:
+        where: for people: "this computer", "us-east-1".
+        candidates: in the order they will be tried; the first is what the plan prices.
+        account: for people: profile and masked account, or None.
+        price_note: date and content of the prices, or None where nothing is billed.
+        enforcer: who ends the machine when the limit is reached, for people; None: nothing to end.
+        warnings: what the user should know before agreeing.
+        details: JSON-ready facts that `Provider.acquire` needs again.
+    """
+
+    where: str
+    candidates: tuple[Candidate, ...]
+    account: str | None = None
+    price_note: str | None = None
+    enforcer: str | None = None
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeSummary:
+    """What will be sent: number of files, bytes, and the git state of the folder if it has one."""
+
+    files: int
+    bytes: int
+    git: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run, resolved and printable.
+
+    Attributes:
+        price_per_hour: USD of the first candidate; None: nothing is billed.
+        limit_s: seconds from launch until the run is ended whatever it does.
+        at_most_usd: the most this run can cost by the dearest candidate, rounded up to the cent.
+    """
+
+    spec: RunSpec
+    offer: Offer
+    code: CodeSummary
+    price_per_hour: float | None
+    limit_s: float
+    at_most_usd: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {**asdict(self), "spec": self.spec.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`."""
+        offer = dict(data["offer"])
+        offer["candidates"] = tuple(Candidate(**{**c, "zones": tuple(c["zones"])}) for c in offer["candidates"])
+        offer["warnings"] = tuple(offer["warnings"])
+        return cls(
+            spec=RunSpec.from_dict(data["spec"]),
+            offer=Offer(**offer),
+            code=CodeSummary(**data["code"]),
+            price_per_hour=data["price_per_hour"],
+            limit_s=data["limit_s"],
+            at_most_usd=data["at_most_usd"],
+        )
+
+
+def make_plan(spec: RunSpec, offer: Offer, code: CodeSummary) -> Plan:
+    """Resolve `spec` against `offer`.
+
+    The time limit is `--max-time`, shortened so that the dearest candidate cannot cost more than `--max-cost`.
+
+    Raises:
+        Refused: the cost limit does not buy a minute of the dearest candidate.
+    """
+    prices = [c.price_per_hour for c in offer.candidates if c.price_per_hour]
+    limit_s = spec.limits.max_time_s
+    at_most = None
+    if prices:
+        dearest = max(prices)
+        if spec.limits.max_cost_usd is not None:
+            limit_s = min(limit_s, spec.limits.max_cost_usd / dearest * 3600)
+            # EC2 bills at least a minute (docs: "minimum of 60 seconds").
+            if limit_s < 60:
+                raise Refused(
+                    f"${spec.limits.max_cost_usd:.2f} does not buy a minute at ${dearest:.3f} an hour",
+                    hint="raise --max-cost or choose a cheaper --instance",
+                    consequence="nothing was created",
+                    code="price_cap",
+                )
+        at_most = -(-dearest * limit_s / 36 // 1) / 100
+    return Plan(
+        spec=spec,
+        offer=offer,
+        code=code,
+        price_per_hour=offer.candidates[0].price_per_hour,
+        limit_s=limit_s,
+        at_most_usd=at_most,
+    )

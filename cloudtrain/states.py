@@ -1,0 +1,63 @@
+"""The states of a run and of the instance under it, and the moves between them that are legal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where a run is in its story (`run.py`). The last five are final."""
+
+    PLANNED = "planned"
+    PROVISIONING = "provisioning"
+    BOOTING = "booting"
+    SYNCING = "syncing"
+    RUNNING = "running"
+    PULLING = "pulling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+    LOST = "lost"
+
+    @property
+    def final(self) -> bool:
+        """Whether the story has ended."""
+        return self in FINAL
+
+
+FINAL = frozenset(
+    {RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED, RunState.INTERRUPTED, RunState.LOST},
+)
+
+# What ends the story may happen at any point of it; forward steps go one at a time. BOOTING goes back to PROVISIONING
+# when an instance dies before it answers and the next zone is tried; INTERRUPTED goes back when a spot run resumes.
+_ENDS = frozenset({RunState.FAILED, RunState.STOPPED, RunState.LOST})
+MOVES: dict[RunState, frozenset[RunState]] = {
+    RunState.PLANNED: frozenset({RunState.PROVISIONING}) | _ENDS,
+    RunState.PROVISIONING: frozenset({RunState.BOOTING}) | _ENDS,
+    RunState.BOOTING: frozenset({RunState.SYNCING, RunState.PROVISIONING}) | _ENDS,
+    RunState.SYNCING: frozenset({RunState.RUNNING}) | _ENDS,
+    RunState.RUNNING: frozenset({RunState.PULLING, RunState.INTERRUPTED}) | _ENDS,
+    RunState.PULLING: frozenset({RunState.SUCCEEDED, RunState.INTERRUPTED}) | _ENDS,
+    RunState.SUCCEEDED: frozenset(),
+    RunState.FAILED: frozenset(),
+    RunState.STOPPED: frozenset(),
+    RunState.INTERRUPTED: frozenset({RunState.PROVISIONING}),
+    RunState.LOST: frozenset(),
+}
+
+
+class InstanceLife(StrEnum):
+    """What is known of the machine under a run; NONE for machines that cloudtrain does not own."""
+
+    NONE = "none"
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    PARKED = "parked"
+    TERMINATED = "terminated"
+
+
+def may_move(old: RunState, new: RunState) -> bool:
+    """Whether a run may go from `old` to `new`."""
+    return new in MOVES[old]

@@ -1,0 +1,98 @@
+"""The transport boundary: run a program on a host, with bytes in and bytes out.
+
+Push, pull, follow and the supervisor's verbs are all made of these three calls (`sync.py`, `results.py`, `follow.py`,
+`supervisor.py`), so a new transport brings them along for nothing, and a test double is a page.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ran to its end. A non-zero `exit_code` is data, not an exception; negative: ended by a signal."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Stream(ABC):
+    """A running program whose stdout is read as it comes. Close it to end the program."""
+
+    @abstractmethod
+    def read(self, timeout: float) -> bytes:
+        """The next bytes, at most 1 MiB; `b""` at the end of the stream.
+
+        Raises:
+            TimeoutError: nothing came within `timeout` seconds; the stream is still usable.
+            ConnectionFailed: the link broke.
+        """
+
+    @abstractmethod
+    def finish(self, timeout: float) -> Completed:
+        """After the end of the stream: exit code and stderr (`stdout` is empty, it has been read).
+
+        Raises:
+            ConnectionFailed: the link broke, or no exit status came within `timeout` seconds.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the program and free the channel. Never raises; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Transport(ABC):
+    """An open connection to one host. argv lists only: quoting, where a shell is in the way, is the transport's own."""
+
+    @abstractmethod
+    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
+        """Run `argv` in the login directory, feed it `stdin`, wait for its end.
+
+        Args:
+            argv: program and arguments, passed on unchanged.
+            stdin: bytes, or an iterable of chunks that are sent as they are made.
+            timeout: seconds without any progress (a byte sent or received) until it gives up.
+
+        Raises:
+            ConnectionFailed: the link broke, or nothing moved for `timeout` seconds.
+        """
+
+    @abstractmethod
+    def stream(self, argv: Sequence[str]) -> Stream:
+        """Start `argv` in the login directory and read its stdout as it comes.
+
+        Raises:
+            ConnectionFailed: the link broke.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection. Never raises; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
