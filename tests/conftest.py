@@ -1,0 +1,37 @@
+"""What every test gets: an empty cloudtrain home, no AWS account, no SSH configuration of the user's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees or touches the developer's own account, keys, settings or runs."""
+    for name in list(os.environ):
+        if name.startswith(("CLOUDTRAIN_", "AWS_", "SSH_")) and name != "CLOUDTRAIN_TEST_AWS":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CLOUDTRAIN_HOME", str(tmp_path / "cloudtrain-home"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The folder of the real MNIST files, fetched once per checkout."""
+    folder = ROOT / "data" / "mnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".tests.lock", timeout=600):
+        subprocess.run([sys.executable, "-m", "job.data", "--data", str(folder)], cwd=ROOT, check=True, timeout=600)
+    return folder
