@@ -10,6 +10,9 @@ from cloudtrain.errors import Refused
 from cloudtrain.spec import RunSpec
 
 
+DEFAULT_LIMIT_S = 2 * 3600.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One machine that could be used. `price_per_hour` is in USD with disk and public address; None: costs nothing."""
@@ -61,7 +64,7 @@ class Plan:
 
     Attributes:
         price_per_hour: USD of the first candidate; None: nothing is billed.
-        limit_s: seconds from launch until the run is ended whatever it does.
+        limit_s: seconds from launch until the run is ended whatever it does; never None where something is billed.
         at_most_usd: the most this run can cost by the dearest candidate, rounded up to the cent.
     """
 
@@ -69,7 +72,7 @@ class Plan:
     offer: Offer
     code: CodeSummary
     price_per_hour: float | None
-    limit_s: float
+    limit_s: float | None
     at_most_usd: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +98,8 @@ class Plan:
 def make_plan(spec: RunSpec, offer: Offer, code: CodeSummary) -> Plan:
     """Resolve `spec` against `offer`.
 
-    The time limit is `--max-time`, shortened so that the dearest candidate cannot cost more than `--max-cost`.
+    The time limit is `--max-time` (2 h if something is billed), shortened so that the dearest candidate cannot cost more
+    than `--max-cost`.
 
     Raises:
         Refused: the cost limit does not buy a minute of the dearest candidate.
@@ -104,6 +108,7 @@ def make_plan(spec: RunSpec, offer: Offer, code: CodeSummary) -> Plan:
     limit_s = spec.limits.max_time_s
     at_most = None
     if prices:
+        limit_s = limit_s or DEFAULT_LIMIT_S
         dearest = max(prices)
         if spec.limits.max_cost_usd is not None:
             limit_s = min(limit_s, spec.limits.max_cost_usd / dearest * 3600)

@@ -43,6 +43,19 @@ class TrainSpec:
     recipe: str | None = None
     args: tuple[str, ...] = ()
 
+    def argv(self) -> tuple[str, ...]:
+        """The job's command line (docs/structure.md, "What the job gets and tells")."""
+        named = {
+            "--model": self.model,
+            "--epochs": self.epochs,
+            "--batch-size": self.batch_size,
+            "--seed": self.seed,
+            "--lr": self.lr,
+            "--device": self.device,
+            "--recipe": self.recipe,
+        }
+        return (*(part for flag, value in named.items() if value is not None for part in (flag, str(value))), *self.args)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
@@ -61,9 +74,12 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What ends a run that nobody ends: seconds of training host time, US dollars, grace after the job's exit."""
+    """What ends a run that nobody ends: seconds from the launch, US dollars, seconds of grace after the job's exit.
 
-    max_time_s: float = 2 * 3600.0
+    None: the plan decides (2 h where something is billed, no limit where nothing is).
+    """
+
+    max_time_s: float | None = None
     max_cost_usd: float | None = None
     grace_s: float = 600.0
     if_i_vanish: str = "park"
