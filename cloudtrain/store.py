@@ -1,0 +1,314 @@
+"""The registry of runs: one SQLite file, one row a run, every change of state guarded by the state it expects."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudtrain import disk
+from cloudtrain.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.plan import Plan
+from cloudtrain.provider.base import Instance
+from cloudtrain.states import InstanceLife, RunState, may_move
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One row.
+
+    Attributes:
+        progress: last known `epoch, epochs, test_acc, best_test_acc, best_epoch, parameters` of the job.
+        ending: the host's exit record once known, else None.
+        error: `code, message, hint` of what ended or stopped the story, else None.
+        created_at, updated_at, ended_at: unix seconds.
+    """
+
+    name: str
+    state: RunState
+    life: InstanceLife
+    plan: Plan
+    instance: Instance | None
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    ending: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    ended_at: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's results on this computer."""
+        return self.plan.spec.folder
+
+
+def _create_runs(db: sqlite3.Connection) -> None:
+    db.execute(
+        """CREATE TABLE runs (
+            name TEXT PRIMARY KEY, state TEXT NOT NULL, life TEXT NOT NULL, plan TEXT NOT NULL, instance TEXT,
+            journal TEXT NOT NULL DEFAULT '{}', progress TEXT NOT NULL DEFAULT '{}', ending TEXT, error TEXT,
+            created_at REAL NOT NULL, updated_at REAL NOT NULL, ended_at REAL)""",
+    )
+    db.execute("CREATE TABLE moves (run TEXT NOT NULL, state TEXT NOT NULL, at REAL NOT NULL)")
+    db.execute("CREATE INDEX moves_run ON moves (run)")
+
+
+# Applied in order, each once, each in its own transaction. Append only.
+MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("0001_runs", _create_runs),)
+
+
+class Store:
+    """The registry at `path` (default: the state folder). Opens one connection a use, so that processes can share it.
+
+    Raises (every method):
+        StoreDamaged: the file is not a registry, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path or disk.state_dir() / "registry.sqlite"
+        self._clock = clock
+        with self._db() as db:
+            self._migrate(db)
+
+    @contextmanager
+    def _db(self) -> Iterator[sqlite3.Connection]:
+        db = None
+        try:
+            disk.private_dir(self.path.parent)
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA journal_mode=WAL")
+            # The registry is the ledger of what may cost money: an answered write must survive a power cut.
+            db.execute("PRAGMA synchronous=FULL")
+            yield db
+        except (sqlite3.Error, OSError) as error:
+            raise StoreDamaged(
+                f"the run registry {self.path} cannot be used: {error}",
+                hint="move that file away to start a new one; results in runs/ are untouched",
+                consequence="no run was changed",
+            ) from error
+        finally:
+            if db is not None:
+                db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._db() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'migrations'"
+        applied: set[str] = set()
+        if db.execute(known).fetchone():
+            applied = {row["name"] for row in db.execute("SELECT name FROM migrations")}
+        if applied >= {name for name, _ in MIGRATIONS}:
+            return
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)")
+        # Read again under the lock: another process may have come first.
+        applied = {row["name"] for row in db.execute("SELECT name FROM migrations")}
+        for name, migrate in MIGRATIONS:
+            if name not in applied:
+                migrate(db)
+                db.execute("INSERT INTO migrations VALUES (?, ?)", (name, self._clock()))
+        db.execute("COMMIT")
+
+    # Reading
+
+    def get(self, name: str) -> Run:
+        """The run called exactly `name`.
+
+        Raises:
+            UnknownRun: there is none; names the nearest.
+        """
+        with self._db() as db:
+            row = db.execute("SELECT * FROM runs WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise self._unknown(name)
+        return self._run(row)
+
+    def find(self, name: str | None) -> Run:
+        """The run that a user means: a name, a unique beginning of one, `@last` or None for the latest.
+
+        Raises:
+            UnknownRun: none fits, or several do.
+        """
+        if name is None or name == "@last":
+            with self._db() as db:
+                row = db.execute("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC LIMIT 1").fetchone()
+            if row is None:
+                raise UnknownRun("there is no run yet", hint="cloudtrain run --model 3 --local")
+            return self._run(row)
+        names = self.names()
+        if name in names:
+            return self.get(name)
+        fits = [known for known in names if known.startswith(name)]
+        if len(fits) == 1:
+            return self.get(fits[0])
+        if fits:
+            raise UnknownRun(f"{name!r} fits several runs: {', '.join(sorted(fits)[:5])}", hint="type more of the name")
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownRun:
+        near = difflib.get_close_matches(name, self.names(), n=1)
+        question = f". Did you mean {near[0]}?" if near else ""
+        return UnknownRun(f'no run "{name}"{question}', hint="cloudtrain ls")
+
+    def names(self) -> list[str]:
+        """The names of all runs, latest first."""
+        with self._db() as db:
+            rows = db.execute("SELECT name FROM runs ORDER BY created_at DESC, rowid DESC").fetchall()
+        return [row["name"] for row in rows]
+
+    def runs(self) -> list[Run]:
+        """All runs, latest first."""
+        with self._db() as db:
+            rows = db.execute("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC").fetchall()
+        return [self._run(row) for row in rows]
+
+    def moves(self, name: str) -> list[tuple[RunState, float]]:
+        """The states the run has been in, with the unix time of each entry, oldest first."""
+        with self._db() as db:
+            rows = db.execute("SELECT state, at FROM moves WHERE run = ? ORDER BY rowid", (name,)).fetchall()
+        return [(RunState(row["state"]), row["at"]) for row in rows]
+
+    def _run(self, row: sqlite3.Row) -> Run:
+        try:
+            return Run(
+                name=row["name"],
+                state=RunState(row["state"]),
+                life=InstanceLife(row["life"]),
+                plan=Plan.from_dict(json.loads(row["plan"])),
+                instance=Instance.from_dict(json.loads(row["instance"])) if row["instance"] else None,
+                progress=json.loads(row["progress"]),
+                ending=json.loads(row["ending"]) if row["ending"] else None,
+                error=json.loads(row["error"]) if row["error"] else None,
+                created_at=row["created_at"],
+                updated_at=row["updated_at"],
+                ended_at=row["ended_at"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreDamaged(
+                f"the registry's row of {row['name']} cannot be read: {error!r}",
+                hint=f"move {self.path} away to start a new one; results in runs/ are untouched",
+            ) from error
+
+    # Writing
+
+    def add(self, plan: Plan) -> Run:
+        """A new run in state PLANNED.
+
+        Raises:
+            UsageError: the name is taken.
+        """
+        now = self._clock()
+        name = plan.spec.name
+        with self._writing() as db:
+            if db.execute("SELECT 1 FROM runs WHERE name = ?", (name,)).fetchone():
+                raise UsageError(
+                    f"there is a run {name} already",
+                    hint=f"cloudtrain show {name}, or choose another --name",
+                    code="name_taken",
+                )
+            db.execute(
+                "INSERT INTO runs (name, state, life, plan, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+                (name, RunState.PLANNED, InstanceLife.NONE, json.dumps(plan.to_dict()), now, now),
+            )
+            db.execute("INSERT INTO moves VALUES (?, ?, ?)", (name, RunState.PLANNED, now))
+        return self.get(name)
+
+    def move(self, run: Run, new: RunState, **facts: Any) -> Run:
+        """Take `run` from the state it was read in to `new`, storing `facts` (see `note`) in the same transaction.
+
+        Raises:
+            Busy: another process has moved it meanwhile.
+            ValueError: the move is not legal.
+        """
+        if not may_move(run.state, new):
+            raise ValueError(f"{run.name}: {run.state} -> {new} is not a legal move")
+        now = self._clock()
+        with self._writing() as db:
+            changed = db.execute(
+                "UPDATE runs SET state = ?, updated_at = ?, ended_at = ? WHERE name = ? AND state = ?",
+                (new, now, now if new.final else None, run.name, run.state),
+            )
+            if changed.rowcount != 1:
+                raise Busy(
+                    f"another command has taken {run.name} on",
+                    hint=f"cloudtrain logs {run.name}",
+                    consequence="this one changed nothing",
+                )
+            db.execute("INSERT INTO moves VALUES (?, ?, ?)", (run.name, new, now))
+            self._set(db, run.name, facts)
+        return self.get(run.name)
+
+    def note(self, run: Run, **facts: Any) -> Run:
+        """Store facts without a change of state: `instance`, `life`, `progress`, `ending`, `error`."""
+        with self._writing() as db:
+            self._set(db, run.name, {**facts, "updated_at": self._clock()})
+        return self.get(run.name)
+
+    @staticmethod
+    def _set(db: sqlite3.Connection, name: str, facts: Mapping[str, Any]) -> None:
+        for column, value in facts.items():
+            if column not in {"instance", "life", "progress", "ending", "error", "updated_at"}:
+                raise ValueError(f"runs have no {column}")
+            if isinstance(value, Instance):
+                value = value.to_dict()
+            if isinstance(value, Mapping):
+                value = json.dumps(dict(value))
+            # The column is one of the names above, never input.
+            db.execute(f"UPDATE runs SET {column} = ? WHERE name = ?", (value, name))
+
+    def forget(self, name: str) -> None:
+        """Drop a run's row: for plans that were never started."""
+        with self._writing() as db:
+            db.execute("DELETE FROM runs WHERE name = ? AND state = ?", (name, RunState.PLANNED))
+            db.execute("DELETE FROM moves WHERE run = ?", (name,))
+
+    def journal(self, name: str) -> RunJournal:
+        """The durable notes of a run (`provider.base.Journal`)."""
+        return RunJournal(self, name)
+
+    def read_journal(self, name: str) -> dict[str, Any]:
+        """All notes of `name`'s journal."""
+        with self._db() as db:
+            row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
+        return dict(json.loads(row["journal"])) if row else {}
+
+    def write_journal(self, name: str, notes: Mapping[str, Any]) -> None:
+        """Merge `notes` into `name`'s journal; on the disk when this returns."""
+        with self._writing() as db:
+            row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise UnknownRun(f'no run "{name}"', hint="cloudtrain ls")
+            merged = {**json.loads(row["journal"]), **notes}
+            db.execute("UPDATE runs SET journal = ? WHERE name = ?", (json.dumps(merged), name))
+
+
+class RunJournal:
+    """One run's journal."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def read(self) -> dict[str, Any]:
+        """All notes so far."""
+        return self._store.read_journal(self._name)
+
+    def write(self, notes: Mapping[str, Any]) -> None:
+        """Merge `notes` in; on the disk when this returns."""
+        self._store.write_journal(self._name, notes)
