@@ -1,0 +1,1 @@
+"""EC2: look-ups, launch, trust, release. The only importer of boto3."""

@@ -1,0 +1,171 @@
+"""One AWS session, and one client for each service and retry rule. Nothing is asked of AWS before a client is used."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+from cloudtrain import __version__
+from cloudtrain.errors import UsageError
+from cloudtrain.provider.ec2.translate import translated
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_pricing import PricingClient
+    from types_boto3_service_quotas import ServiceQuotasClient
+    from types_boto3_ssm import SSMClient
+    from types_boto3_sts import STSClient
+
+REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
+# boto3 itself does not read AWS_REGION, which every other AWS tool honours.
+REGION_VARIABLES = ("CLOUDTRAIN_REGION", "AWS_REGION", "AWS_DEFAULT_REGION")
+# The Pricing API has an endpoint in three Regions only, whatever the Region of the run.
+PRICING_REGION = "us-east-1"
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+
+
+class Clients:
+    """Clients of one profile, Region and endpoint, made when first used and kept.
+
+    Args:
+        profile: name of a profile; None: `AWS_PROFILE`, else the default one.
+        region: None: `CLOUDTRAIN_REGION`, `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile's, in this order.
+        endpoint_url: for every service; None: `AWS_ENDPOINT_URL` and AWS's own.
+        access_key: key id and secret of an emulated Region, so that no profile and no real key is read.
+
+    Raises:
+        SignInError: the profile does not exist or cannot be read.
+        UsageError: no Region is set, or it cannot be the name of one.
+    """
+
+    def __init__(
+        self,
+        profile: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        access_key: tuple[str, str] | None = None,
+    ) -> None:
+        self.endpoint_url = endpoint_url
+        self._access_key = access_key
+        with translated("read the AWS settings", profile=profile):
+            self._session = _session(profile, access_key)
+            self.profile = None if access_key else str(self._session.profile_name)
+            self.region, self.region_source = _region(region, self._session.region_name)
+
+    def at(self, region: str) -> Clients:
+        """The same account and endpoint in another Region; itself if it is this one."""
+        if region == self.region:
+            return self
+        return Clients(self.profile, region, self.endpoint_url, self._access_key)
+
+    @cached_property
+    def ec2(self) -> EC2Client:
+        """EC2, for everything but the launch: throttling and broken answers are retried by the SDK."""
+        with translated("reach EC2", profile=self.profile):
+            return self._session.client("ec2", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+
+    @cached_property
+    def ec2_launch(self) -> EC2Client:
+        """EC2 without any retry of the SDK's own, which would ask the zone that has just said it is full again
+        (`InsufficientInstanceCapacity` comes as HTTP 500)."""
+        with translated("reach EC2", profile=self.profile):
+            return self._session.client("ec2", self.region, endpoint_url=self.endpoint_url, config=self._config(1))
+
+    @cached_property
+    def ssm(self) -> SSMClient:
+        """Systems Manager: public parameters that name the images."""
+        with translated("reach SSM", profile=self.profile):
+            return self._session.client("ssm", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+
+    @cached_property
+    def sts(self) -> STSClient:
+        """Security Token Service: whose account this is."""
+        with translated("reach STS", profile=self.profile):
+            return self._session.client("sts", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+
+    @cached_property
+    def quotas(self) -> ServiceQuotasClient:
+        """Service Quotas of the Region."""
+        with translated("reach Service Quotas", profile=self.profile):
+            return self._session.client(
+                "service-quotas", self.region, endpoint_url=self.endpoint_url, config=self._config(5)
+            )
+
+    @cached_property
+    def pricing(self) -> PricingClient:
+        """The Pricing API, which always answers from us-east-1."""
+        with translated("reach the Pricing API", profile=self.profile):
+            return self._session.client(
+                "pricing", PRICING_REGION, endpoint_url=self.endpoint_url, config=self._config(3)
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether EC2 is emulated on this computer: its endpoint, from wherever it was set, is a loopback address."""
+        return is_loopback(self.ec2.meta.endpoint_url)
+
+    def _config(self, attempts: int) -> Config:
+        # A proxy of the user's cannot lead back to this computer; an empty table means: none.
+        here = is_loopback(self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
+        return Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            user_agent_extra=f"cloudtrain/{__version__}",
+            proxies={} if here else None,
+        )
+
+
+def _session(profile: str | None, access_key: tuple[str, str] | None) -> boto3.Session:
+    if access_key is None:
+        return boto3.Session(profile_name=profile)
+    # Cut off from the user's own files and AWS_PROFILE, which may name a profile that does not exist.
+    unset = (None, None, None, None)
+    files = (None, None, os.devnull, None)
+    core = botocore.session.Session({"profile": unset, "config_file": files, "credentials_file": files})
+    return boto3.Session(*access_key, botocore_session=core)
+
+
+def is_loopback(url: str | None) -> bool:
+    """Whether `url` leads to this computer."""
+    host = urlsplit(url or "").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _region(asked: str | None, configured: str | None) -> tuple[str, str]:
+    """The Region and where it was found. `configured` is boto3's own finding, which ends with the profile's."""
+    found = [(asked, "--region")]
+    found += [(os.environ.get(name), name) for name in REGION_VARIABLES]
+    found += [(configured, "the profile")]
+    for region, source in found:
+        if not region:
+            continue
+        if not REGION.fullmatch(region):
+            raise UsageError(
+                f"{region!r} cannot be an AWS Region (from {source})",
+                hint="use a name such as us-east-1",
+                consequence="nothing was created",
+                code="bad_region",
+            )
+        return region, source
+    raise UsageError(
+        "no AWS Region is set",
+        hint="--region us-east-1, or set AWS_REGION; looked at: --region, "
+        + ", ".join(REGION_VARIABLES)
+        + ", the profile's region",
+        consequence="nothing was created",
+        code="no_region",
+    )

@@ -1,0 +1,382 @@
+"""What AWS and its SDK raise, told apart once and turned into our own errors. No other module knows foreign codes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+
+from botocore import exceptions as sdk
+from botocore.parsers import ResponseParserError
+
+from cloudtrain.errors import (
+    CloudtrainError,
+    ConnectionFailed,
+    NoCapacity,
+    QuotaExceeded,
+    Refused,
+    SignInError,
+    UsageError,
+)
+
+NOTHING = "nothing was created"
+# AWS refuses a signature whose time is 15 minutes off; some services refuse sooner.
+CLOCK_TOLERANCE_S = 240
+
+
+class Failure(Enum):
+    """What a failed call means for the next one."""
+
+    CAPACITY = auto()
+    """This zone has none of this type now: ask another zone."""
+    QUOTA = auto()
+    """The account may not have more of this kind."""
+    THROTTLED = auto()
+    """Too many calls; this one had no effect: ask again, later."""
+    UNKNOWN_EFFECT = auto()
+    """It may or may not have been done: ask again with the same token, then look."""
+    MISMATCH = auto()
+    """This token was used with another request before."""
+    SPENT = auto()
+    """This token's instance has ended already."""
+    ABSENT = auto()
+    """What it names does not exist, or not yet."""
+    DUPLICATE = auto()
+    """What it makes is there already."""
+    IN_USE = auto()
+    """Something still holds what it would delete."""
+    FINAL = auto()
+    """Asking again changes nothing."""
+
+
+_CAPACITY = {
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "UnfulfillableCapacity",
+    "InsufficientFreeAddressesInSubnet",
+    "Unsupported",
+    "ReservationCapacityExceeded",
+    "SpotMaxPriceTooLow",
+}
+_QUOTA = {"VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"}
+_THROTTLED = {
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "TooManyRequestsException",
+    "EC2ThrottledException",
+    "BandwidthLimitExceeded",
+    "PriorRequestNotComplete",
+}
+_CLOCK = {"RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException", "AuthFailure"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_BAD_KEY = {
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+}
+_DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "NotAuthorized"}
+_ACCOUNT = {
+    "OptInRequired": "this account is not enabled for EC2 in this Region",
+    "SubscriptionRequiredException": "this account is not enabled for this service",
+    "PendingVerification": "AWS is still verifying this account; it may take up to 4 hours",
+    "Blocked": "AWS has blocked this account",
+}
+
+
+def code_of(error: BaseException) -> str:
+    """AWS's own code of a failed call ("VcpuLimitExceeded"), or the name of the SDK's exception."""
+    if isinstance(error, sdk.ClientError):
+        return str(error.response.get("Error", {}).get("Code", "")) or "Unknown"
+    return type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """AWS's sentence about a failed call, in one line, without the encoded blob that follows a denial."""
+    said = error.response.get("Error", {}).get("Message", "") if isinstance(error, sdk.ClientError) else error
+    text = str(said)
+    return " ".join(re.sub(r"Encoded authorization failure message:.*", "", text, flags=re.DOTALL).split()).rstrip(". ")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What `error` means for the next call. Codes come before the HTTP status: lack of capacity arrives as a 500."""
+    code = code_of(error)
+    if code in _CAPACITY:
+        return Failure.CAPACITY
+    if code in _QUOTA:
+        return Failure.QUOTA
+    if code in _THROTTLED:
+        return Failure.THROTTLED
+    if code in ("IdempotentParameterMismatch", "IdempotencyParameterMismatch"):
+        return Failure.MISMATCH
+    if code == "IdempotentInstanceTerminated":
+        return Failure.SPENT
+    if code.endswith((".NotFound", "NotFoundException", "ParameterNotFound")) or code == "NoSuchEntity":
+        return Failure.ABSENT
+    if code.endswith(".Duplicate"):
+        return Failure.DUPLICATE
+    if code in ("DependencyViolation", "ResourceInUse", "InvalidGroup.InUse"):
+        return Failure.IN_USE
+    if isinstance(error, sdk.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return Failure.UNKNOWN_EFFECT if status >= 500 else Failure.FINAL
+    broken = (sdk.HTTPClientError, sdk.ConnectionError, sdk.IncompleteReadError, sdk.ResponseStreamingError)
+    if isinstance(error, (*broken, ResponseParserError, ConnectionError)):
+        return Failure.UNKNOWN_EFFECT
+    return Failure.FINAL
+
+
+@contextmanager
+def translated(action: str, *, profile: str | None = None, consequence: str | None = NOTHING) -> Iterator[None]:
+    """Turn what AWS or its SDK raises inside into one of our errors; ours pass unchanged.
+
+    Args:
+        action: what was being done, to follow "could not": "look up the image".
+        profile: named in hints about signing in.
+        consequence: what a failure here means for money and data.
+    """
+    try:
+        yield
+    except (sdk.BotoCoreError, sdk.ClientError, ResponseParserError) as error:
+        raise translate(error, action, profile=profile, consequence=consequence) from error
+
+
+def translate(
+    error: Exception, action: str, *, profile: str | None = None, consequence: str | None = NOTHING
+) -> CloudtrainError:
+    """Our error for a foreign one; the arguments are those of `translated`."""
+    if isinstance(error, sdk.ClientError):
+        return _from_service(error, action, profile, consequence)
+    return _signing_in(error, profile, consequence) or _from_sdk(error, action, consequence)
+
+
+def _with_profile(command: str, profile: str | None) -> str:
+    return command if profile in (None, "default") else f"{command} --profile {profile}"
+
+
+def _signing_in(error: Exception, profile: str | None, consequence: str | None) -> SignInError | None:
+    """Each way in which credentials can be missing or stale, by the SDK's class; None: it is not about credentials."""
+    named = f'profile "{profile}"' if profile else "the default profile"
+    free = "without an account: cloudtrain run --model 3 --dry-run"
+    login = _with_profile("aws login", profile)
+    sso = _with_profile("aws sso login", profile)
+    rows: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str, str], ...] = (
+        (
+            sdk.NoCredentialsError,
+            "no AWS credentials were found",
+            f"{login} (or: aws configure); {free}",
+            "no_credentials",
+        ),
+        (
+            sdk.PartialCredentialsError,
+            "the AWS credentials are incomplete",
+            "set both key id and secret",
+            "no_credentials",
+        ),
+        (
+            sdk.ProfileNotFound,
+            f"there is no AWS {_missing_profile(error) or named}",
+            "aws configure list-profiles shows those there are",
+            "no_profile",
+        ),
+        (
+            sdk.MissingDependencyException,
+            '"aws login" credentials need one more package',
+            'reinstall cloudtrain, or: pip install "botocore[crt]"',
+            "missing_crt",
+        ),
+        (sdk.LoginInsufficientPermissions, "this sign-in may not be refreshed", login, "expired"),
+        (sdk.LoginError, f"the AWS session of {named} has expired", login, "expired"),
+        (
+            (sdk.SSOError, sdk.TokenRetrievalError, sdk.NoAuthTokenError),
+            f"the AWS single sign-on session of {named} has expired",
+            sso,
+            "expired",
+        ),
+        (
+            sdk.RefreshWithMFAUnsupportedError,
+            f"the AWS session of {named} needs a new MFA code",
+            f"sign in again: {login}",
+            "expired",
+        ),
+        (
+            (sdk.CredentialRetrievalError, sdk.MetadataRetrievalError),
+            f"the credentials of {named} could not be fetched: {text_of(error)}",
+            _with_profile("aws sts get-caller-identity", profile) + " shows the same failure",
+            "no_credentials",
+        ),
+        (
+            (sdk.InvalidConfigError, sdk.ConfigParseError, sdk.UnknownCredentialError),
+            f"the AWS settings cannot be used: {text_of(error)}",
+            "aws configure list shows what is set where",
+            "bad_aws_config",
+        ),
+    )
+    for kinds, message, hint, code in rows:
+        if isinstance(error, kinds):
+            return SignInError(message, hint=hint, consequence=consequence, code=code)
+    return None
+
+
+def _missing_profile(error: Exception) -> str | None:
+    name = getattr(error, "kwargs", {}).get("profile")
+    return f'profile "{name}"' if name else None
+
+
+def _from_sdk(error: Exception, action: str, consequence: str | None) -> CloudtrainError:
+    if isinstance(error, sdk.NoRegionError):
+        return UsageError("no AWS Region is set", hint="--region us-east-1", consequence=consequence, code="no_region")
+    if failure_of(error) is Failure.UNKNOWN_EFFECT:
+        if isinstance(
+            error, (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.ProxyConnectionError, sdk.SSLError)
+        ):
+            return ConnectionFailed(
+                f"could not {action}: AWS cannot be reached",
+                hint="check the network, the proxy, and the name of the Region",
+                consequence=consequence,
+                code="aws_unreachable",
+                detail=text_of(error),
+            )
+        return ConnectionFailed(
+            f"could not {action}: AWS broke off without a usable answer",
+            hint="run the same command again",
+            consequence=consequence,
+            code="aws_unavailable",
+            detail=text_of(error)[:500],
+        )
+    return CloudtrainError(f"could not {action}: {text_of(error)[:300]}", consequence=consequence, code="aws")
+
+
+def clock_skew_s(error: sdk.ClientError) -> float | None:
+    """Seconds that this computer's clock is ahead of the `Date` of AWS's answer; None if it has none."""
+    date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return time.time() - parsedate_to_datetime(str(date)).timestamp() if date else None
+    except ValueError:
+        return None
+
+
+def _from_service(error: sdk.ClientError, action: str, profile: str | None, consequence: str | None) -> CloudtrainError:
+    code, text = code_of(error), text_of(error)
+    named = f'profile "{profile}"' if profile else "the default profile"
+    login = _with_profile("aws login", profile)
+    if code.startswith("AuthFailure.ServiceLinkedRole"):
+        return SignInError(
+            "the first spot request of an account needs the right iam:CreateServiceLinkedRole",
+            hint="aws iam create-service-linked-role --aws-service-name spot.amazonaws.com, or run without --spot",
+            consequence=consequence,
+            code="denied",
+        )
+    if code in _CLOCK:
+        return _clock_or_key(error, code, named, login, consequence)
+    if code in _EXPIRED:
+        return SignInError(
+            f"the AWS session of {named} has expired", hint=login, consequence=consequence, code="expired"
+        )
+    if code in _BAD_KEY:
+        return SignInError(
+            f"AWS does not know the access key of {named}",
+            hint=f"{login}, or make a new access key",
+            consequence=consequence,
+            code="bad_key",
+        )
+    if code in _DENIED:
+        return _denied(error, action, text, consequence)
+    if code in _ACCOUNT:
+        return Refused(_ACCOUNT[code], hint=text or None, consequence=consequence, code="account")
+    if "free tier" in text.lower() or "free plan" in text.lower():
+        return Refused(
+            "a free-plan account may not launch this instance type",
+            hint="upgrade to the paid plan in the billing console; free here: cloudtrain run --model 3 --dry-run",
+            consequence=consequence,
+            code="free_plan",
+        )
+    return _by_failure(error, action, code, text, consequence)
+
+
+def _by_failure(error: sdk.ClientError, action: str, code: str, text: str, consequence: str | None) -> CloudtrainError:
+    said = f"could not {action}: {text or code} ({code})"
+    failure = failure_of(error)
+    if failure is Failure.CAPACITY:
+        return NoCapacity(said, hint="--instance g4dn.xlarge,g6.xlarge tries both", consequence=consequence)
+    if failure is Failure.QUOTA:
+        return QuotaExceeded(said, hint="cloudtrain doctor prints the quota and the command", consequence=consequence)
+    if failure is Failure.THROTTLED:
+        return ConnectionFailed(
+            f"could not {action}: AWS is throttling this account's calls ({code})",
+            hint="run the same command again in a minute",
+            consequence=consequence,
+            code="throttled",
+        )
+    if failure is Failure.UNKNOWN_EFFECT:
+        return ConnectionFailed(
+            f"could not {action}: AWS has a failure of its own ({code})",
+            hint="run the same command again; https://health.aws.amazon.com shows known failures",
+            consequence=consequence,
+            code="aws_unavailable",
+            detail=text or None,
+        )
+    if code in ("VPCIdNotSpecified", "DefaultVpcDoesNotExist", "InvalidVpcID.NotFound"):
+        return Refused(
+            "this Region has no default network (VPC)",
+            hint="aws ec2 create-default-vpc, or --subnet subnet-...",
+            consequence=consequence,
+            code="no_vpc",
+        )
+    if failure is Failure.ABSENT or code.startswith(("Invalid", "Malformed")) or code.endswith(".Malformed"):
+        return UsageError(said, consequence=consequence, code="aws_refused")
+    return Refused(said, consequence=consequence, code="aws_refused")
+
+
+def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, consequence: str | None) -> SignInError:
+    """The same few codes mean a wrong clock or a wrong key; the date of the answer tells which."""
+    skew = clock_skew_s(error)
+    if (skew is not None and abs(skew) > CLOCK_TOLERANCE_S) or code in ("RequestExpired", "RequestTimeTooSkewed"):
+        off = "is wrong" if skew is None or abs(skew) < 1 else f"is {abs(skew) / 60:.0f} min {_side(skew)}"
+        return SignInError(
+            f"AWS refused the signature's time: this computer's clock {off}",
+            hint=f"set the clock to network time; if it is right, sign in again: {login}",
+            consequence=consequence,
+            code="clock",
+        )
+    return SignInError(
+        f"AWS does not accept the credentials of {named} ({code})",
+        hint=f"{login}, or check key id, secret and this computer's clock",
+        consequence=consequence,
+        code="bad_key",
+    )
+
+
+def _side(skew: float) -> str:
+    return "ahead" if skew > 0 else "behind"
+
+
+def _denied(error: sdk.ClientError, action: str, text: str, consequence: str | None) -> SignInError:
+    found = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", text)
+    right = found.group(1) if found else error.operation_name
+    if "service control policy" in text:
+        why, hint = (
+            "the organization's policy forbids it",
+            "ask the organization's administrator, or use another account",
+        )
+    elif "permissions boundary" in text:
+        why, hint = "the permissions boundary forbids it", "ask the administrator to widen the permissions boundary"
+    elif "explicit deny" in text:
+        why, hint = "a policy denies it explicitly", "ask the account's administrator"
+    else:
+        why, hint = "no policy allows it", "add the right; docs/iam-policy.json lists all that a run needs"
+    return SignInError(
+        f"not allowed to {action}: the right {right} is missing",
+        hint=hint,
+        consequence=consequence,
+        code="denied",
+        detail=why,
+    )
