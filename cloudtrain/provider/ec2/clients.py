@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -18,6 +18,7 @@ from cloudtrain.errors import UsageError
 from cloudtrain.provider.ec2.translate import translated
 
 if TYPE_CHECKING:
+    from botocore.credentials import Credentials
     from types_boto3_ec2 import EC2Client
     from types_boto3_pricing import PricingClient
     from types_boto3_service_quotas import ServiceQuotasClient
@@ -108,6 +109,19 @@ class Clients:
             return self._session.client(
                 "pricing", PRICING_REGION, endpoint_url=self.endpoint_url, config=self._config(3)
             )
+
+    @cached_property
+    def freetier(self) -> Any:
+        """Free Tier, which knows the plan of the account; it too answers from us-east-1 alone. It has no stubs."""
+        with translated("reach Free Tier", profile=self.profile):
+            service: Any = self._session
+            return service.client("freetier", PRICING_REGION, endpoint_url=self.endpoint_url, config=self._config(2))
+
+    @cached_property
+    def credentials(self) -> Credentials | None:
+        """What signs the calls (`method` says where it was found); None: nothing was found. May fetch or refresh it."""
+        with translated("read the credentials", profile=self.profile):
+            return self._session.get_credentials()
 
     @property
     def loopback(self) -> bool:
