@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cloudtrain.events import Emit
 from cloudtrain.plan import Offer, Plan
 from cloudtrain.spec import RunSpec, Target
 from cloudtrain.states import InstanceLife
 from cloudtrain.transport.base import Transport
+
+if TYPE_CHECKING:
+    from cloudtrain.supervisor import HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,16 @@ class Provider(ABC):
         Raises:
             ConnectionFailed, HostKeyMismatch: no connection; nothing was sent.
         """
+
+    def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
+        """Make the host able to run the job in the folder `job`, and return the interpreter that will.
+
+        The default takes the host as it is.
+
+        Raises:
+            ConnectionFailed: what is missing could not be installed.
+        """
+        return facts.python
 
     @abstractmethod
     def find(self, run: str, journal: Journal) -> Instance | None:
