@@ -1,0 +1,147 @@
+"""What of ours exists in a Region, found by its tags alone, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from cloudtrain.provider.ec2 import tags
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.type_defs import InstanceTypeDef
+
+LIVE = ("pending", "running", "stopping", "stopped")
+ENDED = ("shutting-down", "terminated")
+
+# About 0.08 USD for a GB-month of gp3 in us-east-1 (AWS price list); other Regions differ by up to a half.
+GP3_USD_PER_GB_MONTH = 0.08
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing in the account that carries our mark.
+
+    Attributes:
+        kind: "instance", "volume" or "security group".
+        state: EC2's own word for it ("running", "available").
+        size_gb: of a volume.
+        expires_at: unix seconds at which its lease ends it; None where unknown.
+    """
+
+    kind: str
+    id: str
+    state: str = ""
+    run: str = ""
+    token: str = ""
+    type: str = ""
+    zone: str = ""
+    size_gb: int | None = None
+    expires_at: float | None = None
+
+    def describe(self, price_per_hour: float | None = None) -> str:
+        """For people, with what it costs."""
+        match self.kind:
+            case "instance":
+                price = f"${price_per_hour:.3f} an hour" if price_per_hour else "billed while it runs"
+                return f"instance {self.id} ({self.type}, {self.state}), {price}"
+            case "volume":
+                month = (self.size_gb or 0) * GP3_USD_PER_GB_MONTH
+                return f"volume {self.id} ({self.size_gb} GB, {self.state}), about ${month:.2f} a month"
+        return f"{self.kind} {self.id}, costs nothing"
+
+
+def inventory(
+    clients: Clients, *, run: str | None = None, tokens: Iterable[str] | None = None, owner: str | None = None
+) -> list[Item]:
+    """Live instances, volumes and security groups of ours in the Region, narrowed by tags where given.
+
+    Volumes that a live instance will take with it are not listed beside it.
+    """
+    wanted: Any = tags.where(run=run, token=list(tokens) if tokens is not None else None, owner=owner)
+    instances = described(clients, wanted, LIVE + ENDED[:1])
+    held = {mapping["Ebs"]["VolumeId"] for i in instances for mapping in i.get("BlockDeviceMappings", [])}
+    with translated("list what exists", profile=clients.profile, consequence=None):
+        volumes = [
+            v
+            for page in clients.ec2.get_paginator("describe_volumes").paginate(Filters=wanted)
+            for v in page["Volumes"]
+        ]
+        pages = clients.ec2.get_paginator("describe_security_groups").paginate(Filters=wanted)
+        groups = [g for page in pages for g in page["SecurityGroups"]]
+    items = [_instance(instance) for instance in instances]
+    for volume in volumes:
+        if volume["VolumeId"] not in held and volume.get("State") != "deleting":
+            items.append(
+                Item(
+                    kind="volume",
+                    id=volume["VolumeId"],
+                    state=volume.get("State", ""),
+                    zone=volume.get("AvailabilityZone", ""),
+                    size_gb=volume.get("Size"),
+                    **_marks(tags.as_map(volume.get("Tags"))),
+                )
+            )
+    items += [
+        Item(kind="security group", id=group["GroupId"], **_marks(tags.as_map(group.get("Tags")))) for group in groups
+    ]
+    return items
+
+
+def described(clients: Clients, filters: list[dict[str, Any]], states: Iterable[str] = LIVE) -> list[InstanceTypeDef]:
+    """Instances that `filters` select, in any zone of the Region, in one of `states`."""
+    narrowed: Any = [*filters, {"Name": "instance-state-name", "Values": list(states)}]
+    with translated("list instances", profile=clients.profile, consequence=None):
+        pages = clients.ec2.get_paginator("describe_instances").paginate(Filters=narrowed)
+        return [i for page in pages for reservation in page["Reservations"] for i in reservation.get("Instances", [])]
+
+
+def one(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
+    """The instance of this id in whatever state; None: EC2 does not know it (yet, or any more)."""
+    with translated(f"look up {instance_id}", profile=clients.profile, consequence="nothing was changed"):
+        try:
+            answer = clients.ec2.describe_instances(InstanceIds=[instance_id])
+        except ClientError as error:
+            if failure_of(error) is Failure.ABSENT:
+                return None
+            raise
+    return next((i for reservation in answer["Reservations"] for i in reservation.get("Instances", [])), None)
+
+
+def state_of(instance: Mapping[str, Any]) -> str:
+    """EC2's word for the instance's state."""
+    return str(instance.get("State", {}).get("Name", ""))
+
+
+def reason_of(instance: Mapping[str, Any] | None) -> str:
+    """Why an instance ended, in EC2's words: "Server.SpotInstanceTermination: ..."."""
+    if instance is None:
+        return "EC2 does not know it any more"
+    reason = instance.get("StateReason") or {}
+    code, message = str(reason.get("Code", "")), str(reason.get("Message", ""))
+    if code and code not in message:
+        return f"{code}: {message}" if message else code
+    return message or str(instance.get("StateTransitionReason", "")) or "no reason given"
+
+
+def _instance(instance: Mapping[str, Any]) -> Item:
+    return Item(
+        kind="instance",
+        id=str(instance["InstanceId"]),
+        state=state_of(instance),
+        type=str(instance.get("InstanceType", "")),
+        zone=str(instance.get("Placement", {}).get("AvailabilityZone", "")),
+        **_marks(tags.as_map(instance.get("Tags"))),
+    )
+
+
+def _marks(found: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "run": found.get(tags.RUN, ""),
+        "token": found.get(tags.TOKEN, ""),
+        "expires_at": tags.utc_seconds(found.get(tags.EXPIRES_AT)),
+    }

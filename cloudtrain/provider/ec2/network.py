@@ -1,0 +1,189 @@
+"""Who may reach the instance: one security group for each run, port 22, one address."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from cloudtrain.errors import ConnectionFailed, Refused, UsageError
+from cloudtrain.provider.ec2 import tags
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.translate import NOTHING, Failure, failure_of, translated
+
+CHECK_IP = "https://checkip.amazonaws.com"
+SSH_PORT = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A run's own security group and the one range that may use port 22."""
+
+    id: str
+    cidr: str
+
+
+def ask_address(url: str = CHECK_IP, timeout: float = 10.0) -> str:
+    """This computer's public address as AWS's own service sees it.
+
+    Raises:
+        OSError: no answer.
+    """
+    with urllib.request.urlopen(url, timeout=timeout) as answer:
+        return str(answer.read(256).decode("ascii", "replace")).strip()
+
+
+def caller_cidr(clients: Clients, asked: str | None, ask: Callable[[], str] = ask_address) -> str:
+    """The range that may reach port 22: `asked` (`--ssh-cidr`), else this computer's address alone.
+
+    Raises:
+        UsageError: `asked` is no address range.
+        ConnectionFailed: the address cannot be found out.
+    """
+    if asked:
+        try:
+            return str(ipaddress.ip_network(asked.strip(), strict=False))
+        except ValueError:
+            raise UsageError(
+                f"{asked!r} is not an address range",
+                hint="--ssh-cidr 203.0.113.7/32",
+                consequence=NOTHING,
+                code="bad_cidr",
+            ) from None
+    if clients.loopback:
+        return "127.0.0.1/32"
+    try:
+        return str(ipaddress.ip_network(ask()))
+    except (OSError, ValueError) as error:
+        raise ConnectionFailed(
+            f"could not find out this computer's public address from {CHECK_IP}",
+            hint="give it: --ssh-cidr ADDRESS/32 (or an own group: --security-group sg-...)",
+            consequence=NOTHING,
+            code="own_address",
+            detail=str(error),
+        ) from error
+
+
+def default_vpc(clients: Clients) -> str:
+    """The Region's default network.
+
+    Raises:
+        Refused: there is none.
+    """
+    with translated("look up the default VPC", profile=clients.profile):
+        found = clients.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not found:
+        raise Refused(
+            f"{clients.region} has no default network (VPC)",
+            hint="aws ec2 create-default-vpc, or --subnet subnet-...",
+            consequence=NOTHING,
+            code="no_vpc",
+        )
+    return str(found[0]["VpcId"])
+
+
+def ensure_group(clients: Clients, name: str, vpc: str, cidr: str, marks: Mapping[str, str]) -> Group:
+    """The group called `name` with port 22 open for `cidr` alone; made, with its tags, if it is not there."""
+    wanted: Any = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
+    with translated("make the security group", profile=clients.profile, consequence="no instance was started"):
+        found = clients.ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]
+        if not found:
+            try:
+                made = clients.ec2.create_security_group(
+                    GroupName=name,
+                    Description=f"SSH for cloudtrain run {marks[tags.RUN]}",
+                    VpcId=vpc,
+                    TagSpecifications=tags.specifications(marks, "security-group"),  # type: ignore[arg-type]
+                )
+                group = made["GroupId"]
+                _allow(clients, group, cidr)
+                return Group(group, cidr)
+            except ClientError as error:
+                # Made by a call whose answer was lost.
+                if failure_of(error) is not Failure.DUPLICATE:
+                    raise
+                found = clients.ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]
+        group = found[0]["GroupId"]
+    allow_only(clients, group, cidr)
+    return Group(group, cidr)
+
+
+def allow_only(clients: Clients, group: str, cidr: str) -> Group:
+    """Open port 22 of `group` for `cidr`, then close it for everything else. In this order, so that a crash between the
+    two locks nobody out."""
+    with translated("open port 22", profile=clients.profile, consequence="the old address stays allowed"):
+        _allow(clients, group, cidr)
+        for rule in clients.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]:
+            if rule.get("FromPort") != SSH_PORT:
+                continue
+            for kind, key in (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6")):
+                other: Any = [r for r in rule.get(kind, []) if r.get(key) != cidr]  # type: ignore[attr-defined]
+                if other:
+                    bare = {k: v for k, v in rule.items() if k in ("IpProtocol", "FromPort", "ToPort")}
+                    stale: Any = [{**bare, kind: [{key: r[key]} for r in other]}]
+                    try:
+                        clients.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)
+                    except ClientError as error:
+                        if failure_of(error) is not Failure.ABSENT:
+                            raise
+    return Group(group, cidr)
+
+
+def _allow(clients: Clients, group: str, cidr: str) -> None:
+    six = ipaddress.ip_network(cidr).version == 6
+    source: Any = {"Ipv6Ranges": [{"CidrIpv6": cidr}]} if six else {"IpRanges": [{"CidrIp": cidr}]}
+    rule: Any = [{"IpProtocol": "tcp", "FromPort": SSH_PORT, "ToPort": SSH_PORT, **source}]
+    for pause in (0.5, 1.0, 2.0, 4.0, 8.0, 0.0):
+        try:
+            clients.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=rule)
+            return
+        except ClientError as error:
+            failure = failure_of(error)
+            if failure is Failure.DUPLICATE:
+                return
+            # A group that was made a moment ago may not be known everywhere yet.
+            if failure is not Failure.ABSENT or not pause:
+                raise
+        time.sleep(pause)
+
+
+def delete_group(
+    clients: Clients,
+    group: str,
+    *,
+    within_s: float = 120.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Delete `group`; False if something still holds it after `within_s` seconds. One that is gone already is fine."""
+    deadline = clock() + within_s
+    pause = 1.0
+    while True:
+        try:
+            clients.ec2.delete_security_group(GroupId=group)
+            return True
+        except ClientError as error:
+            failure = failure_of(error)
+            if failure is Failure.ABSENT:
+                return True
+            if failure is not Failure.IN_USE:
+                with translated("delete the security group", profile=clients.profile, consequence="it costs nothing"):
+                    raise
+        if clock() + pause > deadline:
+            return False
+        sleep(pause)
+        pause = min(pause * 1.7, 15.0)
+
+
+def group_named(clients: Clients, name: str) -> str | None:
+    """The id of our own group called `name`, wherever in the Region it is."""
+    wanted: Any = [{"Name": "group-name", "Values": [name]}, *tags.where()]
+    with translated("look up the security group", profile=clients.profile, consequence=None):
+        found = clients.ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]
+    return str(found[0]["GroupId"]) if found else None

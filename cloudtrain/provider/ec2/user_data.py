@@ -1,0 +1,71 @@
+"""What an instance is told at birth: its host key, who may log in, and when it ends itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from cloudtrain.errors import Refused
+
+# EC2's limit on user data before base64 (EC2 User Guide, "user data is limited to 16 KB").
+LIMIT_BYTES = 16 * 1024
+
+# Runs at every boot, before sshd accepts a login. `--no-block`: at this point of the boot a start that waits would wait
+# for itself. Times are UTC in the one spelling that systemd takes; `Persistent` fires a time that passed while off.
+LEASE_SCRIPT = """\
+root="${{CLOUDTRAIN_ROOT:-}}"
+units="$root/etc/systemd/system"
+mkdir -p "$units"
+cat > "$units/cloudtrain-lease.service" <<'UNIT'
+[Unit]
+Description=End this instance: its cloudtrain lease is over
+
+[Service]
+Type=oneshot
+ExecStart=systemctl --no-block poweroff
+UNIT
+cat > "$units/cloudtrain-lease.timer" <<'UNIT'
+[Unit]
+Description=Lease of this cloudtrain instance
+
+[Timer]
+OnCalendar={expiry}
+Persistent=true
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+UNIT
+systemctl daemon-reload
+systemctl enable cloudtrain-lease.timer
+systemctl --no-block start cloudtrain-lease.timer
+"""
+
+
+def render(*, host_private: str, host_public: str, client_public: str, expires_at: float) -> str:
+    """The cloud-config of an instance. The private host key in it serves the first login only (`trust.rotate`).
+
+    Args:
+        host_private, host_public: ed25519 host key in OpenSSH format.
+        client_public: the one key that may log in.
+        expires_at: unix seconds at which the instance powers itself off.
+
+    Raises:
+        Refused: it is larger than EC2 takes.
+    """
+    expiry = datetime.fromtimestamp(int(expires_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    config = {
+        "ssh_deletekeys": True,
+        "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public.strip()},
+        "ssh_authorized_keys": [client_public.strip()],
+        "bootcmd": [["sh", "-c", LEASE_SCRIPT.format(expiry=expiry)]],
+    }
+    # JSON is YAML, and its quoting has no surprises.
+    text = "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
+    if len(text.encode()) > LIMIT_BYTES:
+        raise Refused(
+            f"the instance's start-up data is {len(text.encode())} bytes, EC2 takes {LIMIT_BYTES}",
+            consequence="nothing was created",
+            code="user_data",
+        )
+    return text
