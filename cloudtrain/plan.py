@@ -9,19 +9,24 @@ from typing import Any
 from cloudtrain.errors import Refused
 from cloudtrain.spec import RunSpec
 
-
 DEFAULT_LIMIT_S = 2 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One machine that could be used. `price_per_hour` is in USD with disk and public address; None: costs nothing."""
+    """One machine that could be used.
+
+    Attributes:
+        price_per_hour: USD with disk and public address, as it is now; None: costs nothing.
+        most_per_hour: what it can rise to while it runs: spot moves, up to the on-demand price; None: it is fixed.
+    """
 
     type: str
     gpu: str = ""
     vcpus: int | None = None
     memory_gib: float | None = None
     price_per_hour: float | None = None
+    most_per_hour: float | None = None
     zones: tuple[str, ...] = ()
     note: str = ""
 
@@ -98,13 +103,13 @@ class Plan:
 def make_plan(spec: RunSpec, offer: Offer, code: CodeSummary) -> Plan:
     """Resolve `spec` against `offer`.
 
-    The time limit is `--max-time` (2 h if something is billed), shortened so that the dearest candidate cannot cost more
-    than `--max-cost`.
+    The time limit is `--max-time` (2 h if something is billed), shortened so that the dearest candidate cannot cost
+    more than `--max-cost`.
 
     Raises:
         Refused: the cost limit does not buy a minute of the dearest candidate.
     """
-    prices = [c.price_per_hour for c in offer.candidates if c.price_per_hour]
+    prices = [c.most_per_hour or c.price_per_hour for c in offer.candidates if c.price_per_hour]
     limit_s = spec.limits.max_time_s
     at_most = None
     if prices:

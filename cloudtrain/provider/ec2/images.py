@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 from cloudtrain.errors import CloudtrainError, Refused, SignInError, UsageError
-from cloudtrain.provider.ec2.translate import NOTHING, translated
+from cloudtrain.provider.ec2.translate import NOTHING, code_of, translated
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -94,6 +96,8 @@ def resolve(arch: str, ec2: EC2Client, ssm: SSMClient, *, ami: str | None = None
         found = _by_id(line.image_id, ec2)
         if found is not None and _fits(found, arch):
             torch = PYTORCH_LINE.fullmatch(line.name) is not None
+            if not torch:
+                notes.append("no PyTorch image: it is installed on the instance, which takes minutes of billed time")
             return _image(found, torch=torch, source=why, notes=notes)
         notes.append(f"{line.name} names {line.image_id}, which cannot be used")
     found = _newest_named(NAME_PATTERNS[arch], arch, DEEP_LEARNING_OWNERS, ec2)
@@ -142,7 +146,6 @@ def _lines(arch: str, ssm: SSMClient, notes: list[str]) -> Iterator[tuple[Line, 
         yield by_name[PINNED], "pinned PyTorch line"
     for base in BASES:
         if base in by_name:
-            notes.append("no PyTorch image: PyTorch is installed on the instance, which takes minutes of billed time")
             yield by_name[base], "base image with driver and CUDA"
 
 
@@ -194,9 +197,13 @@ def pick(lines: Sequence[Line]) -> tuple[Line, bool] | None:
 
 
 def _by_id(image_id: str, ec2: EC2Client) -> ImageTypeDef | None:
-    # As a filter, not as ImageIds: an image that is gone is then an empty answer and not a failure.
     with translated("look up the image"):
-        images = ec2.describe_images(Filters=[{"Name": "image-id", "Values": [image_id]}])["Images"]
+        try:
+            images = ec2.describe_images(ImageIds=[image_id])["Images"]
+        except ClientError as error:
+            if not code_of(error).startswith(("InvalidAMIID", "InvalidAMIId")):
+                raise
+            return None
     return images[0] if images else None
 
 
