@@ -1,4 +1,4 @@
-"""A TCP relay with a round trip time, a bandwidth and faults: what stands between client and sshd in tests and benchmarks.
+"""A TCP relay with a round trip time, a bandwidth and faults; it stands between client and sshd in tests and benches.
 
     python scripts/relay.py --to 22 --rtt 30 --rate 6.25
 

@@ -1,0 +1,156 @@
+"""SSH keys and fingerprints. Keys are made and read by `cryptography`; nothing here opens a connection."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
+
+from cloudtrain.disk import private_dir, sync_folder
+from cloudtrain.errors import UsageError
+
+PublicKey = str
+"""A public key as OpenSSH writes it, without a comment: `ssh-ed25519 AAAA...`."""
+
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+
+def new_key(path: Path) -> PublicKey:
+    """Make an ed25519 key pair: private half at `path` (OpenSSH format, mode 0600, folder 0700); returns the public.
+
+    It is on the disk when this returns, so a machine that trusts the key can be launched. A crash in between can leave
+    a torn file, which no machine trusts yet: `public_key` refuses it.
+
+    Raises:
+        FileExistsError: something is there already; a key is never replaced.
+        OSError: the folder cannot be written.
+    """
+    key = ed25519.Ed25519PrivateKey.generate()
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    private_dir(path.parent)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+    return _openssh(key)
+
+
+def private_key(path: Path) -> SSHPrivateKeyTypes:
+    """The private key at `path`, in OpenSSH or PEM format.
+
+    Raises:
+        UsageError: there is no such file, it is not a private key, or a passphrase protects it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the identity file {path}: {error.strerror or error}",
+            hint="name the private key that the machine trusts: --identity FILE",
+            code="bad_identity",
+        ) from error
+    if data.startswith((b"ssh-", b"ecdsa-")):
+        raise UsageError(
+            f"{path} is the public half of a key",
+            hint=f"--identity {path.with_suffix('')}" if path.suffix == ".pub" else "name the file without .pub",
+            code="bad_identity",
+        )
+    for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):
+        try:
+            key = load(data, password=None)
+        except TypeError as error:
+            raise _protected(path) from error
+        except ValueError as error:
+            if "assword" in str(error) or "ncrypted" in str(error):
+                raise _protected(path) from error
+            continue
+        except Exception:  # UnsupportedAlgorithm, or OpenSSL's own errors on damaged text: the next format may fit
+            continue
+        if hasattr(key, "sign"):
+            return key  # type: ignore[return-value]
+    raise UsageError(
+        f"{path} is not a private key that can be used",
+        hint="make one with: ssh-keygen -t ed25519",
+        code="bad_identity",
+    )
+
+
+def _protected(path: Path) -> UsageError:
+    return UsageError(
+        f"a passphrase protects the identity file {path}",
+        hint="use a key without one, for example: ssh-keygen -t ed25519 -N '' -f cloudtrain_key",
+        code="identity_protected",
+    )
+
+
+def public_key(path: Path) -> PublicKey:
+    """The public half of the private key at `path`.
+
+    Raises:
+        UsageError: as `private_key`.
+    """
+    return _openssh(private_key(path))
+
+
+def _openssh(key: SSHPrivateKeyTypes) -> PublicKey:
+    public = key.public_key()
+    text = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return text.decode("ascii")
+
+
+def parse_public_key(text: str) -> tuple[str, bytes]:
+    """The type (`ssh-ed25519`) and the key itself of one line as OpenSSH writes it; a comment is ignored.
+
+    Raises:
+        UsageError: it is no such line.
+    """
+    kind, _, rest = text.strip().partition(" ")
+    try:
+        blob = base64.b64decode(rest.split(" ")[0].strip().encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        blob = b""
+    length = int.from_bytes(blob[:4], "big")
+    if not kind or len(blob) <= 4 or blob[4 : 4 + length] != kind.encode("ascii", "replace"):
+        raise UsageError(f"not a public key: {text[:40]!r}", code="bad_key")
+    return kind, blob
+
+
+def fingerprint(key: PublicKey) -> str:
+    """What `ssh-keygen -lf` shows of a public key: `SHA256:` and 43 characters.
+
+    Raises:
+        UsageError: it is not a public key.
+    """
+    return digest(parse_public_key(key)[1])
+
+
+def digest(blob: bytes) -> str:
+    """The fingerprint of a key in SSH wire format."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
+
+
+def check_fingerprint(text: str) -> str:
+    """`text` as a SHA256 fingerprint.
+
+    Raises:
+        UsageError: it is none; MD5 fingerprints are refused.
+    """
+    plain = text.strip().rstrip("=")
+    if not _FINGERPRINT.fullmatch(plain):
+        raise UsageError(
+            f"not a host key fingerprint: {text[:60]!r}",
+            hint="on the machine: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub shows SHA256:...",
+            code="bad_fingerprint",
+        )
+    return plain
