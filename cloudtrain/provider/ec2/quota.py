@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -152,21 +152,25 @@ def survey(
     """The quotas with these codes, one call each.
 
     Args:
-        used: what `in_use` gave; None: unknown.
+        used: what `in_use` counted; None: unknown (yet, see `with_usage`).
     """
-    found = {}
-    for code in sorted(set(codes)):
-        answer = granted(code, quotas)
-        known = isinstance(answer, int)
-        found[code] = Quota(
+    answers = {code: granted(code, quotas) for code in sorted(set(codes))}
+    found = {
+        code: Quota(
             code=code,
             name=_NAMES[code],
             region=region,
             granted=answer if isinstance(answer, int) else None,
-            in_use=None if used is None else used.get(code, 0),
-            unknown_because=None if known else str(answer),
+            unknown_because=answer if isinstance(answer, str) else None,
         )
-    return found
+        for code, answer in answers.items()
+    }
+    return with_usage(found, used)
+
+
+def with_usage(found: Mapping[str, Quota], used: Mapping[str, int] | None) -> dict[str, Quota]:
+    """The same quotas with what `in_use` counted; None: unknown."""
+    return {code: replace(one, in_use=None if used is None else used.get(code, 0)) for code, one in found.items()}
 
 
 def unlisted(name: str, market: str, region: str) -> Quota:

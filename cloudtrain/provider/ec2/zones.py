@@ -22,7 +22,7 @@ class Subnet:
 
     Attributes:
         default: AWS's own for its zone, part of the default VPC.
-        public_ip: machines get a public IPv4 address at launch.
+        public_ip: machines get a public IPv4 address without being asked for.
         free: addresses left; None: unknown.
         routed: whether its route table leads to an Internet gateway; None: unknown.
     """
@@ -37,10 +37,11 @@ class Subnet:
 
     @property
     def problem(self) -> str | None:
-        """Why no machine in it could be reached; None: it could."""
+        """Why no machine in it could be reached; None: it could. The launch asks for a public address itself, so what
+        the subnet does on its own account counts only where its routes may not be looked at."""
         if self.routed is False:
             return "its route table has no way to an Internet gateway"
-        if not self.public_ip:
+        if self.routed is None and not self.public_ip:
             return "its machines get no public IPv4 address"
         if self.free == 0:
             return "it has no free address"
@@ -49,7 +50,7 @@ class Subnet:
     @property
     def fix(self) -> str | None:
         """The command that mends `problem`, where there is one."""
-        if self.routed is not False and not self.public_ip:
+        if self.routed is None and not self.public_ip:
             return f"aws ec2 modify-subnet-attribute --subnet-id {self.id} --map-public-ip-on-launch"
         return None
 
