@@ -1,0 +1,63 @@
+"""A network's score on a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from job.augment import normalise
+from job.data import Split
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss, hits, and for each picture the answer (uint8) and its probability, on the CPU."""
+
+    loss: float
+    correct: int
+    total: int
+    predicted: Tensor
+    confidence: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.correct / self.total
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, split: Split) -> Score:
+    """Score `model` (in evaluation mode, put back afterwards) on every picture of `split`, in order."""
+    was_training = model.training
+    model.eval()
+    losses, predicted, confidence = [], [], []
+    for images, labels in zip(split.images.split(BATCH), split.labels.split(BATCH), strict=True):
+        scores = model(normalise(images))
+        losses.append(F.nll_loss(scores, labels, reduction="sum"))
+        best = scores.max(dim=1)
+        predicted.append(best.indices)
+        confidence.append(best.values.exp())
+    model.train(was_training)
+    answers = torch.cat(predicted)
+    return Score(
+        loss=torch.stack(losses).sum().item() / len(split.labels),
+        correct=int((answers == split.labels).sum().item()),
+        total=len(split.labels),
+        predicted=answers.to(torch.uint8).cpu(),
+        confidence=torch.cat(confidence).float().cpu(),
+    )
+
+
+def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
+    """10 x 10 counts: row is the digit, column the answer."""
+    return torch.bincount(labels.cpu() * 10 + predicted.long(), minlength=100).view(10, 10).tolist()
+
+
+def per_class(matrix: list[list[int]]) -> list[float | None]:
+    """Share of each digit's pictures that were answered right, in percent; None for a digit that does not occur."""
+    return [100 * row[digit] / sum(row) if sum(row) else None for digit, row in enumerate(matrix)]

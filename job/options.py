@@ -1,0 +1,114 @@
+"""What `python -m job.train` is asked: flags first, then the environment that cloudtrain sets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from job.data import default_folder
+from job.models import ARCHITECTURES
+from job.recipes import RECIPES
+
+DEFAULT_OUT = Path("runs") / "job"
+MOST_IMAGES = 60_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """None for what the recipe decides (`epochs`, `batch_size`, `lr`) or what is not wanted (`subset`, `resume`)."""
+
+    model: int
+    recipe: str
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    seed: int
+    device: str
+    data: Path
+    out: Path
+    events: Path
+    resume: Path | None
+    subset: int | None
+
+
+class BadArguments(Exception):
+    """The command line cannot be understood; the text is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadArguments(message)
+
+
+def _whole(low: int, high: int | None = None):  # type: ignore[no-untyped-def]
+    """An argparse type: a whole number from `low` to `high`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < low or (high is not None and value > high):
+            span = f"at least {low}" if high is None else f"from {low} to {high:,}"
+            raise argparse.ArgumentTypeError(f"{text} is not allowed, it must be {span}")
+        return value
+
+    return number
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate above 0")
+    return value
+
+
+def parse(argv: Sequence[str] | None, environment: Mapping[str, str] | None = None) -> Options:
+    """Options from `argv` (the process's own when None) and `environment`.
+
+    Raises:
+        BadArguments: something is missing, unknown or out of range.
+        SystemExit: `--help` was asked for and has been printed.
+    """
+    env = os.environ if environment is None else environment
+    parser = _Parser(prog="python -m job.train", description="Train one of three small networks on MNIST.")
+    parser.add_argument("--model", type=int, choices=sorted(ARCHITECTURES), default=3, help="which network (default 3)")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="best", help="hyper-parameters (default best)")
+    parser.add_argument("--epochs", type=_whole(1), help="passes over the training images (default: the recipe's)")
+    parser.add_argument("--batch-size", type=_whole(1, MOST_IMAGES), help="images a step (default: the recipe's)")
+    parser.add_argument("--lr", type=_rate, help="peak learning rate (default: the recipe's)")
+    parser.add_argument("--seed", type=_whole(0, 2**31 - 1), default=1, help="of all randomness (default 1)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where (default auto)")
+    parser.add_argument("--data", type=Path, help="folder of MNIST (default: CLOUDTRAIN_DATA, else the user's cache)")
+    parser.add_argument("--out", type=Path, help=f"folder for results (default: CLOUDTRAIN_OUT, else {DEFAULT_OUT})")
+    parser.add_argument("--resume", type=Path, help="go on from this checkpoint (default: CLOUDTRAIN_RESUME)")
+    parser.add_argument(
+        "--subset",
+        type=_whole(6, MOST_IMAGES),
+        metavar="N",
+        help="train on the first N images and test on the first N/6: a rehearsal, its figures say little",
+    )
+    given = parser.parse_args(argv)
+    out = given.out or Path(env.get("CLOUDTRAIN_OUT") or DEFAULT_OUT)
+    resume = given.resume or (Path(env["CLOUDTRAIN_RESUME"]) if env.get("CLOUDTRAIN_RESUME") else None)
+    return Options(
+        model=given.model,
+        recipe=given.recipe,
+        epochs=given.epochs,
+        batch_size=given.batch_size,
+        lr=given.lr,
+        seed=given.seed,
+        device=given.device,
+        data=given.data or Path(env.get("CLOUDTRAIN_DATA") or default_folder()),
+        out=out,
+        events=Path(env.get("CLOUDTRAIN_EVENTS") or out / "events.jsonl"),
+        resume=resume,
+        subset=given.subset,
+    )

@@ -1,0 +1,190 @@
+"""The state of a run between two steps: what a checkpoint holds and what the results are drawn from."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from job import checkpoint, goals
+from job.data import Split
+from job.evaluate import Score, confusion, per_class
+from job.meter import Meter, Reading
+from job.optim import Average, optimiser
+from job.outputs import Outputs, State, on_cpu
+from job.recipes import Recipe
+
+FIGURES = ("step", "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds", "train_seconds")
+
+
+@dataclass
+class Best:
+    """The epoch (from 1) with the highest test accuracy, the first of equals: picked on the test set."""
+
+    epoch: int
+    state: State
+    predicted: Tensor
+    confidence: Tensor
+
+
+@dataclass
+class Progress:
+    """`epoch` epochs are done and `step` steps of the next. `rows` has one dict an epoch."""
+
+    model_number: int
+    model: nn.Module
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    train: Split
+    test: Split
+    subset: int | None
+    epoch: int = 0
+    step: int = 0
+    elapsed: float = 0.0  # seconds of training in the epoch under way, before an interruption
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
+
+    def __post_init__(self) -> None:
+        count, batch = len(self.train.labels), self.recipe.batch_size
+        self.sizes = [min(batch, count - start) for start in range(0, count, batch)]
+        if self.recipe.drop_last and self.sizes[-1] < batch and len(self.sizes) > 1:
+            self.sizes.pop()
+        self.optimiser = optimiser(self.model, self.recipe)
+        self.average = None if self.recipe.ema is None else Average(self.model, self.recipe.ema)
+        self.meter = Meter(self.sizes, self.device)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return len(self.sizes)
+
+    @property
+    def epochs(self) -> int:
+        return self.recipe.epochs
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is evaluated and saved: averaged weights where the recipe has them."""
+        return self.model if self.average is None else self.average.model
+
+    def order(self) -> Tensor:
+        """The order of the training images in this epoch: a function of seed and epoch alone."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(len(self.train.labels), generator=generator).to(self.device)
+
+    def finish_epoch(self, reading: Reading, score: Score, lr: float, seconds: float, train_seconds: float) -> None:
+        """Note an epoch's figures and go on to the next."""
+        best = self.best is None or score.accuracy > self.rows[self.best.epoch - 1]["test_acc"]
+        self.epoch, self.step, self.elapsed = self.epoch + 1, 0, 0.0
+        self.rows.append(
+            {
+                "t": round(time.time(), 3),
+                "step": self.epoch * self.steps,
+                "epoch": self.epoch,
+                "train_loss": reading.loss,
+                "train_acc": reading.accuracy,
+                "test_loss": score.loss,
+                "test_acc": score.accuracy,
+                "lr": lr,
+                "seconds": round(seconds, 3),
+                "train_seconds": round(train_seconds, 3),
+                "best": best,
+                "confusion": confusion(self.test.labels, score.predicted),
+            }
+        )
+        if best:
+            self.best = Best(self.epoch, on_cpu(self.scored.state_dict()), score.predicted, score.confidence)
+        self.meter = Meter(self.sizes, self.device)
+
+    # checkpoint
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be gone on from."""
+        recipe = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.recipe).items()}
+        return {"model": self.model_number, "seed": self.seed, "images": len(self.train.labels), **recipe}
+
+    def save(self, outputs: Outputs) -> None:
+        state = {
+            "identity": self.identity(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "rows": self.rows,
+            "best": None if self.best is None else dict(vars(self.best)),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": None
+            if self.average is None
+            else {"model": self.average.model.state_dict(), "updates": self.average.updates},
+            "meter": {"losses": self.meter.losses, "hits": self.meter.hits},
+            "random": checkpoint.random_state(),
+        }
+        checkpoint.save(outputs.checkpoint, state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Stand where `state`, made by `save`, stood."""
+        self.epoch, self.step, self.elapsed = state["epoch"], state["step"], state["elapsed"]
+        self.rows = state["rows"]
+        self.best = None if state["best"] is None else Best(**state["best"])
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"]["model"])
+            self.average.updates = state["average"]["updates"]
+        self.meter.losses.copy_(state["meter"]["losses"])
+        self.meter.hits.copy_(state["meter"]["hits"])
+        checkpoint.restore_random_state(state["random"])
+
+    # results
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row an epoch, for metrics.jsonl and metrics.csv."""
+        return [{key: row[key] for key in ("t", *FIGURES, "best")} for row in self.rows]
+
+    def goals(self) -> list[dict[str, Any]]:
+        """The goals against the last epoch's accuracy, which counts only on the whole data set."""
+        whole = self.rows and self.subset is None
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return goals.judge(self.rows[-1]["test_acc"] if whole else None, parameters, self.epochs)
+
+    def document(self, status: str, device_name: str) -> dict[str, Any]:
+        """metrics.json: settings, goals, the last and the best epoch. `status`: running, done, stopped or failed."""
+        return {
+            "v": 1,
+            "status": status,
+            "model": self.model_number,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "epochs": self.epochs,
+            "epochs_done": self.epoch,
+            "steps_per_epoch": self.steps,
+            "device": self.device.type,
+            "device_name": device_name,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "data": {
+                "train_images": len(self.train.labels),
+                "test_images": len(self.test.labels),
+                "subset": self.subset,
+            },
+            "scored_weights": "last step" if self.average is None else "average",
+            "headline": "final",
+            "goals": self.goals(),
+            "final": self._epoch_document(self.rows[-1]) if self.rows else None,
+            "best": self._epoch_document(self.rows[self.best.epoch - 1]) if self.best else None,
+            "best_picked_on": "test set",
+            "best_train_acc": max((row["train_acc"] for row in self.rows), default=None),
+            "seconds": round(sum(row["seconds"] for row in self.rows), 3),
+        }
+
+    @staticmethod
+    def _epoch_document(row: dict[str, Any]) -> dict[str, Any]:
+        figures = {key: row[key] for key in FIGURES}
+        return {**figures, "per_class_acc": per_class(row["confusion"]), "confusion": row["confusion"]}

@@ -1,0 +1,292 @@
+"""Train one network on MNIST: `python -m job.train --model 3 --epochs 15`.
+
+Reads top to bottom: device, data, model, recipe, epochs, results. `main` turns failures into an event, a line and an
+exit code: 0 done, 1 failed, 2 bad arguments, 143 ended by SIGTERM (130 by Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from job import cores  # noqa: F401  # isort: skip  (before torch: it settles how OpenMP waits)
+
+import torch
+import torch.nn.functional as F
+
+from job import checkpoint, data, devices, goals, models, recipes
+from job.augment import move, normalise
+from job.console import Console, Pace
+from job.errors import JobError
+from job.evaluate import evaluate
+from job.events import EventLog
+from job.interrupt import Stop, Stopped
+from job.meter import NonFiniteLoss
+from job.optim import EMA_EVERY, rate, set_rate
+from job.options import BadArguments, Options, parse
+from job.outputs import Outputs, on_cpu
+from job.progress import Progress
+from job.summary import summarise
+
+REPORTS_PER_SECOND = 4.0  # `step` and `data` events, and redraws of the bar
+
+
+def train(options: Options, console: Console, events: EventLog, stop: Stop) -> None:
+    """One run from start to end.
+
+    Raises:
+        JobError: a failure with a name.
+        Stopped: a signal asked for the end; everything that going on needs is saved.
+    """
+    outputs = Outputs(options.out)
+
+    # device
+    device = devices.choose(options.device)
+    device_name = devices.name(device)
+    console.line(device.type)
+
+    # data
+    train_split, test_split = load_data(options, console, events, stop, device)
+
+    # model
+    torch.manual_seed(options.seed)
+    model = models.build(options.model).to(device)
+    summary = summarise(model)
+    outputs.summary(summary)
+    console.line(summary.table())
+    console.line(f"CUDA Available? {torch.cuda.is_available()}")
+
+    # recipe, optimiser, schedule
+    recipe = recipes.choose(
+        options.recipe,
+        options.model,
+        device.type,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+    )
+    progress = Progress(options.model, model, recipe, options.seed, device, train_split, test_split, options.subset)
+    if options.subset is not None:
+        console.line(
+            f"Subset: the first {len(train_split.labels):,} of 60,000 training images and the first "
+            f"{len(test_split.labels):,} of 10,000 test images; no accuracy below is one of MNIST"
+        )
+    if options.resume is not None:
+        progress.restore(checkpoint.load(options.resume, progress.identity()))
+        console.line(f"Resumed: {progress.epoch} of {progress.epochs} epochs and {progress.step} steps are done")
+    events.emit(
+        "start",
+        model=options.model,
+        parameters=summary.parameters,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        seed=options.seed,
+        lr=recipe.lr,
+        recipe=recipe.name,
+        device=device.type,
+        device_name=device_name,
+        torch=torch.__version__,
+        steps=progress.steps,
+        goals=list(goals.TEXTS),
+        settings=asdict(recipe),
+        subset=options.subset,
+        resumed={"epoch": progress.epoch, "step": progress.step} if options.resume else None,
+    )
+
+    # epochs
+    while progress.epoch < recipe.epochs:
+        console.epoch(progress.epoch)
+        started = time.monotonic() - progress.elapsed
+        try:
+            train_epoch(progress, console, events, stop)
+        except Stopped:
+            progress.elapsed = time.monotonic() - started
+            progress.save(outputs)
+            outputs.metrics(progress.metrics(), progress.document("stopped", device_name))
+            events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt", step=progress.step)
+            where = f"epoch {progress.epoch + 1} of {recipe.epochs}, step {progress.step} of {progress.steps}"
+            events.emit("warning", message=f"stopped in {where}; the checkpoint goes on from there")
+            console.line(f"Stopped: {where}. A checkpoint to go on from is saved.")
+            raise
+        reading = progress.meter.read(progress.steps)
+        train_seconds = time.monotonic() - started
+        console.bar_done(progress.steps, reading.last_loss, reading.accuracy, train_seconds)
+
+        score = evaluate(progress.scored, test_split)
+        console.test(score.loss, score.correct, score.total)
+
+        lr = rate((progress.epoch + 1) * progress.steps - 1, recipe.epochs * progress.steps, recipe)
+        progress.finish_epoch(reading, score, lr, time.monotonic() - started, train_seconds)
+        row = progress.rows[-1]
+        outputs.weights("last", on_cpu(progress.scored.state_dict()))
+        if row["best"]:
+            outputs.weights("best", progress.best.state)
+            outputs.predictions(test_split.labels, progress.best.predicted, progress.best.confidence)
+        outputs.metrics(progress.metrics(), progress.document("running", device_name))
+        events.emit("epoch", **{key: row[key] for key in row if key not in ("t", "confusion")}, epochs=recipe.epochs)
+        progress.save(outputs)
+        events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt")
+
+    # results
+    best, final = progress.rows[progress.best.epoch - 1], progress.rows[-1]
+    best_train_acc = max(row["train_acc"] for row in progress.rows)
+    if options.resume is not None:  # the folder may be a new one: everything that came before belongs there too
+        outputs.weights("last", on_cpu(progress.scored.state_dict()))
+        outputs.weights("best", progress.best.state)
+        outputs.predictions(test_split.labels, progress.best.predicted, progress.best.confidence)
+    outputs.metrics(progress.metrics(), progress.document("done", device_name))
+    console.results(summary.parameters, best_train_acc, best["test_acc"], best["epoch"])
+    events.emit(
+        "result",
+        parameters=summary.parameters,
+        best_epoch=best["epoch"],
+        best_test_acc=best["test_acc"],
+        best_train_acc=best_train_acc,
+        final_test_acc=final["test_acc"],
+        goals={goal["goal"]: goal["met"] for goal in progress.goals()},
+    )
+
+
+def train_epoch(progress: Progress, console: Console, events: EventLog, stop: Stop) -> None:
+    """The steps of one epoch that are still to do.
+
+    Raises:
+        Stopped: a signal came; `progress.step` says how many steps are done.
+        JobError: the loss is no number any more (`non_finite_loss`).
+    """
+    model, optimiser, recipe, average = progress.model, progress.optimiser, progress.recipe, progress.average
+    images, labels = progress.train.images, progress.train.labels
+    order = progress.order()
+    first, all_steps = progress.epoch * progress.steps, recipe.epochs * progress.steps
+    augmented_steps = all_steps - round(recipe.clean_finish * all_steps)
+    pace = Pace(REPORTS_PER_SECOND)
+    pace.due()  # the first report comes after a moment's training, not after the first step
+    started, start_step = time.monotonic(), progress.step
+    model.train()
+
+    for step in range(progress.step, progress.steps):
+        stop.check()
+        chosen = order[step * recipe.batch_size :][: progress.sizes[step]]
+        batch, truth = images[chosen], labels[chosen]
+        batch = normalise(move(batch, recipe.augment) if first + step < augmented_steps else batch)
+
+        set_rate(optimiser, rate(first + step, all_steps, recipe))
+        optimiser.zero_grad(set_to_none=True)
+        scores = model(batch)
+        loss = F.nll_loss(scores, truth)
+        loss.backward()
+        optimiser.step()
+
+        if average is not None and (first + step + 1) % EMA_EVERY == 0:
+            average.update(model)
+        progress.meter.add(step, loss, scores, truth)
+        progress.step = step + 1
+        if pace.due():
+            report_step(progress, console, events, (progress.step - start_step) / (time.monotonic() - started))
+    report_step(progress, console, events, None)
+
+
+def report_step(progress: Progress, console: Console, events: EventLog, speed: float | None) -> None:
+    """Tell how far the epoch is; `speed` in steps a second, None to check the figures and tell nothing."""
+    try:
+        reading = progress.meter.read(progress.step)
+    except NonFiniteLoss as broken:
+        raise JobError(
+            "non_finite_loss",
+            f"the loss became {broken.loss} in epoch {progress.epoch + 1}, step {broken.step} "
+            f"(recipe {progress.recipe.name}, peak learning rate {progress.recipe.lr:g})",
+            f"try a lower rate: --lr {progress.recipe.lr / 4:g}; the last good checkpoint is kept",
+        ) from None
+    if speed is None:
+        return
+    console.bar(progress.step, progress.steps, reading.last_loss, reading.accuracy)
+    events.emit(
+        "step",
+        epoch=progress.epoch + 1,
+        step=progress.step,
+        steps=progress.steps,
+        loss=reading.loss,
+        train_acc=reading.accuracy,
+        rate=round(speed, 2),
+    )
+
+
+def load_data(
+    options: Options, console: Console, events: EventLog, stop: Stop, device: torch.device
+) -> tuple[data.Split, data.Split]:
+    """The training and test split on `device`, fetched first where they are not here."""
+    pace = Pace(REPORTS_PER_SECOND)
+
+    def progress(source: str, done: int, total: int) -> None:
+        stop.check()
+        console.progress(source, done, total)
+        if pace.due():
+            events.emit("data", source=source, done=done, total=total)
+
+    def note(message: str) -> None:
+        console.line(message)
+        events.emit("warning", message=message)
+
+    source = data.prepare(options.data, progress=progress, note=note)
+    if source != "cache":
+        console.data_ready(source, options.data)
+    events.emit("data", source=source, sha256={name: file.sha256 for name, file in data.FILES.items()})
+    splits = data.load(options.data)
+    if options.subset is not None:
+        splits = splits[0].first(options.subset), splits[1].first(max(1, options.subset // 6))
+    return splits[0].to(device), splits[1].to(device)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job and return its exit code."""
+    console, stop = Console(), Stop()
+    events = EventLog(None)
+    try:
+        options = parse(argv)
+        events = EventLog(options.events)
+        with stop.listening():
+            train(options, console, events, stop)
+        return 0
+    except Stopped:
+        return stop.exit_code
+    except BadArguments as error:
+        if os.environ.get("CLOUDTRAIN_EVENTS"):
+            events = EventLog(Path(os.environ["CLOUDTRAIN_EVENTS"]))
+        failed(console, events, JobError("bad_arguments", str(error), "python -m job.train --help lists what there is"))
+        return 2
+    except JobError as error:
+        failed(console, events, error)
+    except torch.OutOfMemoryError:
+        hint = "use a smaller --batch-size, or a GPU with more memory; the last good checkpoint is kept"
+        failed(console, events, JobError("out_of_memory", "the GPU has no memory left", hint))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else error.errno == errno.ENOSPC
+        where = f" ({error.filename})" if error.filename else ""
+        hint = "free some disk space" if full else "name a folder you may write with --out"
+        code = "disk_full" if full else "cannot_write"
+        failed(console, events, JobError(code, f"{error.strerror or error}{where}", hint))
+    except Exception as error:
+        console.traceback()
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        failed(console, events, JobError("unexpected", text, "the traceback above is in the console log"))
+    finally:
+        console.close()
+        events.close()
+    return 1
+
+
+def failed(console: Console, events: EventLog, error: JobError) -> None:
+    """Tell of a failure in the log and, where the disk still takes it, as an event."""
+    console.error(error.message, error.hint)
+    try:
+        events.emit("error", code=error.code, message=error.message, hint=error.hint)
+    except OSError:
+        console.line("error: the event could not be written")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
