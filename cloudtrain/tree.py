@@ -91,8 +91,8 @@ def scan(source: Path, *, cache: Path | None, runs_dir: Path | None = None) -> T
 
     Args:
         source: a folder; it arrives under its own name, so that `python -m job.train` finds the package.
-        cache: folder that remembers hashes between calls, None for no memory. A file whose size, times and inode are
-            as remembered is not read again.
+        cache: the cache folder, whose `trees/` remembers hashes between calls; None for no memory. A file whose size,
+            times and inode are as remembered is not read again.
         runs_dir: where results go on this computer; never sent. A folder `runs` directly in `source` is not either.
 
     Raises:
@@ -241,7 +241,7 @@ class _Memory:
         """What is remembered of `source`; anything unreadable counts as nothing."""
         if cache is None:
             return cls(None, {})
-        file = cache / f"{tree_key(source)}.stat.json"
+        file = cache / "trees" / f"{tree_key(source)}.stat.json"
         known: object = None
         with suppress(OSError, ValueError, RecursionError):
             saved = json.loads(file.read_bytes())

@@ -431,7 +431,7 @@ def test_a_spoilt_cache_is_ignored(tmp_path: Path, spoilt: bytes, hashed: list[s
     source = fill(tmp_path / "job", {"a.py": "1"})
     cache = tmp_path / "cache"
     good = scan(source, cache=cache)
-    (saved,) = cache.iterdir()
+    (saved,) = (cache / "trees").iterdir()
     saved.write_bytes(spoilt)
     hashed.clear()
     assert scan(source, cache=cache).digest == good.digest and hashed == ["a.py"]

@@ -1,0 +1,74 @@
+"""Which names from a host's manifest may become files on this computer.
+
+The host is not trusted with names: it may be wrong, broken into, or run a job that means harm. What is refused here is
+refused on every computer; what only some file systems cannot hold is refused where it would go wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_MAX_NAME, _MAX_SEGMENT = 1024, 240
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
+_WINDOWS_ONLY = frozenset('<>:"|?*')
+
+# Files that a run's folder holds beside the results; a result must not replace them.
+_TAKEN = frozenset({"run.json", "console.log", "events.jsonl", "sha256sums", ".pull"})
+
+
+def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
+    """Why `name` must not be written below a run's folder, for people; None if it may be."""
+    if not isinstance(name, str) or not name:
+        return "it is empty"
+    if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME:
+        return "it is too long"
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        return "it holds control characters"
+    if "\\" in name:
+        return "it holds a backslash"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "it is absolute"
+    segments = name.split("/")
+    for segment in segments:
+        if segment in ("", ".", ".."):
+            return "it leads out of the folder" if segment == ".." else "it is not in normal form"
+        if len(segment.encode()) > _MAX_SEGMENT:
+            return "it is too long"
+        if _DEVICE.fullmatch(segment.rstrip(". ")):
+            return "Windows reserves it for a device"
+        if windows and (segment[-1] in ". " or _WINDOWS_ONLY.intersection(segment)):
+            return "Windows cannot store it"
+    if fold(segments[0]) in _TAKEN:
+        return f"{segments[0]} in a run's folder is cloudtrain's own"
+    if name.endswith(".part"):
+        return "it is not a finished file"
+    return None
+
+
+def fold(name: str) -> str:
+    """The form under which file systems that ignore case and accents' encoding see `name`."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def collisions(names: Sequence[str], *, fold_case: bool) -> dict[int, str]:
+    """Which of `names` cannot be written beside those before them, by index, and why.
+
+    Doubled, a file where another needs a folder or, where the file system ignores case, the same but for case.
+    """
+    found: dict[int, str] = {}
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for index, name in enumerate(names):
+        key = fold(name) if fold_case else name
+        parents = ["/".join(key.split("/")[:depth]) for depth in range(1, key.count("/") + 1)]
+        other = next((files[path] for path in (key, *parents) if path in files), folders.get(key))
+        if other is not None:
+            found[index] = "the manifest holds it twice" if other == name else f"it collides with {other!r}"
+            continue
+        files[key] = name
+        for parent in parents:
+            folders.setdefault(parent, name)
+    return found
