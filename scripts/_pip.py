@@ -27,8 +27,10 @@ def install(python: Path, requirement: str, log: Path) -> None:
         Stop: pip failed; the message says why, as far as its output tells.
     """
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-color"]
-    # Python compiles the tenth of the modules that are ever imported by itself; pip would compile all.
-    command += ["--no-compile", "--progress-bar", "off", "--editable", requirement]
+    command += ["--progress-bar", "off", "--editable", requirement]
+    if not sys.dont_write_bytecode:
+        # Python compiles the few modules that are imported when they are; pip would take as long again for all.
+        command.append("--no-compile")
     # User-wide settings such as `user = true` or a target folder cannot work in a virtual environment.
     env = {**environment(), "PIP_USER": "0", "PYTHONIOENCODING": "utf-8"}
     for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"):
@@ -176,8 +178,8 @@ _CAUSES = (
     ),
     (
         r"No matching distribution found for (?P<what>[^\s;]+)",
-        "the package index has no {what} for this Python ({python}, {machine})",
-        "check pip's settings (pip config list), then: {again}",
+        "the package index gave no {what} for this Python ({python}, {machine})",
+        "check the network and pip's settings (pip config list), then: {again}",
     ),
     (
         r"Permission denied|WinError (?:5|32)\b",
@@ -202,9 +204,9 @@ def diagnose(output: Sequence[str], otherwise: str, log: Path) -> Stop:
             facts |= match.groupdict()
             message, hint = told, advice
             break
-    errors = [line for line in output if re.match(r"(ERROR|Error|OSError|error)\b", line)]
-    others = [line for line in output if line.strip() and not line.lstrip().startswith("WARNING")]
-    quoted = [line[:200] for line in (errors or others)[-4:]]
+    lines = [line.strip() for line in output if line.strip()]
+    errors = [line for line in lines if re.match(r"(ERROR|Error|OSError)\b", line)]
+    quoted = [line[:200] for line in (errors or [line for line in lines if not line.startswith("WARNING")])[-3:]]
     if log.exists():
         quoted.append(f"log: {short(log)}")
     return Stop(message.format(**facts), hint=hint.format(**facts), detail=quoted)
