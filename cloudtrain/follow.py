@@ -1,11 +1,12 @@
 """The log and the events of a running job, into files here that are the host's bytes, no more and no fewer.
 
-The size of the local file is the offset: what is on the disk here has been received, whatever became of the process that
-received it. So a killed command, a lost link and a second command all resume in the same way.
+The size of the local file is the offset: what is on the disk here has been received, whatever became of the process
+that received it. So a killed command, a lost link and a second command all resume in the same way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -74,10 +75,8 @@ class GrowingFile:
         return new
 
     def _reopen(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._file.close()
-        except OSError:
-            pass
         os.truncate(self.path, self._kept + self.size)
         self._file = self.path.open("ab")
 

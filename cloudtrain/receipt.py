@@ -1,4 +1,4 @@
-"""`runs/NAME/run.json`: what a run was, in a form that can be published. No account, user, host name, address or path."""
+"""`runs/NAME/run.json`: what a run was, fit to be published: no account, user, host name, address or path in it."""
 
 from __future__ import annotations
 

@@ -1,73 +1,34 @@
 """The story of a run, one call a line: read `resume` first.
 
-Every step looks at the stored state and does nothing if the run is past it. So coming back after a detach, a lost link, a
-sleep or a kill -9 is not a second path: it is the same function again.
+Every step looks at the stored state and does nothing if the run is past it. So coming back after a detach, a lost link,
+a sleep or a kill -9 is not a second path: it is the same function again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from cloudtrain import disk, receipt, results, sync, tree
-from cloudtrain.errors import Busy, CloudtrainError, ConnectionFailed, ExitCode, UsageError
-from cloudtrain.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, Warned, discard
-from cloudtrain.follow import Follower, read_objects
+from cloudtrain.errors import Busy, CloudtrainError, UsageError
+from cloudtrain.events import Noted, Warned
+from cloudtrain.follow import Follower
+from cloudtrain.link import Context, Link
+from cloudtrain.outcome import Result, ending, result
 from cloudtrain.plan import CodeSummary, Plan, make_plan
-from cloudtrain.provider.base import Provider
 from cloudtrain.spec import RunSpec, Target
 from cloudtrain.states import InstanceLife, RunState
-from cloudtrain.store import Run, Store
-from cloudtrain.supervisor import FileEntry, Supervisor
-from cloudtrain.transport.base import Transport
+from cloudtrain.store import Run
+from cloudtrain.supervisor import FileEntry
 
 STOP_GRACE_S = 20.0
 _PROGRESS_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What the story works with; tests hand in their own parts.
-
-    Attributes:
-        provider: gives the provider of a target.
-    """
-
-    store: Store
-    provider: Callable[[RunSpec], Provider]
-    emit: Emit = discard
-    clock: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a run stands when the story returns.
-
-    Attributes:
-        metrics: the job's own `result` event, or what is known of its last epoch.
-        artifacts: files in `folder` whose sha256 was verified against the host's manifest.
-        seconds: from the plan to the end.
-        cost_usd: None where nothing is billed.
-        leftovers: what the run still has in the account, for people; empty: nothing.
-    """
-
-    run: str
-    state: RunState
-    exit_code: ExitCode
-    folder: Path
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    artifacts: tuple[FileEntry, ...] = ()
-    seconds: float = 0.0
-    cost_usd: float | None = None
-    leftovers: tuple[str, ...] = ()
-    error: Mapping[str, Any] | None = None
 
 
 def plan_run(spec: RunSpec, context: Context) -> Plan:
@@ -123,77 +84,6 @@ def resume(run: Run, context: Context, *, detach: bool = False) -> Result:
         run = follow(run, link)
         run = pull(run, link)
         return release(run, link)
-
-
-class Link:
-    """The way from a run to its host: instance, transport and supervisor, each made when first needed."""
-
-    def __init__(self, run: Run, context: Context) -> None:
-        self.context = context
-        self.provider = context.provider(run.plan.spec)
-        self.journal = context.store.journal(run.name)
-        self.instance = run.instance
-        self._run = run
-        self._transport: Transport | None = None
-
-    def __enter__(self) -> Link:
-        return self
-
-    def __exit__(self, *exit_info: object) -> None:
-        self.drop()
-
-    @property
-    def run_dir(self) -> str:
-        """The run directory on the host."""
-        return f"{self._workdir}/runs/{self._run.name}"
-
-    @property
-    def _workdir(self) -> str:
-        if self.instance is None:
-            raise ConnectionFailed(
-                f"{self._run.name} has no machine any more", hint=f"cloudtrain show {self._run.name}"
-            )
-        return self.instance.workdir
-
-    def transport(self) -> Transport:
-        """An open connection, made anew after `drop`."""
-        if self._transport is None:
-            if self.instance is None:
-                self.instance = self.provider.find(self._run.name, self.journal)
-            if self.instance is None:
-                raise ConnectionFailed(
-                    f"{self._run.name} has no machine any more",
-                    hint=f"cloudtrain show {self._run.name}",
-                )
-            self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
-        return self._transport
-
-    def supervisor(self) -> Supervisor:
-        """A client of the on-host supervisor."""
-        transport = self.transport()
-        assert self.instance is not None
-        return Supervisor(transport, self.instance.python, self.run_dir, self._workdir)
-
-    def drop(self) -> None:
-        """Close the connection."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
-
-    def move(self, run: Run, state: RunState, **facts: Any) -> Run:
-        """Store the new state and tell of it."""
-        run = self.context.store.move(run, state, **facts)
-        self.context.emit(PhaseChanged(run.name, state))
-        return run
-
-    @contextmanager
-    def step(self, title: str, detail: str = "", limit_s: float | None = None) -> Iterator[list[str]]:
-        """Tell of a step from its start to its end; what is put into the list becomes its closing detail."""
-        began = time.monotonic()
-        self.context.emit(StepStarted(title, detail, limit_s))
-        closing: list[str] = []
-        yield closing
-        self.context.emit(StepDone(title, " ".join(closing) or detail, time.monotonic() - began))
 
 
 def acquire(run: Run, link: Link) -> Run:
@@ -270,27 +160,16 @@ def follow(run: Run, link: Link) -> Run:
     progress = _Progress(run, link)
     end = Follower(run.folder, link, link.context.emit, on_event=progress.take, sleep=link.context.sleep).run()
     progress.store(force=True)
-    ending: dict[str, Any] = {"state": end.state, **(end.exit.to_dict() if end.exit else {})}
-    return link.move(run, RunState.PULLING, ending=ending)
+    record: dict[str, Any] = {"state": end.state, **(end.exit.to_dict() if end.exit else {})}
+    return link.move(run, RunState.PULLING, ending=record)
 
 
 def pull(run: Run, link: Link) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
     if run.state is not RunState.PULLING or link.journal.read().get("pulled"):
         return run
-    with link.step("pull", limit_s=None) as closing:
-        supervisor = link.supervisor()
-        _check_log(run, link, supervisor)
-        entries = supervisor.manifest()
-        report = results.pull(
-            supervisor.read,
-            entries,
-            run.folder,
-            outputs=run.plan.spec.job.outputs,
-            emit=link.context.emit,
-        )
-        closing.append(report.summary(run.folder))
-    link.journal.write({"pulled": [asdict(entry) for entry in report.files]})
+    _check_log(run, link)
+    link.journal.write({"pulled": [asdict(entry) for entry in _fetch(run, link)]})
     return run
 
 
@@ -308,12 +187,51 @@ def release(run: Run, link: Link) -> Result:
             # The result is safe. The machine is a debt: said now, retried by the next command, ended by its own lease.
             link.context.emit(Warned(error.message, hint=error.hint))
             leftovers = (error.message,)
-    state, error = _ending(run, link.context)
-    run = link.move(run, state, life=life, error=error)
+    state, ended_by = ending(run)
+    run = link.move(run, state, life=life, error=ended_by)
     link.journal.write({"leftovers": list(leftovers)})
     receipt.write(run, link.context.store)
     results.sha256sums(run.folder)
     return result(run, link.context)
+
+
+def watch(run: Run, context: Context) -> Result:
+    """Follow a run that another command acts on: reads only, writes nothing, waits until that command has finished."""
+    run = context.store.get(run.name)
+    if run.state is RunState.RUNNING:
+        with Link(run, context) as link:
+            Follower(run.folder, link, context.emit, keep=False, sleep=context.sleep).run()
+    return _finished_elsewhere(run, context)
+
+
+def pull_now(run: Run, context: Context) -> Result:
+    """Fetch what a run that has not ended has finished so far; a run that only needs its end is taken there.
+
+    Raises:
+        UsageError: it has not begun to train.
+    """
+    if run.state is RunState.PULLING:
+        return resume(run, context)
+    if run.state is not RunState.RUNNING:
+        raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
+    with Link(run, context) as link:
+        status = link.supervisor().poll(0, 0)
+        if status.state == "running":
+            _fetch(run, link)
+            return result(run, context)
+    return resume(run, context)
+
+
+def pull_again(run: Run, context: Context) -> Result:
+    """Fetch an ended run's results once more: what is here and right is kept, what is missing or spoilt is replaced.
+
+    Raises:
+        ConnectionFailed: the machine that had them is gone.
+    """
+    with _claim(run.name), Link(run, context) as link:
+        link.journal.write({"pulled": [asdict(entry) for entry in _fetch(run, link)]})
+        results.sha256sums(run.folder)
+        return result(context.store.get(run.name), context)
 
 
 def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
@@ -327,14 +245,7 @@ def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
         if run.state is RunState.RUNNING:
             with Link(run, context) as link, link.step("stop", limit_s=STOP_GRACE_S + 10):
                 link.supervisor().stop(reason=reason, grace=STOP_GRACE_S)
-        for _ in range(60):
-            try:
-                return resume(context.store.get(run.name), context)
-            except Busy:
-                context.sleep(0.5)
-            if (now := context.store.get(run.name)).state.final:
-                return result(now, context)
-        raise Busy(f"another command is still pulling {run.name}", hint=f"cloudtrain show {run.name}")
+        return _finished_elsewhere(run, context)
     return abandon(run, context)
 
 
@@ -350,85 +261,31 @@ def abandon(run: Run, context: Context) -> Result:
         return result(run, context)
 
 
-def result(run: Run, context: Context) -> Result:
-    """How `run` stands, from the registry alone."""
-    notes = context.store.read_journal(run.name)
-    pulled = notes.get("pulled") or []
-    metrics = dict(run.progress)
-    for values in read_objects(run.folder / "events.jsonl"):
-        if values.get("kind") == "result":
-            metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
-    return Result(
-        run=run.name,
-        state=run.state,
-        exit_code=exit_code(run),
-        folder=run.folder,
-        metrics=metrics,
-        artifacts=tuple(FileEntry(**entry) for entry in pulled),
-        seconds=(run.ended_at or context.clock()) - run.created_at,
-        cost_usd=cost(run, context.clock()),
-        leftovers=tuple(notes.get("leftovers") or ()),
-        error=run.error,
-    )
+def _finished_elsewhere(run: Run, context: Context) -> Result:
+    """Finish the story here as soon as no other command does; at the latest a minute after the job's end."""
+    for _ in range(120):
+        try:
+            return resume(context.store.get(run.name), context)
+        except Busy:
+            context.sleep(0.5)
+        if (now := context.store.get(run.name)).state.final:
+            return result(now, context)
+    raise Busy(f"another command is still pulling {run.name}", hint=f"cloudtrain show {run.name}")
 
 
-def exit_code(run: Run) -> ExitCode:
-    """The exit code of a command that followed `run` to where it stands."""
-    reason = (run.ending or {}).get("stop")
-    match run.state:
-        case RunState.SUCCEEDED:
-            return ExitCode.DONE
-        case RunState.STOPPED:
-            return ExitCode.LIMIT if reason and reason != "user" else ExitCode.INTERRUPTED
-        case RunState.INTERRUPTED:
-            return ExitCode.LIMIT
-        case RunState.LOST:
-            return ExitCode.CONNECTION
-        case RunState.FAILED if run.ending is not None:
-            return ExitCode.TRAINING_FAILED
-        case RunState.FAILED:
-            return ExitCode((run.error or {}).get("exit", ExitCode.UNEXPECTED))
-    return ExitCode.STILL_RUNNING
-
-
-def cost(run: Run, now: float) -> float | None:
-    """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
-    instance = run.instance
-    if instance is None or not instance.owned or instance.price_per_hour is None:
-        return None
-    seconds = max(60.0, (run.ended_at or now) - run.created_at)
-    return instance.price_per_hour * seconds / 3600
-
-
-def _ending(run: Run, context: Context) -> tuple[RunState, dict[str, Any] | None]:
-    """The final state that the host's exit record stands for, and the error to show with it."""
-    ending = run.ending or {}
-    if ending.get("state") != "exited":
-        return RunState.LOST, {
-            "code": "run_lost",
-            "message": f"{run.name} was lost: its supervisor ended without a record (killed, or the machine went down)",
-            "hint": f"what could be saved is in {run.folder}",
-        }
-    if ending.get("stop"):
-        limit = ending["stop"] == "deadline"
-        message = f"{run.name} was ended by its time limit" if limit else f"{run.name} was stopped"
-        return RunState.STOPPED, {"code": "limit_reached" if limit else "stopped", "message": message}
-    if ending.get("code") == 0:
-        return RunState.SUCCEEDED, None
-    told = [v for v in read_objects(run.folder / "events.jsonl") if v.get("kind") == "error"]
-    epoch = run.progress.get("epoch")
-    where = f" in epoch {epoch}" if epoch else ""
-    code = f"signal {ending['signal']}" if ending.get("signal") else f"exit code {ending.get('code')}"
-    error = {
-        "code": "training_failed",
-        "message": f"training failed{where} with {code}",
-        "hint": f"the whole log: cloudtrain logs {run.name}",
-    }
-    if told:
-        error["detail"] = str(told[-1].get("message", ""))
-        if told[-1].get("hint"):
-            error["hint"] = str(told[-1]["hint"])
-    return RunState.FAILED, error
+def _fetch(run: Run, link: Link) -> list[FileEntry]:
+    """Pull every finished file of the job that its spec wants."""
+    with link.step("pull") as closing:
+        supervisor = link.supervisor()
+        report = results.pull(
+            supervisor.read,
+            supervisor.manifest(),
+            run.folder,
+            outputs=run.plan.spec.job.outputs,
+            emit=link.context.emit,
+        )
+        closing.append(report.summary(run.folder))
+    return list(report.files)
 
 
 def _life_while_launching(run: Run) -> InstanceLife:
@@ -457,16 +314,16 @@ def _give_back(run: Run, link: Link) -> None:
         link.context.emit(Warned(error.message, hint=error.hint))
 
 
-def _check_log(run: Run, link: Link, supervisor: Supervisor) -> None:
-    """The local log equals the host's: by the sha256 of the exit record. Fetched again from the start if it does not."""
-    ending = run.ending or {}
+def _check_log(run: Run, link: Link) -> None:
+    """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
+    record = run.ending or {}
     path = run.folder / "console.log"
     for attempt in range(2):
-        if not ending.get("log_sha256") or results.sha256(path) == ending["log_sha256"]:
+        if not record.get("log_sha256") or results.sha256(path) == record["log_sha256"]:
             return
         if attempt == 0:
             link.context.emit(Noted("the local log differs from the host's and is fetched again"))
-            results.fetch(supervisor.read, "console.log", path)
+            results.fetch(link.supervisor().read, "console.log", path)
     link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
 
 

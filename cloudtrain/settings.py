@@ -1,4 +1,4 @@
-"""Where each setting comes from: flag > `CLOUDTRAIN_*` > `cloudtrain.toml` > `[tool.cloudtrain]` > user file > default."""
+"""Where settings come from: flag > `CLOUDTRAIN_*` > `cloudtrain.toml` > `[tool.cloudtrain]` > user file > default."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Settings:
     """All settings after the merge.
 
     Attributes:
-        project: folder of `cloudtrain.toml` or of the pyproject that has a `[tool.cloudtrain]`, else the working folder;
+        project: folder of `cloudtrain.toml` or of the pyproject with a `[tool.cloudtrain]`, else the working folder;
             relative paths in settings are meant from there.
     """
 
@@ -128,7 +128,7 @@ class Settings:
     @property
     def runs_dir(self) -> Path:
         """Folder of the runs, absolute."""
-        return (self.project / self.get("runs_dir")).absolute()
+        return (self.project / str(self.get("runs_dir"))).absolute()
 
 
 def load(

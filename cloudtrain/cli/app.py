@@ -1,0 +1,104 @@
+"""The command tree, and the one place where failures become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cloudtrain.cli import logs, train
+from cloudtrain.cli import runs as runs_
+from cloudtrain.console.base import Look, forgive_encodings, reporter
+from cloudtrain.errors import CloudtrainError, ExitCode
+
+app = typer.Typer(
+    name="cloudtrain",
+    no_args_is_help=True,
+    # Plain help: quicker by half, and readable in every terminal and by every screen reader.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from cloudtrain import __version__
+
+        typer.echo(f"cloudtrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    """Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance."""
+
+
+app.command("run")(train.run)
+app.command("logs")(logs.logs)
+app.command("ls")(runs_.ls)
+app.command("ps", hidden=True)(runs_.ls)
+app.command("show")(runs_.show)
+app.command("pull")(runs_.pull)
+app.command("stop")(runs_.stop)
+
+
+def run() -> int:
+    """Run the command that `sys.argv` asks for; its exit code.
+
+    No traceback reaches a user: an unexpected failure is written to a file and named.
+    """
+    forgive_encodings()
+    look = Look(json="--json" in sys.argv, plain="--plain" in sys.argv)
+    try:
+        app()
+    except CloudtrainError as error:
+        reporter(look).failure(error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`): nothing to say, nobody to say it to.
+        _silence_stdout()
+        return int(ExitCode.DONE)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except Exception as error:
+        reporter(look).failure(_unexpected(error))
+        return int(ExitCode.UNEXPECTED)
+    return int(ExitCode.DONE)
+
+
+def _silence_stdout() -> None:
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unexpected(error: Exception) -> CloudtrainError:
+    """A message for a failure that nobody foresaw, with the traceback kept in a file."""
+    import time
+    import traceback
+
+    from cloudtrain import disk
+
+    where = "it could not be written down"
+    try:
+        folder = disk.private_dir(disk.state_dir() / "crashes")
+        path = folder / time.strftime("%Y%m%d-%H%M%S.txt")
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        where = f"details in {path}"
+        for old in sorted(folder.glob("*.txt"))[:-5]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        pass
+    return CloudtrainError(
+        f"something unexpected happened: {type(error).__name__}: {error}",
+        hint=f"{where}; what runs still exist: cloudtrain ls",
+        consequence="a run that trains goes on",
+    )

@@ -1,0 +1,169 @@
+"""What `run`, `logs`, `pull` and `stop` share: the story with a person watching, who may leave at any time."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from cloudtrain import outcome
+from cloudtrain import run as story
+from cloudtrain.console.base import Look, Reporter, may_ask
+from cloudtrain.console.base import reporter as reporter_for
+from cloudtrain.console.logview import LogView, tail_offset
+from cloudtrain.errors import Busy, ExitCode
+from cloudtrain.events import LogLines, Noted
+from cloudtrain.link import Context
+from cloudtrain.provider.choose import provider_of
+from cloudtrain.settings import Settings
+from cloudtrain.spec import RunSpec
+from cloudtrain.states import RunState
+from cloudtrain.store import Run, Store
+
+
+class Leave(BaseException):
+    """The terminal was closed, or somebody asked this process to end: stop watching. Like KeyboardInterrupt."""
+
+
+@contextmanager
+def console(look: Look, run: str, *, log: bool = False) -> Iterator[Reporter]:
+    """A reporter for the time of a command; closed terminals and SIGTERM become `Leave`."""
+    reporter = LogView() if log and not look.json else reporter_for(look, run=run)
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise Leave
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None:
+            before[number] = signal.signal(number, leave)
+    try:
+        yield reporter
+    finally:
+        reporter.close()
+        for number, handling in before.items():
+            signal.signal(number, handling)
+
+
+def context(store: Store, reporter: Reporter) -> Context:
+    """The story's context for this command."""
+
+    def ask(question: str) -> bool:
+        return reporter.ask(question, default=False, otherwise="--host-key SHA256:... pins the key without asking")
+
+    return Context(store=store, provider=lambda spec: provider_of(spec, ask), emit=reporter.emit)
+
+
+def begin(
+    spec: RunSpec,
+    context: Context,
+    reporter: Reporter,
+    settings: Settings,
+    *,
+    only_plan: bool,
+    yes: bool,
+    detach: bool,
+) -> int:
+    """Plan, consent, start, follow. The exit code."""
+    plan = story.plan_run(spec, context)
+    reporter.plan(plan)
+    if only_plan:
+        return int(ExitCode.DONE)
+    if plan.at_most_usd is not None and plan.at_most_usd > settings.get("confirm_above") and not yes:
+        amount = f"${plan.at_most_usd:.2f}"
+        if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
+            reporter.emit(Noted("nothing was started"))
+            return int(ExitCode.INTERRUPTED)
+    run = story.begin(plan, context)
+    return to_the_end(run, context, reporter, detach=detach)
+
+
+def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
+    """Show what is here of a run's log."""
+    path = run.folder / "console.log"
+    if isinstance(reporter, LogView):
+        reporter.show_file(path, last=last)
+    elif path.exists():
+        offset = tail_offset(path, last) if last is not None else 0
+        with path.open("rb") as file:
+            file.seek(offset)
+            reporter.emit(LogLines(file.read(), offset))
+
+
+def to_the_end(
+    run: Run,
+    context: Context,
+    reporter: Reporter,
+    *,
+    detach: bool = False,
+    join: bool = False,
+) -> int:
+    """Resume `run` and show how it ends; what a person does meanwhile is asked for. The exit code.
+
+    With `join`, a run that another command is acting on is watched beside it, reading only.
+    """
+    while True:
+        try:
+            result = story.resume(run, context, detach=detach)
+        except Busy:
+            if not join:
+                raise
+            result = story.watch(run, context)
+        except KeyboardInterrupt:
+            code = _interrupted(context.store.get(run.name), context, reporter)
+            if code is None:
+                continue
+            return code
+        except Leave:
+            return _detached(context.store.get(run.name), reporter)
+        if detach and not result.state.final:
+            reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
+            return int(ExitCode.DONE)
+        finish(result, reporter)
+        return int(result.exit_code)
+
+
+def finish(result: outcome.Result, reporter: Reporter) -> None:
+    """Show a result, and the error that ended it where there is one."""
+    reporter.result(result)
+
+
+def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
+    """Ctrl-C: the exit code, or None to go on watching."""
+    reporter.close()
+    if run.state.final:
+        return int(ExitCode.INTERRUPTED)
+    trains = run.state in (RunState.RUNNING, RunState.PULLING)
+    if not may_ask():
+        return _detached(run, reporter)
+    try:
+        if not trains:
+            if reporter.ask("Nothing has trained yet. End this run?", default=True):
+                story.abandon(run, context)
+                reporter.emit(Noted("ended; nothing is running"))
+                return int(ExitCode.INTERRUPTED)
+            return None
+        sys.stderr.write(f"Watching stopped; {run.name} is still training.\n")
+        sys.stderr.write("[d]etach (default)  [s]top  [c]ontinue watching: ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline().strip().lower()[:1]
+    except KeyboardInterrupt:
+        return _detached(run, reporter)
+    if answer == "c":
+        return None
+    if answer == "s":
+        result = story.stop(run, context)
+        finish(result, reporter)
+        return int(result.exit_code)
+    return _detached(run, reporter)
+
+
+def _detached(run: Run, reporter: Reporter) -> int:
+    if run.state in (RunState.RUNNING, RunState.PULLING):
+        reporter.emit(Noted(f"detached; {run.name} goes on. To return: cloudtrain logs {run.name}"))
+    else:
+        reporter.emit(Noted(f"left while {run.name} was being set up. To go on: cloudtrain logs {run.name}"))
+    return int(ExitCode.STILL_RUNNING)

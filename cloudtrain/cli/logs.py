@@ -1,0 +1,34 @@
+"""`cloudtrain logs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, Plain, RunName, look
+
+
+def logs(
+    run: RunName = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow/--no-follow", "-f", help="Follow a run that lives to its end, or do not."),
+    ] = True,
+    lines: Annotated[
+        int | None, typer.Option("-n", min=0, help="Begin with the last N lines; all of them if left out.")
+    ] = None,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """Show a run's console log; follow it while the run lives, then pull its results."""
+    from cloudtrain.cli import following
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+    with following.console(look(json, plain), row.name, log=True) as reporter:
+        following.show_log(row, reporter, last=lines)
+        if not follow or row.state.final:
+            return
+        raise typer.Exit(following.to_the_end(row, following.context(store, reporter), reporter, join=True))

@@ -1,0 +1,150 @@
+"""Flags and settings to a RunSpec."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.errors import UsageError
+from cloudtrain.names import new_name
+from cloudtrain.settings import Settings
+from cloudtrain.shipped import job_folder
+from cloudtrain.spec import (
+    Ec2Spec,
+    HostSpec,
+    JobSpec,
+    Limits,
+    RunSpec,
+    Target,
+    TrainSpec,
+    check_name,
+    check_train,
+)
+from cloudtrain.store import Store
+
+_HOST = re.compile(r"(?P<user>[^@\s]+)@(?P<address>\[[0-9a-fA-F:.%]+\]|[^:\s\[\]]+)(?::(?P<port>\d{1,5}))?")
+
+
+def build(
+    settings: Settings,
+    store: Store,
+    *,
+    name: str | None,
+    local: bool,
+    host: str | None,
+    host_key: str | None,
+    instance_id: str | None,
+    dry_run: bool,
+    faults: tuple[str, ...],
+    args: tuple[str, ...],
+) -> RunSpec:
+    """The run that was asked for.
+
+    Raises:
+        UsageError: naming the flag that cannot be used, and what can.
+    """
+    get = settings.get
+    target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=dry_run)
+    if faults and not dry_run:
+        raise UsageError("--fault is for rehearsals", hint="add --dry-run", code="bad_setting")
+    train = TrainSpec(
+        model=get("model"),
+        epochs=get("epochs"),
+        batch_size=get("batch_size"),
+        seed=get("seed"),
+        lr=get("lr"),
+        device=get("device"),
+        recipe=get("recipe"),
+        args=args,
+    )
+    if_i_vanish = get("if_i_vanish") or "park"
+    if if_i_vanish not in ("park", "terminate"):
+        raise UsageError(
+            f"cannot {if_i_vanish!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting"
+        )
+    max_cost = get("max_cost")
+    if max_cost is not None and max_cost <= 0:
+        raise UsageError(f"a run cannot cost at most ${max_cost:g}", hint="--max-cost above 0", code="bad_setting")
+    return RunSpec(
+        name=check_name(name) if name else new_name(set(store.names())),
+        target=target,
+        train=check_train(train),
+        job=_job(settings),
+        runs_dir=str(settings.runs_dir),
+        limits=Limits(
+            max_time_s=get("max_time"),
+            max_cost_usd=max_cost,
+            grace_s=get("grace") or Limits().grace_s,
+            if_i_vanish=if_i_vanish,
+        ),
+        host=_host(host, get("identity"), host_key) if target is Target.HOST and host else None,
+        ec2=_ec2(settings, instance_id, dry_run, faults) if target is Target.EC2 else None,
+    )
+
+
+def _target(settings: Settings, *, local: bool, host: str | None, instance_id: str | None, dry_run: bool) -> Target:
+    asked = {"--local": local, "--host": bool(host), "--instance-id": bool(instance_id), "--dry-run": dry_run}
+    given = [flag for flag, value in asked.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other", hint=f"keep {given[0]} alone", code="bad_setting")
+    if local:
+        return Target.LOCAL
+    if host:
+        return Target.HOST
+    if instance_id or dry_run or settings.get("instance"):
+        return Target.EC2
+    raise UsageError(
+        "say where to train",
+        hint="--local here, --dry-run to rehearse EC2 for free, --instance g4dn.xlarge on EC2",
+        consequence="nothing was started",
+        code="no_target",
+    )
+
+
+def _job(settings: Settings) -> JobSpec:
+    given: str | None = settings.get("job")
+    source = (settings.project / given).absolute() if given else job_folder()
+    if not source.is_dir():
+        raise UsageError(
+            f"there is no folder {source}", hint="--job FOLDER with the training package", code="bad_setting"
+        )
+    module = settings.get("module") or (f"{source.name}.train" if given else "job.train")
+    return JobSpec(source=str(source), module=module, outputs=settings.get("outputs") or ("**",))
+
+
+def _host(text: str, identity: str | None, fingerprint: str | None) -> HostSpec:
+    found = _HOST.fullmatch(text)
+    port = int(found["port"] or 22) if found else 0
+    if not found or not 0 < port < 65536:
+        raise UsageError(f"{text!r} is not USER@ADDRESS[:PORT]", hint="--host ubuntu@192.0.2.7", code="bad_setting")
+    if identity is not None:
+        identity = str(Path(identity).expanduser().absolute())
+    return HostSpec(
+        user=found["user"],
+        address=found["address"].strip("[]"),
+        port=port,
+        identity=identity,
+        fingerprint=fingerprint,
+    )
+
+
+def _ec2(settings: Settings, instance_id: str | None, dry_run: bool, faults: tuple[str, ...]) -> Ec2Spec:
+    get = settings.get
+    known: dict[str, Any] = {
+        "types": get("instance"),
+        "region": get("region"),
+        "profile": get("profile"),
+        "spot": get("spot"),
+        "ami": get("ami"),
+        "subnet": get("subnet"),
+        "security_group": get("security_group"),
+        "ssh_cidr": get("ssh_cidr"),
+        "volume_gb": get("volume_size"),
+    }
+    return Ec2Spec(
+        **{key: value for key, value in known.items() if value is not None},
+        instance_id=instance_id,
+        rehearsal=dry_run,
+        faults=faults,
+    )

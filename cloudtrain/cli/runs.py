@@ -1,0 +1,82 @@
+"""`cloudtrain ls`, `show`, `pull` and `stop`: runs that exist."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, Plain, RunName, Yes, look
+
+
+def ls(
+    quiet: Annotated[bool, typer.Option("-q", help="Names only.")] = False,
+    json: Json = False,
+) -> None:
+    """List the runs of this computer, latest first. Asks nobody: no network."""
+    from cloudtrain.console import listing
+    from cloudtrain.store import Store
+
+    runs = Store().runs()
+    if json:
+        from cloudtrain.console.jsonl import write_json
+
+        write_json({"schema_version": 1, "runs": [listing.record(run) for run in runs]})
+    elif quiet:
+        for run in runs:
+            sys.stdout.write(f"{run.name}\n")
+    elif runs:
+        for line in listing.table(runs):
+            sys.stdout.write(f"{line}\n")
+    else:
+        sys.stderr.write("no run yet; the first one: cloudtrain run --model 3 --local\n")
+
+
+def show(run: RunName = None, json: Json = False) -> None:
+    """Show one run: settings, epochs, goals, files, cost."""
+    from cloudtrain.console import listing
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+    if json:
+        from cloudtrain.console.jsonl import write_json
+
+        write_json(listing.record(row) | {"schema_version": 1, "receipt": listing.receipt_of(row, store)})
+        return
+    for line in listing.page(row, store):
+        sys.stdout.write(f"{line}\n")
+
+
+def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
+    """Fetch a run's results, verified; what is here already is checked and not fetched again."""
+    from cloudtrain import run as story
+    from cloudtrain.cli import following
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+    with following.console(look(json, plain), row.name) as reporter:
+        context = following.context(store, reporter)
+        result = story.pull_again(row, context) if row.state.final else story.pull_now(row, context)
+        reporter.result(result)
+
+
+def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
+    """End a run: it saves, its results are pulled, its machine is given back."""
+    from cloudtrain import run as story
+    from cloudtrain.cli import following
+    from cloudtrain.events import Noted
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+    with following.console(look(json, plain), row.name) as reporter:
+        context = following.context(store, reporter)
+        if row.state.final:
+            reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
+        elif not yes and not reporter.ask(f"Stop {row.name} and pull its results?", default=True):
+            reporter.emit(Noted("nothing was changed"))
+            return
+        reporter.result(story.stop(row, context))

@@ -1,0 +1,104 @@
+"""What a command needs of a console, and the choice of one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from cloudtrain.errors import CloudtrainError, ConfirmationNeeded
+
+if TYPE_CHECKING:
+    from cloudtrain.events import Event
+    from cloudtrain.outcome import Result
+    from cloudtrain.plan import Plan
+
+
+class Reporter(ABC):
+    """Shows a run as it goes. One is made for each command; library code only ever sees its `emit`."""
+
+    @abstractmethod
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+
+    @abstractmethod
+    def plan(self, plan: Plan) -> None:
+        """Show what is about to be done and what it can cost."""
+
+    @abstractmethod
+    def result(self, result: Result) -> None:
+        """Show how a run ended; the last thing that is shown."""
+
+    @abstractmethod
+    def failure(self, error: CloudtrainError) -> None:
+        """Show why the command could not do what was asked; the last thing that is shown."""
+
+    def close(self) -> None:  # noqa: B027 - most reporters hold nothing
+        """Leave the terminal as it was. Safe to call again."""
+
+    def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
+        """Ask on the terminal.
+
+        Raises:
+            ConfirmationNeeded: there is none; `otherwise` says what to do instead.
+        """
+        if not may_ask():
+            raise ConfirmationNeeded(
+                "cannot ask for confirmation without a terminal",
+                hint=otherwise,
+                consequence="nothing was started",
+            )
+        self.close()
+        choices = "[Y/n]" if default else "[y/N]"
+        while True:
+            sys.stderr.write(f"{question} {choices} ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+            if not line:
+                raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence="nothing was started")
+            answer = line.strip().lower()
+            if answer in ("", "y", "yes", "n", "no"):
+                return default if not answer else answer.startswith("y")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How output should look: what the flags and the environment ask for."""
+
+    json: bool = False
+    plain: bool = False
+
+
+def may_ask() -> bool:
+    """Whether a question can be put: a person sits at both ends."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def may_redraw(stream: TextIO) -> bool:
+    """Whether lines on `stream` may be drawn again."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def forgive_encodings() -> None:
+    """A console that cannot show a character shows a substitute: a cp1252 pipe must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def reporter(look: Look, *, run: str = "") -> Reporter:
+    """The reporter for this command on this terminal."""
+    if look.json:
+        from cloudtrain.console.jsonl import JsonReporter
+
+        return JsonReporter(run)
+    if look.plain or not may_redraw(sys.stderr):
+        from cloudtrain.console.plain import PlainReporter
+
+        return PlainReporter()
+    from cloudtrain.console.live import LiveReporter
+
+    return LiveReporter()

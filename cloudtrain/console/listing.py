@@ -1,0 +1,170 @@
+"""Runs as rows, pages and records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from cloudtrain import disk
+from cloudtrain.console.text import columns, money, percent, screen_safe
+from cloudtrain.outcome import cost
+from cloudtrain.spec import Target
+from cloudtrain.states import RunState
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run, Store
+
+
+def table(runs: Iterable[Run]) -> list[str]:
+    """The lines of `cloudtrain ls`."""
+    now = time.time()
+    header = ("NAME", "MODEL", "WHERE", "STATUS", "TEST ACC", "COST", "AGE")
+    rows = []
+    for run in runs:
+        usd = cost(run, now)
+        rows.append(
+            (
+                run.name,
+                str(run.plan.spec.train.model),
+                where(run),
+                status(run),
+                percent(run.progress.get("best_test_acc")),
+                money(usd) if usd is not None else "-",
+                age(now - run.created_at),
+            ),
+        )
+    return columns(header, rows, right=(4, 5))
+
+
+def record(run: Run) -> dict[str, Any]:
+    """One run for programs."""
+    return {
+        "name": run.name,
+        "state": run.state.value,
+        "status": status(run),
+        "target": run.plan.spec.target.value,
+        "where": where(run),
+        "model": run.plan.spec.train.model,
+        "seed": run.plan.spec.train.seed,
+        "epoch": run.progress.get("epoch"),
+        "epochs": run.progress.get("epochs") or run.plan.spec.train.epochs,
+        "best_test_acc": run.progress.get("best_test_acc"),
+        "best_epoch": run.progress.get("best_epoch"),
+        "cost": cost(run, time.time()),
+        "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
+        "created_at": run.created_at,
+        "ended_at": run.ended_at,
+        "folder": str(run.folder),
+        "error": dict(run.error) if run.error else None,
+    }
+
+
+def where(run: Run) -> str:
+    """Where a run trains, for people."""
+    spec = run.plan.spec
+    match spec.target:
+        case Target.LOCAL:
+            return "this computer"
+        case Target.HOST:
+            return spec.host.address if spec.host else "host"
+    kind = run.instance.type if run.instance else run.plan.offer.candidates[0].type
+    return f"{kind} (rehearsal)" if spec.ec2 and spec.ec2.rehearsal else kind
+
+
+def status(run: Run) -> str:
+    """How a run stands, for people, as far as this computer knows."""
+    if run.state is RunState.RUNNING:
+        if ended_unseen(run):
+            return "ended, not pulled yet"
+        epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+        return f"training {epoch}/{epochs}" if epoch and epochs else "training"
+    if run.state is RunState.FAILED and run.ending:
+        code = (run.ending.get("signal") and f"signal {run.ending['signal']}") or f"exit {run.ending.get('code')}"
+        return f"failed ({code})"
+    if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
+        return "ended by its limit"
+    return {RunState.SUCCEEDED: "done", RunState.PULLING: "pulling"}.get(run.state, run.state.value)
+
+
+def ended_unseen(run: Run) -> bool:
+    """Whether a local run has ended without anybody watching: a look at one file, no network."""
+    if run.plan.spec.target is not Target.LOCAL:
+        return False
+    return (disk.state_dir() / "local" / "runs" / run.name / "exit.json").exists()
+
+
+def age(seconds: float) -> str:
+    """How long ago, roughly."""
+    for unit, length in (("day", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return f"{max(0, int(seconds))} s"
+
+
+def page(run: Run, store: Store) -> list[str]:
+    """The lines of `cloudtrain show`."""
+    from cloudtrain.console.summary import shown_path
+    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, size
+    from cloudtrain.follow import read_objects
+    from cloudtrain.link import Context
+    from cloudtrain.outcome import result
+
+    outcome = result(run, Context(store=store, provider=_no_provider))
+    train, started = run.plan.spec.train, {}
+    epochs: list[dict[str, Any]] = []
+    for values in read_objects(run.folder / "events.jsonl"):
+        if values.get("kind") == "start":
+            started = dict(values)
+        elif values.get("kind") == "epoch":
+            epochs = [e for e in epochs if e.get("epoch") != values.get("epoch")] + [dict(values)]
+    device = started.get("device_name") or started.get("device") or train.device
+    settings = [
+        f"model {train.model}",
+        f"{started.get('epochs') or train.epochs or '?'} epochs",
+        f"batch {started.get('batch_size') or train.batch_size or '?'}",
+        f"recipe {started.get('recipe') or train.recipe or '?'}",
+        f"seed {train.seed}",
+        f"device {device}",
+    ]
+    lines = [
+        f"{run.name}: {status(run)}",
+        f"  where    {where(run)}",
+        f"  train    {', '.join(settings)}",
+        f"  code     {run.plan.code.files} files{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
+        f"  results  {shown_path(run.folder)}",
+    ]
+    if outcome.artifacts:
+        total = sum(entry.size for entry in outcome.artifacts)
+        lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
+    if outcome.cost_usd is not None:
+        lines.append(f"  cost     about {money(outcome.cost_usd)}")
+    if run.error:
+        lines.append(f"  error    {run.error.get('message')}")
+        if run.error.get("detail"):
+            lines.append(f"           {run.error['detail']}")
+        if run.error.get("hint"):
+            lines.append(f"  hint     {run.error['hint']}")
+    if epochs:
+        lines += ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)]
+    block = results_block(outcome.metrics)
+    if block:
+        lines += ["", *block]
+    goals = outcome.metrics.get("goals")
+    if isinstance(goals, dict):
+        lines.append("goals: " + ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items()))
+    if not run.state.final:
+        lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
+    return [screen_safe(line) for line in lines]
+
+
+def receipt_of(run: Run, store: Store) -> dict[str, Any]:
+    """The run's receipt, for programs."""
+    from cloudtrain import receipt
+
+    return receipt.build(run, store)
+
+
+def _no_provider(_spec: object) -> Any:
+    raise AssertionError("showing a run needs no provider")

@@ -1,0 +1,118 @@
+"""One fact a line, nothing redrawn: pipes, log files, screen readers, dumb terminals."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from cloudtrain.console import failure, summary
+from cloudtrain.console.base import Reporter
+from cloudtrain.console.text import EPOCH_HEADER, UnfiguredLog, epoch_row, screen_safe, seconds, size
+from cloudtrain.errors import CloudtrainError
+from cloudtrain.events import (
+    Event,
+    LogLines,
+    Metric,
+    Noted,
+    PhaseChanged,
+    StepDone,
+    StepProgress,
+    StepStarted,
+    Warned,
+)
+from cloudtrain.outcome import Result
+from cloudtrain.plan import Plan
+
+HEARTBEAT_S = 60.0
+_PROGRESS_EVERY_S = 10.0
+
+
+class PlainReporter(Reporter):
+    """Messages with the time of day on stderr, the Results block on stdout."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+        self._header_shown = False
+        self._unfigured = UnfiguredLog()
+
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case StepStarted(title, detail, limit_s):
+                limit = f" (at most {seconds(limit_s)})" if limit_s else ""
+                self._say(f"step {title}{f' {detail}' if detail else ''}{limit}")
+            case StepProgress(title, detail, done, total, unit):
+                if time.monotonic() - self._said_at >= _PROGRESS_EVERY_S:
+                    self._say(f"step {title} {progress(detail, done, total, unit)}")
+            case StepDone(title, detail, taken):
+                self._say(f"ok   {title}{f' {detail}' if detail else ''} {seconds(taken)}")
+            case Metric():
+                self._metric(event)
+            case LogLines(data):
+                for line in self._unfigured.feed(data):
+                    self._line(line)
+            case Noted(message):
+                self._say(f"note {message}")
+            case Warned(message, hint):
+                self._say(f"warn {message}")
+                if hint:
+                    self._say(f"hint {hint}")
+            case PhaseChanged():
+                pass
+
+    def _metric(self, event: Metric) -> None:
+        self._unfigured.figures_came()
+        values = event.values
+        if event.kind == "epoch":
+            if not self._header_shown:
+                self._line(EPOCH_HEADER)
+                self._header_shown = True
+            self._line(epoch_row(values))
+        elif event.kind == "warning":
+            self._say(f"warn {screen_safe(str(values.get('message', '')))}")
+        elif event.kind == "data" and isinstance(values.get("done"), int | float):
+            if time.monotonic() - self._said_at >= _PROGRESS_EVERY_S:
+                self._say(f"data set {progress('', values['done'], values.get('total'), 'B')}")
+        elif event.kind == "step" and time.monotonic() - self._said_at >= HEARTBEAT_S:
+            self._say(f"epoch {values.get('epoch')} step {values.get('step')} of {values.get('steps')}")
+
+    def plan(self, plan: Plan) -> None:
+        """Show what is about to be done and what it can cost."""
+        for line in summary.plan_lines(plan):
+            self._line(line)
+
+    def result(self, result: Result) -> None:
+        """Show how the run ended."""
+        block = summary.block_lines(result)
+        if block:
+            sys.stdout.write("\n".join(block) + "\n")
+            sys.stdout.flush()
+        for line in summary.ending_lines(result):
+            self._line(f"ok   {line}" if not line.startswith("left") else f"warn {line}")
+        self._line(f"{summary.status_word(result)}: {result.run}, {seconds(result.seconds)}")
+
+    def failure(self, error: CloudtrainError) -> None:
+        """Show why it did not work."""
+        for line in failure.lines(error):
+            self._line(line)
+
+    def _say(self, text: str) -> None:
+        self._said_at = time.monotonic()
+        self._line(f"{time.strftime('%H:%M:%S')} {screen_safe(text)}")
+
+    def _line(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:
+    """How far something is, in words."""
+    parts = [detail] if detail else []
+    if done is not None:
+        shown = (
+            (size(done), size(total) if total else "") if unit == "B" else (f"{done:g}", f"{total:g}" if total else "")
+        )
+        parts.append(f"{shown[0]} of {shown[1]}" if shown[1] else shown[0])
+        if unit not in ("", "B"):
+            parts[-1] += f" {unit}"
+    return " ".join(parts)

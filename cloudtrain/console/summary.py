@@ -1,0 +1,111 @@
+"""The lines that plan and result consist of, whatever draws them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size
+from cloudtrain.outcome import Result
+from cloudtrain.plan import Plan
+from cloudtrain.spec import Target
+from cloudtrain.states import RunState
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What will be done, where, what it can cost and who ends it."""
+    spec, offer, train = plan.spec, plan.offer, plan.spec.train
+    settings = [f"model {train.model}"]
+    settings.append(f"{train.epochs} epochs" if train.epochs else "the recipe's epochs")
+    if train.recipe:
+        settings.append(f"recipe {train.recipe}")
+    if train.batch_size:
+        settings.append(f"batch {train.batch_size}")
+    if train.lr:
+        settings.append(f"learning rate {train.lr:g}")
+    settings += [f"seed {train.seed}", f"device {train.device}"]
+    git = f", git {plan.code.git}" if plan.code.git else ""
+    files = f"{plan.code.files} file{'s' if plan.code.files != 1 else ''}"
+    lines = [
+        f"Plan for {spec.name}",
+        f"  train    {', '.join(settings)}",
+        f"  code     {shown_path(Path(spec.job.source))} ({files}, {size(plan.code.bytes)}{git})",
+        f"  where    {offer.where}",
+    ]
+    if offer.account:
+        lines.append(f"  account  {offer.account}")
+    lines.append(f"  results  {shown_path(spec.folder)}")
+    if any(c.price_per_hour for c in offer.candidates):
+        rows = [
+            (
+                "> " + c.type if i == 0 else "  " + c.type,
+                c.gpu,
+                str(c.vcpus or "-"),
+                f"{c.memory_gib:g} GB" if c.memory_gib else "-",
+                f"{c.price_per_hour:.3f}" if c.price_per_hour else "-",
+                str(len(c.zones)) if c.zones else "-",
+                c.note,
+            )
+            for i, c in enumerate(offer.candidates)
+        ]
+        header = ("  INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "ZONES", "")
+        lines += ["", *(f"  {line}" for line in columns(header, rows, right=(2, 3, 4, 5)))]
+    if offer.price_note:
+        lines.append(f"  {offer.price_note}")
+    lines.append("")
+    if plan.limit_s is not None:
+        enforcer = offer.enforcer or "its supervisor ends the training"
+        lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
+    elif spec.target is not Target.EC2:
+        lines.append("  Limit    none; nothing is billed (--max-time sets one)")
+    if plan.at_most_usd is not None:
+        lines.append(f"  At most  {money(plan.at_most_usd)} for this run")
+    return [screen_safe(line) for line in lines]
+
+
+def ending_lines(result: Result) -> list[str]:
+    """What a finished run leaves, below its Results block."""
+    lines = []
+    goals = result.metrics.get("goals")
+    if isinstance(goals, dict) and goals:
+        told = ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items())
+        lines.append(f"goals    {told}")
+    final = result.metrics.get("final_test_acc")
+    if isinstance(final, (int, float)):
+        lines.append(f"last     test accuracy {final:.2f} in the last epoch; the best epoch is picked on the test set")
+    if result.artifacts:
+        total = sum(entry.size for entry in result.artifacts)
+        lines.append(
+            f"results  {shown_path(result.folder)}, {len(result.artifacts)} files, {size(total)}, checksums verified",
+        )
+    elif result.state.final:
+        lines.append(f"results  {shown_path(result.folder)}: the log; the job left no files")
+    if result.cost_usd is not None:
+        lines.append(f"cost     about {money(result.cost_usd)}")
+    lines += [f"left     {leftover}" for leftover in result.leftovers]
+    return [screen_safe(line) for line in lines]
+
+
+def status_word(result: Result) -> str:
+    """One or two words for how a run stands."""
+    return {
+        RunState.SUCCEEDED: "done",
+        RunState.FAILED: "failed",
+        RunState.STOPPED: "stopped",
+        RunState.LOST: "lost",
+        RunState.INTERRUPTED: "interrupted",
+    }.get(result.state, result.state.value)
+
+
+def block_lines(result: Result) -> list[str]:
+    """The Results block, empty where the job gave no figures."""
+    return results_block(result.metrics)
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person at this folder would type it."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return str(path)
+    return str(path) if relative.startswith("..") else relative

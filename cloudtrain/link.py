@@ -1,0 +1,104 @@
+"""What the steps of a run's story work with: the context handed in, and the way to the run's host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cloudtrain.errors import ConnectionFailed
+from cloudtrain.events import Emit, PhaseChanged, StepDone, StepStarted, discard
+from cloudtrain.provider.base import Provider
+from cloudtrain.spec import RunSpec
+from cloudtrain.states import RunState
+from cloudtrain.store import Run, Store
+from cloudtrain.supervisor import Supervisor
+from cloudtrain.transport.base import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the story works with; tests hand in their own parts.
+
+    Attributes:
+        provider: gives the provider of a target.
+    """
+
+    store: Store
+    provider: Callable[[RunSpec], Provider]
+    emit: Emit = discard
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Link:
+    """The way from a run to its host: instance, transport and supervisor, each made when first needed."""
+
+    def __init__(self, run: Run, context: Context) -> None:
+        self.context = context
+        self.provider = context.provider(run.plan.spec)
+        self.journal = context.store.journal(run.name)
+        self.instance = run.instance
+        self._run = run
+        self._transport: Transport | None = None
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *exit_info: object) -> None:
+        self.drop()
+
+    @property
+    def run_dir(self) -> str:
+        """The run directory on the host."""
+        return f"{self._workdir}/runs/{self._run.name}"
+
+    @property
+    def _workdir(self) -> str:
+        if self.instance is None:
+            raise ConnectionFailed(
+                f"{self._run.name} has no machine any more", hint=f"cloudtrain show {self._run.name}"
+            )
+        return self.instance.workdir
+
+    def transport(self) -> Transport:
+        """An open connection, made anew after `drop`."""
+        if self._transport is None:
+            if self.instance is None:
+                self.instance = self.provider.find(self._run.name, self.journal)
+            if self.instance is None:
+                raise ConnectionFailed(
+                    f"{self._run.name} has no machine any more",
+                    hint=f"cloudtrain show {self._run.name}",
+                )
+            self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
+        return self._transport
+
+    def supervisor(self) -> Supervisor:
+        """A client of the on-host supervisor."""
+        transport = self.transport()
+        assert self.instance is not None
+        return Supervisor(transport, self.instance.python, self.run_dir, self._workdir)
+
+    def drop(self) -> None:
+        """Close the connection."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def move(self, run: Run, state: RunState, **facts: Any) -> Run:
+        """Store the new state and tell of it."""
+        run = self.context.store.move(run, state, **facts)
+        self.context.emit(PhaseChanged(run.name, state))
+        return run
+
+    @contextmanager
+    def step(self, title: str, detail: str = "", limit_s: float | None = None) -> Iterator[list[str]]:
+        """Tell of a step from its start to its end; what is put into the list becomes its closing detail."""
+        began = time.monotonic()
+        self.context.emit(StepStarted(title, detail, limit_s))
+        closing: list[str] = []
+        yield closing
+        self.context.emit(StepDone(title, " ".join(closing) or detail, time.monotonic() - began))

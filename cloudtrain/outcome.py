@@ -1,0 +1,122 @@
+"""How a run stands or has ended: result, exit code, cost. From the registry and the run's folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.errors import ExitCode
+from cloudtrain.follow import read_objects
+from cloudtrain.link import Context
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run
+from cloudtrain.supervisor import FileEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run stands when the story returns.
+
+    Attributes:
+        metrics: the job's own `result` event, or what is known of its last epoch.
+        artifacts: files in `folder` whose sha256 was verified against the host's manifest.
+        seconds: from the plan to the end.
+        cost_usd: None where nothing is billed.
+        leftovers: what the run still has in the account, for people; empty: nothing.
+    """
+
+    run: str
+    state: RunState
+    exit_code: ExitCode
+    folder: Path
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: tuple[FileEntry, ...] = ()
+    seconds: float = 0.0
+    cost_usd: float | None = None
+    leftovers: tuple[str, ...] = ()
+    life: InstanceLife = InstanceLife.NONE
+    error: Mapping[str, Any] | None = None
+
+
+def result(run: Run, context: Context) -> Result:
+    """How `run` stands, from the registry alone."""
+    notes = context.store.read_journal(run.name)
+    pulled = notes.get("pulled") or []
+    metrics = dict(run.progress)
+    for values in read_objects(run.folder / "events.jsonl"):
+        if values.get("kind") == "result":
+            metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
+    return Result(
+        run=run.name,
+        state=run.state,
+        exit_code=exit_code(run),
+        folder=run.folder,
+        metrics=metrics,
+        artifacts=tuple(FileEntry(**entry) for entry in pulled),
+        seconds=(run.ended_at or context.clock()) - run.created_at,
+        cost_usd=cost(run, context.clock()),
+        leftovers=tuple(notes.get("leftovers") or ()),
+        life=run.life,
+        error=run.error,
+    )
+
+
+def exit_code(run: Run) -> ExitCode:
+    """The exit code of a command that followed `run` to where it stands."""
+    reason = (run.ending or {}).get("stop")
+    match run.state:
+        case RunState.SUCCEEDED:
+            return ExitCode.DONE
+        case RunState.STOPPED:
+            return ExitCode.LIMIT if reason and reason != "user" else ExitCode.INTERRUPTED
+        case RunState.INTERRUPTED:
+            return ExitCode.LIMIT
+        case RunState.LOST:
+            return ExitCode.CONNECTION
+        case RunState.FAILED if run.ending is not None:
+            return ExitCode.TRAINING_FAILED
+        case RunState.FAILED:
+            return ExitCode((run.error or {}).get("exit", ExitCode.UNEXPECTED))
+    return ExitCode.STILL_RUNNING
+
+
+def cost(run: Run, now: float) -> float | None:
+    """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
+    instance = run.instance
+    if instance is None or not instance.owned or instance.price_per_hour is None:
+        return None
+    seconds = max(60.0, (run.ended_at or now) - run.created_at)
+    return instance.price_per_hour * seconds / 3600
+
+
+def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
+    """The final state that the host's exit record stands for, and the error to show with it."""
+    record = run.ending or {}
+    if record.get("state") != "exited":
+        return RunState.LOST, {
+            "code": "run_lost",
+            "message": f"{run.name} was lost: its supervisor ended without a record (killed, or the machine went down)",
+            "hint": f"what could be saved is in {run.folder}",
+        }
+    if record.get("stop"):
+        limit = record["stop"] == "deadline"
+        message = f"{run.name} was ended by its time limit" if limit else f"{run.name} was stopped"
+        return RunState.STOPPED, {"code": "limit_reached" if limit else "stopped", "message": message}
+    if record.get("code") == 0:
+        return RunState.SUCCEEDED, None
+    told = [v for v in read_objects(run.folder / "events.jsonl") if v.get("kind") == "error"]
+    epoch = run.progress.get("epoch")
+    where = f" in epoch {epoch}" if epoch else ""
+    code = f"signal {record['signal']}" if record.get("signal") else f"exit code {record.get('code')}"
+    error = {
+        "code": "training_failed",
+        "message": f"training failed{where} with {code}",
+        "hint": f"the whole log: cloudtrain logs {run.name}",
+    }
+    if told:
+        error["detail"] = str(told[-1].get("message", ""))
+        if told[-1].get("hint"):
+            error["hint"] = str(told[-1]["hint"])
+    return RunState.FAILED, error

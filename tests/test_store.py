@@ -1,0 +1,134 @@
+"""Tier 2: the registry, with real SQLite files and real processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.provider.base import Instance
+from cloudtrain.spec import Target
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import MIGRATIONS, Store
+from tests import plans
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "registry.sqlite")
+
+
+def test_a_run_is_what_was_planned(store: Store, tmp_path: Path) -> None:
+    plan = plans.plan(tmp_path)
+    run = store.add(plan)
+    assert (run.plan, run.state, run.life) == (plan, RunState.PLANNED, InstanceLife.NONE)
+    assert store.get("brave-otter") == run
+    assert [state for state, _ in store.moves(run.name)] == [RunState.PLANNED]
+
+
+def test_a_blank_file_gets_every_migration_once(store: Store) -> None:
+    Store(store.path)
+    with sqlite3.connect(store.path) as db:
+        applied = [row[0] for row in db.execute("SELECT name FROM migrations ORDER BY rowid")]
+        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    db.close()
+    assert applied == [name for name, _ in MIGRATIONS]
+    assert {"runs", "moves", "migrations"} <= tables
+
+
+def test_a_move_is_guarded_by_the_state_that_was_read(store: Store, tmp_path: Path) -> None:
+    old = store.add(plans.plan(tmp_path))
+    store.move(old, RunState.PROVISIONING)
+    with pytest.raises(Busy):
+        store.move(old, RunState.PROVISIONING)
+    with pytest.raises(ValueError, match="not a legal move"):
+        store.move(store.get(old.name), RunState.SUCCEEDED)
+    assert store.get(old.name).state is RunState.PROVISIONING
+
+
+def _race(path: Path, barrier: object, results: object) -> None:
+    store = Store(path)
+    run = store.get("brave-otter")
+    barrier.wait()  # type: ignore[attr-defined]
+    try:
+        store.move(run, RunState.PROVISIONING)
+        results.put("won")  # type: ignore[attr-defined]
+    except Busy:
+        results.put("lost")  # type: ignore[attr-defined]
+
+
+def test_of_processes_that_race_for_a_move_one_wins(store: Store, tmp_path: Path) -> None:
+    store.add(plans.plan(tmp_path))
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    racers = [context.Process(target=_race, args=(store.path, barrier, results)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    outcomes = sorted(results.get(timeout=60) for _ in racers)
+    for racer in racers:
+        racer.join(60)
+    results.close()
+    results.join_thread()
+    assert outcomes == ["lost", "lost", "lost", "won"]
+    assert len(store.moves("brave-otter")) == 2
+
+
+def test_facts_ride_with_a_move(store: Store, tmp_path: Path) -> None:
+    run = store.move(store.add(plans.plan(tmp_path)), RunState.PROVISIONING)
+    instance = Instance(id="i-1", provider=Target.EC2, owned=True, workdir=".cloudtrain", life=InstanceLife.RUNNING)
+    run = store.move(run, RunState.BOOTING, instance=instance, life=instance.life)
+    assert (run.instance, run.life) == (instance, InstanceLife.RUNNING)
+    ended = store.move(run, RunState.FAILED, error={"code": "x", "message": "y"})
+    assert ended.ended_at is not None and ended.error == {"code": "x", "message": "y"}
+
+
+def test_notes_outside_the_known_columns_are_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no state"):
+        store.note(store.add(plans.plan(tmp_path)), state="succeeded")
+
+
+def test_the_journal_merges_and_survives_reopening(store: Store, tmp_path: Path) -> None:
+    store.add(plans.plan(tmp_path))
+    store.journal("brave-otter").write({"token": "a", "zone": "b"})
+    Store(store.path).journal("brave-otter").write({"zone": "c"})
+    assert store.journal("brave-otter").read() == {"token": "a", "zone": "c"}
+    with pytest.raises(UnknownRun):
+        store.journal("nobody").write({"a": 1})
+
+
+def test_names_are_found_by_beginning_latest_and_likeness(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UnknownRun, match="no run yet"):
+        store.find(None)
+    for name in ("brave-otter", "brave-owl", "calm-raven"):
+        store.add(plans.plan(tmp_path, name))
+    assert store.find(None).name == store.find("@last").name == "calm-raven"
+    assert store.find("brave-ow").name == "brave-owl"
+    with pytest.raises(UnknownRun, match="fits several"):
+        store.find("brave")
+    with pytest.raises(UnknownRun, match="Did you mean brave-otter"):
+        store.find("brave-oter")
+    with pytest.raises(UsageError, match="already"):
+        store.add(plans.plan(tmp_path, "brave-owl"))
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"\0" * 4096])
+def test_a_corrupt_registry_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "registry.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(StoreDamaged) as raised:
+        Store(path).runs()
+    assert str(path) in raised.value.message and raised.value.hint
+    assert path.read_bytes() == content
+
+
+def test_a_row_of_a_later_version_is_a_clear_error(store: Store, tmp_path: Path) -> None:
+    store.add(plans.plan(tmp_path))
+    db = sqlite3.connect(store.path)
+    db.execute("UPDATE runs SET plan = '{}'")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreDamaged, match="brave-otter"):
+        store.runs()
