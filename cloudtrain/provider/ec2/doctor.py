@@ -1,6 +1,6 @@
 """Whether a launch would work, check by check, at no cost: look-ups and trial calls (DryRun) only, nothing is created.
 
-A check that fails carries its fix, and the others go on. What is on this computer (terminal, Python) is not checked here.
+A check that fails carries its fix; the others go on. What is on this computer (terminal, Python) is not checked here.
 """
 
 from __future__ import annotations
