@@ -919,7 +919,7 @@ def do_stop(options: argparse.Namespace) -> Dict[str, Any]:
             if state != "running":
                 break
             time.sleep(0.05)
-    return {"state": state, "exit": record}
+    return {"state": state, "exit": record, "stop": (load(run.path("stop.json")) or {}).get("reason")}
 
 
 def wake_supervisor(run: Run) -> None:
@@ -1463,6 +1463,7 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     probe.add_argument("--python", action="append", default=[])
     probe.add_argument("--workdir")
     receive = verb("receive", do_receive, run=False)
+    receive.add_argument("--run")
     receive.add_argument("--workdir", required=True)
     receive.add_argument("--tree", required=True)
     verb("start", do_start)
