@@ -105,6 +105,8 @@ class Ec2Spec:
         rehearsal: use the emulated region on this computer; nothing is billed.
         faults: script for the emulated region (`emulator`), only with `rehearsal`.
         volume_gb: root volume in GiB; None: the image's own size.
+        identity, user, host_key: for `instance_id` alone: private key file, login name, and the host's public key or its
+            fingerprint ("SHA256:..."); without one the key is read from the instance's console output.
     """
 
     types: tuple[str, ...] = ("g4dn.xlarge",)
@@ -119,6 +121,9 @@ class Ec2Spec:
     volume_gb: int | None = None
     rehearsal: bool = False
     faults: tuple[str, ...] = ()
+    identity: str | None = None
+    user: str | None = None
+    host_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

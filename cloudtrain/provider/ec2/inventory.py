@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.prices import load
 from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 LIVE = ("pending", "running", "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
-
-# About 0.08 USD for a GB-month of gp3 in us-east-1 (AWS price list); other Regions differ by up to a half.
-GP3_USD_PER_GB_MONTH = 0.08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ class Item:
                 price = f"${price_per_hour:.3f} an hour" if price_per_hour else "billed while it runs"
                 return f"instance {self.id} ({self.type}, {self.state}), {price}"
             case "volume":
-                month = (self.size_gb or 0) * GP3_USD_PER_GB_MONTH
+                month = (self.size_gb or 0) * load().gp3_gb_month
                 return f"volume {self.id} ({self.size_gb} GB, {self.state}), about ${month:.2f} a month"
         return f"{self.kind} {self.id}, costs nothing"
 

@@ -1,0 +1,350 @@
+"""From a plan to one running instance, from wherever an earlier command left it.
+
+The journal's notes, each on the disk before the effect that it announces:
+
+    ec2_attempt     {"seed", "run", "region", "expires_at", "owner", "vpc", "group_name", "user_data"}
+    ec2_seeds       seeds of all attempts of this run: the value of the tag `cloudtrain:token` on all that they created
+    ec2_host_key    the pinned key
+    ec2_request     {"slot", "request"}: being sent, fate unknown
+    ec2_tried       [[type, zone, why]]: places with nothing to give
+    ec2_instance    {"id", "type", "zone", "price", "at"}: it exists
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cloudtrain.errors import CloudtrainError, NoCapacity, Refused
+from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
+from cloudtrain.plan import DEFAULT_LIMIT_S, Plan
+from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.provider.ec2 import network, tags, trust, user_data
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.inventory import ENDED, described, one, reason_of, state_of
+from cloudtrain.provider.ec2.launch import Launch, Slot, request_for, slots_of
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.release import terminate
+from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.spec import Ec2Spec, Target
+from cloudtrain.states import InstanceLife
+from cloudtrain.transport.ssh_keys import public_key
+
+WORKDIR = "cloudtrain"
+# A lease with less than this left is not worth a launch: boot and set-up take longer.
+SHORTEST_LEASE_S = 60.0
+
+
+class Acquisition:
+    """One call of `Provider.acquire` for an instance of our own.
+
+    Args:
+        ask_address: finds this computer's public address (`network.ask_address`).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        clients: Clients,
+        journal: Journal,
+        emit: Emit,
+        pace: Pace,
+        ask_address: Callable[[], str] = network.ask_address,
+    ) -> None:
+        assert plan.spec.ec2 is not None
+        self._plan = plan
+        self._spec: Ec2Spec = plan.spec.ec2
+        self._clients = clients
+        self._journal = journal
+        self._emit = emit
+        self._pace = pace
+        self._ask_address = ask_address
+
+    def instance(self) -> Instance:
+        """The run's running instance; see `Provider.acquire`."""
+        began = time.monotonic()
+        self._emit(StepStarted("instance", f"in {self._clients.region}", self._pace.pending))
+        try:
+            found = self._first_running()
+        except CloudtrainError as error:
+            self._tidy(error)
+            raise
+        self._emit(StepDone("instance", f"{found.id} {found.type}, {found.zone}", time.monotonic() - began))
+        return found
+
+    def _first_running(self) -> Instance:
+        slots = slots_of(self._plan.offer.details)
+        record = self._left_over()
+        attempt = self._journal.read().get("ec2_attempt") or self._begin()
+        launch = self._launch(attempt)
+        if record is None:
+            record = self._pending(launch, attempt)
+        group = None
+        # Each turn either returns or gives one place up, so this ends.
+        for _ in range(len(slots) + 1):
+            if record is None:
+                group = group or self._group(attempt)
+                tried = {(t, z) for t, z, _ in self._journal.read().get("ec2_tried") or []}
+                left = [slot for slot in slots if (slot.type, slot.zone) not in tried]
+                record = launch.first_free(left, lambda slot: self._request(slot, attempt, group))  # noqa: B023
+            if record is None:
+                raise self._none_free(slots)
+            if running := self._wait_running(record, launch):
+                return self._as_instance(running, record, attempt)
+            record = None
+        raise self._none_free(slots)
+
+    def _left_over(self) -> dict[str, Any] | None:
+        """The instance on record, if it lives. One that has ended closes its attempt."""
+        record: dict[str, Any] | None = self._journal.read().get("ec2_instance")
+        if record is None:
+            return None
+        young = max(0.0, self._pace.visible - (self._pace.now() - record["at"]))
+        found = None
+        for _ in self._pace.polls(young):
+            if found := one(self._clients, record["id"]):
+                break
+        if found is not None and state_of(found) not in ENDED:
+            return record
+        self._emit(Noted(f"{record['id']} has ended: {reason_of(found)}"))
+        self._close()
+        return None
+
+    def _pending(self, launch: Launch, attempt: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What an attempt that was cut short has started, or starts by the very request that it recorded."""
+        waiting = self._journal.read().get("ec2_request")
+        if waiting is None:
+            return launch.reconcile(None)
+        slot = Slot(**waiting["slot"])
+        if found := launch.reconcile(slot, settle=True):
+            self._emit(Noted(f"found {found['id']}, started by an earlier command"))
+            return found
+        if self._pace.now() > attempt["expires_at"] - SHORTEST_LEASE_S:
+            self._journal.write({"ec2_request": None})
+            raise Refused(
+                "the launch was cut short so long ago that its lease is over; nothing of it exists",
+                hint="start a new run",
+                consequence="nothing is billed",
+                code="lease_over",
+            )
+        return launch.send(slot, waiting["request"])
+
+    def _begin(self) -> dict[str, Any]:
+        """Record a new attempt: who it is, when it ends, what it trusts."""
+        details, run = self._plan.offer.details, self._plan.spec.name
+        own = self._spec.security_group is None
+        seed = secrets.token_hex(8)
+        expires_at = self._pace.now() + (self._plan.limit_s or DEFAULT_LIMIT_S)
+        owner = details.get("owner") or self._owner()
+        vpc = next((slot.vpc for slot in slots_of(details)), None)
+        if own and vpc is None:
+            vpc = network.default_vpc(self._clients)
+        host_private, host_public = trust.new_host_key(run)
+        client = public_key(trust.client_key(run))
+        attempt = {
+            "seed": seed,
+            "run": run,
+            "region": self._clients.region,
+            "expires_at": expires_at,
+            "owner": owner,
+            "vpc": vpc,
+            "group_name": f"cloudtrain-{run}-{seed[:8]}" if own else None,
+            "user_data": user_data.render(
+                host_private=host_private, host_public=host_public, client_public=client, expires_at=expires_at
+            ),
+        }
+        self._journal.write(
+            {
+                "ec2_attempt": attempt,
+                "ec2_seeds": [*(self._journal.read().get("ec2_seeds") or []), seed],
+                "ec2_region": self._clients.region,
+                "ec2_user": str(details.get("user") or "ubuntu"),
+                "ec2_host_key": host_public,
+                "ec2_next_host_key": None,
+                "ec2_host_key_rotated": False,
+                "ec2_tried": [],
+                "ec2_request": None,
+                "ec2_instance": None,
+                "ec2_group": None,
+                "ec2_ssh_cidr": self._spec.ssh_cidr,
+                "ec2_reached": None,
+                "ec2_release_pending": None,
+            }
+        )
+        return attempt
+
+    def _owner(self) -> str:
+        with translated("look up who you are", profile=self._clients.profile):
+            return tags.owner_of(self._clients.sts.get_caller_identity()["Arn"])
+
+    def _close(self) -> None:
+        self._journal.write({"ec2_attempt": None, "ec2_request": None, "ec2_instance": None, "ec2_tried": []})
+
+    def _launch(self, attempt: Mapping[str, Any]) -> Launch:
+        return Launch(
+            self._clients,
+            self._journal,
+            self._emit,
+            self._pace,
+            seed=attempt["seed"],
+            spot=self._spec.spot,
+            give_up_at=attempt["expires_at"] - SHORTEST_LEASE_S / 2,
+        )
+
+    def _marks(self, attempt: Mapping[str, Any]) -> dict[str, str]:
+        return tags.tags_of_run(attempt["run"], attempt["seed"], attempt["owner"], attempt["expires_at"])
+
+    def _group(self, attempt: Mapping[str, Any]) -> str:
+        """The security group to launch into: the one that was named, or the run's own."""
+        if self._spec.security_group:
+            return self._spec.security_group
+        cidr = network.caller_cidr(self._clients, self._spec.ssh_cidr, self._ask_address)
+        if cidr.endswith("/0"):
+            self._emit(Warned("port 22 will be open to every address", hint="--ssh-cidr ADDRESS/32 allows yours alone"))
+        self._emit(StepProgress("instance", f"port 22 for {cidr} alone"))
+        group = network.ensure_group(self._clients, attempt["group_name"], attempt["vpc"], cidr, self._marks(attempt))
+        self._journal.write({"ec2_group": {"id": group.id, "cidr": group.cidr}})
+        return group.id
+
+    def _request(self, slot: Slot, attempt: Mapping[str, Any], group: str) -> dict[str, Any]:
+        return request_for(
+            slot,
+            self._plan.offer.details,
+            self._spec,
+            seed=attempt["seed"],
+            group=group,
+            user_data=attempt["user_data"],
+            marks=self._marks(attempt),
+        )
+
+    def _wait_running(self, record: Mapping[str, Any], launch: Launch) -> Mapping[str, Any] | None:
+        """The instance once it runs and has an address; None: it died first, and its place is given up.
+
+        Raises:
+            Refused: it stayed pending; it has been terminated.
+        """
+        seen = False
+        for gone in self._pace.polls(self._pace.pending):
+            found = one(self._clients, record["id"])
+            if found is None and (seen or gone > self._pace.visible):
+                break
+            seen = seen or found is not None
+            state = state_of(found) if found else "not listed yet"
+            self._emit(
+                StepProgress("instance", f"{record['id']} {state}", done=gone, total=self._pace.pending, unit="s")
+            )
+            if found is None:
+                continue
+            if state in ENDED:
+                why = reason_of(found)
+                self._emit(Noted(f"{record['id']} ended before it ran: {why}"))
+                self._journal.write({"ec2_instance": None})
+                launch.refuse(Slot(record["type"], record["zone"]), why)
+                return None
+            if state == "running" and found.get("PublicIpAddress"):
+                return found
+            if state == "running" and gone > self._pace.visible:
+                terminate(self._clients, record["id"], self._emit, self._pace)
+                raise Refused(
+                    f"{record['id']} got no public address",
+                    hint="choose a subnet whose instances get one: --subnet subnet-...",
+                    consequence="it was terminated; nothing is billed any more",
+                    code="no_public_ip",
+                )
+        terminate(self._clients, record["id"], self._emit, self._pace)
+        raise Refused(
+            f"{record['id']} did not start within {self._pace.pending:.0f} s",
+            hint="run again, or choose another type or Region",
+            consequence="it was terminated; nothing is billed any more",
+            code="stuck_pending",
+        )
+
+    def _as_instance(self, found: Mapping[str, Any], record: Mapping[str, Any], attempt: Mapping[str, Any]) -> Instance:
+        return to_instance(
+            found,
+            run=attempt["run"],
+            region=attempt["region"],
+            user=self._journal.read()["ec2_user"],
+            host_key=self._journal.read()["ec2_host_key"],
+            price=record.get("price"),
+            loopback=self._clients.loopback,
+        )
+
+    def _none_free(self, slots: list[Slot]) -> NoCapacity:
+        types = list(dict.fromkeys(slot.type for slot in slots))
+        reasons = [f"{t} in {z}: {why}" for t, z, why in self._journal.read().get("ec2_tried") or []]
+        spot = " as spot" if self._spec.spot else ""
+        other = "run without --spot, or " if self._spec.spot else ""
+        example = ",".join([*types, "g6.xlarge" if "g6.xlarge" not in types else "g5.xlarge"][:4])
+        return NoCapacity(
+            f"no {' or '.join(types)} free{spot} in {self._clients.region} ({len(slots)} places tried)",
+            hint=f"{other}--instance {example} tries more; or another Region: --region us-west-2",
+            consequence="nothing is billed",
+            detail="\n".join(reasons) or None,
+        )
+
+    def _tidy(self, error: CloudtrainError) -> None:
+        """Nothing of ours runs: take the group away too. Where that is not certain, all is left to the next command."""
+        notes = self._journal.read()
+        attempt = notes.get("ec2_attempt")
+        if attempt is None or notes.get("ec2_request") or error.code == "launch_unknown":
+            return
+        try:
+            if described(self._clients, tags.where(token=attempt["seed"])):
+                return
+            group = (notes.get("ec2_group") or {}).get("id")
+            if group is None and attempt["group_name"]:
+                group = network.group_named(self._clients, attempt["group_name"])
+            if group:
+                network.delete_group(self._clients, group, within_s=self._pace.group, sleep=self._pace.sleep)
+        except CloudtrainError:
+            # The first error is what the user should read; `clean` finds the group by its tags.
+            return
+        self._close()
+        self._journal.write({"ec2_group": None})
+        trust.forget(attempt["run"])
+
+
+def to_instance(
+    found: Mapping[str, Any],
+    *,
+    run: str,
+    region: str,
+    user: str,
+    host_key: str | None,
+    price: float | None,
+    loopback: bool,
+    owned: bool = True,
+) -> Instance:
+    """Our `Instance` of EC2's description of it."""
+    marks = tags.as_map(found.get("Tags"))
+    state = state_of(found)
+    life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
+    if state in ("stopping", "stopped"):
+        life = InstanceLife.PARKED
+    if state in ENDED:
+        life = InstanceLife.TERMINATED
+    port = marks.get(tags.EMULATOR_PORT, "") if loopback else ""
+    return Instance(
+        id=str(found["InstanceId"]),
+        provider=Target.EC2,
+        owned=owned,
+        workdir=WORKDIR,
+        address=found.get("PublicIpAddress") or found.get("PublicDnsName") or None,
+        port=int(port) if port.isdigit() else network.SSH_PORT,
+        user=user,
+        host_key=host_key,
+        type=str(found.get("InstanceType", "")),
+        zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
+        price_per_hour=price,
+        life=life if owned else InstanceLife.NONE,
+        details={
+            "run": run,
+            "region": region,
+            "token": marks.get(tags.TOKEN, ""),
+            "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
+            "spot": found.get("InstanceLifecycle") == "spot",
+        },
+    )

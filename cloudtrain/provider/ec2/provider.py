@@ -1,0 +1,176 @@
+"""EC2 as a source of hosts: the parts of this folder behind the provider boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtrain.errors import UsageError
+from cloudtrain.events import Emit
+from cloudtrain.plan import Offer, Plan
+from cloudtrain.provider.base import Instance, Journal, Provider, Released
+from cloudtrain.provider.ec2 import environment, existing, network, offers, prices, tags, trust
+from cloudtrain.provider.ec2.acquire import Acquisition, to_instance
+from cloudtrain.provider.ec2.boot import Door, Login
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.inventory import ENDED, described, one, state_of
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.release import release_own
+from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.spec import RunSpec, Target
+from cloudtrain.transport.base import Transport
+
+if TYPE_CHECKING:
+    from cloudtrain.supervisor import HostFacts
+
+
+class Ec2Provider(Provider):
+    """Instances of one account; the emulated Region differs by its endpoint alone.
+
+    Args:
+        clients: the account, Region and endpoint to begin with. A run that was launched elsewhere keeps its own Region.
+        pace: deadlines and clock.
+        ask_address: finds this computer's public address.
+    """
+
+    target = Target.EC2
+
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        pace: Pace | None = None,
+        ask_address: Callable[[], str] = network.ask_address,
+    ) -> None:
+        self._clients = clients
+        self._pace = pace or Pace()
+        self._ask_address = ask_address
+
+    def survey(self, spec: RunSpec) -> Offer:
+        """See `Provider.survey`."""
+        return offers.survey(spec, self._clients)
+
+    def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
+        """See `Provider.acquire`."""
+        clients = self._of(journal, plan.offer.details.get("region"))
+        if plan.spec.ec2 is not None and plan.spec.ec2.instance_id:
+            return existing.acquire_existing(plan, clients, journal, emit, self._pace)
+        return Acquisition(plan, clients, journal, emit, self._pace, self._ask_address).instance()
+
+    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
+        """See `Provider.open`. A host key that fits neither pin is fatal and never retried."""
+        # Imported where a connection is made: paramiko costs 0.1 s that no other command needs.
+        from cloudtrain.transport.ssh_boot import connect_booting
+
+        clients = self._of(journal, instance.details.get("region"))
+        run = str(instance.details["run"])
+        if instance.owned:
+            key = trust.keys_folder(run) / "client"
+        else:
+            key = existing.identity_of(journal)
+            existing.host_key_of(instance, clients, journal, emit, self._pace)
+        if not key.exists():
+            raise UsageError(
+                f"the key of {run} is not on this computer: {key}",
+                hint=f"another computer may hold it; cloudtrain stop {run} ends the instance",
+                consequence="nothing was sent",
+                code="no_key",
+            )
+        door = Door(clients, journal, emit, self._pace, connect=connect_booting, ask_address=self._ask_address)
+        return door.open(instance, Login(instance.user or "ubuntu", key))
+
+    def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
+        """See `Provider.prepare`. Nothing is installed on a machine of the user's, nor on an emulated one, which is
+        this computer."""
+        if not instance.owned:
+            return facts.python
+        if self._clients.loopback:
+            if not facts.torch:
+                raise UsageError(
+                    "the rehearsal trains on this computer, and its Python has no torch",
+                    hint='pip install "cloudtrain[local,rehearse]"',
+                    consequence="nothing was installed",
+                    code="no_torch",
+                )
+            return facts.python
+        return environment.prepare(transport, facts, _requirements(job), emit)
+
+    def find(self, run: str, journal: Journal) -> Instance | None:
+        """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""
+        notes = journal.read()
+        clients = self._of(journal)
+        if notes.get("ec2_existing"):
+            found = one(clients, str(notes["ec2_existing"]))
+            return (
+                existing.as_existing(found, run, clients, journal) if found and state_of(found) not in ENDED else None
+            )
+        record = notes.get("ec2_instance") or notes.get("ec2_release_pending") or {}
+        found = None
+        if record.get("id"):
+            age = self._pace.now() - float(record.get("at") or 0.0)
+            for _ in self._pace.polls(max(0.0, self._pace.visible - age)):
+                if found := one(clients, str(record["id"])):
+                    break
+        if found is None:
+            wanted = tags.where(token=notes["ec2_seeds"]) if notes.get("ec2_seeds") else _of_caller(run, clients)
+            # A launch that was cut short may take some seconds to be listed.
+            for _ in self._pace.polls(self._pace.settle if notes.get("ec2_request") else 0.0):
+                if several := described(clients, wanted):
+                    found = several[0]
+                    break
+        if found is None or state_of(found) in ENDED:
+            return None
+        return to_instance(
+            found,
+            run=run,
+            region=clients.region,
+            user=str(notes.get("ec2_user") or "ubuntu"),
+            host_key=notes.get("ec2_host_key"),
+            price=record.get("price"),
+            loopback=clients.loopback,
+        )
+
+    def list(self) -> list[Instance]:
+        """See `Provider.list`; the Region is the one of the clients. Prices are the table's on-demand ones."""
+        clients = self._clients
+        table = prices.load(None if clients.loopback else clients.region)
+        found = []
+        for instance in described(clients, tags.where()):
+            price = table.of(str(instance.get("InstanceType", "")), clients.region)
+            found.append(
+                to_instance(
+                    instance,
+                    run=tags.as_map(instance.get("Tags")).get(tags.RUN, ""),
+                    region=clients.region,
+                    user="ubuntu",
+                    host_key=None,
+                    price=price.usd_per_hour if price else None,
+                    loopback=clients.loopback,
+                )
+            )
+        return found
+
+    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
+        """See `Provider.release`. A machine that is not ours is left as it was found."""
+        clients = self._of(journal, instance.details.get("region"))
+        if not instance.owned:
+            return existing.release_existing(instance, clients, journal, emit, self._pace)
+        return release_own(instance, clients, journal, emit, self._pace)
+
+    def _of(self, journal: Journal, region: str | None = None) -> Clients:
+        """Clients of the Region that the run was launched in, whatever this shell's Region is now."""
+        return self._clients.at(journal.read().get("ec2_region") or region or self._clients.region)
+
+
+def _of_caller(run: str, clients: Clients) -> list[dict[str, Any]]:
+    """Filters for a run by its name and whose it is, when no note of it is left."""
+    with translated("look up who you are", profile=clients.profile, consequence="nothing was changed"):
+        owner = tags.owner_of(clients.sts.get_caller_identity()["Arn"])
+    return tags.where(run=run, owner=owner)
+
+
+def _requirements(source: Path) -> Path | None:
+    """The file of requirements of the package that is sent: the shipped job's own, or the folder's."""
+    named = (source / "job" / "requirements.txt", source / "requirements.txt")
+    return next((path for path in named if path.is_file()), None)

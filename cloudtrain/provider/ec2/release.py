@@ -1,0 +1,157 @@
+"""Giving an instance back: ended, confirmed by its state, and nothing of the run left in the account.
+
+The debt is on the disk (`ec2_release_pending`) before the instance is told to end, until EC2 itself says that it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from cloudtrain.errors import CloudtrainError, ConnectionFailed, SignInError
+from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted
+from cloudtrain.provider.base import Instance, Journal, Released
+from cloudtrain.provider.ec2 import network, trust
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.inventory import ENDED, Item, inventory, one, reason_of, state_of
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.tags import utc_text
+from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate
+from cloudtrain.states import InstanceLife
+
+_FOREIGN = (BotoCoreError, ClientError, ResponseParserError, ConnectionError)
+_SENDS_FOR_S = 90.0
+
+
+def terminate(
+    clients: Clients, instance_id: str, emit: Emit, pace: Pace, *, launched_at: float | None = None
+) -> Mapping[str, Any] | None:
+    """End an instance and wait until EC2 says that it has ended.
+
+    Args:
+        launched_at: unix seconds; a young instance that EC2 does not know yet is not taken for one that is gone.
+
+    Returns:
+        EC2's last description of it; None: EC2 does not know it any more.
+
+    Raises:
+        SignInError, ConnectionFailed, CloudtrainError: it may still be running.
+    """
+    young_until = (launched_at or 0.0) + pace.visible
+    error: Exception | None = None
+    for _ in pace.backoffs(_SENDS_FOR_S):
+        try:
+            clients.ec2.terminate_instances(InstanceIds=[instance_id])
+            error = None
+            break
+        except _FOREIGN as raised:
+            error = raised
+        failure = failure_of(error)
+        if failure is Failure.ABSENT:
+            if pace.now() > young_until:
+                return None
+        elif failure not in (Failure.THROTTLED, Failure.UNKNOWN_EFFECT):
+            break
+        emit(StepProgress("release", f"{instance_id}: no usable answer ({code_of(error)}), asking again"))
+    if error is not None:
+        raise translate(error, f"terminate {instance_id}", profile=clients.profile, consequence=None) from error
+    state = "unknown"
+    for gone in pace.polls(pace.end):
+        found = one(clients, instance_id)
+        state = state_of(found) if found else "unknown"
+        if state == "terminated" or (found is None and pace.now() > young_until):
+            return found
+        emit(StepProgress("release", f"{instance_id} {state}", done=gone, total=pace.end, unit="s"))
+    raise ConnectionFailed(f"{instance_id} is still {state} after {pace.end:.0f} s", code="not_terminated")
+
+
+def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Released:
+    """End an instance of ours with all that belongs to it; see `Provider.release`."""
+    began = time.monotonic()
+    emit(StepStarted("release", instance.id, pace.end))
+    notes = journal.read()
+    ours = bool(notes.get("ec2_release_pending"))
+    journal.write(
+        {
+            "ec2_release_pending": {
+                "id": instance.id,
+                "region": clients.region,
+                "price": instance.price_per_hour,
+                "since": pace.now(),
+            }
+        }
+    )
+    launched_at = (notes.get("ec2_instance") or {}).get("at")
+    before = _look(clients, instance.id)
+    try:
+        after = terminate(clients, instance.id, emit, pace, launched_at=launched_at)
+    except CloudtrainError as error:
+        raise _debt(error, instance, clients) from error
+    if before is not None and state_of(before) in ENDED and not ours:
+        summary = f"{instance.id} had already ended: {reason_of(before)}"
+    elif before is None and after is None:
+        summary = f"{instance.id} had already ended; EC2 does not know it any more"
+    else:
+        summary = f"{instance.id} terminated, nothing is billed any more"
+    leftovers = _sweep(instance, clients, journal, pace, emit)
+    journal.write({"ec2_release_pending": None, "ec2_instance": None, "ec2_attempt": None, "ec2_request": None})
+    emit(StepDone("release", summary, time.monotonic() - began))
+    return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=leftovers)
+
+
+def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
+    """How the instance stood before; a failed look must not keep it from being ended."""
+    try:
+        return one(clients, instance_id)
+    except CloudtrainError:
+        return {}
+
+
+def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, emit: Emit) -> tuple[str, ...]:
+    """Delete the run's security group and keys; what is still there, for people."""
+    notes = journal.read()
+    seeds = list(notes.get("ec2_seeds") or [])
+    if instance.details.get("token") and instance.details["token"] not in seeds:
+        seeds.append(instance.details["token"])
+    try:
+        left = _left(clients, seeds)
+        for item in left:
+            if item.kind == "security group":
+                network.delete_group(clients, item.id, within_s=pace.group, clock=pace.clock, sleep=pace.sleep)
+        # A volume outlives its instance by some seconds.
+        for _ in pace.polls(pace.group if left else 0.0):
+            if not left:
+                break
+            left = _left(clients, seeds)
+    except CloudtrainError as error:
+        emit(Noted(f"could not see what is left in {clients.region}: {error.message}"))
+        return (f"not known: {error.message}",)
+    journal.write({"ec2_group": None})
+    if instance.details.get("run"):
+        trust.forget(str(instance.details["run"]))
+    return tuple(item.describe() for item in left)
+
+
+def _left(clients: Clients, seeds: list[str]) -> list[Item]:
+    return [item for item in inventory(clients, tokens=seeds) if item.state != "terminated"] if seeds else []
+
+
+def _debt(error: CloudtrainError, instance: Instance, clients: Clients) -> CloudtrainError:
+    """The loudest error there is: something may be billed that nobody watches."""
+    price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour else ""
+    expiry = instance.details.get("expires_at")
+    lease = f"its own lease ends it at {utc_text(expiry)}" if expiry else "its own lease ends it"
+    kind = SignInError if isinstance(error, SignInError) else ConnectionFailed
+    region = "" if clients.loopback else f" --region {clients.region}"
+    return kind(
+        f"{instance.id} could not be terminated and may still be billed{price}: {error.message}",
+        hint=f"aws ec2 terminate-instances --instance-ids {instance.id}{region}"
+        + (f"; first: {error.hint}" if error.hint else ""),
+        consequence=f"{lease} at the latest; the next cloudtrain command on this run tries again",
+        code=error.code if isinstance(error, SignInError) else "release_pending",
+        detail=error.detail,
+    )
