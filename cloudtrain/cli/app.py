@@ -38,7 +38,7 @@ def root(
     """Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance."""
 
 
-app.command("run")(train.run)
+app.command("run", context_settings={"allow_extra_args": True})(train.run)
 app.command("logs")(logs.logs)
 app.command("ls")(runs_.ls)
 app.command("ps", hidden=True)(runs_.ls)

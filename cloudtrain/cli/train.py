@@ -7,62 +7,97 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Yes, look
+from cloudtrain.errors import UsageError
 
 
 def run(
     context: typer.Context,
-    model: Annotated[
-        int | None, typer.Option("--model", "-m", help="1, 2 or 3: 13,808, 5,048 or 7,902 parameters.")
-    ] = None,
+    model: Annotated[int | None, typer.Option("--model", "-m", help="1, 2 or 3.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set, instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random number.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Training recipe: best, fast or seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    job: Annotated[str | None, typer.Option(help="Folder of a training package, instead of the shipped one.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Train on this computer.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed."),
+    ] = False,
+    instance: Annotated[str | None, typer.Option(help="EC2 type to launch; several by comma, in order.")] = None,
+    instance_id: Annotated[str | None, typer.Option(help="An instance of yours; it is not terminated.")] = None,
+    host: Annotated[str | None, typer.Option(help="A machine that is there: USER@ADDRESS[:PORT].")] = None,
+    identity: Annotated[str | None, typer.Option(help="Private key file for --host or --instance-id.")] = None,
+    host_key: Annotated[str | None, typer.Option(help="The machine's key, SHA256:... as ssh-keygen -l shows.")] = None,
+    region: Annotated[str | None, typer.Option(help="AWS Region.")] = None,
+    profile: Annotated[str | None, typer.Option(help="AWS profile.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot", help="Launch a spot instance.")] = None,
+    ami: Annotated[str | None, typer.Option(help="Image, instead of the newest Deep Learning AMI.")] = None,
+    subnet: Annotated[str | None, typer.Option(help="Subnet, instead of the default VPC's.")] = None,
+    security_group: Annotated[str | None, typer.Option(help="Security group, instead of an own one.")] = None,
+    ssh_cidr: Annotated[str | None, typer.Option(help="Addresses that may reach port 22, instead of yours.")] = None,
+    volume_size: Annotated[int | None, typer.Option(help="Root disk in GiB.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Fault to play in a rehearsal; may be repeated.")] = None,
+    max_time: Annotated[str | None, typer.Option(help="End it after this time: 45m, 2h (the default on EC2).")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="End it before it costs more US dollars than this.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None,
-    job: Annotated[str | None, typer.Option(help="Folder of the training package, instead of the shipped one.")] = None,
-    max_time: Annotated[str | None, typer.Option(help="End the run after this time: 45m, 2h.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")] = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Train: plan, ask, start, follow, pull the results, end what was started."""
+    """Train: plan, ask, start, follow, pull the results, end what was started.
+
+    What stands after -- is passed on to the training program.
+    """
     from cloudtrain import settings as settings_
     from cloudtrain.cli import following, request
     from cloudtrain.store import Store
 
-    flags = {
-        "model": model,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "lr": lr,
-        "recipe": recipe,
-        "device": device,
-        "job": job,
-        "max_time": max_time,
-    }
-    settings = settings_.load(flags)
+    settings = settings_.load(
+        {
+            "model": model,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "lr": lr,
+            "recipe": recipe,
+            "device": device,
+            "job": job,
+            "instance": instance,
+            "identity": identity,
+            "region": region,
+            "profile": profile,
+            "spot": spot,
+            "ami": ami,
+            "subnet": subnet,
+            "security_group": security_group,
+            "ssh_cidr": ssh_cidr,
+            "volume_size": volume_size,
+            "max_time": max_time,
+            "max_cost": max_cost,
+        },
+    )
+    if spot and dry_run is False and (local or host):
+        raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
     store = Store()
     with following.console(look(json, plain), name or "") as reporter:
         story = following.context(store, reporter)
-        if name and name in store.names() and not store.get(name).state.final:
+        if name and not only_plan and name in store.names() and not store.get(name).state.final:
             # Up-arrow and Enter is safe: the run is joined, not started twice.
-            raise typer.Exit(following.to_the_end(store.get(name), story, reporter))
+            raise typer.Exit(following.to_the_end(store.get(name), story, reporter, join=True))
         spec = request.build(
             settings,
             store,
             name=name,
             local=local,
-            host=None,
-            host_key=None,
-            instance_id=None,
-            dry_run=False,
-            faults=(),
+            host=host,
+            host_key=host_key,
+            instance_id=instance_id,
+            dry_run=dry_run,
+            faults=tuple(fault or ()),
             args=tuple(context.args),
         )
         raise typer.Exit(following.begin(spec, story, reporter, settings, only_plan=only_plan, yes=yes, detach=detach))
