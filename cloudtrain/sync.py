@@ -113,7 +113,7 @@ def push(
         ConnectionFailed: the link broke, or the host refused; its tree is as it was before, or already the new one.
     """
     started = time.monotonic()
-    boot = [python, "-c", BOOT, run_dir, "receive", "--run", run_dir, "--workdir", workdir, "--tree", key]
+    boot = [python, "-c", BOOT, run_dir, "receive", "--workdir", workdir, "--tree", key]
     note = _note_of(target_id, workdir, key)
     known = _known(note)
     sent = 0

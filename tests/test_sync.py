@@ -1,0 +1,445 @@
+"""The push, against the real `supervise.py` in real processes."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import io
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudtrain import sync
+from cloudtrain.archive import CHUNK, Archive
+from cloudtrain.errors import ConnectionFailed, ExitCode, UsageError
+from cloudtrain.events import Event, StepProgress
+from cloudtrain.sync import BOOT, LOADER, PushReport, push
+from cloudtrain.transport.base import Completed, Stream, Transport
+from cloudtrain.tree import FileEntry, Tree, scan
+
+
+class Here(Transport):
+    """Programs on this computer, through a shell as on a host; counts what is sent and can cut it short."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = 0
+        self.chunks: list[int] = []
+        self.cut_after: int | None = None
+        self.greeting = ""
+
+    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
+        self.runs += 1
+        command = self.greeting + "exec " + shlex.join(argv)
+        with subprocess.Popen(
+            ["sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.folder,
+        ) as process:
+            assert process.stdin and process.stdout and process.stderr
+            said: list[bytes] = []
+            reader = threading.Thread(target=lambda: said.append(process.stdout.read()))  # type: ignore[union-attr]
+            reader.start()
+            cut = False
+            try:
+                for chunk in [stdin] if isinstance(stdin, bytes) else stdin:
+                    self.chunks.append(len(chunk))
+                    process.stdin.write(chunk)
+                    if self.cut_after is not None and sum(self.chunks) > self.cut_after:
+                        cut = True
+                        break
+                process.stdin.close()
+            except BrokenPipeError:
+                pass
+            errors = process.stderr.read()
+            reader.join(timeout)
+            code = process.wait(timeout)
+        if cut:
+            raise ConnectionFailed("lost the connection")
+        return Completed(code, said[0], errors)
+
+    def stream(self, argv: Sequence[str]) -> Stream:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+class Place:
+    """A source folder here, a host beside it, and pushes between them."""
+
+    def __init__(self, folder: Path, source: str = "job") -> None:
+        self.source = folder / "home" / source
+        self.host = folder / "host"
+        self.source.mkdir(parents=True)
+        self.host.mkdir()
+        self.transport = Here(self.host)
+        self.events: list[Event] = []
+
+    def write(self, name: str, content: str | bytes, mode: int = 0o644) -> None:
+        path = self.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(mode)
+
+    def scan(self) -> Tree:
+        return scan(self.source, cache=self.host.parent / "cache")
+
+    def push(self, tree: Tree | None = None, *, python: str = sys.executable, target_id: str = "host-1") -> PushReport:
+        return push(
+            self.transport,
+            tree or self.scan(),
+            python=python,
+            workdir="work dir",
+            run_dir="work dir/runs/brave-otter",
+            key="job-1",
+            target_id=target_id,
+            emit=self.events.append,
+        )
+
+    @property
+    def tree_folder(self) -> Path:
+        return self.host / "work dir" / "trees" / "job-1"
+
+    def there(self) -> dict[str, tuple[bytes, bool]]:
+        top = self.tree_folder / "files"
+        found = (path for path in top.rglob("*") if path.is_file())
+        return {p.relative_to(top).as_posix(): (p.read_bytes(), bool(p.stat().st_mode & 0o100)) for p in found}
+
+    def expected(self) -> dict[str, tuple[bytes, bool]]:
+        tree = self.scan()
+        return {path: ((tree.root / path).read_bytes(), entry.mode == 0o755) for path, entry in tree.files.items()}
+
+    def check(self) -> None:
+        assert self.there() == self.expected()
+        saved = json.loads((self.tree_folder / "tree.json").read_text())
+        assert saved["digest"] == self.scan().digest
+        assert (self.host / "work dir/runs/brave-otter/supervise.py").read_bytes() == sync.supervisor_source()
+        assert not list(self.host.rglob("*.part"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.write("train.py", "print('hi')\n" * 1000)
+    place.write("models/net.py", "class Net: ...\n")
+    place.write("run.sh", "#!/bin/sh\n", 0o755)
+    return place
+
+
+def test_first_push_sends_all_second_sends_no_file(place: Place) -> None:
+    first = place.push()
+    place.check()
+    assert (first.files_sent, first.files_total, first.full) == (3, 3, True)
+    assert first.digest == place.scan().digest
+    assert place.transport.runs == 1 and sum(place.transport.chunks) == first.bytes_sent
+    assert max(place.transport.chunks) <= 64 * 1024
+    place.transport.chunks.clear()
+    second = place.push()
+    place.check()
+    assert (second.files_sent, second.full, second.digest) == (0, False, first.digest)
+    assert place.transport.runs == 2 and sum(place.transport.chunks) == second.bytes_sent < first.bytes_sent
+    assert second.summary() == "3 files, unchanged"
+
+
+def test_a_change_sends_what_changed(place: Place) -> None:
+    place.push()
+    place.write("models/net.py", "class Net: pass\n")
+    place.write("new file.py", "1")
+    (place.source / "train.py").unlink()
+    report = place.push()
+    assert (report.files_sent, report.files_total, report.full) == (2, 3, False)
+    place.check()
+    place.write("models/net.py", "class Net: pass\n", 0o755)
+    assert place.push().files_sent == 1
+    place.check()
+
+
+def test_a_file_becomes_a_folder_and_back(place: Place) -> None:
+    place.push()
+    (place.source / "run.sh").unlink()
+    place.write("run.sh/inner.sh", "1")
+    (place.source / "models" / "net.py").unlink()
+    (place.source / "models").rmdir()
+    place.write("models", "now a file")
+    place.push()
+    place.check()
+
+
+def test_odd_names_arrive(tmp_path: Path) -> None:
+    place = Place(tmp_path, 'it\'s a "job"\n训练')
+    long = "/".join(["d" * 60] * 5)
+    for name in ("a b.py", "q'\"$(touch x)`.py", "é\n.txt", f"{long}/{'f' * 200}", "-rf", "训练.py", "a" * 101):
+        place.write(name, name)
+    place.push()
+    place.check()
+    assert place.push().files_sent == 0
+
+
+_FILES = st.dictionaries(
+    st.sampled_from(["a", "b", "a/b", "a/c", "d/e/f", "d/e", "g h", "é"]),
+    st.tuples(st.binary(max_size=40), st.sampled_from([0o644, 0o755])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(_FILES, min_size=2, max_size=4))
+def test_any_sequence_of_trees_arrives(states: list[dict[str, tuple[bytes, int]]]) -> None:
+    with tempfile.TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOUDTRAIN_HOME", temporary + "/cloudtrain-home")
+        place = Place(Path(temporary))
+        for files in states:
+            subprocess.run(["rm", "-rf", str(place.source)], check=True)
+            place.source.mkdir()
+            for name, (content, mode) in files.items():
+                parents = ["/".join(name.split("/")[:depth]) for depth in range(1, name.count("/") + 1)]
+                if not any(parent in files for parent in parents) and not (place.source / name).is_dir():
+                    place.write(name, content, mode)
+            place.push()
+            place.check()
+
+
+# --- what the host holds is not what was thought --------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["folder", "tree.json", "other tree", "killed while renaming"])
+def test_a_host_that_holds_something_else_gets_everything(place: Place, loss: str) -> None:
+    place.push()
+    if loss == "folder":
+        subprocess.run(["rm", "-rf", str(place.tree_folder)], check=True)
+    elif loss in ("tree.json", "killed while renaming"):
+        (place.tree_folder / "tree.json").unlink()
+        (place.tree_folder / "files" / "job" / "train.py").write_text("half")
+    else:
+        other = Place(place.host.parent / "another computer")
+        other.transport, other.host = place.transport, place.host
+        other.write("theirs.py", "1")
+        other.push(target_id="the same host, known to that computer by another name")
+    before = place.transport.runs
+    place.write("models/net.py", "changed")
+    report = place.push()
+    assert report.full and report.files_sent == 3 and place.transport.runs == before + 2
+    place.check()
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"{}", b"[1]", b'{"v": 1, "digest": "x", "files": {"a": [1]}}', b"\xff"])
+def test_a_spoilt_note_of_the_host_costs_a_full_push(place: Place, spoilt: bytes) -> None:
+    place.push()
+    cache = Path(os.environ["CLOUDTRAIN_HOME"]) / "cache" / "trees"
+    (note,) = cache.glob("*/job-1.json")
+    note.write_bytes(spoilt)
+    assert place.push().full
+    place.check()
+    assert place.push().files_sent == 0
+
+
+def test_a_note_that_cannot_be_written_is_no_failure(place: Place) -> None:
+    cache = Path(os.environ["CLOUDTRAIN_HOME"]) / "cache"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text("a file where the folder should be")
+    assert place.push().full and place.push().full
+    place.check()
+
+
+def test_hosts_are_told_apart(place: Place) -> None:
+    place.push()
+    assert place.push(target_id="host-2").full
+
+
+# --- files that change, links that break, hosts that cannot ---------------------------------------
+
+
+def test_a_file_that_changes_after_the_scan_is_sent_as_it_is(place: Place) -> None:
+    place.push()
+    stale = place.scan()
+    place.write("train.py", "changed after the scan")
+    place.write("models/net.py", "x" * 9)
+    stale = Tree(
+        **{
+            **{f: getattr(stale, f) for f in stale.__slots__},
+            "files": {**stale.files, "job/train.py": FileEntry(5, "0" * 64, 420)},
+        }
+    )
+    report = place.push(stale)
+    assert report.digest == place.scan().digest
+    place.check()
+
+
+@pytest.mark.parametrize("how", ["rewritten", "longer", "shorter", "gone"])
+def test_a_file_that_changes_while_it_is_sent(place: Place, how: str) -> None:
+    place.write("big.bin", random.Random(1).randbytes(300_000))
+    tree = place.scan()
+    path = place.source / "big.bin"
+    if how == "rewritten":
+        path.write_bytes(random.Random(2).randbytes(300_000))
+    elif how == "longer":
+        path.write_bytes(path.read_bytes() + b"x")
+    elif how == "shorter":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path.unlink()
+    report = place.push(tree)
+    assert report.digest == place.scan().digest != tree.digest
+    place.check()
+
+
+def test_a_file_that_never_holds_still_is_named_and_the_host_keeps_its_tree(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.push()
+    before = place.there()
+    real, count = Tree.rescan, iter(range(100))
+
+    def rescan(self: Tree) -> Tree:
+        tree = real(self)
+        place.write("train.py", f"{next(count)}")
+        return tree
+
+    place.write("train.py", "one")
+    tree = place.scan()
+    place.write("train.py", "two")
+    monkeypatch.setattr(Tree, "rescan", rescan)
+    with pytest.raises(UsageError, match=r"job/train\.py keeps changing") as caught:
+        place.push(tree)
+    assert caught.value.code == "file_changes" and caught.value.hint
+    assert place.there() == before
+    assert place.push().files_sent == 1
+    place.check()
+
+
+@pytest.mark.parametrize("cut", [1, 100, 20_000, 300_000])
+def test_a_cut_link_leaves_the_old_tree_and_the_next_push_heals(place: Place, cut: int) -> None:
+    place.push()
+    before = place.there()
+    place.write("train.py", random.Random(3).randbytes(600_000))
+    place.transport.chunks.clear()
+    place.transport.cut_after = cut
+    with pytest.raises(ConnectionFailed) as caught:
+        place.push()
+    assert caught.value.exit_code == ExitCode.CONNECTION
+    assert place.there() == before
+    place.transport.cut_after = None
+    report = place.push()
+    assert not report.full and report.files_sent == 1
+    place.check()
+
+
+def test_a_host_without_python_is_a_clear_error(place: Place) -> None:
+    with pytest.raises(ConnectionFailed) as caught:
+        place.push(python="no-such-python")
+    assert caught.value.code == "push_failed" and "not found" in str(caught.value.detail)
+    assert caught.value.consequence == "training has not started"
+
+
+def test_what_a_login_script_prints_does_not_matter(place: Place) -> None:
+    place.transport.greeting = "echo 'Welcome to {\"ok\": false}'; echo noise >&2; "
+    place.push()
+    place.check()
+
+
+def test_a_host_that_answers_with_another_digest_is_not_believed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Completed(0, b'{"ok": true, "digest": "0"}\n', b"")
+
+    def run(self: Here, argv: object, *, stdin: Iterable[bytes], timeout: float) -> Completed:
+        assert list(stdin)
+        return answer
+
+    monkeypatch.setattr(Here, "run", run)
+    with pytest.raises(ConnectionFailed, match="not the files that were sent"):
+        place.push()
+
+
+def test_a_full_disk_of_the_host_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Completed(1, b'{"ok": false, "code": "disk_full", "message": "no space left"}\n', b"")
+    monkeypatch.setattr(Here, "run", lambda self, argv, *, stdin, timeout: (list(stdin), answer)[1])
+    with pytest.raises(ConnectionFailed, match="no space left") as caught:
+        place.push()
+    assert caught.value.code == "disk_full" and caught.value.hint
+
+
+def test_progress_reaches_the_total(place: Place) -> None:
+    place.push()
+    told = [event for event in place.events if isinstance(event, StepProgress)]
+    assert told and told[-1].done == told[-1].total == place.scan().bytes and told[-1].unit == "B"
+
+
+# --- the stream itself ----------------------------------------------------------------------------
+
+
+def test_boot_survives_any_shell_and_old_pythons() -> None:
+    assert not set(BOOT) & set("'\"\\$`!%&|<>*?#~\n")
+    ast.parse(BOOT, feature_version=(3, 8))
+    ast.parse(LOADER, feature_version=(3, 8))
+    ast.parse(sync.supervisor_source(), feature_version=(3, 8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 511, 512, 513, 20_000, 300_000]), st.booleans(), st.sampled_from(["", ".npz"])
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_the_stream_is_one_plain_gzip_tar(sizes: list[tuple[int, bool, str]]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) / "job"
+        source.mkdir()
+        for index, (size, dense, suffix) in enumerate(sizes):
+            content = random.Random(index).randbytes(size) if dense else b"abcd" * (size // 4) + b"x" * (size % 4)
+            (source / f"{index}{suffix}").write_bytes(content)
+        tree = scan(source, cache=None)
+        read: list[int] = []
+        archive = Archive(tree.root, tree.files, read.append)
+        chunks = list(archive)
+        assert archive.changed is None and archive.sent == sum(map(len, chunks)) and sum(read) == tree.bytes
+        assert max(map(len, chunks)) <= CHUNK <= 64 * 1024
+        data = b"".join(chunks)
+        assert gzip.decompress(data)
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r|gz") as tar:
+            found = {member.name: (tar.extractfile(member).read(), member.mode) for member in tar}  # type: ignore[union-attr]
+        assert found == {path: ((tree.root / path).read_bytes(), entry.mode) for path, entry in tree.files.items()}
+
+
+def test_what_does_not_shrink_is_stored_and_what_does_is_compressed(tmp_path: Path) -> None:
+    source = tmp_path / "job"
+    source.mkdir()
+    (source / "dense.bin").write_bytes(random.Random(1).randbytes(2_000_000))
+    dense = scan(source, cache=None)
+    size = sum(map(len, Archive(dense.root, dense.files, lambda n: None)))
+    assert 2_000_000 < size < 2_004_000
+    (source / "dense.bin").write_bytes(b"")
+    (source / "text.py").write_bytes(b"for epoch in range(1, epochs + 1):\n" * 50_000)
+    text = scan(source, cache=None)
+    assert sum(map(len, Archive(text.root, text.files, lambda n: None))) < text.bytes / 20
+
+
+def test_an_archive_of_a_changed_file_ends_early(tmp_path: Path) -> None:
+    source = tmp_path / "job"
+    source.mkdir()
+    (source / "a").write_bytes(b"1")
+    tree = scan(source, cache=None)
+    (source / "a").write_bytes(b"2")
+    archive = Archive(tree.root, tree.files, lambda n: None)
+    data = b"".join(archive)
+    assert archive.changed == "job/a"
+    with pytest.raises((EOFError, gzip.BadGzipFile)):
+        gzip.decompress(data or b"\x1f\x8b")
