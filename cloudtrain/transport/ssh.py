@@ -93,7 +93,11 @@ class SshTransport(Transport):
             return program.communicate(stdin, timeout)
 
     def stream(self, argv: Sequence[str]) -> Stream:
-        """See `Transport.stream`. Closing it sends SIGTERM to the program's process group and takes its pipes away."""
+        """See `Transport.stream`.
+
+        Closing it sends SIGTERM to the program's process group and takes its pipes away. Where the server passes no
+        signals on (OpenSSH before 7.9, or a login as root) the program ends at its next write.
+        """
         program = self._start(argv, 60.0)
         program.end_input()
         return program

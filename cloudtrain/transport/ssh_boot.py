@@ -1,4 +1,4 @@
-"""Connecting to a machine that is still booting: first its port, then its greeting, then its willingness to let us in."""
+"""Connecting to a machine that is still booting: first its port, then its greeting, then the login."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, StepProgress
@@ -19,7 +19,7 @@ from cloudtrain.transport.ssh_link import dial, where
 
 AUTH_LIMIT_S = 60.0
 """Seconds after the first greeting for which a refused key counts as "still booting": sshd starts before the first boot
-has written authorized_keys (ec2-facts.md, D 17)."""
+has written authorized_keys."""
 
 _ATTEMPT_S = 10.0
 """Seconds that one attempt may take before the next begins."""
@@ -27,27 +27,44 @@ _ATTEMPT_S = 10.0
 _TITLE = "boot"
 _T = TypeVar("_T")
 
-
-def _retry(what: str, limit_s: float, worth: Callable[[BaseException], bool], call: Callable[[], _T], emit: Emit) -> _T:
-    begun = time.monotonic()
-
-    def tell(state: RetryCallState) -> None:
-        emit(StepProgress(_TITLE, what, done=time.monotonic() - begun, total=limit_s, unit="s"))
-
-    emit(StepProgress(_TITLE, what, done=0.0, total=limit_s, unit="s"))
-    attempts = Retrying(
-        stop=stop_after_delay(limit_s),
-        wait=wait_exponential_jitter(initial=0.2, max=2.0, jitter=0.2),
-        retry=retry_if_exception(worth),
-        before_sleep=tell,
-        reraise=True,
-    )
-    return attempts(call)
+# The codes of a machine that has not greeted yet, and what is waited for. A new machine's name may be unknown too.
+_NOT_YET = {
+    "unknown_host": "waiting for its name",
+    "unreachable": "waiting for its port",
+    "no_banner": "waiting for sshd",
+}
 
 
-def _unreachable(error: BaseException) -> bool:
-    # A new machine's name may not be known yet either.
-    return isinstance(error, ConnectionFailed) and error.code in ("unreachable", "unknown_host", "no_banner")
+class _Patience:
+    """When to stop trying: `limit_s` until the machine greets, from then on `auth_limit_s`."""
+
+    def __init__(self, limit_s: float, auth_limit_s: float, emit: Emit) -> None:
+        self._limit_s, self._auth_limit_s, self._emit = limit_s, auth_limit_s, emit
+        self._begun = time.monotonic()
+        self._greeted: float | None = None
+
+    def call(self, attempt: Callable[[], _T]) -> _T:
+        self._tell("connecting", self._begun, self._limit_s)
+        return Retrying(
+            stop=self._stop,
+            wait=wait_exponential_jitter(initial=0.2, max=2.0, jitter=0.2),
+            retry=retry_if_exception(lambda e: isinstance(e, ConnectionFailed) and not isinstance(e, HostKeyMismatch)),
+            reraise=True,
+        )(attempt)
+
+    def _stop(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        code = getattr(error, "code", "")
+        if code in _NOT_YET:
+            return self._tell(_NOT_YET[code], self._begun, self._limit_s)
+        if self._greeted is None:
+            self._greeted = time.monotonic()
+        return self._tell("waiting to be let in", self._greeted, self._auth_limit_s)
+
+    def _tell(self, what: str, since: float, limit_s: float) -> bool:
+        seconds = time.monotonic() - since
+        self._emit(StepProgress(_TITLE, what, done=seconds, total=limit_s, unit="s"))
+        return seconds >= limit_s
 
 
 def wait_for_port(address: str, port: int, *, limit_s: float, emit: Emit) -> None:
@@ -56,13 +73,7 @@ def wait_for_port(address: str, port: int, *, limit_s: float, emit: Emit) -> Non
     Raises:
         ConnectionFailed: it did not within `limit_s` seconds; code `unreachable` or `unknown_host`.
     """
-    _retry(
-        f"waiting for port {port}",
-        limit_s,
-        _unreachable,
-        lambda: dial(address, port, min(_ATTEMPT_S, limit_s)).close(),
-        emit,
-    )
+    _Patience(limit_s, limit_s, emit).call(lambda: dial(address, port, min(_ATTEMPT_S, limit_s)).close())
 
 
 def wait_for_banner(address: str, port: int, *, limit_s: float, emit: Emit) -> None:
@@ -71,13 +82,7 @@ def wait_for_banner(address: str, port: int, *, limit_s: float, emit: Emit) -> N
     Raises:
         ConnectionFailed: none did within `limit_s` seconds; code `no_banner` if the port was open.
     """
-    _retry(
-        "waiting for the SSH server",
-        limit_s,
-        _unreachable,
-        lambda: _read_banner(address, port, min(_ATTEMPT_S, limit_s)),
-        emit,
-    )
+    _Patience(limit_s, limit_s, emit).call(lambda: _read_banner(address, port, min(_ATTEMPT_S, limit_s)))
 
 
 def _read_banner(address: str, port: int, timeout: float) -> None:
@@ -119,7 +124,7 @@ def connect_booting(
     A wrong host key is never retried. A refused key is, for `auth_limit_s` seconds after the first greeting.
 
     Args:
-        limit_s: seconds for port and greeting together.
+        limit_s: seconds until the greeting; each attempt has 20 s.
         emit: is told `StepProgress("boot", what it waits for, seconds so far, limit)`.
 
     Raises:
@@ -128,17 +133,7 @@ def connect_booting(
         ConnectionFailed: code says how far it came: `unknown_host`, `unreachable`, `no_banner`, `handshake`,
             `auth_refused`.
     """
-    begun = time.monotonic()
-    wait_for_port(address, port, limit_s=limit_s, emit=emit)
-    wait_for_banner(address, port, limit_s=max(1.0, limit_s - (time.monotonic() - begun)), emit=emit)
-
-    def worth(error: BaseException) -> bool:
-        return isinstance(error, ConnectionFailed) and not isinstance(error, HostKeyMismatch)
-
-    return _retry(
-        f"logging in as {user}",
-        auth_limit_s,
-        worth,
-        lambda: connect(address, port, user, key, host_key, timeout=min(2 * _ATTEMPT_S, auth_limit_s)),
-        emit,
+    attempt_s = min(2 * _ATTEMPT_S, limit_s)
+    return _Patience(limit_s, auth_limit_s, emit).call(
+        lambda: connect(address, port, user, key, host_key, timeout=attempt_s)
     )

@@ -120,6 +120,16 @@ class Sshd:
                 raise RuntimeError(f"sshd did not start:\n{self.log.read_text() if self.log.exists() else ''}")
             time.sleep(0.02)
 
+    def _orphans(self) -> list[int]:
+        """Process ids of what its sessions have left behind, known by their HOME."""
+        mark = f"HOME={self.home}".encode()
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in environ.read_bytes().split(b"\0"):
+                    found.append(int(environ.parent.name))
+        return found
+
     def sessions(self) -> list[int]:
         """Process ids of the connections that it serves."""
         assert self._process is not None
@@ -129,14 +139,14 @@ class Sshd:
         return [int(word) for word in listed.stdout.split()]
 
     def stop(self) -> None:
-        """End it and every connection that it serves."""
+        """End it, every connection that it serves, and (on Linux) every process that they started."""
         process = self._process
         if process is None:
             return
         sessions = self.sessions()
         process.terminate()
         process.wait(10)
-        for pid in sessions:
+        for pid in [*sessions, *self._orphans()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process = None
