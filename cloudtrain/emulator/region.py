@@ -1,0 +1,257 @@
+"""An emulated EC2 region as a context manager: the API on a loopback port, the machines, and the record of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from cloudtrain.disk import private_dir, write_durably
+from cloudtrain.emulator import catalogue, faults
+from cloudtrain.emulator.core import Core, Timing
+from cloudtrain.emulator.service import client_environment, sweep
+
+T = TypeVar("T")
+_accounts = itertools.count(123456789012)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineView:
+    """A machine as a test wants to see it.
+
+    Attributes:
+        address, port: where its sshd listens; None while it is down.
+        host_key: ed25519 public host key on its disk, OpenSSH format, or None.
+        root: the folder that is its disk.
+        timers: unix times at which its active timers elapse.
+    """
+
+    id: str
+    state: str
+    address: str | None
+    port: int | None
+    host_key: str | None
+    root: Path
+    timers: Mapping[str, float]
+    console: str
+
+
+class Region:
+    """One region. Only its folder and loopback ports are touched; leaving the context ends every machine and port.
+
+    Args:
+        folder: where machines and the record live; what a dead region left there is swept first.
+        script: faults from the start (`faults.describe()`).
+        timing: how long things take.
+        quotas: vCPUs by quota code, over the defaults.
+        data: folder told to sessions as `CLOUDTRAIN_DATA`.
+        name: AWS Region of `environment()`; every Region answers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        script: Iterable[str] = (),
+        timing: Timing | None = None,
+        quotas: Mapping[str, float] | None = None,
+        data: Path | None = None,
+        name: str = "us-east-1",
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self.faults = faults.Faults(script)
+        self.name = name
+        self._timing = timing or Timing()
+        self._quotas = {q.code: q.vcpus for q in catalogue.QUOTAS} | dict(quotas or {})
+        self._extra = {"CLOUDTRAIN_DATA": str(data)} if data else {}
+        self._token = secrets.token_hex(16)
+        self.account = str(next(_accounts))
+        self.endpoint_url = ""
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+        from werkzeug.serving import make_server
+
+        from cloudtrain.emulator import models
+        from cloudtrain.emulator.api import Api
+        from cloudtrain.emulator.lifecycle import Lifecycle
+
+        private_dir(self.folder)
+        sweep(self.folder)
+        models.patch()
+        self._loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self._loop.run_forever, name="machines", daemon=True)
+        self._loop_thread.start()
+        mark = secrets.token_hex(8)
+        self.core = Core(
+            folder=self.folder,
+            account=self.account,
+            mark=mark,
+            faults=self.faults,
+            timing=self._timing,
+            quotas=self._quotas,
+            extra=self._extra,
+            loop=self._loop,
+            opened=time.monotonic(),
+        )
+        self.core.lives = Lifecycle(self.core, self._save)
+        self._apply_quota_fault()
+        models.REGIONS[self.account] = self.core
+        self.api = Api(self.core, DomainDispatcherApplication(create_backend_app), self._pages(), self._token)
+        self._server = make_server("127.0.0.1", 0, self.api, threaded=True, request_handler=_quiet(MotoRequestHandler))
+        self._server.daemon_threads = True  # type: ignore[attr-defined]
+        self._server_thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="api", daemon=True
+        )
+        self._server_thread.start()
+        self.endpoint_url = f"http://127.0.0.1:{self._server.server_port}"
+        self._save()
+        self._write(
+            "region.json",
+            {
+                "pid": os.getpid(),
+                "endpoint_url": self.endpoint_url,
+                "mark": mark,
+                "token": self._token,
+                "name": self.name,
+            },
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from cloudtrain.emulator import models
+
+        self._server.shutdown()
+        self._server_thread.join(10)
+        self._server.server_close()
+        self.wait_for(self.core.lives.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop_thread.join(10)
+        self._loop.close()
+        models.REGIONS.pop(self.account, None)
+        models.forget(self.account)
+        shutil.rmtree(self.folder / "machines", ignore_errors=True)
+        (self.folder / "region.json").unlink(missing_ok=True)
+
+    def environment(self) -> dict[str, str]:
+        """What a client of this region needs in its environment."""
+        return client_environment(self.endpoint_url, self.name)
+
+    def calls(self, action: str | None = None) -> list[dict[str, Any]]:
+        """Every AWS call so far, or those of one action: the fields of `api.Call`."""
+        return [call for call in self.api.recorded() if action in (None, call["action"])]
+
+    def inject(self, *script: str) -> None:
+        """Put further faults in force.
+
+        Raises:
+            UsageError: one is not a fault.
+        """
+        self.faults.add(*script)
+        self._apply_quota_fault()
+
+    def machines(self) -> dict[str, MachineView]:
+        """Every machine by instance id."""
+        from moto.ec2.models import ec2_backends
+
+        states = {
+            i.id: i.state for backend in list(ec2_backends[self.account].values()) for i in backend.all_instances()
+        }
+        found = {}
+        for key, machine in list(self.core.lives.machines.items()):
+            keys = [k for k in machine.host_keys() if k.startswith("ssh-ed25519")]
+            found[key] = MachineView(
+                id=key,
+                state=states.get(key, "forgotten"),
+                address=machine.sshd.address if machine.sshd else None,
+                port=machine.sshd.port if machine.sshd else None,
+                host_key=keys[0] if keys else None,
+                root=machine.root,
+                timers=machine.systemd.timers(),
+                console=machine.console,
+            )
+        return found
+
+    def inventory(self) -> dict[str, list[dict[str, Any]]]:
+        """What exists and would cost money or clutter the account; all lists empty means nothing is left."""
+        from cloudtrain.emulator import models
+
+        with self.core.lock:
+            return models.inventory(self.account)
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds since the last AWS call; 0 while an instance lives."""
+        return 0.0 if self.inventory()["instances"] else time.monotonic() - self.api.last_call
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since the last AWS call."""
+        return time.monotonic() - self.api.last_call
+
+    def wait_until_stopped(self, timeout: float) -> bool:
+        """Wait for `POST /_region/stop`."""
+        return self._stopping.wait(timeout)
+
+    def wait_for(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+        """Run `work` in the machines' event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def _apply_quota_fault(self) -> None:
+        fault = self.faults.find("quota")
+        if fault is not None:
+            self._quotas.update({q.code: fault.number(0, 0) for q in catalogue.QUOTAS if q.families})
+
+    def _pages(self) -> dict[tuple[str, str], Callable[[bytes], Any]]:
+        def replace(body: bytes) -> dict[str, Any]:
+            self.faults.replace([str(text) for text in json.loads(body)["faults"]])
+            self._apply_quota_fault()
+            return {"faults": self.faults.texts()}
+
+        def stop(body: bytes) -> dict[str, Any]:
+            self._stopping.set()
+            return {"stopping": True}
+
+        return {
+            ("GET", "calls"): lambda body: self.api.recorded(),
+            ("GET", "inventory"): lambda body: self.inventory(),
+            ("GET", "faults"): lambda body: {
+                "faults": self.faults.texts(),
+                "language": [row[:2] for row in faults.describe()],
+            },
+            ("GET", "ping"): lambda body: {"pid": os.getpid()},
+            ("POST", "faults"): replace,
+            ("POST", "stop"): stop,
+        }
+
+    def _save(self) -> None:
+        """Write the inventory down, for whoever looks after this process has died."""
+        with contextlib.suppress(OSError), self.core.lock:
+            self._write("inventory.json", self.inventory())
+
+    def _write(self, name: str, value: Any) -> None:
+        write_durably(self.folder / name, json.dumps(value, indent=1, default=str).encode())
+
+
+def _quiet(handler: type[Any]) -> type[Any]:
+    """moto's request reader, without a line on stderr for each call."""
+
+    class Quiet(handler):  # type: ignore[misc]
+        def log(self, type: str, message: str, *args: Any) -> None:
+            pass
+
+    return Quiet
