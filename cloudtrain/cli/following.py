@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import typer
+
 from cloudtrain import outcome
 from cloudtrain import run as story
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, tail_offset
-from cloudtrain.errors import Busy, ExitCode
+from cloudtrain.errors import Busy, CloudtrainError, ExitCode
 from cloudtrain.events import LogLines, Noted
 from cloudtrain.link import Context
 from cloudtrain.provider.choose import provider_of
@@ -42,6 +44,9 @@ def console(look: Look, run: str, *, log: bool = False) -> Iterator[Reporter]:
             before[number] = signal.signal(number, leave)
     try:
         yield reporter
+    except CloudtrainError as error:
+        reporter.failure(error)
+        raise typer.Exit(int(error.exit_code)) from error
     finally:
         reporter.close()
         for number, handling in before.items():

@@ -79,7 +79,7 @@ def build(
             if_i_vanish=if_i_vanish,
         ),
         host=_host(host, get("identity"), host_key) if target is Target.HOST and host else None,
-        ec2=_ec2(settings, instance_id, dry_run, faults) if target is Target.EC2 else None,
+        ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
     )
 
 
@@ -118,18 +118,26 @@ def _host(text: str, identity: str | None, fingerprint: str | None) -> HostSpec:
     port = int(found["port"] or 22) if found else 0
     if not found or not 0 < port < 65536:
         raise UsageError(f"{text!r} is not USER@ADDRESS[:PORT]", hint="--host ubuntu@192.0.2.7", code="bad_setting")
-    if identity is not None:
-        identity = str(Path(identity).expanduser().absolute())
     return HostSpec(
         user=found["user"],
         address=found["address"].strip("[]"),
         port=port,
-        identity=identity,
+        identity=_file(identity),
         fingerprint=fingerprint,
     )
 
 
-def _ec2(settings: Settings, instance_id: str | None, dry_run: bool, faults: tuple[str, ...]) -> Ec2Spec:
+def _file(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path is not None else None
+
+
+def _ec2(
+    settings: Settings,
+    instance_id: str | None,
+    host_key: str | None,
+    dry_run: bool,
+    faults: tuple[str, ...],
+) -> Ec2Spec:
     get = settings.get
     known: dict[str, Any] = {
         "types": get("instance"),
@@ -141,6 +149,8 @@ def _ec2(settings: Settings, instance_id: str | None, dry_run: bool, faults: tup
         "security_group": get("security_group"),
         "ssh_cidr": get("ssh_cidr"),
         "volume_gb": get("volume_size"),
+        "identity": _file(get("identity")) if instance_id else None,
+        "host_key": host_key,
     }
     return Ec2Spec(
         **{key: value for key, value in known.items() if value is not None},

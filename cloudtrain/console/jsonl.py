@@ -53,9 +53,9 @@ class JsonReporter(Reporter):
                 self._write(
                     "epoch" if kind == "epoch" else "metric", **({} if kind == "epoch" else {"kind": kind}), **told
                 )
-            case LogLines(data, offset):
+            case LogLines(data):
                 for line in self._log.feed(data):
-                    self._write("log", line=line, offset=offset)
+                    self._write("log", line=line)
             case Noted(message):
                 self._write("note", message=message)
             case Warned(message, hint):
@@ -103,7 +103,7 @@ class JsonReporter(Reporter):
             "cannot ask for confirmation with --json", hint=otherwise, consequence="nothing was started"
         )
 
-    def _write(self, kind: str, **values: Any) -> None:
+    def _write(self, kind: str, /, **values: Any) -> None:
         now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         write_json({"ts": now, "type": kind, "run": self._run, **values})
 

@@ -123,6 +123,9 @@ class LiveReporter(Reporter):
             word, style = ("warn", "yellow") if line.startswith("left") else ("ok", "green")
             self._say(word, style, line)
         self._say(summary.status_word(result), "bold", f"{result.run}, {seconds(result.seconds)}")
+        error = summary.error_of(result)
+        if error is not None:
+            self.failure(error)
 
     def failure(self, error: CloudtrainError) -> None:
         """Show why it did not work."""

@@ -64,6 +64,9 @@ class LogView(Reporter):
         for line in summary.ending_lines(result):
             self._say(line)
         self._say(f"{summary.status_word(result)}: {result.run}")
+        error = summary.error_of(result)
+        if error is not None:
+            self.failure(error)
 
     def failure(self, error: CloudtrainError) -> None:
         """Say why it did not work."""

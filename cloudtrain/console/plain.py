@@ -83,6 +83,8 @@ class PlainReporter(Reporter):
 
     def result(self, result: Result) -> None:
         """Show how the run ended."""
+        for line in self._unfigured.rest():
+            self._line(line)
         block = summary.block_lines(result)
         if block:
             sys.stdout.write("\n".join(block) + "\n")
@@ -90,6 +92,9 @@ class PlainReporter(Reporter):
         for line in summary.ending_lines(result):
             self._line(f"ok   {line}" if not line.startswith("left") else f"warn {line}")
         self._line(f"{summary.status_word(result)}: {result.run}, {seconds(result.seconds)}")
+        error = summary.error_of(result)
+        if error is not None:
+            self.failure(error)
 
     def failure(self, error: CloudtrainError) -> None:
         """Show why it did not work."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size
+from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Plan
 from cloudtrain.spec import Target
@@ -84,6 +85,14 @@ def ending_lines(result: Result) -> list[str]:
         lines.append(f"cost     about {money(result.cost_usd)}")
     lines += [f"left     {leftover}" for leftover in result.leftovers]
     return [screen_safe(line) for line in lines]
+
+
+def error_of(result: Result) -> CloudtrainError | None:
+    """What ended a run badly, in the form of a failure; None for a run that ended well or goes on."""
+    if not result.error:
+        return None
+    told = {key: result.error.get(key) for key in ("hint", "detail", "consequence")}
+    return CloudtrainError(str(result.error.get("message", "it failed")), **told)
 
 
 def status_word(result: Result) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloudtrain.provider.base import Provider
-from cloudtrain.spec import RunSpec, Target
+from cloudtrain.spec import Ec2Spec, RunSpec, Target
 
 
 def provider_of(spec: RunSpec, ask: Callable[[str], bool]) -> Provider:
@@ -15,4 +15,16 @@ def provider_of(spec: RunSpec, ask: Callable[[str], bool]) -> Provider:
             from cloudtrain.provider.local import LocalProvider
 
             return LocalProvider()
-    raise ValueError(f"no provider serves {spec.target}")
+        case Target.HOST:
+            from cloudtrain.provider.host import HostProvider
+
+            return HostProvider(ask)
+        case Target.EC2:
+            return _ec2(spec.ec2 or Ec2Spec())
+
+
+def _ec2(spec: Ec2Spec) -> Provider:
+    from cloudtrain.provider.ec2.clients import Clients
+    from cloudtrain.provider.ec2.provider import Ec2Provider
+
+    return Ec2Provider(Clients(spec.profile, spec.region))

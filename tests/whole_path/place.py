@@ -1,0 +1,122 @@
+"""A place where runs train, and the command line as a user has it: real processes, real files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = Path(__file__).with_name("jobs")
+
+
+@dataclass
+class Place:
+    """One target.
+
+    Attributes:
+        flags: what sends a run there.
+        home: CLOUDTRAIN_HOME of the commands.
+        cwd: where they are typed.
+        environment: beside the usual one.
+        after: checked after each run has ended.
+    """
+
+    name: str
+    flags: list[str]
+    home: Path
+    cwd: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    after: Callable[[], None] = lambda: None
+
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "CLOUDTRAIN_HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUTF8": "1",
+            **self.environment,
+        }
+
+    def cli(self, *argv: str, code: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[bytes]:
+        """Run `cloudtrain ARGV` to its end, and check its exit code unless that is None."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cloudtrain", *argv],
+            cwd=self.cwd,
+            env=self.env(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+        )
+        told = done.stderr.decode(errors="replace")
+        assert b"Traceback" not in done.stderr and b"Traceback" not in done.stdout, told
+        assert code is None or done.returncode == code, f"exit {done.returncode}, not {code}:\n{told}"
+        return done
+
+    @contextlib.contextmanager
+    def started(self, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+        """`cloudtrain ARGV` as a process that goes on; killed at the end if it still does."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cloudtrain", *argv],
+            cwd=self.cwd,
+            env=self.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.communicate(timeout=30)
+
+    def toy(self, name: str, *args: str, flags: tuple[str, ...] = ()) -> list[str]:
+        """The command that runs the toy job; `args` go to the job."""
+        return ["run", *self.flags, "--job", str(JOBS / "toy"), "--name", name, "--yes", *flags, "--", *args]
+
+    def folder(self, name: str) -> Path:
+        return self.cwd / "runs" / name
+
+    def shown(self, name: str) -> dict[str, Any]:
+        return dict(json.loads(self.cli("show", name, "--json").stdout))
+
+    def wait_for(self, what: Callable[[], bool], seconds: float = 60) -> None:
+        """Until `what()`; fails after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.05)
+
+    def processes(self, name: str) -> dict[int, str]:
+        """The run's processes on its host, which is this computer, by the mark in their environment: pid -> command."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                marks = [part for part in environment if part.startswith(b"CLOUDTRAIN_RUN=")]
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if any(mark.endswith(f"/runs/{name}".encode()) for mark in marks) or (
+                    "_supervise" in command and f"/runs/{name} " in command
+                ):
+                    found[int(entry.name)] = command
+        return found
+
+    def supervisor(self, name: str) -> int:
+        """Process id of the run's supervisor."""
+        return next(pid for pid, command in self.processes(name).items() if "_supervise" in command)
+
+    def cleanup(self) -> None:
+        """End what tests of this place have left, by pid."""
+        for name in [folder.name for folder in (self.cwd / "runs").glob("*")]:
+            for pid in self.processes(name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
