@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,14 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from cloudtrain.emulator.region import Region
+from cloudtrain.events import Event
+from cloudtrain.plan import CodeSummary, Plan, make_plan
+from cloudtrain.provider.base import Instance, Released
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
+from cloudtrain.transport.base import Transport
 
 
 @pytest.fixture
@@ -109,5 +116,107 @@ def rejecting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clients]:
         for name in ("ec2", "ec2_launch", "ssm", "sts", "quotas", "pricing", "freetier"):
             getattr(clients, name).meta.events.register("before-send.*.*", answer)
         return clients
+
+    return make
+
+
+class Notes:
+    """A journal in memory that holds what JSON holds, and can die at the n-th write as a killed command would."""
+
+    def __init__(self) -> None:
+        self.text = "{}"
+        self.writes = 0
+        self.die_at: int | None = None
+        self.after: bool = True
+
+    def read(self) -> dict[str, Any]:
+        return dict(json.loads(self.text))
+
+    def write(self, notes: Mapping[str, Any]) -> None:
+        self.writes += 1
+        dying = self.writes == self.die_at
+        if dying and not self.after:
+            raise Killed
+        self.text = json.dumps({**self.read(), **notes})
+        if dying:
+            raise Killed
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the product catches it."""
+
+
+@dataclass
+class Trip:
+    """One run of the provider against one region: what goes in and what was told."""
+
+    region: Region
+    provider: Ec2Provider
+    clients: Clients
+    plan: Plan
+    notes: Notes = field(default_factory=Notes)
+    told: list[Event] = field(default_factory=list)
+
+    def acquire(self) -> Instance:
+        return self.provider.acquire(self.plan, self.notes, self.told.append)
+
+    def open(self, instance: Instance) -> Transport:
+        return self.provider.open(instance, self.notes, self.told.append)
+
+    def release(self, instance: Instance) -> Released:
+        return self.provider.release(instance, self.notes, self.told.append)
+
+    def find(self) -> Instance | None:
+        return self.provider.find(self.plan.spec.name, self.notes)
+
+    def launches(self) -> list[dict[str, Any]]:
+        return self.region.calls("RunInstances")
+
+    def effects(self) -> int:
+        """How many instances the launches have made."""
+        return sum(call["effect"] for call in self.launches())
+
+    def said(self) -> str:
+        """All that was told, as one text."""
+        return "\n".join(str(event) for event in self.told)
+
+    def left(self) -> dict[str, list[dict[str, Any]]]:
+        """What still exists in the account, by kind."""
+        return {kind: rows for kind, rows in self.region.inventory().items() if rows}
+
+
+QUICK = Pace(poll=0.3, send=20, backoff=0.05, settle=1.5, visible=8, pending=15, boot=20, auth=10, end=20, group=10)
+
+
+@pytest.fixture
+def trip_of(
+    region_of: Callable[..., Region], clients_of: Callable[..., Clients], tmp_path: Path
+) -> Callable[..., Trip]:
+    """A surveyed plan in a region with these faults, which strike after the survey."""
+
+    def make(
+        *script: str,
+        types: tuple[str, ...] = ("g4dn.xlarge",),
+        name: str = "brave-otter",
+        pace: Pace = QUICK,
+        region: Region | None = None,
+        limits: Limits | None = None,
+        **ec2: Any,
+    ) -> Trip:
+        region = region or region_of()
+        clients = clients_of(region)
+        provider = Ec2Provider(clients, pace=pace)
+        spec = RunSpec(
+            name=name,
+            target=Target.EC2,
+            train=TrainSpec(),
+            job=JobSpec(source=str(tmp_path)),
+            runs_dir=str(tmp_path / "runs"),
+            limits=limits or Limits(),
+            ec2=Ec2Spec(types=types, **ec2),
+        )
+        plan = make_plan(spec, provider.survey(spec), CodeSummary(files=1, bytes=1))
+        region.inject(*script)
+        return Trip(region, provider, clients, plan)
 
     return make

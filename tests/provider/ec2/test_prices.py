@@ -122,7 +122,10 @@ def test_a_refresh_of_an_emulated_region_leaves_no_trace() -> None:
     assert not (disk.cache_dir() / "prices").exists()
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"types": {"g4dn.xlarge": 3}}', '{"types": {"g4dn.xlarge": {"usd_per_hour": -1, "as_of": "2026-11-01"}}}'])  # fmt: skip
+NEGATIVE = '{"types": {"g4dn.xlarge": {"usd_per_hour": -1, "as_of": "2026-11-01"}}}'
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"types": {"g4dn.xlarge": 3}}', NEGATIVE])
 def test_a_damaged_cache_counts_as_none(damage: str) -> None:
     folder = disk.cache_dir() / "prices"
     folder.mkdir(parents=True)

@@ -1,0 +1,95 @@
+"""The caller: never shown in full, with the kind and end of what signs the calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain.emulator.region import Region
+from cloudtrain.errors import SignInError
+from cloudtrain.provider.ec2 import account
+from cloudtrain.provider.ec2.account import Account
+from cloudtrain.provider.ec2.clients import Clients
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def test_the_caller_is_shown_masked(region_of: Callable[..., Region], clients_of: Callable[..., Clients]) -> None:
+    region = region_of()
+    who = account.identify(clients_of(region))
+    assert who.number == region.account
+    assert who.masked == f"...{region.account[-4:]}"
+    assert region.account not in who.text
+    assert (who.profile, who.kind, who.expires) == (None, "given access key", None)
+
+
+def test_a_profile_is_named_with_the_kind_of_its_credentials(
+    region_of: Callable[..., Region], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text("[student]\naws_access_key_id = a\naws_secret_access_key = b\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    who = account.identify(Clients("student", "us-east-1", region_of().endpoint_url))
+    assert who.text == f"profile student, account {who.masked}"
+    assert who.kind == "access key in the credentials file"
+
+
+def test_a_session_that_ends_says_when(
+    region_of: Callable[..., Region], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    end = (datetime.now(UTC) + timedelta(hours=9, minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    answer = tmp_path / "answer.json"
+    answer.write_text(
+        f'{{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}',
+        encoding="utf-8",
+    )
+    program = tmp_path / "print_answer.py"
+    program.write_text(f"print(open({str(answer)!r}).read())", encoding="utf-8")
+    config = tmp_path / "config"
+    config.write_text(f'[profile student]\ncredential_process = "{sys.executable}" "{program}"\n', encoding="utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    who = account.identify(Clients("student", "us-east-1", region_of().endpoint_url))
+    assert who.kind == "credential process"
+    assert who.expires is not None
+    assert who.lasts(datetime.now(UTC)) == "ends in 9 h"
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [(None, "no known end"), (-1, "ended"), (30, "ends in 1 min"), (3600, "ends in 60 min"), (9 * 3600, "ends in 9 h")],
+)
+def test_how_long_a_session_goes_on(left: int | None, text: str) -> None:
+    end = None if left is None else NOW + timedelta(seconds=left)
+    assert Account(arn="", number="123456789012", profile=None, kind="", expires=end).lasts(NOW) == text
+
+
+@pytest.mark.parametrize(
+    ("code", "its_code"),
+    [("ExpiredToken", "expired"), ("InvalidClientTokenId", "bad_key"), ("RequestExpired", "clock")],
+)
+def test_each_way_of_not_being_signed_in(rejecting: Any, code: str, its_code: str) -> None:
+    with pytest.raises(SignInError) as caught:
+        account.identify(rejecting(GetCallerIdentity=code, status=403))
+    assert caught.value.code == its_code
+
+
+def test_a_profile_that_does_not_exist() -> None:
+    with pytest.raises(SignInError) as caught:
+        Clients("nobody", "us-east-1")
+    assert caught.value.code == "no_profile"
+
+
+def test_the_plan_of_the_account(region_of: Callable[..., Region], clients_of: Callable[..., Clients]) -> None:
+    found = account.plan(clients_of(region_of()))
+    assert found is not None
+    assert (found.kind, found.free, found.credit_usd) == ("PAID", False, None)
+
+
+def test_a_plan_that_may_not_be_asked_for_is_not_told(rejecting: Any) -> None:
+    assert account.plan(rejecting(GetAccountPlanState="AccessDeniedException")) is None
+    assert account.plan(rejecting(GetAccountPlanState="InternalServerException", status=500)) is None

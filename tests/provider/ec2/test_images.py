@@ -1,0 +1,191 @@
+"""The image of a run: the newest live line, and each fallback in its order with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cloudtrain.emulator.region import Region
+from cloudtrain.errors import Refused, SignInError, UsageError
+from cloudtrain.provider.ec2 import images
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.images import Image, Line
+
+Opens = Callable[..., Region]
+Connects = Callable[..., Clients]
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def line(name: str, days: int = 10) -> Line:
+    return Line(name, "ami-0123456789abcdef0", NOW - timedelta(days=days))
+
+
+def torch(version: str, ubuntu: str = "24.04", days: int = 10) -> Line:
+    return line(f"oss-nvidia-driver-gpu-pytorch-{version}-ubuntu-{ubuntu}", days)
+
+
+@pytest.mark.parametrize(
+    ("lines", "taken", "live"),
+    [
+        pytest.param([torch("2.12"), torch("2.13"), torch("2.9")], "2.13", True, id="newest version, not newest text"),
+        pytest.param([torch("2.12", days=1), torch("2.13", days=20)], "2.13", True, id="version before build date"),
+        pytest.param([torch("3.0", days=200), torch("2.13")], "2.13", True, id="frozen line skipped"),
+        pytest.param([torch("2.13", "26.04"), torch("2.12")], "2.12", True, id="other Ubuntu skipped"),
+        pytest.param([torch("2.13", "26.04"), torch("2.12", days=300)], "2.12", False, id="all of ours frozen"),
+    ],
+)
+def test_the_newest_live_line_is_picked(lines: list[Line], taken: str, live: bool) -> None:
+    found = images.pick(lines)
+    assert found is not None
+    assert (found[0].name, found[1]) == (f"oss-nvidia-driver-gpu-pytorch-{taken}-ubuntu-24.04", live)
+
+
+@pytest.mark.parametrize("lines", [[], [torch("2.7", "22.04"), line("base-oss-nvidia-driver-gpu-ubuntu-24.04")]])
+def test_without_a_line_of_ours_nothing_is_picked(lines: list[Line]) -> None:
+    assert images.pick(lines) is None
+
+
+def resolve(clients: Clients, arch: str = "x86_64", **more: Any) -> Image:
+    return images.resolve(arch, clients.ec2, clients.ssm, **more)
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+def test_the_first_choice_says_nothing_else(region_of: Opens, clients_of: Connects, arch: str) -> None:
+    region = region_of()
+    found = resolve(clients_of(region), arch)
+    assert "PyTorch 2.12 (Ubuntu 24.04)" in found.name
+    assert (found.arch, found.torch, found.user, found.root_gb, found.notes) == (arch, True, "ubuntu", 45, ())
+    assert "newest live" in found.source
+    assert [call["action"] for call in region.calls()] == ["GetParametersByPath", "DescribeImages"]
+
+
+@pytest.mark.parametrize(("fault", "says"), [("ssm-missing", "publishes no"), ("ssm-denied", "could not be listed")])
+def test_without_parameters_the_search_by_name_finds_it(
+    region_of: Opens, clients_of: Connects, fault: str, says: str
+) -> None:
+    clients = clients_of(region_of(fault))
+    for arch in ("x86_64", "arm64"):
+        found = resolve(clients, arch)
+        assert "PyTorch 2.12 (Ubuntu 24.04)" in found.name
+        assert (found.arch, found.torch, found.source) == (arch, True, "newest PyTorch image by name")
+        assert any(says in note for note in found.notes)
+
+
+def test_if_only_the_listing_is_denied_the_pinned_line_is_asked_for(region_of: Opens, rejecting: Any) -> None:
+    found = resolve(rejecting(region_of(), GetParametersByPath="AccessDeniedException"))
+    assert found.torch
+    assert any("GetParametersByPath" in note for note in found.notes)
+    assert "PyTorch" in found.source
+
+
+def test_credentials_that_ended_are_no_reason_to_fall_back(region_of: Opens, rejecting: Any) -> None:
+    with pytest.raises(SignInError) as caught:
+        resolve(rejecting(region_of(), GetParametersByPath="ExpiredTokenException"))
+    assert caught.value.code == "expired"
+
+
+def test_an_image_that_is_gone_gives_way_to_the_next(region_of: Opens, clients_of: Connects) -> None:
+    clients = clients_of(region_of())
+    first = resolve(clients)
+    clients.ec2.deregister_image(ImageId=first.id)
+    second = resolve(clients)
+    assert second.id != first.id
+    assert any(first.id in note for note in second.notes)
+
+
+def test_plain_ubuntu_is_the_last_resort_and_says_what_it_takes(region_of: Opens, clients_of: Connects) -> None:
+    region = region_of("ssm-missing")
+    clients = clients_of(region)
+    for one in clients.ec2.describe_images(Filters=[{"Name": "name", "Values": ["Deep Learning*"]}])["Images"]:
+        clients.ec2.deregister_image(ImageId=one["ImageId"])
+    found = resolve(clients)
+    assert "ubuntu-noble" in found.name
+    assert (found.torch, found.user, found.root_gb) == (False, "ubuntu", images.PLAIN_ROOT_GB)
+    assert any("installed on the instance" in note for note in found.notes)
+
+
+def test_a_base_image_comes_before_the_search_by_name(region_of: Opens, clients_of: Connects) -> None:
+    clients = clients_of(region_of())
+    for one in clients.ec2.describe_images(Filters=[{"Name": "name", "Values": ["Deep Learning*PyTorch*"]}])["Images"]:
+        clients.ec2.deregister_image(ImageId=one["ImageId"])
+    found = resolve(clients)
+    assert "Base OSS" in found.name
+    assert "Ubuntu 24.04" in found.name
+    assert (found.torch, found.source) == (False, "base image with driver and CUDA")
+
+
+def test_no_image_at_all(region_of: Opens, clients_of: Connects) -> None:
+    clients = clients_of(region_of("ssm-missing"))
+    for pattern in ("Deep Learning*", "ubuntu/images/*"):
+        for one in clients.ec2.describe_images(Filters=[{"Name": "name", "Values": [pattern]}])["Images"]:
+            clients.ec2.deregister_image(ImageId=one["ImageId"])
+    with pytest.raises(Refused) as caught:
+        resolve(clients)
+    assert caught.value.code == "no_image"
+    assert "--ami" in (caught.value.hint or "")
+
+
+def test_the_configured_image_is_used_and_no_parameter_is_read(region_of: Opens, clients_of: Connects) -> None:
+    region = region_of()
+    clients = clients_of(region)
+    [base] = clients.ec2.describe_images(
+        Filters=[{"Name": "name", "Values": ["Deep Learning Base*(Amazon Linux 2023)*"]}]
+    )["Images"]
+    found = resolve(clients, ami=base["ImageId"])
+    assert (found.id, found.user, found.torch, found.source) == (base["ImageId"], "ec2-user", False, "--ami")
+    assert not region.calls("GetParametersByPath")
+
+
+def test_a_configured_image_is_refused_never_replaced(region_of: Opens, clients_of: Connects) -> None:
+    clients = clients_of(region_of())
+    arm = resolve(clients, "arm64").id
+    with pytest.raises(Refused, match="arm64") as wrong:
+        resolve(clients, ami=arm)
+    assert wrong.value.code == "bad_image"
+    with pytest.raises(UsageError) as absent:
+        resolve(clients, ami="ami-0123456789abcdef0")
+    assert absent.value.code == "no_image"
+    with pytest.raises(UsageError) as malformed:
+        resolve(clients, ami="ubuntu")
+    assert malformed.value.code == "bad_image"
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"State": "failed"}, "failed"),
+        ({"Platform": "windows"}, "Windows"),
+        ({"RootDeviceType": "instance-store"}, "EBS"),
+        ({"Architecture": "i386"}, "i386"),
+    ],
+)
+def test_images_that_cannot_be_booted_by_us(more: dict[str, str], why: str) -> None:
+    image: Any = {"State": "available", "Architecture": "x86_64", "RootDeviceType": "ebs", **more}
+    assert why in (images._misfit(image, "x86_64") or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "user"),
+    [
+        ("Deep Learning OSS Nvidia Driver AMI GPU PyTorch 2.12 (Ubuntu 24.04) 20261110", "ubuntu"),
+        ("Deep Learning Base OSS Nvidia Driver GPU AMI (Amazon Linux 2023) 20261110", "ec2-user"),
+        ("al2023-ami-2023.9-x86_64", "ec2-user"),
+        ("debian-13-amd64-20261001", "admin"),
+        ("my-own-image", "ubuntu"),
+    ],
+)
+def test_the_login_name_follows_the_system(name: str, user: str) -> None:
+    assert images.login_user({"Name": name}) == user
+
+
+def test_the_disk_is_never_smaller_than_the_image(region_of: Opens, clients_of: Connects) -> None:
+    image = resolve(clients_of(region_of()))
+    assert images.root_size(image, None) == (45, None)
+    assert images.root_size(image, 100) == (100, None)
+    size, said = images.root_size(image, 20)
+    assert size == 45
+    assert said is not None
