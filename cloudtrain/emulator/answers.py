@@ -20,25 +20,16 @@ def answer(
     Raises:
         ApiError: the call or what it names does not exist.
     """
-    known = {
-        ("servicequotas", "GetServiceQuota"): lambda: {"Quota": _quota(parameters, quotas, region, account)},
-        ("servicequotas", "GetAWSDefaultServiceQuota"): lambda: {
-            "Quota": _quota(parameters, dict.fromkeys(quotas, 0.0), region, account)
-        },
-        ("servicequotas", "ListServiceQuotas"): lambda: {
-            "Quotas": [_row(q, quotas[q.code], region, account) for q in catalogue.QUOTAS]
-        },
-        ("pricing", "GetProducts"): lambda: {"FormatVersion": "aws_v1", "PriceList": _products(parameters)},
-        ("freetier", "GetAccountPlanState"): lambda: {
-            "accountId": account,
-            "accountPlanType": "PAID",
-            "accountPlanStatus": "ACTIVE",
-        },
-    }
-    found = known.get((service, action))
-    if found is None:
-        raise ApiError("UnknownOperationException", f"{service} {action} does not exist in the emulated region")
-    return found()
+    if service == "servicequotas" and action in ("GetServiceQuota", "GetAWSDefaultServiceQuota"):
+        granted = quotas if action == "GetServiceQuota" else dict.fromkeys(quotas, 0.0)
+        return {"Quota": _quota(parameters, granted, region, account)}
+    if (service, action) == ("servicequotas", "ListServiceQuotas"):
+        return {"Quotas": [_row(quota, quotas[quota.code], region, account) for quota in catalogue.QUOTAS]}
+    if (service, action) == ("pricing", "GetProducts"):
+        return {"FormatVersion": "aws_v1", "PriceList": _products(parameters)}
+    if (service, action) == ("freetier", "GetAccountPlanState"):
+        return {"accountId": account, "accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}
+    raise ApiError("UnknownOperationException", f"{service} {action} does not exist in the emulated region")
 
 
 def _quota(parameters: Mapping[str, Any], quotas: Mapping[str, float], region: str, account: str) -> dict[str, Any]:
@@ -51,10 +42,16 @@ def _quota(parameters: Mapping[str, Any], quotas: Mapping[str, float], region: s
 
 def _row(quota: catalogue.Quota, value: float, region: str, account: str) -> dict[str, Any]:
     return {
-        "ServiceCode": "ec2", "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)", "QuotaCode": quota.code,
-        "QuotaArn": f"arn:aws:servicequotas:{region}:{account}:ec2/{quota.code}", "QuotaName": quota.name, "Value": value,
-        "Unit": "None", "Adjustable": True, "GlobalQuota": False,
-    }  # fmt: skip
+        "ServiceCode": "ec2",
+        "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
+        "QuotaCode": quota.code,
+        "QuotaArn": f"arn:aws:servicequotas:{region}:{account}:ec2/{quota.code}",
+        "QuotaName": quota.name,
+        "Value": value,
+        "Unit": "None",
+        "Adjustable": True,
+        "GlobalQuota": False,
+    }
 
 
 def _products(parameters: Mapping[str, Any]) -> list[str]:

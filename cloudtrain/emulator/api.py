@@ -19,7 +19,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from cloudtrain.emulator import answers
 from cloudtrain.emulator.core import Core
 from cloudtrain.emulator.faults import STATUS
-from cloudtrain.emulator.replies import ApiError, error_body
+from cloudtrain.emulator.replies import ApiError, error_body, words_of
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
 _READS = ("Describe", "Get", "List", "Decode", "Search")
@@ -129,10 +129,10 @@ class Api:
             if refused := faults.take("error", call.action):
                 call.fault = refused.text
                 code = refused.values[0]
-                raise ApiError(code, _WORDS.get(code, f"{call.action} was refused with {code}."), STATUS[code])
+                raise ApiError(code, words_of(code, call.action), STATUS[code])
             if page := faults.take("html500", call.action):
                 call.fault = page.text
-                html = b"<!doctype html><html><head><title>500</title></head><body><h1>Internal Server Error</h1></body></html>"
+                html = b"<!doctype html><html><body><h1>Internal Server Error</h1></body></html>"
                 return _Reply(500, [("Content-Type", "text/html"), ("Content-Length", str(len(html)))], html, "html")
             self._parameter_faults(call)
             if call.service == "ec2" and call.action.startswith(_READS) and call.parameters.get("DryRun") == "true":
@@ -220,25 +220,6 @@ class Api:
         return _Reply(
             number, [*kept, ("Content-Length", str(len(body)))], body, _error_code(body) if number >= 300 else None
         )
-
-
-_WORDS = {
-    "UnauthorizedOperation": "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/you is not authorized to perform this "
-    "operation because no identity-based policy allows it. Encoded authorization failure message: EMULATED",
-    "RequestLimitExceeded": "Request limit exceeded.",
-    "InternalError": "An internal error has occurred",
-    "InsufficientInstanceCapacity": "We currently do not have sufficient capacity in the Availability Zone you requested. Our system will be working on "
-    "provisioning additional capacity.",
-    "AuthFailure": "AWS was not able to validate the provided access credentials",
-    "ExpiredToken": "The security token included in the request is expired",
-    "RequestExpired": "Request has expired.",
-    "OptInRequired": "You are not subscribed to this service. Please go to http://aws.amazon.com to subscribe.",
-    "PendingVerification": "Your request for accessing resources in this region is being validated, and you will not be able to launch additional "
-    "resources in this region until the validation is complete.",
-    "InvalidParameterCombination": "The specified instance type is not eligible for Free Tier.",
-    "VcpuLimitExceeded": "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the specified "
-    "instance type belongs to.",
-}
 
 
 def _read_call(environ: WSGIEnvironment, body: bytes) -> Call:

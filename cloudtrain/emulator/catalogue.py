@@ -15,21 +15,22 @@ from datetime import UTC, datetime, timedelta
 AMAZON = "898082745236"
 CANONICAL = "099720109477"
 
+_SIZES = ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge", "12xlarge", "24xlarge", "48xlarge")
+_BY_SIZE = {
+    "g4dn": (0.526, 0.752, 1.204, 2.176, 4.352, 3.912),
+    "g5": (1.006, 1.212, 1.624, 2.448, 4.096, 5.672, 8.144, 16.288),
+    "g5g": (0.420, 0.556, 0.828, 1.372),
+    "g6": (0.8048, 0.9776, 1.3232, 2.0144, 3.3968, 4.6016, 6.6752, 13.3504),
+    "g6e": (1.861, 2.2421, 3.0042, 4.5286, 7.5772),
+}
 PRICES: Mapping[str, float] = {
-    **dict(zip((f"g4dn.{s}" for s in ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge", "12xlarge", "metal")),
-               (0.526, 0.752, 1.204, 2.176, 4.352, 3.912, 7.824), strict=True)),
-    **dict(zip((f"g5.{s}" for s in ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge", "12xlarge", "24xlarge", "48xlarge")),
-               (1.006, 1.212, 1.624, 2.448, 4.096, 5.672, 8.144, 16.288), strict=True)),
-    **dict(zip((f"g5g.{s}" for s in ("xlarge", "2xlarge", "4xlarge", "8xlarge")), (0.420, 0.556, 0.828, 1.372), strict=True)),
-    **dict(zip((f"g6.{s}" for s in ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge", "12xlarge", "24xlarge", "48xlarge")),
-               (0.8048, 0.9776, 1.3232, 2.0144, 3.3968, 4.6016, 6.6752, 13.3504), strict=True)),
-    "gr6.4xlarge": 1.5392, "gr6.8xlarge": 2.4464,
+    **{f"{family}.{size}": usd for family, row in _BY_SIZE.items() for size, usd in zip(_SIZES, row, strict=False)},
+    "g4dn.metal": 7.824, "gr6.4xlarge": 1.5392, "gr6.8xlarge": 2.4464,
     "g6f.large": 0.202, "g6f.xlarge": 0.2375, "g6f.2xlarge": 0.475, "g6f.4xlarge": 0.95,
-    **dict(zip((f"g6e.{s}" for s in ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge")),
-               (1.861, 2.2421, 3.0042, 4.5286, 7.5772), strict=True)),
     "g7e.2xlarge": 3.3631, "g7e.4xlarge": 3.9982, "g7e.8xlarge": 5.2682,
     "p3.2xlarge": 3.06, "p3.8xlarge": 12.24, "p3.16xlarge": 24.48, "p3dn.24xlarge": 31.212,
-    "p4d.24xlarge": 21.9576, "p4de.24xlarge": 27.4471, "p5.4xlarge": 6.88, "p5.48xlarge": 55.04, "p5en.48xlarge": 63.296,
+    "p4d.24xlarge": 21.9576, "p4de.24xlarge": 27.4471, "p5.4xlarge": 6.88, "p5.48xlarge": 55.04,
+    "p5en.48xlarge": 63.296,
 }  # fmt: skip
 
 SPOT_SHARE = 0.38
@@ -116,10 +117,8 @@ def _images(region: str, now: datetime) -> Iterator[Image]:
             yield _deep_learning(
                 region, arch, f"{words} (Ubuntu {ubuntu})", f"base-oss-nvidia-driver-gpu-ubuntu-{ubuntu}", 35, built
             )
-    yield _deep_learning(
-        region, "x86_64", "Base OSS Nvidia Driver GPU AMI (Amazon Linux 2023)", "base-oss-nvidia-driver-gpu-amazon-linux-2023", 35,
-        now - timedelta(days=9), user="ec2-user",
-    )  # fmt: skip
+    words, line = "Base OSS Nvidia Driver GPU AMI (Amazon Linux 2023)", "base-oss-nvidia-driver-gpu-amazon-linux-2023"
+    yield _deep_learning(region, "x86_64", words, line, 35, now - timedelta(days=9), user="ec2-user")
     for code, ubuntu in (("jammy", "22.04"), ("noble", "24.04")):
         for arch, debian in (("x86_64", "amd64"), ("arm64", "arm64")):
             built = now - timedelta(days=15)

@@ -56,7 +56,7 @@ class Core:
     extra: Mapping[str, str]
     loop: asyncio.AbstractEventLoop
     lock: threading.RLock = field(default_factory=threading.RLock)
-    tokens: dict[tuple[str, str | None], tuple[str, Any]] = field(default_factory=dict)
+    tokens: dict[tuple[str, str, str | None], tuple[str, Any]] = field(default_factory=dict)
     lives: Lifecycle = field(init=False)
     opened: float = 0.0
     replayed: threading.local = field(default_factory=threading.local)

@@ -20,17 +20,19 @@ from cloudtrain.errors import UsageError
 
 FOREVER = 1 << 30
 
-STATUS = {
-    "RequestLimitExceeded": 503, "Unavailable": 503, "ServiceUnavailable": 503, "InternalError": 500, "ServerInternal": 500,
-    "InsufficientInstanceCapacity": 500, "UnauthorizedOperation": 403, "AccessDenied": 403, "AccessDeniedException": 400,
-    "AuthFailure": 401, "OptInRequired": 403, "PendingVerification": 400, "VcpuLimitExceeded": 400, "InstanceLimitExceeded": 400,
-    "MaxSpotInstanceCountExceeded": 400, "SpotMaxPriceTooLow": 400, "UnfulfillableCapacity": 400, "Unsupported": 400,
-    "InsufficientFreeAddressesInSubnet": 400, "ReservationCapacityExceeded": 400, "IdempotentParameterMismatch": 400,
-    "InvalidInstanceID.NotFound": 400, "InvalidAMIID.NotFound": 400, "InvalidParameterCombination": 400,
-    "InvalidParameterValue": 400, "DependencyViolation": 400, "IncorrectInstanceState": 400, "OperationNotPermitted": 400,
-    "ThrottlingException": 400, "TooManyRequestsException": 429, "ExpiredToken": 400, "RequestExpired": 400,
-    "SignatureDoesNotMatch": 403, "VPCIdNotSpecified": 400, "VolumeLimitExceeded": 400, "Blocked": 403,
-}  # fmt: skip
+_BY_STATUS = {
+    400: "VcpuLimitExceeded InstanceLimitExceeded MaxSpotInstanceCountExceeded SpotMaxPriceTooLow "
+    "UnfulfillableCapacity Unsupported InsufficientFreeAddressesInSubnet ReservationCapacityExceeded "
+    "IdempotentParameterMismatch InvalidInstanceID.NotFound InvalidAMIID.NotFound InvalidParameterCombination "
+    "InvalidParameterValue DependencyViolation IncorrectInstanceState OperationNotPermitted ThrottlingException "
+    "ExpiredToken RequestExpired VPCIdNotSpecified VolumeLimitExceeded PendingVerification AccessDeniedException",
+    401: "AuthFailure",
+    403: "UnauthorizedOperation AccessDenied OptInRequired Blocked SignatureDoesNotMatch",
+    429: "TooManyRequestsException",
+    500: "InternalError ServerInternal InsufficientInstanceCapacity",
+    503: "RequestLimitExceeded Unavailable ServiceUnavailable",
+}
+STATUS = {code: status for status, codes in _BY_STATUS.items() for code in codes.split()}
 """Error codes that can be ordered by name, with their HTTP status (500 and 503 matter: SDKs retry those)."""
 
 
@@ -41,8 +43,8 @@ class Kind:
     Attributes:
         name: as written.
         values: how its values are written, for people.
-        needs: how many values it needs at least; `numbers`: which of them are seconds or bytes.
-        action: whether `@ACTION` may follow ("yes", "must" or "no").
+        needs, most: how many values it takes; `numbers`: which of them are seconds, bytes or times.
+        action: whether `@ACTION` may follow ("may", "must" or "no").
         times: how often it strikes when nothing is said.
         matrix: rows of the fault matrix in docs/faults.md that it plays.
     """
@@ -51,49 +53,69 @@ class Kind:
     values: str
     meaning: str
     matrix: tuple[int, ...] = ()
-    needs: int = 0
-    most: int = 0
-    numbers: tuple[int, ...] = ()
+    needs: int = 1
+    most: int = 1
+    numbers: tuple[int, ...] = (0,)
     action: str = "no"
     times: int = FOREVER
 
 
-TABLE: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("capacity", "ZONE|*[:TYPE]", "no free instance there (InsufficientInstanceCapacity, HTTP 500)", (1, 2), 1, 2),
-        Kind("quota", "VCPUS", "every GPU quota is this many vCPUs (VcpuLimitExceeded, MaxSpotInstanceCountExceeded)", (3, 4), 1, 1, (0,)),
-        Kind("error", "CODE[:TIMES]@ACTION", "the call is refused with this AWS error; a known CODE alone works too", (5, 10, 11, 40), 1, 2, (1,), "must"),
-        Kind("lost-response", "@ACTION[:TIMES]", "the call takes effect, the connection closes without an answer", (7, 8), action="must", times=1),
-        Kind("internal-after-effect", "@ACTION[:TIMES]", "the call takes effect, the answer is InternalError (HTTP 500)", (6, 8), action="must", times=1),
-        Kind("html500", "@ACTION[:TIMES]", "the answer is a page of HTML with HTTP 500, without effect", (50,), action="must", times=1),
-        Kind("slow-api", "SECONDS@ACTION[:TIMES]", "the answer comes after so long", (), 1, 1, (0,), "yes"),
-        Kind("not-found", "SECONDS", "a new instance cannot be described for so long (InvalidInstanceID.NotFound)", (12,), 1, 1, (0,)),
-        Kind("dies-pending", "[TIMES]", "an instance goes from pending to terminated", (13,), 0, 1, (0,), times=1),
-        Kind("stays-pending", "[TIMES]", "an instance never leaves pending", (14,), 0, 1, (0,)),
-        Kind("slow-boot", "SECONDS", "running, but port 22 is closed for so long", (15,), 1, 1, (0,)),
-        Kind("no-banner", "[SECONDS]", "port 22 is open and silent, for so long or for ever", (16,), 0, 1, (0,)),
-        Kind("auth-refused", "SECONDS", "sshd refuses every key for so long after it listens", (17,), 1, 1, (0,)),
-        Kind("wrong-host-key", "", "sshd presents a key that nobody told", (18,)),
-        Kind("host-key-changes-on-reconnect", "", "the first login sees the right host key, every later connection another", (19,)),
-        Kind("caller-moves", "SECONDS", "after so long your connections come from 203.0.113.7, which no rule allows", (20,), 1, 1, (0,)),
-        Kind("reset-push", "BYTES[:TIMES]", "the connection is reset once you sent so many bytes on it", (21,), 1, 2, (0, 1), times=1),
-        Kind("disk-full", "BYTES", "no file on the machine can grow beyond so many bytes (EFBIG; ENOSPC would need root)", (22,), 1, 1, (0,)),
-        Kind("cut", "BYTES[:TIMES]", "the connection is reset once the machine sent so many bytes on it", (23, 37), 1, 2, (0, 1), times=1),
-        Kind("freeze", "SECONDS[:BYTES]", "after BYTES (default 20000) from the machine a connection is silent for so long, once", (24,), 1, 2, (0, 1), times=1),
-        Kind("sshd-dies", "SECONDS[:SECONDS]", "so long after boot sshd ends, for so long or for ever; programs go on", (33,), 1, 2, (0, 1)),
-        Kind("terminated", "SECONDS", "somebody terminates the instance so long after it runs", (34,), 1, 1, (0,)),
-        Kind("spot-notice", "SECONDS[:SECONDS]", "a spot instance gets its notice so long after it runs, and ends so long (120) later", (35,), 1, 2, (0, 1)),
-        Kind("reboot", "SECONDS", "the machine reboots so long after it runs, once", (36,), 1, 1, (0,), times=1),
-        Kind("clock-skew", "", "your clock is ten minutes behind (RequestExpired, SignatureDoesNotMatch)", (45,)),
-        Kind("ssm-missing", "", "no Deep Learning AMI parameter exists (ParameterNotFound)", (46,)),
-        Kind("ssm-denied", "", "reading parameters is not allowed (AccessDeniedException)", (46,)),
-        Kind("no-default-vpc", "", "the Region has no default VPC", (48,)),
-        Kind("no-public-ip", "", "subnets give instances no public address", (48,)),
-        Kind("expired-token", "[SECONDS]", "credentials expire at once, or after so long", (49,), 0, 1, (0,)),
-        Kind("bad-credentials", "", "the access key is unknown to AWS", (45,)),
-    )
-}  # fmt: skip
+_KINDS = (
+    Kind("capacity", "ZONE|*[:TYPE]", "no free instance there (InsufficientInstanceCapacity, HTTP 500)", (1, 2),
+         most=2, numbers=()),
+    Kind("quota", "VCPUS",
+         "every GPU quota is so many vCPUs (VcpuLimitExceeded, MaxSpotInstanceCountExceeded)", (3, 4)),
+    Kind("error", "CODE[:TIMES]@ACTION",
+         "the call is refused with this AWS error; CODE alone is enough", (5, 10, 11, 40),
+         most=2, numbers=(1,), action="must"),
+    Kind("lost-response", "@ACTION[:TIMES]", "the call takes effect, the connection closes without an answer", (7, 8),
+         needs=0, most=0, action="must", times=1),
+    Kind("internal-after-effect", "@ACTION[:TIMES]",
+         "the call takes effect, the answer is InternalError (HTTP 500)", (6, 8),
+         needs=0, most=0, action="must", times=1),
+    Kind("html500", "@ACTION[:TIMES]", "the answer is a page of HTML with HTTP 500, without effect", (50,),
+         needs=0, most=0, action="must", times=1),
+    Kind("slow-api", "SECONDS@ACTION[:TIMES]", "the answer comes after so long", action="may"),
+    Kind("not-found", "SECONDS",
+         "a new instance cannot be described for so long (InvalidInstanceID.NotFound)", (12,)),
+    Kind("dies-pending", "[TIMES]", "an instance goes from pending to terminated", (13,), needs=0, times=1),
+    Kind("stays-pending", "[TIMES]", "an instance never leaves pending", (14,), needs=0),
+    Kind("slow-boot", "SECONDS", "running, but port 22 is closed for so long", (15,)),
+    Kind("no-banner", "[SECONDS]", "port 22 is open and silent, for so long or for ever", (16,), needs=0),
+    Kind("auth-refused", "SECONDS", "sshd refuses every key for so long after it listens", (17,)),
+    Kind("wrong-host-key", "", "sshd presents a key that nobody told", (18,), needs=0, most=0),
+    Kind("host-key-changes-on-reconnect", "",
+         "the first login sees the right host key, later ones another", (19,),
+         needs=0, most=0),
+    Kind("caller-moves", "SECONDS",
+         "after so long your connections come from 203.0.113.7, which no rule allows", (20,)),
+    Kind("reset-push", "BYTES[:TIMES]", "the connection is reset once you sent so many bytes on it", (21,),
+         most=2, numbers=(0, 1), times=1),
+    Kind("disk-full", "BYTES",
+         "no file on the machine can grow beyond so many bytes (EFBIG; ENOSPC needs root)", (22,)),
+    Kind("cut", "BYTES[:TIMES]", "the connection is reset once the machine sent so many bytes on it", (23, 37),
+         most=2, numbers=(0, 1), times=1),
+    Kind("freeze", "SECONDS[:BYTES]", "once BYTES (20000) came from the machine its connection is mute so long",
+         (24,), most=2, numbers=(0, 1), times=1),
+    Kind("sshd-dies", "SECONDS[:SECONDS]",
+         "so long after boot sshd ends, for so long or for ever; programs go on", (33,),
+         most=2, numbers=(0, 1)),
+    Kind("terminated", "SECONDS", "somebody terminates the instance so long after it runs", (34,)),
+    Kind("spot-notice", "SECONDS[:SECONDS]", "so long after it runs a spot instance hears of its end so long (120) later",
+         (35,), most=2, numbers=(0, 1)),
+    Kind("reboot", "SECONDS", "the machine reboots so long after it runs, once", (36,), times=1),
+    Kind("clock-skew", "", "your clock is ten minutes behind (RequestExpired, SignatureDoesNotMatch)", (45,),
+         needs=0, most=0),
+    Kind("ssm-missing", "", "no Deep Learning AMI parameter exists (ParameterNotFound)", (46,), needs=0, most=0),
+    Kind("ssm-denied", "", "reading parameters is not allowed (AccessDeniedException)", (46,), needs=0, most=0),
+    Kind("no-default-vpc", "", "the Region has no default VPC", (48,), needs=0, most=0),
+    Kind("no-public-ip", "", "subnets give instances no public address", (48,), needs=0, most=0),
+    Kind("expired-token", "[SECONDS]", "credentials expire at once, or after so long", (49,), needs=0),
+    Kind("bad-credentials", "", "the access key is unknown to AWS", (45,), needs=0, most=0),
+)  # fmt: skip
+TABLE: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
+TAKEN_AT_START = frozenset({"ssm-missing", "no-default-vpc", "no-public-ip"})
+"""Faults that shape the account when it is first looked at; ordered later they change nothing."""
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|k|kb|kib|mb|mib|b)?", re.IGNORECASE)
 _SCALE = {

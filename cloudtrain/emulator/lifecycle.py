@@ -22,7 +22,7 @@ INTERNAL = ("Server.InternalError", "Internal error on launch")
 
 
 class Lifecycle:
-    """Moves instances through their states. Entered from API threads under the region's lock; acts in its event loop."""
+    """Moves instances through their states. Entered from API threads under the region's lock; acts in its loop."""
 
     def __init__(self, core: Core, changed: Callable[[], None]) -> None:
         self._core = core
@@ -69,8 +69,8 @@ class Lifecycle:
         if instance.lifecycle == "spot":
             raise ApiError(
                 "UnsupportedOperation",
-                f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time Spot Instance "
-                "request. You can only stop Spot Instances associated with persistent Spot Instance requests.",
+                f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time Spot "
+                "Instance request. You can only stop Spot Instances associated with persistent Spot Instance requests.",
             )
         self._enter(instance, "stopping", why)
         self._spawn(self._down(instance, "stopped", self._core.timing.stopping_s))

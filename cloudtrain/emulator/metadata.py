@@ -79,9 +79,9 @@ class MetadataService:
             seconds = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
             if not seconds.isdigit() or not 1 <= int(seconds) <= 21600:
                 return "400 Bad Request", ""
-            token = secrets.token_urlsafe(32)
-            self._tokens[token] = time.monotonic() + int(seconds)
-            return "200 OK", token
+            fresh = secrets.token_urlsafe(32)
+            self._tokens[fresh] = time.monotonic() + int(seconds)
+            return "200 OK", fresh
         if method != "GET":
             return "405 Method Not Allowed", ""
         token = headers.get("x-aws-ec2-metadata-token")

@@ -133,7 +133,7 @@ class Region:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from cloudtrain.emulator import models
+        from cloudtrain.emulator import account, models
 
         self._server.shutdown()
         self._server_thread.join(10)
@@ -143,7 +143,7 @@ class Region:
         self._loop_thread.join(10)
         self._loop.close()
         models.REGIONS.pop(self.account, None)
-        models.forget(self.account)
+        account.forget(self.account)
         shutil.rmtree(self.folder / "machines", ignore_errors=True)
         (self.folder / "region.json").unlink(missing_ok=True)
 
@@ -188,10 +188,10 @@ class Region:
 
     def inventory(self) -> dict[str, list[dict[str, Any]]]:
         """What exists and would cost money or clutter the account; all lists empty means nothing is left."""
-        from cloudtrain.emulator import models
+        from cloudtrain.emulator import account
 
         with self.core.lock:
-            return models.inventory(self.account)
+            return account.inventory(self.account)
 
     @property
     def idle_for(self) -> float:

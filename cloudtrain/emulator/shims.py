@@ -16,7 +16,8 @@ words = sys.argv[1:] if name.startswith("systemctl") else [name, *sys.argv[1:]]
 body = "\\0".join(words).encode()
 try:
     link = socket.create_connection(("127.0.0.1", {port}), timeout=60)
-    link.sendall(b"POST /systemctl HTTP/1.0\\r\\nX-Machine: {secret}\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+    head = b"POST /systemctl HTTP/1.0\\r\\nX-Machine: {secret}\\r\\nContent-Length: %d\\r\\n\\r\\n"
+    link.sendall(head % len(body) + body)
     answer = b""
     while piece := link.recv(65536):
         answer += piece

@@ -202,7 +202,7 @@ class SshServer:
                 process.exit(code)
 
 
-class _Login(asyncssh.SSHServer):  # type: ignore[misc]
+class _Login(asyncssh.SSHServer):
     """Public keys only."""
 
     def __init__(self, server: SshServer) -> None:
@@ -222,7 +222,7 @@ class _Login(asyncssh.SSHServer):  # type: ignore[misc]
 
 
 class _Program:
-    """A program run for one channel. Its pipes are closed with the channel; the program itself is left alone, as sshd does."""
+    """A program run for one channel. Its pipes close with the channel; it itself is left alone, as sshd leaves it."""
 
     def __init__(self, limit: Callable[[], None] | None) -> None:
         self._limit = limit
@@ -250,12 +250,10 @@ class _Program:
         ]
         closed = asyncio.create_task(channel.channel.wait_closed())
         try:
-            done = asyncio.gather(*drains)
-            await asyncio.wait([done, closed], return_when=asyncio.FIRST_COMPLETED)
-            if not done.done():
-                done.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await done
+            pending: set[asyncio.Task[None]] = set(drains)
+            while pending and not closed.done():
+                await asyncio.wait({*pending, closed}, return_when=asyncio.FIRST_COMPLETED)
+                pending = {task for task in pending if not task.done()}
         finally:
             for task in (feed, closed, *drains):
                 task.cancel()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60,
-          "h": 3600, "hr": 3600, "hour": 3600, "hours": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800}  # fmt: skip
+_SECONDS = {1: "s sec second seconds", 60: "m min minute minutes", 3600: "h hr hour hours", 86400: "d day days"}
+_UNITS = {"": 1.0, "us": 1e-6, "ms": 1e-3} | {name: float(n) for n, names in _SECONDS.items() for name in names.split()}
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
 _CALENDAR = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d)(?: (\d\d:\d\d(?::\d\d)?))?(?: UTC)?")
 
