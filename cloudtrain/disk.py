@@ -1,4 +1,4 @@
-"""Where cloudtrain keeps its own files on this computer, and how they are written so that no crash leaves half of one."""
+"""Where cloudtrain keeps its own files here, and how they are written so that no crash leaves half of one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 
 from cloudtrain import disk, receipt, results, sync, tree
-from cloudtrain.errors import Busy, CloudtrainError, UsageError
+from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -28,6 +28,7 @@ from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
 STOP_GRACE_S = 20.0
+LIVE_PULLS = 3
 _PROGRESS_EVERY_S = 1.0
 
 
@@ -215,9 +216,17 @@ def pull_now(run: Run, context: Context) -> Result:
     if run.state is not RunState.RUNNING:
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
     with Link(run, context) as link:
-        status = link.supervisor().poll(0, 0)
-        if status.state == "running":
-            _fetch(run, link)
+        for _ in range(LIVE_PULLS):
+            if link.supervisor().poll(0, 0).state != "running":
+                break
+            try:
+                _fetch(run, link)
+                return result(run, context)
+            except ArtifactRefused as error:
+                # The job has written the file anew since the manifest was made: a new manifest, and again.
+                refused = error
+        else:
+            context.emit(Warned(f"a file changes while it is pulled: {refused.message}", hint="pull again later"))
             return result(run, context)
     return resume(run, context)
 

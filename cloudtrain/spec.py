@@ -54,7 +54,8 @@ class TrainSpec:
             "--device": self.device,
             "--recipe": self.recipe,
         }
-        return (*(part for flag, value in named.items() if value is not None for part in (flag, str(value))), *self.args)
+        given = [part for flag, value in named.items() if value is not None for part in (flag, str(value))]
+        return (*given, *self.args)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,8 @@ class Ec2Spec:
         rehearsal: use the emulated region on this computer; nothing is billed.
         faults: script for the emulated region (`emulator`), only with `rehearsal`.
         volume_gb: root volume in GiB; None: the image's own size.
-        identity, user, host_key: for `instance_id` alone: private key file, login name, and the host's public key or its
-            fingerprint ("SHA256:..."); without one the key is read from the instance's console output.
+        identity, user, host_key: for `instance_id` alone: private key file, login name, and the host's public key or
+            its fingerprint ("SHA256:..."); without one the key is read from the instance's console output.
     """
 
     types: tuple[str, ...] = ("g4dn.xlarge",)
@@ -192,7 +193,11 @@ def check_train(train: TrainSpec) -> TrainSpec:
     """
     rules = (
         (train.model in MODELS, f"there is no model {train.model}", "--model 1, 2 or 3"),
-        (train.epochs is None or 1 <= train.epochs <= 10_000, f"cannot train {train.epochs} epochs", "--epochs 1 or more"),
+        (
+            train.epochs is None or 1 <= train.epochs <= 10_000,
+            f"cannot train {train.epochs} epochs",
+            "--epochs 1 to 10000",
+        ),
         (
             train.batch_size is None or 1 <= train.batch_size <= 60_000,
             f"cannot train with batches of {train.batch_size}",

@@ -68,7 +68,7 @@ def test_a_training_that_is_killed_by_a_signal(place: Place) -> None:
 
 
 def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
-    place.cli(*place.toy("hung-run", "--hang", "--epochs", "5000", "--pause", "0.05", "--lines", "5", flags=("-d",)))
+    place.cli(*place.toy("hung-run", "--hang", "--epochs", "5000", "--pause", "0.4", "--lines", "5", flags=("-d",)))
     place.wait_for(lambda: len(place.processes("hung-run")) >= 3)
     place.wait_for(lambda: place.cli("pull", "hung-run", code=None).returncode == 0)
     began = time.monotonic()
