@@ -18,9 +18,9 @@ from cloudtrain.tree import FileEntry
 # An SSH library slices what it is handed once more for every packet: 32 to 64 KiB a piece is fastest there.
 CHUNK = 32 * 1024
 _READ = 256 * 1024
-_SAMPLE = 64 * 1024
+_SAMPLE = 8 * 1024
 _WORTH_A_SAMPLE = 16 * 1024
-_SHRINKS = 0.95
+_SHRINKS = 0.9
 _COMPRESSED = {".7z", ".bz2", ".gz", ".lz4", ".tgz", ".whl", ".xz", ".zip", ".zst"}  # archives
 _COMPRESSED |= {
     ".avif",
@@ -66,17 +66,19 @@ class Archive:
 
     def __iter__(self) -> Iterator[bytes]:
         """Chunks of at most CHUNK bytes."""
-        pending = bytearray()
+        pending = b""
         for piece in self._gzip():
             pending += piece
-            while len(pending) >= CHUNK:
-                chunk = bytes(pending[:CHUNK])
-                del pending[:CHUNK]
-                self.sent += len(chunk)
-                yield chunk
+            if len(pending) < CHUNK:
+                continue
+            whole = len(pending) - len(pending) % CHUNK
+            for start in range(0, whole, CHUNK):
+                self.sent += CHUNK
+                yield pending[start : start + CHUNK]
+            pending = pending[whole:]
         if pending and self.changed is None:
             self.sent += len(pending)
-            yield bytes(pending)
+            yield pending
 
     def _gzip(self) -> Iterator[bytes]:
         """One gzip member. A fresh compressor may go on where another was flushed, so the level can change midway."""
@@ -85,7 +87,7 @@ class Archive:
         for shrinks, block in self._tar():
             self._crc = zlib.crc32(block, self._crc)
             self._length += len(block)
-            if level != shrinks:
+            if shrinks is not None and level != shrinks:
                 yield deflate.flush(zlib.Z_FULL_FLUSH)
                 level = int(shrinks)
                 deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -94,18 +96,18 @@ class Archive:
             yield deflate.flush(zlib.Z_FINISH)
             yield struct.pack("<LL", self._crc, self._length & 0xFFFFFFFF)
 
-    def _tar(self) -> Iterator[tuple[bool, bytes]]:
-        """Pieces of the tar, each with whether it is expected to shrink."""
+    def _tar(self) -> Iterator[tuple[bool | None, bytes]]:
+        """Pieces of the tar, each with whether it is expected to shrink; None where it is too small to matter."""
         for path in sorted(self._files):
             entry = self._files[path]
             info = tarfile.TarInfo(path)
             info.size, info.mode = entry.size, entry.mode
-            yield True, info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+            yield None, info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
             yield from self._content(path, entry)
             if self.changed is not None:
                 return
-            yield True, bytes(-entry.size % tarfile.BLOCKSIZE)
-        yield True, bytes(2 * tarfile.BLOCKSIZE)
+            yield None, bytes(-entry.size % tarfile.BLOCKSIZE)
+        yield None, bytes(2 * tarfile.BLOCKSIZE)
 
     def _content(self, path: str, entry: FileEntry) -> Iterator[tuple[bool, bytes]]:
         """A file's bytes, checked against `entry` on the way: never more than it names, and the hash last."""
@@ -128,10 +130,11 @@ class Archive:
 
 
 def _shrinks(path: str, start: bytes) -> bool:
-    """Whether compressing a file pays, by its suffix or by trying with its first 64 KiB."""
+    """Whether compressing a file pays, by its suffix or by trying with 8 KiB from the middle of its first piece."""
     if len(start) < _WORTH_A_SAMPLE:
         return True
     if Path(path).suffix.lower() in _COMPRESSED:
         return False
-    sample = start[:_SAMPLE]
+    middle = (len(start) - _SAMPLE) // 2  # the start is often a header that is not like the rest
+    sample = start[middle : middle + _SAMPLE]
     return len(zlib.compress(sample, 1)) < _SHRINKS * len(sample)

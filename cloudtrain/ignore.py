@@ -17,6 +17,7 @@ files, where `keep/` also matches `keep/a.txt`, and git does not.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -87,14 +88,17 @@ class _Segment:
         self.any_depth = len(text) > 1 and not text.strip("*")
         self.regex: re.Pattern[str] | None = None
         if not self.any_depth:
-            self.regex = _glob(text)
+            self.regex = _glob(text.encode("utf-8", "surrogateescape").decode("latin-1"))
 
     def matches(self, name: str) -> bool:
-        return self.regex is not None and self.regex.fullmatch(name) is not None
+        if self.regex is None:
+            return False
+        # Git compares bytes: to it `?` is half an `é`. So names and globs are matched with one character a byte.
+        return self.regex.fullmatch(name if name.isascii() else os.fsencode(name).decode("latin-1")) is not None
 
 
 def _glob(text: str) -> re.Pattern[str] | None:
-    """A pattern without slashes as an expression for one name; None: it can match nothing."""
+    """A pattern without slashes as an expression for one name, both one character a byte; None: it matches nothing."""
     if not text:
         return None
     if text == "*":

@@ -24,8 +24,10 @@ from cloudtrain.artifact_names import collisions, refusal
 from cloudtrain.errors import ArtifactRefused, Busy, ConnectionFailed, ExitCode
 from cloudtrain.events import Event, StepProgress, Warned, discard
 from cloudtrain.results import fetch, pull, sha256, sha256sums
+from cloudtrain.supervisor import Supervisor
 from cloudtrain.sync import supervisor_source
 from cloudtrain.transport.base import Completed, Stream
+from cloudtrain.transport.local import LocalTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,27 +480,6 @@ def test_a_disk_that_refuses_is_a_clear_error(
 # --- with the real supervisor, and the rest -------------------------------------------------------
 
 
-class Program(Stream):
-    def __init__(self, argv: list[str]) -> None:
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def read(self, timeout: float) -> bytes:
-        assert self.process.stdout
-        return self.process.stdout.read(1 << 20)
-
-    def finish(self, timeout: float) -> Completed:
-        assert self.process.stderr
-        errors = self.process.stderr.read()
-        return Completed(self.process.wait(timeout), b"", errors)
-
-    def close(self) -> None:
-        self.process.kill()
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe
-            pipe.close()
-        self.process.wait()
-
-
 def test_with_the_real_supervisor(tmp_path: Path, dest: Path) -> None:
     run = tmp_path / "host" / "run"
     (run / "out" / "weights").mkdir(parents=True)
@@ -508,13 +489,10 @@ def test_with_the_real_supervisor(tmp_path: Path, dest: Path) -> None:
     (run / "out" / "link").symlink_to("/etc/passwd")
     (run / "console.log").write_bytes(b"hello\r\x1b[2J\n")
 
-    def read(name: str, offset: int) -> Stream:
-        argv = ["supervise.py", "read", "--run", str(run), "--name", name, "--offset", str(offset)]
-        return Program([sys.executable, str(run / argv[0]), *argv[1:]])
-
+    read = Supervisor(LocalTransport(tmp_path), sys.executable, "host/run", "host").read
     good, link = entry_of("weights/best.pt", content), entry_of("link", b"root")
     report = pull(read, [good], dest, emit=discard)
-    assert report.files == (good,) and there(dest) == {"weights/best.pt": content}
+    assert report.files == (good,) and report.bytes == len(content) and there(dest) == {"weights/best.pt": content}
     with pytest.raises(ArtifactRefused, match="not a plain file"):
         pull(read, [good, link], dest, emit=discard)
     with pytest.raises(ArtifactRefused, match="has no out/absent"):

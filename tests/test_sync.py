@@ -27,6 +27,7 @@ from cloudtrain.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.events import Event, StepProgress
 from cloudtrain.sync import BOOT, LOADER, PushReport, push
 from cloudtrain.transport.base import Completed, Stream, Transport
+from cloudtrain.transport.local import LocalTransport
 from cloudtrain.tree import FileEntry, Tree, scan
 
 
@@ -154,6 +155,23 @@ def test_first_push_sends_all_second_sends_no_file(place: Place) -> None:
     assert (second.files_sent, second.full, second.digest) == (0, False, first.digest)
     assert place.transport.runs == 2 and sum(place.transport.chunks) == second.bytes_sent < first.bytes_sent
     assert second.summary() == "3 files, unchanged"
+
+
+def test_over_the_transport_of_this_computer(place: Place) -> None:
+    place.transport = LocalTransport(place.host)  # type: ignore[assignment]
+    place.write("big.bin", random.Random(1).randbytes(3_000_000))
+    assert place.push().full
+    place.check()
+    place.write("train.py", "1")
+    assert place.push().files_sent == 1
+    subprocess.run(["rm", "-rf", str(place.tree_folder)], check=True)
+    assert place.push().full  # the host answers before it has read all that was sent
+    place.check()
+    place.write("big.bin", random.Random(2).randbytes(3_000_000))
+    tree = place.scan()
+    place.write("big.bin", random.Random(3).randbytes(3_000_000))
+    assert place.push(tree).digest == place.scan().digest
+    place.check()
 
 
 def test_a_change_sends_what_changed(place: Place) -> None:
