@@ -180,7 +180,11 @@ class Relay:
             for end in (writer, upstream):
                 if end is not None:
                     self.writers.discard(end)
-                    end.close()
+                    end.transport.abort()
+            for end in (writer, upstream):
+                if end is not None:
+                    with contextlib.suppress(OSError):
+                        await end.wait_closed()
             self.tasks.discard(task)
 
     def _reset(self) -> None:

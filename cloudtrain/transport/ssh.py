@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.ssh_keys import PublicKey, digest, parse_public_key, private_key
-from cloudtrain.transport.ssh_link import BROKEN, Watch, dial, handshake, hang_up, log_in, time_limit, where
+from cloudtrain.transport.ssh_link import BROKEN, Watch, dial, handshake, hang_up, log_in, start_program, where
 from cloudtrain.transport.ssh_program import Program
 
 if TYPE_CHECKING:
@@ -114,22 +114,9 @@ class SshTransport(Transport):
         # exit status are the program's own. File names may hold bytes that are no UTF-8.
         command = ("exec " + shlex.join(argv)).encode("utf-8", "surrogateescape")
         try:
-            channel = self._transport.open_session(timeout=timeout)
+            channel = start_program(self._transport, command, timeout)
         except BROKEN as error:
             raise self._lost(error) from error
-        begun = time.monotonic()
-        try:
-            with time_limit(timeout, channel.close):
-                channel.exec_command(command)
-        except BROKEN as error:
-            if not self._transport.is_active():
-                raise self._lost(error) from error
-            channel.close()
-            if time.monotonic() - begun >= timeout:
-                raise ConnectionFailed(
-                    f"{self._place} started no program within {timeout:.0f} s", code="stalled"
-                ) from error
-            raise ConnectionFailed(f"{self._place} does not let this user run programs", code="exec_refused") from error
         return Program(self._transport, channel, self._lost)
 
     def _lost(self, cause: BaseException | None = None) -> ConnectionFailed:

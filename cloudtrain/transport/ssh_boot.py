@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, StepProgress
@@ -47,7 +47,7 @@ class _Patience:
         self._tell("connecting", self._begun, self._limit_s)
         return Retrying(
             stop=self._stop,
-            wait=wait_exponential_jitter(initial=0.2, max=2.0, jitter=0.2),
+            wait=wait_exponential(multiplier=0.2, max=2.0) + wait_random(0, 0.2),
             retry=retry_if_exception(lambda e: isinstance(e, ConnectionFailed) and not isinstance(e, HostKeyMismatch)),
             reraise=True,
         )(attempt)

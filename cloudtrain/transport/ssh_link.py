@@ -7,13 +7,13 @@ import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from cloudtrain.errors import ConnectionFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -36,7 +36,7 @@ def _without_invoke() -> Iterator[None]:
 
 with _without_invoke():
     import paramiko
-    from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
+    from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
     from paramiko.message import Message
     from paramiko.packet import Packetizer
 
@@ -92,27 +92,31 @@ class Wire(socket.socket):
 
 
 class Packets(Packetizer):
-    """paramiko's packet reader, which also keeps two things that paramiko drops.
+    """paramiko's packet reader, which also keeps what paramiko drops.
 
     Attributes:
         signals: channel number -> name of the signal that ended its program ("TERM").
         closed_channels: numbers of the channels that the peer has closed itself, so that "the program's output is
             complete" and "the link broke" can be told apart.
+        refused: numbers of the channels on which the peer did not start a program.
     """
 
     def __init__(self, socket: socket.socket) -> None:
         super().__init__(socket)
         self.signals: dict[int, str] = {}
         self.closed_channels: set[int] = set()
+        self.refused: set[int] = set()
 
     def read_message(self) -> tuple[int, Message]:
         """The next packet: its type and content."""
         kind, message = super().read_message()
-        if kind in (MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST):
+        if kind in (MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST, MSG_CHANNEL_FAILURE):
             copy = Message(message.asbytes())
             channel = copy.get_int()
             if kind == MSG_CHANNEL_CLOSE:
                 self.closed_channels.add(channel)
+            elif kind == MSG_CHANNEL_FAILURE:
+                self.refused.add(channel)
             elif copy.get_text() == "exit-signal":
                 copy.get_boolean()
                 self.signals[channel] = copy.get_text()
@@ -184,7 +188,7 @@ def handshake(wire: Wire, place: str, timeout: float, key_type: str = "ssh-ed255
         transport.get_remote_server_key()
     except BROKEN as error:
         hang_up(transport)
-        if "banner" in str(error):
+        if not transport.remote_version:
             raise ConnectionFailed(
                 f"{place} accepts connections but sent no SSH greeting",
                 hint="check that the port is the SSH server's; a machine that is booting may need a minute",
@@ -236,11 +240,46 @@ def hang_up(transport: paramiko.Transport) -> None:
     """Close the connection at once. Never raises; may be called twice."""
     # The handshake's timer is no daemon thread: uncancelled it keeps the process alive until it fires.
     transport.packetizer.complete_handshake()
-    try:
+    with suppress(*BROKEN):
         transport.close()
         transport.sock.close()
-    except (OSError, EOFError, paramiko.SSHException):
-        pass
+
+
+def start_program(transport: paramiko.Transport, command: bytes, timeout: float) -> paramiko.Channel:
+    """Open a channel and start `command` on it.
+
+    Raises:
+        BROKEN: the link broke.
+        ConnectionFailed: the peer does not start programs for us (code `exec_refused`), or nothing happened for
+            `timeout` seconds (code `stalled`).
+    """
+    try:
+        channel = transport.open_session(timeout=timeout)
+    except paramiko.ChannelException as error:
+        raise ConnectionFailed("the host opens no further channel", detail=str(error), code="exec_refused") from error
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        with suppress(*BROKEN):
+            channel.close()
+
+    # paramiko would wait for the answer for ever.
+    timer = threading.Timer(timeout, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        channel.exec_command(command)
+    except BROKEN as error:
+        packets = transport.packetizer
+        if late.is_set():
+            raise ConnectionFailed(f"the host started no program within {timeout:.0f} s", code="stalled") from error
+        if isinstance(packets, Packets) and channel.chanid in packets.refused:
+            raise ConnectionFailed("the host does not let this user run programs", code="exec_refused") from error
+        raise
+    finally:
+        timer.cancel()
+    return channel
 
 
 def send_signal(transport: paramiko.Transport, channel: paramiko.Channel, name: str) -> None:
@@ -300,15 +339,3 @@ class Watch:
                 self.gave_up = True
                 hang_up(self._transport)
                 return
-
-
-@contextmanager
-def time_limit(seconds: float, give_up: Callable[[], object]) -> Iterator[None]:
-    """Call `give_up` from another thread if the body takes longer; for paramiko's waits that know no limit."""
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -88,12 +89,10 @@ class Program(Stream):
             return
         self._closed = True
         channel = self._channel
-        try:
+        with suppress(*BROKEN):
             if not channel.closed and self._exit_code() is None:
                 send_signal(self._transport, channel, "TERM")
             channel.close()
-        except BROKEN:
-            pass
         packets = self._packets()
         packets.signals.pop(channel.chanid, None)
         packets.closed_channels.discard(channel.chanid)
@@ -176,7 +175,9 @@ class Program(Stream):
         except BROKEN as error:
             failures.append(self._lost(error))
         if failures:
-            self._channel.close()
+            # Wakes the sender. On a broken link even the goodbye fails.
+            with suppress(*BROKEN):
+                self._channel.close()
 
     def _check_progress(self, timeout: float, cause: BaseException) -> None:
         if time.monotonic() - self._moved >= timeout:

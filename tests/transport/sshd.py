@@ -85,7 +85,9 @@ class Sshd:
         if os.geteuid() == 0:
             # Its privilege separation folder; packages make it at boot alone.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        # sshd takes the first line that says something, so the test's own come before these.
         lines = (
+            *self._settings,
             f"ListenAddress 127.0.0.1:{self.port}",
             f"HostKey {self._host_key_file}",
             f"AuthorizedKeysFile {self._authorized}",
@@ -103,7 +105,6 @@ class Sshd:
             # A home of its own, and a shell level at which bash does not read the developer's .bashrc. The login
             # directory stays the real home: there is no setting for it, so tests name absolute folders.
             f'SetEnv "HOME={self.home}" SHLVL=2 "PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"',
-            *self._settings,
         )
         config = self.folder / "sshd_config"
         config.write_text("\n".join(lines) + "\n")
