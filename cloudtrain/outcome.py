@@ -24,6 +24,7 @@ class Result:
         artifacts: files in `folder` whose sha256 was verified against the host's manifest.
         seconds: from the plan to the end.
         cost_usd: None where nothing is billed.
+        rehearsed_usd: what the same time on the real instance costs; None but in a rehearsal.
         leftovers: what the run still has in the account, for people; empty: nothing.
     """
 
@@ -35,6 +36,7 @@ class Result:
     artifacts: tuple[FileEntry, ...] = ()
     seconds: float = 0.0
     cost_usd: float | None = None
+    rehearsed_usd: float | None = None
     leftovers: tuple[str, ...] = ()
     life: InstanceLife = InstanceLife.NONE
     error: Mapping[str, Any] | None = None
@@ -57,6 +59,7 @@ def result(run: Run, context: Context) -> Result:
         artifacts=tuple(FileEntry(**entry) for entry in pulled),
         seconds=(run.ended_at or context.clock()) - run.created_at,
         cost_usd=cost(run, context.clock()),
+        rehearsed_usd=would_cost(run, context.clock()) if cost(run, context.clock()) is None else None,
         leftovers=tuple(notes.get("leftovers") or ()),
         life=run.life,
         error=run.error,
@@ -84,6 +87,12 @@ def exit_code(run: Run) -> ExitCode:
 
 def cost(run: Run, now: float) -> float | None:
     """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
+    ec2 = run.plan.spec.ec2
+    return None if ec2 is not None and ec2.rehearsal else would_cost(run, now)
+
+
+def would_cost(run: Run, now: float) -> float | None:
+    """What the time so far costs at the instance's price, whether it is billed or rehearsed."""
     instance = run.instance
     if instance is None or not instance.owned or instance.price_per_hour is None:
         return None

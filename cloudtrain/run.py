@@ -41,7 +41,7 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     _check_folder(spec.folder)
     offer = context.provider(spec).survey(spec)
     source = Path(spec.job.source)
-    files = tree.scan(source, cache=disk.cache_dir())
+    files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
     code = CodeSummary(files=len(files.files), bytes=files.bytes, git=tree.git_state(source))
     return make_plan(spec, offer, code)
 
@@ -124,7 +124,7 @@ def push_and_start(run: Run, link: Link) -> Run:
         source = Path(run.plan.spec.job.source)
         key = tree.tree_key(source)
         with link.step("sync", limit_s=300) as closing:
-            files = tree.scan(source, cache=disk.cache_dir())
+            files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
             pushed = sync.push(
                 link.transport(),
                 files,
@@ -142,7 +142,7 @@ def push_and_start(run: Run, link: Link) -> Run:
             "v": 1,
             "run": run.name,
             "tree": key,
-            "digest": files.digest,
+            "digest": pushed.digest,
             "argv": [python, "-m", run.plan.spec.job.module, *run.plan.spec.train.argv()],
             "env": {},
             "deadline": run.created_at + limit if limit else None,

@@ -54,13 +54,19 @@ def plan_lines(plan: Plan) -> list[str]:
     if offer.price_note:
         lines.append(f"  {offer.price_note}")
     lines.append("")
+    if spec.ec2 is not None and spec.ec2.rehearsal:
+        lines += [
+            "  Rehearsal: the region is emulated on this computer, training runs on its CPU, nothing is billed.",
+            "  Prices and limits are those of the real run.",
+        ]
     if plan.limit_s is not None:
         enforcer = offer.enforcer or "its supervisor ends the training"
         lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
     elif spec.target is not Target.EC2:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
     if plan.at_most_usd is not None:
-        lines.append(f"  At most  {money(plan.at_most_usd)} for this run")
+        real = " for the real one; this one costs nothing" if spec.ec2 and spec.ec2.rehearsal else " for this run"
+        lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
     return [screen_safe(line) for line in lines]
 
 
@@ -83,6 +89,8 @@ def ending_lines(result: Result) -> list[str]:
         lines.append(f"results  {shown_path(result.folder)}: the log; the job left no files")
     if result.cost_usd is not None:
         lines.append(f"cost     about {money(result.cost_usd)}")
+    if result.rehearsed_usd is not None:
+        lines.append(f"cost     nothing: a rehearsal. The same time on EC2: about {money(result.rehearsed_usd)}")
     lines += [f"left     {leftover}" for leftover in result.leftovers]
     return [screen_safe(line) for line in lines]
 

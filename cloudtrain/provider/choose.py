@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from cloudtrain.provider.base import Provider
 from cloudtrain.spec import Ec2Spec, RunSpec, Target
@@ -20,7 +22,8 @@ def provider_of(spec: RunSpec, ask: Callable[[str], bool]) -> Provider:
 
             return HostProvider(ask)
         case Target.EC2:
-            return _ec2(spec.ec2 or Ec2Spec())
+            ec2 = spec.ec2 or Ec2Spec()
+            return _rehearsal(spec.name, ec2) if ec2.rehearsal else _ec2(ec2)
 
 
 def _ec2(spec: Ec2Spec) -> Provider:
@@ -28,3 +31,21 @@ def _ec2(spec: Ec2Spec) -> Provider:
     from cloudtrain.provider.ec2.provider import Ec2Provider
 
     return Ec2Provider(Clients(spec.profile, spec.region))
+
+
+def _rehearsal(run: str, spec: Ec2Spec) -> Provider:
+    """The EC2 provider, pointed at the region on this computer and away from every account.
+
+    Runs share one region, which makes the second rehearsal quick; a run with faults gets one of its own.
+    """
+    from cloudtrain import disk
+    from cloudtrain.emulator import service
+    from cloudtrain.provider.ec2.clients import Clients
+    from cloudtrain.provider.ec2.provider import Ec2Provider
+
+    folder = disk.state_dir() / "rehearsal" / (run if spec.faults else "region")
+    data = os.environ.get("CLOUDTRAIN_DATA") or disk.cache_dir() / "data" / "mnist"
+    name = spec.region or "us-east-1"
+    endpoint = service.ensure(folder, faults=spec.faults, region=name, data=Path(data).absolute())
+    keys = (endpoint.environment["AWS_ACCESS_KEY_ID"], endpoint.environment["AWS_SECRET_ACCESS_KEY"])
+    return Ec2Provider(Clients(region=name, endpoint_url=endpoint.url, access_key=keys))

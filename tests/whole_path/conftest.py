@@ -50,10 +50,10 @@ def sshd_place() -> Iterator[object]:
         server = Sshd(tmp_path / "sshd", settings=('ForceCommand cd $HOME && eval "$SSH_ORIGINAL_COMMAND"',))
         servers.append(server)
         server.start()
-        from cloudtrain.transport.ssh_keys import fingerprint, parse_public_key
+        from cloudtrain.transport.ssh_keys import fingerprint
 
         flags = ["--host", f"{server.user}@127.0.0.1:{server.port}", "--identity", str(server.identity)]
-        flags += ["--host-key", fingerprint(parse_public_key(server.host_key))]
+        flags += ["--host-key", fingerprint(server.host_key)]
         return Place("sshd", flags, tmp_path / "home", cwd)
 
     yield make
