@@ -166,7 +166,9 @@ def _matching(found: Sequence[InstanceType], gpu: str | None) -> list[InstanceTy
     if gpu is None:
         return list(found)
     exact = [one for one in found if _plain(one.gpu_name) == _plain(gpu)]
-    chosen = exact or [one for one in found if _plain(gpu) and _plain(gpu) in _plain(one.gpu_name)]
+    # "A10" stands for the A10G and not for the A100.
+    part = re.compile(rf"(?<!\d){re.escape(_plain(gpu))}(?!\d)")
+    chosen = exact or [one for one in found if _plain(gpu) and part.search(_plain(one.gpu_name))]
     if not chosen:
         names = sorted({one.gpu_name for one in found})
         raise UsageError(

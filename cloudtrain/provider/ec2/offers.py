@@ -157,7 +157,6 @@ def _look_up(
         return resolved[arch]
 
     codes = {code for name in names if (code := quota.code_of_type(name, market))}
-    vcpus = {name: one.vcpus for name, one in table.specs.items()}
     first_guess = next((table.specs[name].arch for name in names if name in table.specs), "x86_64")
     with ThreadPoolExecutor(LOOKUPS_AT_ONCE) as pool:
         who = pool.submit(account.identify, clients)
@@ -165,7 +164,7 @@ def _look_up(
         offered = pool.submit(zones.offered, names, clients.ec2)
         nets = pool.submit(zones.subnets, clients.ec2)
         routes = pool.submit(zones.routes, clients.ec2)
-        used = pool.submit(_or_none, lambda: quota.in_use(clients.ec2, vcpus))
+        used = pool.submit(_or_none, lambda: quota.in_use(clients.ec2, {}))
         granted = pool.submit(quota.survey, codes, clients.region, None, clients.quotas)
         spot = pool.submit(_or_none, lambda: prices.spot_prices(names, clients.ec2, now)) if market == SPOT else None
         # The shipped table tells the architecture before EC2 does; EC2's word is what is judged by later.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from cloudtrain.errors import CloudtrainError, QuotaExceeded, SignInError
+from cloudtrain.provider.ec2 import prices
 from cloudtrain.provider.ec2.translate import NOTHING, code_of, translated
 
 if TYPE_CHECKING:
@@ -121,12 +122,14 @@ def in_use(ec2: EC2Client, vcpus: Mapping[str, int]) -> Counter[str]:
     """vCPUs of pending and running instances by quota code, by one DescribeInstances.
 
     Args:
-        vcpus: vCPUs by type, for those known; others count the cores that the instance itself reports.
+        vcpus: vCPUs by type, for those looked up; others are taken from the shipped table, or by the cores that the
+            instance itself reports.
 
     Raises:
         SignInError, ConnectionFailed: EC2 did not answer.
     """
     used: Counter[str] = Counter()
+    shipped = prices.load().specs
     with translated("look up running instances"):
         pages = ec2.get_paginator("describe_instances").paginate(
             Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}]
@@ -137,7 +140,9 @@ def in_use(ec2: EC2Client, vcpus: Mapping[str, int]) -> Counter[str]:
                     market = SPOT if one.get("InstanceLifecycle") == "spot" else ON_DEMAND
                     code = code_of_type(str(one["InstanceType"]), market)
                     if code is not None:
-                        used[code] += vcpus.get(str(one["InstanceType"])) or _cores(one)
+                        name = str(one["InstanceType"])
+                        known = vcpus.get(name) or (shipped[name].vcpus if name in shipped else 0)
+                        used[code] += known or _cores(one)
     return used
 
 
