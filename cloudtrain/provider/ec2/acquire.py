@@ -77,9 +77,10 @@ class Acquisition:
     def _first_running(self) -> Instance:
         slots = slots_of(self._plan.offer.details)
         record = self._left_over()
-        attempt = self._journal.read().get("ec2_attempt") or self._begin()
+        begun = self._journal.read().get("ec2_attempt")
+        attempt = begun or self._begin()
         launch = self._launch(attempt)
-        if record is None:
+        if begun and record is None:
             record = self._pending(launch, attempt)
         group = None
         # Each turn either returns or gives one place up, so this ends.

@@ -13,7 +13,7 @@ class Pace:
     """Deadlines and pauses, all in seconds; tests hand in short ones.
 
     Attributes:
-        poll: between two looks at the same thing.
+        poll: between two looks at the same thing, once some have been made; the first come sooner.
         send: for all attempts of one launch request.
         backoff: first pause after a throttled or broken call; doubled each time, with jitter.
         settle: how long a launch whose answer was lost may take to show up by its tags.
@@ -40,24 +40,25 @@ class Pace:
     sleep: Callable[[float], None] = time.sleep
 
     def polls(self, within_s: float) -> Iterator[float]:
-        """Seconds gone so far, once at once and then every `poll` seconds while less than `within_s` have gone."""
+        """Seconds gone so far: once at once, then after growing pauses while less than `within_s` seconds have gone."""
         began = self.clock()
+        pause = min(0.4, self.poll)
         while True:
-            gone = self.clock() - began
-            yield gone
-            if self.clock() - began + self.poll > within_s:
+            yield self.clock() - began
+            if self.clock() - began + pause > within_s:
                 return
-            self.sleep(self.poll)
+            self.sleep(pause)
+            pause = min(pause * 1.4, self.poll)
 
     def backoffs(self, within_s: float) -> Iterator[int]:
-        """Number of the attempt, from 1 on, each after a longer pause with jitter, while `within_s` seconds last."""
+        """Number of the attempt, from 1 on, after ever longer pauses with jitter: two, and more while `within_s` last."""
         began = self.clock()
         pause = self.backoff
         attempt = 1
         while True:
             yield attempt
             wait = pause * random.uniform(0.5, 1.5)
-            if self.clock() - began + wait > within_s:
+            if attempt > 1 and self.clock() - began + wait > within_s:
                 return
             self.sleep(wait)
             pause = min(pause * 2, 20.0)

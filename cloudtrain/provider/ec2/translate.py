@@ -337,19 +337,25 @@ def _by_failure(error: sdk.ClientError, action: str, code: str, text: str, conse
 
 
 def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, consequence: str | None) -> SignInError:
-    """The same few codes mean a wrong clock or a wrong key; the date of the answer tells which."""
+    """A few codes mean a wrong clock, a session that is over, or a wrong key; the date of the answer tells which."""
     skew = clock_skew_s(error)
-    if (skew is not None and abs(skew) > CLOCK_TOLERANCE_S) or code in ("RequestExpired", "RequestTimeTooSkewed"):
-        off = "is wrong" if skew is None or abs(skew) < 1 else f"is {abs(skew) / 60:.0f} min {_side(skew)}"
+    timed = code in ("RequestExpired", "RequestTimeTooSkewed")
+    if (skew is not None and abs(skew) > CLOCK_TOLERANCE_S) or (timed and skew is None):
+        off = "is wrong" if skew is None else f"is {abs(skew) / 60:.0f} min {_side(skew)}"
         return SignInError(
             f"AWS refused the signature's time: this computer's clock {off}",
             hint=f"set the clock to network time; if it is right, sign in again: {login}",
             consequence=consequence,
             code="clock",
         )
+    if timed:
+        # EC2's word for a temporary session that is over: the clocks agree.
+        return SignInError(
+            f"the AWS session of {named} has expired", hint=login, consequence=consequence, code="expired"
+        )
     return SignInError(
         f"AWS does not accept the credentials of {named} ({code})",
-        hint=f"{login}, or check key id, secret and this computer's clock",
+        hint=f"{login}, or check key id and secret",
         consequence=consequence,
         code="bad_key",
     )

@@ -1,0 +1,110 @@
+"""Port 22 for one address, in a group of the run's own, and the group gone afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloudtrain.errors import ConnectionFailed, Refused, UsageError
+from cloudtrain.provider.ec2 import network, tags
+from cloudtrain.provider.ec2.clients import Clients
+
+MARKS = tags.tags_of_run("brave-otter", "feed", "me", 1_800_000_000)
+
+
+@pytest.fixture
+def clients(region_of: Any, clients_of: Any) -> Clients:
+    made: Clients = clients_of(region_of())
+    return made
+
+
+def remote() -> Clients:
+    return Clients(region="us-east-1", endpoint_url="https://ec2.example.invalid", access_key=("a", "b"))
+
+
+def sources(clients: Clients, group: str) -> list[str]:
+    found = clients.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    assert all((rule["FromPort"], rule["ToPort"], rule["IpProtocol"]) == (22, 22, "tcp") for rule in found)
+    return sorted(
+        [r["CidrIp"] for rule in found for r in rule["IpRanges"]]
+        + [r["CidrIpv6"] for rule in found for r in rule["Ipv6Ranges"]]
+    )
+
+
+def test_the_callers_address_alone() -> None:
+    assert network.caller_cidr(remote(), None, lambda: "203.0.113.7") == "203.0.113.7/32"
+    assert network.caller_cidr(remote(), None, lambda: "2001:db8::7") == "2001:db8::7/128"
+    assert network.caller_cidr(remote(), "198.51.100.9/24", lambda: "unused") == "198.51.100.0/24"
+
+
+def test_behind_a_loopback_endpoint_nobody_is_asked(clients: Clients) -> None:
+    def ask() -> str:
+        raise AssertionError("asked")
+
+    assert network.caller_cidr(clients, None, ask) == "127.0.0.1/32"
+
+
+@pytest.mark.parametrize("answer", [OSError("no route"), "<html>captive portal</html>", ""])
+def test_an_address_that_cannot_be_found_names_the_flag(answer: Any) -> None:
+    def ask() -> str:
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    with pytest.raises(ConnectionFailed) as caught:
+        network.caller_cidr(remote(), None, ask)
+    assert "--ssh-cidr" in str(caught.value.hint) and caught.value.consequence == "nothing was created"
+
+
+@pytest.mark.parametrize("asked", ["me", "1.2.3.4/40", "0.0.0.0/0/0"])
+def test_a_bad_range_is_refused(asked: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        network.caller_cidr(remote(), asked)
+    assert caught.value.code == "bad_cidr"
+
+
+def test_the_group_is_made_once_and_tagged_at_birth(clients: Clients) -> None:
+    vpc = network.default_vpc(clients)
+    first = network.ensure_group(clients, "cloudtrain-brave-otter-feed", vpc, "203.0.113.7/32", MARKS)
+    again = network.ensure_group(clients, "cloudtrain-brave-otter-feed", vpc, "203.0.113.7/32", MARKS)
+    assert first == again and sources(clients, first.id) == ["203.0.113.7/32"]
+    found = clients.ec2.describe_security_groups(GroupIds=[first.id])["SecurityGroups"][0]
+    assert tags.as_map(found["Tags"]) == MARKS
+    assert network.group_named(clients, "cloudtrain-brave-otter-feed") == first.id
+
+
+def test_a_new_address_replaces_the_old_one(clients: Clients) -> None:
+    vpc = network.default_vpc(clients)
+    group = network.ensure_group(clients, "g", vpc, "203.0.113.7/32", MARKS).id
+    for cidr in ("198.51.100.1/32", "2001:db8::7/128", "2001:db8::7/128", "192.0.2.1/32"):
+        network.allow_only(clients, group, cidr)
+        assert sources(clients, group) == [cidr]
+
+
+def test_a_lost_answer_to_the_creation_makes_no_second_group(region_of: Any, clients_of: Any) -> None:
+    region = region_of("internal-after-effect@CreateSecurityGroup")
+    clients = clients_of(region)
+    group = network.ensure_group(clients, "g", network.default_vpc(clients), "203.0.113.7/32", MARKS)
+    assert sources(clients, group.id) == ["203.0.113.7/32"]
+    assert len(region.inventory()["security_groups"]) == 1
+
+
+def test_a_group_in_use_is_tried_again_but_not_for_ever(region_of: Any, clients_of: Any) -> None:
+    region = region_of("DependencyViolation:2@DeleteSecurityGroup")
+    clients = clients_of(region)
+    group = network.ensure_group(clients, "g", network.default_vpc(clients), "203.0.113.7/32", MARKS).id
+    pauses: list[float] = []
+    assert network.delete_group(clients, group, sleep=pauses.append)
+    assert len(pauses) == 2
+    assert network.delete_group(clients, group, sleep=pauses.append), "gone already is fine"
+    other = network.ensure_group(clients, "h", network.default_vpc(clients), "203.0.113.7/32", MARKS).id
+    region.inject("DependencyViolation:99@DeleteSecurityGroup")
+    assert not network.delete_group(clients, other, within_s=3.0, sleep=lambda s: None, clock=iter(range(100)).__next__)
+
+
+def test_no_default_network_is_said_before_anything_is_made(region_of: Any, clients_of: Any) -> None:
+    clients = clients_of(region_of("no-default-vpc"))
+    with pytest.raises(Refused) as caught:
+        network.default_vpc(clients)
+    assert caught.value.code == "no_vpc" and "create-default-vpc" in str(caught.value.hint)
