@@ -60,7 +60,7 @@ def from_mirror(url: str, names: list[str], progress: Progress) -> Iterator[tupl
             with urllib.request.urlopen(urllib.parse.urljoin(url, f"{name}.gz"), timeout=ANSWER_S) as answer:
                 while part := answer.read(1 << 16):
                     packed += part
-                    progress(host, min(before + len(packed), total), total)
+                    progress(host, before + min(len(packed), GZIP_BYTES[name]), total)
                     if time.monotonic() > deadline:
                         raise SourceFailed(f"{host} is too slow")
             raw = gzip.decompress(packed)

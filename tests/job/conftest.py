@@ -1,0 +1,96 @@
+"""Runs of the real job, in processes of their own, on the real data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("--subset", "900", "--device", "cpu")
+
+
+@dataclass
+class Job:
+    """One run of `python -m job.train`: `out` is its results folder, `log` its stdout and stderr together."""
+
+    out: Path
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def events_path(self) -> Path:
+        return self.out.parent / f"{self.out.name}.events.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.out.parent / f"{self.out.name}.log"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_bytes().decode()
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        if not self.events_path.exists():
+            return []
+        lines = self.events_path.read_bytes().split(b"\n")[:-1]
+        found = [json.loads(line) for line in lines]
+        return [event for event in found if kind in (None, event["kind"])]
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.out / name).read_text(encoding="utf-8"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """metrics.jsonl without what no two runs share: times."""
+        lines = (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        clocks = ("t", "seconds", "train_seconds")
+        return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "CLOUDTRAIN_OUT": str(self.out), "CLOUDTRAIN_EVENTS": str(self.events_path), **self.env}
+        argv = [sys.executable, "-u", "-m", "job.train", *self.argv]
+        with self.log_path.open("wb") as log:
+            return subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+
+    def run(self, timeout_s: float = 120) -> int:
+        process = self.start()
+        try:
+            return process.wait(timeout_s)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def wait_for(self, process: subprocess.Popen[bytes], wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Return once an event for which `wanted` holds has been told."""
+        deadline = time.monotonic() + 60
+        while not any(wanted(event) for event in self.events()):
+            assert process.poll() is None, f"the job ended early:\n{self.log}"
+            assert time.monotonic() < deadline, f"nothing came:\n{self.log}"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def job(tmp_path: Path, mnist: Path) -> Iterator[Callable[..., Job]]:
+    """Make a `Job`: `job("--epochs", "2", name="first", env={...})`."""
+
+    def make(*argv: str, name: str = "out", env: dict[str, str] | None = None) -> Job:
+        return Job(tmp_path / name, ["--data", str(mnist), *argv], env or {})
+
+    yield make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Job:
+    """Three undisturbed epochs of Model 3 on 900 images: read it, do not change it."""
+    made = Job(tmp_path_factory.mktemp("finished") / "out", ["--data", str(mnist), "--epochs", "3", *SMALL])
+    assert made.run() == 0, made.log
+    return made
