@@ -1148,26 +1148,46 @@ def do_receive(options: argparse.Namespace) -> Dict[str, Any]:
     folder = os.path.join(os.path.realpath(options.workdir), "trees", check_key(options.tree))
     header = check_header(sys.stdin.buffer.readline(HEADER_LIMIT))
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    lock = take(os.path.join(folder, "lock"), wait=TREE_WAIT_S)
-    if lock is None:
-        raise Failure("tree_busy", "another push to the same tree has been under way for %d s" % TREE_WAIT_S)
-    staging = os.path.join(folder, "staging")
+    merged(header, load(os.path.join(folder, "tree.json")))
+    size = sum(entry[0] for entry in header["files"].values())
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise Failure("disk_full", "the disk of the host is full: %d bytes to receive, %d free" % (size, free))
+    # Staged without the tree's lock: a push whose client fell silent keeps nobody else waiting.
+    sweep_staging(folder)
+    staging = os.path.join(folder, "staging-%d-%s" % (os.getpid(), os.urandom(4).hex()))
+    own = take(staging + ".lock", wait=5.0)
     try:
-        remove_tree(staging)
-        files = merged(header, load(os.path.join(folder, "tree.json")))
-        size = sum(entry[0] for entry in header["files"].values())
-        free = shutil.disk_usage(folder).free
-        if size > free:
-            raise Failure("disk_full", "the disk of the host is full: %d bytes to receive, %d free" % (size, free))
         os.mkdir(staging)
         staged = unpack(header["files"], staging)
-        commit(folder, files, header, staged)
-        return {"digest": header["digest"], "files": len(header["files"]), "bytes": size}
-    finally:
+        lock = take(os.path.join(folder, "lock"), wait=TREE_WAIT_S)
+        if lock is None:
+            raise Failure("tree_busy", "another push to the same tree has been under way for %d s" % TREE_WAIT_S)
         try:
-            remove_tree(staging)
+            # Another push may have come first: what counts is the tree as it is now.
+            files = merged(header, load(os.path.join(folder, "tree.json")))
+            commit(folder, files, header, staged)
         finally:
             os.close(lock)
+        return {"digest": header["digest"], "files": len(header["files"]), "bytes": size}
+    finally:
+        remove_staging(staging, own)
+
+
+def remove_staging(staging: str, lock: Optional[int]) -> None:
+    remove_tree(staging)
+    if lock is not None:
+        os.close(lock)
+    remove_tree(staging + ".lock")
+
+
+def sweep_staging(folder: str) -> None:
+    """Remove what killed pushes left behind; a living one holds the lock beside its staging folder."""
+    for name in os.listdir(folder):
+        if name.startswith("staging-") and name.endswith(".lock"):
+            lock = take(os.path.join(folder, name))
+            if lock is not None:
+                remove_staging(os.path.join(folder, name[: -len(".lock")]), lock)
 
 
 def check_header(line: bytes) -> Dict[str, Any]:
