@@ -25,7 +25,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.chmod(0o644)
-        aside.replace(path)
+        _rename(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -35,6 +35,17 @@ def write_whole(path: Path, data: bytes | str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _rename(aside: Path, path: Path) -> None:
+    """Rename over `path`. Windows refuses while another process reads it, so there it is tried for two seconds."""
+    for _ in range(40 if os.name == "nt" else 0):
+        try:
+            aside.replace(path)
+            return
+        except PermissionError:
+            time.sleep(0.05)
+    aside.replace(path)
 
 
 @contextlib.contextmanager

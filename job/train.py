@@ -6,6 +6,7 @@ exit code: 0 done, 1 failed, 2 bad arguments, 143 ended by SIGTERM (130 by Ctrl-
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -105,12 +106,11 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
             train_epoch(progress, console, events, stop)
         except Stopped:
             progress.elapsed = time.monotonic() - started
-            progress.save(outputs)
-            outputs.metrics(progress.metrics(), progress.document("stopped", device_name))
-            events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt", step=progress.step)
-            where = f"epoch {progress.epoch + 1} of {recipe.epochs}, step {progress.step} of {progress.steps}"
-            events.emit("warning", message=f"stopped in {where}; the checkpoint goes on from there")
-            console.line(f"Stopped: {where}. A checkpoint to go on from is saved.")
+            save_stopped(progress, outputs, console, events, device_name)
+            raise
+        except Exception:
+            with contextlib.suppress(OSError):  # the failure itself is what matters
+                outputs.metrics(progress.metrics(), progress.document("failed", device_name))
             raise
         reading = progress.meter.read(progress.steps)
         train_seconds = time.monotonic() - started
@@ -215,6 +215,16 @@ def report_step(progress: Progress, console: Console, events: EventLog, speed: f
     )
 
 
+def save_stopped(progress: Progress, outputs: Outputs, console: Console, events: EventLog, device_name: str) -> None:
+    """Keep what going on from this very step needs, and the results so far."""
+    progress.save(outputs)
+    outputs.metrics(progress.metrics(), progress.document("stopped", device_name))
+    events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt", step=progress.step)
+    where = f"epoch {progress.epoch + 1} of {progress.epochs}, step {progress.step} of {progress.steps}"
+    events.emit("warning", message=f"stopped in {where}; the checkpoint goes on from there")
+    console.line(f"Stopped: {where}. A checkpoint to go on from is saved.")
+
+
 def load_data(
     options: Options, console: Console, events: EventLog, stop: Stop, device: torch.device
 ) -> tuple[data.Split, data.Split]:
@@ -253,6 +263,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Stopped:
         return stop.exit_code
+    except KeyboardInterrupt:  # the second Ctrl-C
+        return 130
     except BadArguments as error:
         if os.environ.get("CLOUDTRAIN_EVENTS"):
             events = EventLog(Path(os.environ["CLOUDTRAIN_EVENTS"]))
@@ -260,11 +272,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except JobError as error:
         failed(console, events, error)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         hint = "use a smaller --batch-size, or a GPU with more memory; the last good checkpoint is kept"
         failed(console, events, JobError("out_of_memory", "the GPU has no memory left", hint))
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else error.errno == errno.ENOSPC
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         where = f" ({error.filename})" if error.filename else ""
         hint = "free some disk space" if full else "name a folder you may write with --out"
         code = "disk_full" if full else "cannot_write"

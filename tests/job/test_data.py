@@ -185,7 +185,9 @@ def test_no_source_at_all_is_one_clear_line(tmp_path: Path, no_index: None) -> N
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1 and out == b""
     error, hint = err.decode().splitlines()
-    assert error.startswith("error: MNIST cannot be fetched: 127.0.0.1:9 does not answer; the package index has no")
+    assert error.startswith(
+        "error: MNIST cannot be fetched: 127.0.0.1:9 does not answer; the package index does not deliver"
+    )
     assert hint.startswith("hint: connect to the internet, or put train-images-idx3-ubyte")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,3 +217,20 @@ def test_lock_is_held_by_one(tmp_path: Path) -> None:
         assert first and not second
     with files.locked(tmp_path / "lock", 0) as third:
         assert third
+
+
+def test_job_needs_nothing_but_what_a_host_has() -> None:
+    """Python 3.10 syntax; torch, numpy and what requirements.txt names; never cloudtrain."""
+    folder = Path(__file__).parents[2] / "job"
+    named = [line for line in (folder / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    allowed = {line.partition(">=")[0] for line in named} | {"torch", "numpy", "job"} | set(sys.stdlib_module_names)
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))):
+            modules: list[str] = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            assert {module.partition(".")[0] for module in modules} <= allowed, path.name
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print" or path.name == "console.py", f"{path.name} prints"

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from job import checkpoint, models
 from job.errors import JobError
 from job.options import BadArguments, parse
-from tests.job.conftest import SMALL, Job
+from tests.job.conftest import ROOT, SMALL, Job
 
 KEYS = {
     "start": "model parameters epochs batch_size seed lr recipe device device_name torch steps goals",
@@ -256,6 +258,30 @@ def test_non_finite_loss_is_named(job) -> None:  # type: ignore[no-untyped-def]
         r"the loss became (nan|inf) in epoch 1, step \d+ \(recipe best, peak learning rate 1e\+30\)", message
     )
     assert not (made.out / "weights").exists()
+    assert made.json("metrics.json")["status"] == "failed"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_is_named(job) -> None:  # type: ignore[no-untyped-def]
+    made = job("--epochs", "1", *SMALL, env={"CLOUDTRAIN_EVENTS": "/dev/full"})
+    assert made.run() == 1
+    assert "error: No space left on device\nhint: free some disk space\n" in made.log
+    assert "Traceback" not in made.log
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without asking them")
+def test_sigterm_while_data_is_fetched(tmp_path: Path) -> None:
+    """A source that never answers in full: the wish to stop is obeyed at once, without a traceback."""
+    code = (
+        "import signal, sys; from job import data, train\n"
+        "def slow(folder, *, progress, note):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    progress('a mirror', 1, 2)\n"
+        "data.prepare = slow; sys.exit(train.main(sys.argv[1:]))"
+    )
+    argv = [sys.executable, "-c", code, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, b"")
 
 
 def test_results_folder_that_cannot_be_written(job, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
