@@ -12,7 +12,7 @@ from cloudtrain.errors import ConnectionFailed
 from cloudtrain.events import Emit, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Provider
 from cloudtrain.spec import RunSpec
-from cloudtrain.states import RunState
+from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
 from cloudtrain.supervisor import Supervisor
 from cloudtrain.transport.base import Transport
@@ -66,7 +66,7 @@ class Link:
     def transport(self) -> Transport:
         """An open connection, made anew after `drop`."""
         if self._transport is None:
-            if self.instance is None:
+            if self.instance is None and self._run.life is not InstanceLife.TERMINATED:
                 self.instance = self.provider.find(self._run.name, self.journal)
             if self.instance is None:
                 raise ConnectionFailed(

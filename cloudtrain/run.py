@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 
 from cloudtrain import disk, receipt, results, sync, tree
-from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, UsageError
+from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -235,8 +235,18 @@ def pull_again(run: Run, context: Context) -> Result:
     """Fetch an ended run's results once more: what is here and right is kept, what is missing or spoilt is replaced.
 
     Raises:
-        ConnectionFailed: the machine that had them is gone.
+        ConnectionFailed: a file is missing or spoilt here, and the machine that had it is gone.
     """
+    if run.life is InstanceLife.TERMINATED:
+        outcome = result(run, context)
+        spoilt = [entry.name for entry in outcome.artifacts if results.sha256(run.folder / entry.name) != entry.sha256]
+        if spoilt:
+            raise ConnectionFailed(
+                f"{', '.join(spoilt[:3])}: missing or changed since the pull, and {run.name} has no machine any more",
+                hint=f"restore the files in {run.folder} from a copy, or train again",
+            )
+        context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
+        return outcome
     with _claim(run.name), Link(run, context) as link:
         link.journal.write({"pulled": [asdict(entry) for entry in _fetch(run, link)]})
         results.sha256sums(run.folder)

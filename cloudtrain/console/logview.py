@@ -22,12 +22,17 @@ class LogView(Reporter):
     def __init__(self) -> None:
         self._raw = not sys.stdout.isatty()
         self._text = LogText()
+        self._path: Path | None = None
+        self._shown = 0
 
     def emit(self, event: Event) -> None:
         """Show log lines, notes and warnings; nothing else of the story."""
         match event:
-            case LogLines(data):
-                self.write(data)
+            case LogLines(data, offset):
+                # Between our look at the file and this event another command may have written to it.
+                self._catch_up(offset)
+                self.write(data[max(0, self._shown - offset) :])
+                self._shown = max(self._shown, offset + len(data))
             case Noted(message):
                 self._say(message)
             case Warned(message, hint):
@@ -46,20 +51,31 @@ class LogView(Reporter):
 
     def show_file(self, path: Path, *, last: int | None = None) -> None:
         """Show a local log, or its last `last` lines."""
-        try:
-            with path.open("rb") as file:
-                if last is not None:
-                    file.seek(tail_offset(path, last))
-                while chunk := file.read(_CHUNK):
-                    self.write(chunk)
-        except FileNotFoundError:
+        self._path = path
+        if not path.exists():
             return
+        self._shown = tail_offset(path, last) if last is not None else 0
+        self._catch_up(None)
+
+    def _catch_up(self, end: int | None) -> None:
+        """Show what the file holds beyond what was shown, up to `end`."""
+        if self._path is None or not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._shown)
+            while end is None or self._shown < end:
+                chunk = file.read(_CHUNK if end is None else min(_CHUNK, end - self._shown))
+                if not chunk:
+                    return
+                self.write(chunk)
+                self._shown += len(chunk)
 
     def plan(self, plan: Plan) -> None:
         """Logs plan nothing."""
 
     def result(self, result: Result) -> None:
         """Say how the run ended."""
+        self._catch_up(None)
         self.write(b"", final=True)
         for line in summary.ending_lines(result):
             self._say(line)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.region import Region
 from tests.transport.sshd import Sshd, missing
 from tests.whole_path.place import Place
 
-PLACES = ["local", pytest.param("sshd", marks=pytest.mark.sshd)]
+PLACES = ["local", pytest.param("sshd", marks=pytest.mark.sshd), "emulated"]
 
 
 @pytest.fixture(params=PLACES)
@@ -59,3 +61,41 @@ def sshd_place() -> Iterator[object]:
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def emulated_place() -> Iterator[object]:
+    regions: list[Region] = []
+
+    def make(tmp_path: Path, cwd: Path) -> Place:
+        region = Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1))
+        regions.append(region.__enter__())
+
+        def clean() -> None:
+            check_record(region)
+
+        flags = ["--instance", "g4dn.xlarge"]
+        return Place("emulated", flags, tmp_path / "home", cwd, region.environment(), after=clean)
+
+    yield make
+    for region in regions:
+        region.__exit__(None, None, None)
+
+
+def check_record(region: Region) -> None:
+    """What must hold after every run, good or bad, by the region's own record."""
+    assert not any(region.inventory().values()), region.inventory()
+    launches = [call for call in region.calls("RunInstances") if not call["parameters"].get("DryRun")]
+    assert len([call for call in launches if call["effect"]]) == 1
+    tokens = [call["parameters"]["ClientToken"] for call in launches]
+    assert all(tokens) and len(set(tokens)) == len(tokens)
+    for call in launches:
+        told = str(call["parameters"])
+        assert "cloudtrain:managed" in told and "cloudtrain:run" in told and "cloudtrain:expires-at" in told
+        assert "KeyName" not in told and "IamInstanceProfile" not in told
+        assert (call["parameters"]["MinCount"], call["parameters"]["MaxCount"]) in (("1", "1"), (1, 1))
+    assert not region.calls("CreateKeyPair") and not region.calls("ImportKeyPair") and not region.calls("CreateTags")
+    for call in region.calls("AuthorizeSecurityGroupIngress"):
+        told = str(call["parameters"])
+        assert "127.0.0.1/32" in told and "0.0.0.0/0" not in told and "22" in told
+    assert region.calls("TerminateInstances")
