@@ -10,7 +10,7 @@ from typing import Any
 
 from cloudtrain.errors import ConnectionFailed
 from cloudtrain.events import Emit, PhaseChanged, StepDone, StepStarted, discard
-from cloudtrain.provider.base import Provider
+from cloudtrain.provider.base import Instance, Provider
 from cloudtrain.spec import RunSpec
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
@@ -63,16 +63,28 @@ class Link:
             )
         return self.instance.workdir
 
+    def find(self) -> Instance:
+        """The run's machine, looked for where the registry does not know it.
+
+        Raises:
+            ConnectionFailed: it has none any more.
+        """
+        if self._run.life is InstanceLife.TERMINATED:
+            self.instance = None
+        elif self.instance is None:
+            self.instance = self.provider.find(self._run.name, self.journal)
+        if self.instance is None:
+            raise ConnectionFailed(
+                f"{self._run.name} has no machine any more",
+                hint=f"cloudtrain show {self._run.name}",
+            )
+        return self.instance
+
     def transport(self) -> Transport:
         """An open connection, made anew after `drop`."""
         if self._transport is None:
-            if self.instance is None and self._run.life is not InstanceLife.TERMINATED:
-                self.instance = self.provider.find(self._run.name, self.journal)
-            if self.instance is None:
-                raise ConnectionFailed(
-                    f"{self._run.name} has no machine any more",
-                    hint=f"cloudtrain show {self._run.name}",
-                )
+            self.find()
+            assert self.instance is not None
             self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
         return self._transport
 

@@ -72,6 +72,14 @@ class Released:
     leftovers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to log in by another SSH client: private key file, and the pinned host key as OpenSSH writes it."""
+
+    identity: Path
+    host_key: str
+
+
 class Journal(Protocol):
     """A run's own durable notes, for effects that must be recorded before they are caused."""
 
@@ -121,6 +129,10 @@ class Provider(ABC):
             ConnectionFailed: what is missing could not be installed.
         """
         return facts.python
+
+    def login(self, instance: Instance, journal: Journal) -> Login | None:
+        """How another SSH client logs in to `instance`; None where there is no SSH."""
+        return None
 
     @abstractmethod
     def find(self, run: str, journal: Journal) -> Instance | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cloudtrain.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
 from cloudtrain.events import Emit, Noted
 from cloudtrain.plan import Candidate, Offer, Plan
-from cloudtrain.provider.base import Instance, Journal, Provider, Released
+from cloudtrain.provider.base import Instance, Journal, Login, Provider, Released
 from cloudtrain.spec import HostSpec, RunSpec, Target
 from cloudtrain.states import InstanceLife
 
@@ -126,6 +126,14 @@ class HostProvider(Provider):
         except HostKeyMismatch as error:
             error.hint = pins.mismatch(instance.address, instance.port, key, "").hint
             raise
+
+    def login(self, instance: Instance, journal: Journal) -> Login | None:
+        """See `Provider.login`."""
+        from cloudtrain.transport.ssh_trust import PinnedHosts
+
+        assert instance.address is not None and instance.host_key is not None
+        key = PinnedHosts().get(instance.address, instance.port) or instance.host_key
+        return Login(Path(instance.details["identity"]), key)
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtrain.errors import UsageError
 from cloudtrain.events import Emit
 from cloudtrain.plan import Offer, Plan
+from cloudtrain.provider import base
 from cloudtrain.provider.base import Instance, Journal, Provider, Released
 from cloudtrain.provider.ec2 import environment, existing, network, offers, prices, tags, trust
 from cloudtrain.provider.ec2.acquire import Acquisition, to_instance
@@ -95,6 +96,15 @@ class Ec2Provider(Provider):
                 )
             return facts.python
         return environment.prepare(transport, facts, _requirements(job), emit)
+
+    def login(self, instance: Instance, journal: Journal) -> base.Login | None:
+        """See `Provider.login`."""
+        pinned = journal.read().get("ec2_host_key") or instance.host_key
+        if not pinned:
+            return None
+        run = str(instance.details["run"])
+        key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
+        return base.Login(key, str(pinned))
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""

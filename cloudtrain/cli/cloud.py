@@ -1,0 +1,99 @@
+"""`cloudtrain doctor`, `instances` and `ssh`: the account and the machines in it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, RunName
+from cloudtrain.errors import ExitCode
+
+Region = Annotated[str | None, typer.Option(help="AWS Region.")]
+Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
+
+
+def doctor(
+    instance: Annotated[str | None, typer.Option(help="Type to check for; several by comma.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot", help="Check for a spot launch.")] = None,
+    region: Region = None,
+    profile: Profile = None,
+    json: Json = False,
+) -> None:
+    """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
+    from cloudtrain import settings
+    from cloudtrain.console import account, jsonl
+    from cloudtrain.provider.ec2.doctor import checks
+    from cloudtrain.spec import Ec2Spec
+
+    get = settings.load({"instance": instance, "spot": spot, "region": region, "profile": profile}).get
+    known = {"types": get("instance"), "spot": get("spot"), "subnet": get("subnet"), "ami": get("ami")}
+    spec = Ec2Spec(
+        region=get("region"),
+        profile=get("profile"),
+        **{name: value for name, value in known.items() if value is not None},
+    )
+    seen = []
+    for check in checks(spec):
+        seen.append(check)
+        if not json:
+            for line in account.check_lines(check):
+                sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+    failed = any(check.status == "fail" for check in seen)
+    if json:
+        jsonl.write_json({"schema_version": 1, "ok": not failed, "checks": [asdict(check) for check in seen]})
+    else:
+        sys.stdout.write(f"{account.verdict(seen)}\n")
+    raise typer.Exit(int(ExitCode.REFUSED if failed else ExitCode.DONE))
+
+
+def instances(
+    gpu: Annotated[str | None, typer.Option(help="Only types with this GPU: T4, L4, A10G ...")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="The shipped price table alone: no network.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask AWS for today's prices and keep them.")] = False,
+    region: Region = None,
+    profile: Profile = None,
+    json: Json = False,
+) -> None:
+    """List GPU types with price, spot price, your quota and zones."""
+    from cloudtrain import settings
+    from cloudtrain.console import account, jsonl
+    from cloudtrain.provider.ec2 import catalogue
+
+    get = settings.load({"region": region, "profile": profile}).get
+    if offline:
+        found = catalogue.shipped(gpu=gpu)
+    else:
+        from cloudtrain.provider.ec2.clients import Clients
+
+        found = catalogue.survey(Clients(get("profile"), get("region")), gpu=gpu, refresh=refresh)
+    if json:
+        jsonl.write_json({"schema_version": 1, **found.to_dict()})
+        return
+    for line in account.catalogue_lines(found):
+        sys.stdout.write(f"{line}\n")
+    for warning in found.warnings:
+        sys.stderr.write(f"warn  {warning}\n")
+
+
+def ssh(
+    context: typer.Context,
+    run: RunName = None,
+) -> None:
+    """Open a shell on a run's machine, or run what stands after --. The host key is the pinned one."""
+    import subprocess
+
+    from cloudtrain.cli import following
+    from cloudtrain.console.base import Look, reporter
+    from cloudtrain.link import Link
+    from cloudtrain.shell import command
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+    with Link(row, following.context(store, reporter(Look(plain=True)))) as link:
+        argv = command(row, link, tuple(context.args))
+    raise typer.Exit(subprocess.run(argv, check=False).returncode)
