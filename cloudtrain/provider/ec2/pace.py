@@ -51,7 +51,7 @@ class Pace:
             pause = min(pause * 1.4, self.poll)
 
     def backoffs(self, within_s: float) -> Iterator[int]:
-        """Number of the attempt, from 1 on, after ever longer pauses with jitter: two, and more while `within_s` last."""
+        """Number of the attempt, after ever longer pauses with jitter: two at least, more while `within_s` last."""
         began = self.clock()
         pause = self.backoff
         attempt = 1

@@ -1,4 +1,4 @@
-"""The cloud-config: read back as YAML, its script run by a real shell, its expiry read by systemd where there is one."""
+"""The cloud-config: read back as YAML, its script run by a real shell, its expiry read by systemd where it is."""
 
 from __future__ import annotations
 

@@ -1,0 +1,173 @@
+"""The interpreter that trains, over a transport that runs real programs on this computer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.errors import ConnectionFailed, UsageError
+from cloudtrain.events import Event, StepProgress
+from cloudtrain.provider.ec2 import environment
+from cloudtrain.supervisor import HostFacts
+from cloudtrain.transport.local import LocalTransport
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="EC2 hosts run Linux")
+
+
+def wheel(folder: Path, name: str, version: str) -> None:
+    """A real wheel with nothing in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}.py": f"version = {version!r}\n",
+    }
+    record = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": record}.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTransport]:
+    """A login directory, an index of two wheels, and no network."""
+    login, wheels = tmp_path / "login", tmp_path / "wheels"
+    login.mkdir()
+    wheel(wheels, "torch", "9.9")
+    wheel(wheels, "numpy", "9.9")
+    wheel(wheels, "ctneeded", "1.5")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with LocalTransport(login) as transport:
+        yield transport
+
+
+@pytest.fixture
+def image(tmp_path: Path, host: LocalTransport, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image's own environment with torch and pip, as /opt/pytorch has."""
+    folder = tmp_path / "image"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    own = next((folder / "lib").glob("python*")) / "site-packages"
+    # torch and pip of the interpreter that runs the tests, seen but never written to.
+    (own / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = folder / "bin" / "python"
+    monkeypatch.setattr(environment, "IMAGE_PYTHON", str(python))
+    return python
+
+
+def facts(python: Path | str, torch: str | None, driver: str | None = "580.1") -> HostFacts:
+    return HostFacts(
+        python=str(python),
+        python_version="3.12.3",
+        torch=torch,
+        cuda=None,
+        driver=driver,
+        gpus=(),
+        cpus=2,
+        disk_free=10**11,
+        os="Ubuntu 24.04",
+        home="/home/ubuntu",
+        boot_id=None,
+    )
+
+
+def needs(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "requirements.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def has(python: str, module: str) -> bool:
+    return subprocess.run([python, "-c", f"import {module}"], capture_output=True, timeout=60).returncode == 0
+
+
+def prepared(host: LocalTransport, found: HostFacts, wanted: Path | None) -> tuple[str, list[Event]]:
+    told: list[Event] = []
+    return environment.prepare(host, found, wanted, told.append), told
+
+
+def test_an_image_that_has_all_is_taken_as_it_is(host: LocalTransport, image: Path, tmp_path: Path) -> None:
+    python, told = prepared(host, facts(image, "2.12"), needs(tmp_path, "# comment", "", "pip>=1"))
+    assert python == str(image) and told == []
+
+
+def test_torch_on_the_image_is_found_even_if_the_probe_looked_elsewhere(host: LocalTransport, image: Path) -> None:
+    python, told = prepared(host, facts("/usr/bin/python3", None), None)
+    assert python == str(image) and told == []
+
+
+def test_what_is_missing_is_added_to_the_images_environment(host: LocalTransport, image: Path, tmp_path: Path) -> None:
+    wanted = needs(tmp_path, "ctneeded>=1.2  # why", "pip")
+    python, told = prepared(host, facts(image, "2.12"), wanted)
+    assert python == str(image) and has(python, "ctneeded")
+    assert any(isinstance(event, StepProgress) for event in told) and "added ctneeded>=1.2" in str(told[-1])
+    assert prepared(host, facts(image, "2.12"), wanted) == (python, [])
+    assert not has(sys.executable, "ctneeded")
+
+
+def test_an_image_that_may_not_be_written_gets_an_environment_beside_it(
+    host: LocalTransport, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write everywhere, so the answer of the real question is changed instead.
+    monkeypatch.setattr(
+        environment, "EXAMINE", environment.EXAMINE.replace("os.access(site, os.W_OK)", "'login' in site")
+    )
+    wanted = needs(tmp_path, "ctneeded")
+    python, _ = prepared(host, facts(image, "2.12"), wanted)
+    assert python == str(tmp_path / "login" / environment.OWN_PYTHON)
+    assert has(python, "ctneeded") and has(python, "pip") and not has(str(image), "ctneeded")
+    assert prepared(host, facts(image, "2.12"), wanted) == (python, [])
+
+
+def test_a_plain_image_gets_its_environment_and_says_so(
+    host: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=60)
+    monkeypatch.setenv("PATH", f"{bare / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(environment, "IMAGE_PYTHON", "/nowhere/python")
+    python, told = prepared(host, facts(bare / "bin" / "python3", None, driver=None), needs(tmp_path, "ctneeded"))
+    assert python == str(tmp_path / "login" / environment.OWN_PYTHON)
+    assert has(python, "torch") and has(python, "ctneeded")
+    assert "a plain image: installing torch" in str(told[0]) and "no NVIDIA driver" in str(told)
+    assert "installed torch 9.9" in str(told[-1])
+    assert prepared(host, facts(bare / "bin" / "python3", None), needs(tmp_path, "ctneeded")) == (python, [])
+
+
+def test_what_cannot_be_installed_is_said_with_pips_words(host: LocalTransport, image: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionFailed) as caught:
+        prepared(host, facts(image, "2.12"), needs(tmp_path, "ct-does-not-exist==3"))
+    assert caught.value.code == "environment" and "ct-does-not-exist" in str(caught.value.detail)
+    assert caught.value.consequence == "nothing has trained"
+
+
+def test_an_installation_that_hangs_is_given_up(host: LocalTransport, tmp_path: Path) -> None:
+    told: list[Event] = []
+    with pytest.raises(ConnectionFailed) as caught:
+        environment._check(host, ["sleep", "30"], 1.0, told.append, "wait")
+    assert "not done within 1 s" in str(caught.value.detail)
+
+
+@pytest.mark.parametrize("line", ["--index-url https://x", "-r other.txt", "git+https://x/y", "a @ https://x/y.whl"])
+def test_requirements_that_lead_elsewhere_are_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        environment.read_requirements(needs(tmp_path, "good>=1", line))
+    assert caught.value.code == "requirements" and line in caught.value.message
+
+
+def test_no_requirements_are_no_trouble(tmp_path: Path) -> None:
+    assert environment.read_requirements(None) == [] == environment.read_requirements(tmp_path / "absent")
+
+
+def test_the_shipped_job_can_be_read(tmp_path: Path) -> None:
+    wanted = environment.read_requirements(Path(__file__).resolve().parents[3] / "job" / "requirements.txt")
+    assert wanted and all(any(c in line for c in "<>=") for line in wanted)
