@@ -79,6 +79,8 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     if options.resume is not None:
         progress.restore(checkpoint.load(options.resume, progress.identity()))
         console.line(f"Resumed: {progress.epoch} of {progress.epochs} epochs and {progress.step} steps are done")
+        if progress.best is not None:  # the folder may be a new one: what came before belongs there too
+            write_weights(progress, outputs, best=True)
     events.emit(
         "start",
         model=options.model,
@@ -122,10 +124,7 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         lr = rate((progress.epoch + 1) * progress.steps - 1, recipe.epochs * progress.steps, recipe)
         progress.finish_epoch(reading, score, lr, time.monotonic() - started, train_seconds)
         row = progress.rows[-1]
-        outputs.weights("last", on_cpu(progress.scored.state_dict()))
-        if row["best"]:
-            outputs.weights("best", progress.best.state)
-            outputs.predictions(test_split.labels, progress.best.predicted, progress.best.confidence)
+        write_weights(progress, outputs, best=row["best"])
         outputs.metrics(progress.metrics(), progress.document("running", device_name))
         events.emit("epoch", **{key: row[key] for key in row if key not in ("t", "confusion")}, epochs=recipe.epochs)
         progress.save(outputs)
@@ -134,10 +133,6 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     # results
     best, final = progress.rows[progress.best.epoch - 1], progress.rows[-1]
     best_train_acc = max(row["train_acc"] for row in progress.rows)
-    if options.resume is not None:  # the folder may be a new one: everything that came before belongs there too
-        outputs.weights("last", on_cpu(progress.scored.state_dict()))
-        outputs.weights("best", progress.best.state)
-        outputs.predictions(test_split.labels, progress.best.predicted, progress.best.confidence)
     outputs.metrics(progress.metrics(), progress.document("done", device_name))
     console.results(summary.parameters, best_train_acc, best["test_acc"], best["epoch"])
     events.emit(
@@ -213,6 +208,15 @@ def report_step(progress: Progress, console: Console, events: EventLog, speed: f
         train_acc=reading.accuracy,
         rate=round(speed, 2),
     )
+
+
+def write_weights(progress: Progress, outputs: Outputs, *, best: bool) -> None:
+    """The weights scored after the last epoch; with `best` also those of the best one, and its predictions."""
+    if progress.step == 0:
+        outputs.weights("last", on_cpu(progress.scored.state_dict()))
+    if best:
+        outputs.weights("best", progress.best.state)
+        outputs.predictions(progress.test.labels, progress.best.predicted, progress.best.confidence)
 
 
 def save_stopped(progress: Progress, outputs: Outputs, console: Console, events: EventLog, device_name: str) -> None:
