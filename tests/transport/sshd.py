@@ -101,6 +101,7 @@ class Sshd:
             "MaxSessions 100",
             "UseDNS no",
             "PrintMotd no",
+            "Subsystem sftp internal-sftp",
             "LogLevel DEBUG1",
             # A home of its own, and a shell level at which bash does not read the developer's .bashrc. The login
             # directory stays the real home: there is no setting for it, so tests name absolute folders.
