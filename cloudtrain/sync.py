@@ -80,10 +80,11 @@ class PushReport:
 
     def summary(self) -> str:
         """For people, as the end of the step's line."""
+        files = f"{self.files_total} file{'' if self.files_total == 1 else 's'}"
         if not self.files_sent:
-            return f"{self.files_total} files, unchanged"
+            return f"{files}, unchanged"
         which = "" if self.files_sent == self.files_total else f"{self.files_sent} of "
-        return f"{which}{self.files_total} files, {self.bytes_sent / 1024:,.0f} KiB sent"
+        return f"{which}{files}, {self.bytes_sent / 1024:,.0f} KiB sent"
 
 
 def push(

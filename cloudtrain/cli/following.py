@@ -15,6 +15,7 @@ from cloudtrain import run as story
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, tail_offset
+from cloudtrain.console.summary import ends_by
 from cloudtrain.errors import Busy, CloudtrainError, ExitCode
 from cloudtrain.events import LogLines, Noted
 from cloudtrain.link import Context
@@ -169,8 +170,11 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
 
 
 def _detached(run: Run, reporter: Reporter) -> int:
+    ends = ends_by(run.plan, run.created_at)
+    limit = f" It ends itself by {ends}." if ends else ""
     if run.state in (RunState.RUNNING, RunState.PULLING):
-        reporter.emit(Noted(f"detached; {run.name} goes on. To return: cloudtrain logs {run.name}"))
+        reporter.emit(Noted(f"detached; {run.name} goes on.{limit} To return: cloudtrain logs {run.name}"))
     else:
-        reporter.emit(Noted(f"left while {run.name} was being set up. To go on: cloudtrain logs {run.name}"))
+        told = f"left while {run.name} was being set up.{limit}"
+        reporter.emit(Noted(f"{told} To go on: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"))
     return int(ExitCode.STILL_RUNNING)

@@ -56,6 +56,7 @@ class LiveReporter(Reporter):
         self._unfigured = UnfiguredLog()
         self._plan: Plan | None = None
         self._began = time.monotonic()
+        self._began_at = time.time()
 
     def emit(self, event: Event) -> None:
         """Show one event."""
@@ -201,9 +202,14 @@ class LiveReporter(Reporter):
                 Text(f"best test acc {percent(self._best.get('test_acc'))} (epoch {self._best.get('epoch')})  {goal}")
             )
         passed = seconds(time.monotonic() - self._began)
+        ec2 = self._plan.spec.ec2 if self._plan is not None else None
         if self._plan is not None and self._plan.at_most_usd is not None and self._plan.price_per_hour:
             spent = self._plan.price_per_hour * (time.monotonic() - self._began) / 3600
             cost = f"cost about {money(spent)} of at most {money(self._plan.at_most_usd)}, {passed}"
+            if ec2 is not None and ec2.rehearsal:
+                cost = f"rehearsal, nothing is billed; on EC2 {cost}"
+            elif ends := summary.ends_by(self._plan, self._began_at):
+                cost += f", ends itself by {ends}"
         else:
             cost = f"{passed}, nothing is billed"
         lines.append(Text(f"{cost}   Ctrl-C leaves it training", style="dim"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size
@@ -96,11 +97,23 @@ def ending_lines(result: Result) -> list[str]:
 
 
 def error_of(result: Result) -> CloudtrainError | None:
-    """What ended a run badly, in the form of a failure; None for a run that ended well or goes on."""
-    if not result.error:
+    """What ended a run badly, in the form of a failure; None for one that ended well, as asked, or goes on."""
+    if not result.error or result.error.get("code") in ("stopped", "abandoned"):
         return None
     told = {key: result.error.get(key) for key in ("hint", "detail", "consequence")}
     return CloudtrainError(str(result.error.get("message", "it failed")), **told)
+
+
+def ends_by(plan: Plan, began: float) -> str | None:
+    """When a billed run ends itself, as a time of day here; None where nothing is billed.
+
+    Args:
+        began: unix seconds at which the run was planned.
+    """
+    if plan.limit_s is None or plan.price_per_hour is None:
+        return None
+    at = began + plan.limit_s
+    return time.strftime("%H:%M" if at - time.time() < 86400 else "%a %H:%M", time.localtime(at))
 
 
 def status_word(result: Result) -> str:
