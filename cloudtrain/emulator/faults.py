@@ -101,7 +101,7 @@ _KINDS = (
          "so long after boot sshd ends, for so long or for ever; programs go on", (33,),
          most=2, numbers=(0, 1)),
     Kind("terminated", "SECONDS", "somebody terminates the instance so long after it runs", (34,)),
-    Kind("spot-notice", "SECONDS[:SECONDS]", "so long after it runs a spot instance hears of its end so long (120) later",
+    Kind("spot-notice", "SECONDS[:SECONDS]", "so long after it runs a spot instance hears of its end so long (120) on",
          (35,), most=2, numbers=(0, 1)),
     Kind("reboot", "SECONDS", "the machine reboots so long after it runs, once", (36,), times=1),
     Kind("clock-skew", "", "your clock is ten minutes behind (RequestExpired, SignatureDoesNotMatch)", (45,),

@@ -23,6 +23,10 @@ from cloudtrain.emulator.systemd import Systemd
 
 BOOTCMD_LIMIT_S = 120.0
 CONSOLE_KEPT = 64 * 1024
+_LIMITED = """import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,7 @@ class Machine:
             root=self.root,
             home=self.home,
             environment=lambda: self.environment(self.around.user, self.home),
-            limit=self._limit(),
+            prefix=self._prefix,
             admits=self.around.admits,
             faults=self.around.faults,
             port=port,
@@ -303,14 +307,12 @@ class Machine:
             self._print(*output.decode(errors="replace").rstrip("\n").split("\n"))
         return process.returncode or 0
 
-    def _limit(self) -> Callable[[], None] | None:
+    def _prefix(self) -> list[str]:
+        """What is put before a session's command line: a limit on file sizes where the disk is to be full."""
         full = self.around.faults.find("disk-full")
         if full is None or os.name != "posix":
-            return None
-        import resource
-
-        most = int(full.number(0, 0))
-        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            return []
+        return [sys.executable, "-IS", "-c", _LIMITED, str(int(full.number(0, 0)))]
 
     def _systemctl(self, words: list[str]) -> tuple[int, str]:
         return self.systemd.systemctl(words)

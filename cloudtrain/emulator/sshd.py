@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import time
@@ -15,10 +14,8 @@ from typing import Any
 
 import asyncssh
 
-from cloudtrain.emulator import relay
+from cloudtrain.emulator import relay, session
 from cloudtrain.emulator.faults import Faults
-
-CHUNK = 64 * 1024
 
 
 def own_address() -> str:
@@ -40,7 +37,7 @@ class SshServer:
         root: the machine's file system: `etc/ssh` holds the host keys.
         home: login directory, with `.ssh/authorized_keys`.
         environment: gives the environment of a session.
-        limit: called in each new program before it starts, or None.
+        prefix: gives what is put before the command line of a session.
         admits: whether the instance's security groups let this caller's address in.
         faults: what goes wrong.
         port: which port, 0 for any free one.
@@ -54,7 +51,7 @@ class SshServer:
         root: Path,
         home: Path,
         environment: Callable[[], Mapping[str, str]],
-        limit: Callable[[], None] | None,
+        prefix: Callable[[], list[str]],
         admits: Callable[[str], bool],
         faults: Faults,
         port: int = 0,
@@ -63,7 +60,7 @@ class SshServer:
         self._root = root
         self._home = home
         self._environment = environment
-        self._limit = limit
+        self._prefix = prefix
         self._admits = admits
         self._faults = faults
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -178,20 +175,13 @@ class SshServer:
         if process.subsystem:
             process.exit(1)
             return
-        shell = shutil.which("bash") or shutil.which("sh") or os.environ.get("COMSPEC", "cmd.exe")
         environment = dict(self._environment())
         peer, own = process.get_extra_info("peername"), process.get_extra_info("sockname")
         environment["SSH_CONNECTION"] = f"{peer[0]} {peer[1]} {own[0]} {own[1]}" if peer and own else ""
-        command = process.command
-        argv = (
-            [shell, "-c" if os.name == "posix" else "/c", command]
-            if command
-            else [shell, "-i" if process.term_type else "-s"]
-        )
+        argv = [*self._prefix(), *session.login_shell(process.command, interactive=bool(process.term_type))]
+        run = session.on_terminal if process.term_type and os.name == "posix" else session.on_pipes
         try:
-            code = await _Program(self._limit).run(
-                process, argv if command or os.name == "posix" else [shell], environment, self._home
-            )
+            code = await run(process, argv, environment, self._home)
         except OSError as error:
             process.stderr.write(f"{error}\n".encode())
             code = 127
@@ -219,93 +209,3 @@ class _Login(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         self._server.logged_in()
-
-
-class _Program:
-    """A program run for one channel. Its pipes close with the channel; it itself is left alone, as sshd leaves it."""
-
-    def __init__(self, limit: Callable[[], None] | None) -> None:
-        self._limit = limit
-
-    async def run(
-        self, channel: asyncssh.SSHServerProcess[bytes], argv: list[str], environment: dict[str, str], home: Path
-    ) -> int:
-        """Exit status, negative for a signal, once the program has ended and all its output is sent."""
-        loop = asyncio.get_running_loop()
-        keywords: dict[str, Any] = {"preexec_fn": self._limit} if self._limit else {}
-        transport, protocol = await loop.subprocess_exec(
-            lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=CHUNK, loop=loop),
-            *argv,
-            cwd=home,
-            env=environment,
-            start_new_session=os.name == "posix",
-            **keywords,
-        )
-        program = asyncio.subprocess.Process(transport, protocol, loop)
-        feed = asyncio.create_task(self._feed(channel, program))
-        assert program.stdout is not None and program.stderr is not None
-        drains = [
-            asyncio.create_task(_drain(program.stdout, channel.stdout)),
-            asyncio.create_task(_drain(program.stderr, channel.stderr)),
-        ]
-        closed = asyncio.create_task(channel.channel.wait_closed())
-        try:
-            pending: set[asyncio.Task[None]] = set(drains)
-            while pending and not closed.done():
-                await asyncio.wait({*pending, closed}, return_when=asyncio.FIRST_COMPLETED)
-                pending = {task for task in pending if not task.done()}
-        finally:
-            for task in (feed, closed, *drains):
-                task.cancel()
-            await asyncio.gather(feed, closed, *drains, return_exceptions=True)
-            for number in (0, 1, 2):
-                pipe = transport.get_pipe_transport(number)
-                if pipe is not None:
-                    pipe.close()
-        return await program.wait()
-
-    async def _feed(self, channel: asyncssh.SSHServerProcess[bytes], program: asyncio.subprocess.Process) -> None:
-        assert program.stdin is not None
-        while True:
-            try:
-                data = await channel.stdin.read(CHUNK)
-            except asyncssh.SignalReceived as received:
-                self._signal(program.pid, received.signal)
-                continue
-            except asyncssh.BreakReceived:
-                self._signal(program.pid, "INT")
-                continue
-            except asyncssh.TerminalSizeChanged:
-                continue
-            except (OSError, asyncssh.Error):
-                break
-            if not data:
-                break
-            try:
-                program.stdin.write(data)
-                await program.stdin.drain()
-            except OSError:
-                # It no longer reads; what still comes is dropped, as sshd does.
-                with contextlib.suppress(OSError, asyncssh.Error, asyncssh.SignalReceived):
-                    while await channel.stdin.read(CHUNK):
-                        pass
-                return
-        with contextlib.suppress(OSError):
-            program.stdin.close()
-
-    @staticmethod
-    def _signal(pid: int, name: str) -> None:
-        number = getattr(signal, f"SIG{name.removeprefix('SIG')}", None)
-        if number is not None:
-            with contextlib.suppress(OSError):
-                if os.name == "posix":
-                    os.killpg(pid, number)
-                else:
-                    os.kill(pid, number)
-
-
-async def _drain(source: asyncio.StreamReader, sink: asyncssh.SSHWriter[bytes]) -> None:
-    with contextlib.suppress(OSError, asyncssh.Error):
-        while data := await source.read(CHUNK):
-            sink.write(data)
-            await sink.drain()

@@ -1,4 +1,4 @@
-"""A region with an account of its own, and clients that reach it the way a user's would: boto3 over HTTP, SSH over TCP."""
+"""A region with an account of its own, and clients that reach it as a user's would: boto3 over HTTP, SSH over TCP."""
 
 from __future__ import annotations
 

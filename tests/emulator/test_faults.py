@@ -391,10 +391,11 @@ except OSError as error:
 
 def test_adaptive_clients_see_one_launch_under_throttling(open_account):
     account = open_account("RequestLimitExceeded:2@RunInstances")
-    instance_request = dict(ImageId=account.image(), InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1)
+    instance_request = {"ImageId": account.image(), "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
     client = boto3.client(
-        "ec2", region_name="us-east-1", endpoint_url=account.region.endpoint_url, aws_access_key_id="AKIAREHEARSAL0000000",
-        aws_secret_access_key="rehearsal", config=Config(retries={"mode": "standard", "total_max_attempts": 4}),
+        "ec2", region_name="us-east-1", endpoint_url=account.region.endpoint_url,
+        aws_access_key_id="AKIAREHEARSAL0000000", aws_secret_access_key="rehearsal",
+        config=Config(retries={"mode": "standard", "total_max_attempts": 4}),
     )  # fmt: skip
     with contextlib.closing(client):
         client.run_instances(**instance_request)

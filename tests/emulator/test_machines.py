@@ -22,7 +22,8 @@ set -eu
 units="${CLOUDTRAIN_ROOT:-}/etc/systemd/system"
 mkdir -p "$units"
 printf '[Service]\\nType=oneshot\\nExecStart=systemctl --no-block poweroff\\n' > "$units/cloudtrain-lease.service"
-printf '[Timer]\\nOnCalendar=%s\\nPersistent=true\\nAccuracySec=1s\\n[Install]\\nWantedBy=timers.target\\n' '{at}' > "$units/cloudtrain-lease.timer"
+printf '[Timer]\\nOnCalendar=%s\\nPersistent=true\\n[Install]\\nWantedBy=timers.target\\n' '{at}' > \\
+  "$units/cloudtrain-lease.timer"
 systemctl daemon-reload
 systemctl enable cloudtrain-lease.timer
 systemctl --no-block start cloudtrain-lease.timer
@@ -56,11 +57,8 @@ def test_a_session_runs_real_programs_in_a_home_of_its_own(account):
 
 def test_only_the_launchs_key_and_user_get_in_and_the_host_key_is_the_one_sent(account, new_key):
     instance = account.launch()
-    assert (
-        account.region.machines()[instance].host_key.split()[:2] == account.host.public.split()[:2]
-        if account.login(instance).close() is None
-        else None
-    )
+    account.login(instance).close()
+    assert account.region.machines()[instance].host_key.split()[:2] == account.host.public.split()[:2]
     with pytest.raises(paramiko.AuthenticationException):
         account.login(instance, key=new_key())
     with pytest.raises(paramiko.BadHostKeyException):
@@ -227,7 +225,9 @@ try: open_(base + "meta-data/instance-id")
 except urllib.error.HTTPError as e: print(e.code)
 put = urllib.request.Request(base + "api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
 token = open_(put).read().decode()
-def get(page): return open_(urllib.request.Request(base + page, headers={"X-aws-ec2-metadata-token": token})).read().decode()
+def get(page):
+    asked = urllib.request.Request(base + page, headers={"X-aws-ec2-metadata-token": token})
+    return open_(asked).read().decode()
 print(get("meta-data/instance-id"), get("meta-data/placement/availability-zone"))
 try: get("meta-data/spot/instance-action")
 except urllib.error.HTTPError as e: print(e.code)
@@ -272,3 +272,23 @@ def test_closing_a_region_ends_every_process_and_port(open_account, tmp_path):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, port), timeout=5).close()
     assert not (tmp_path / "r" / "machines").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are POSIX")
+def test_a_terminal_session_is_a_real_terminal(account):
+    instance = account.launch()
+    with contextlib.closing(account.login(instance)) as client:
+        channel = client.get_transport().open_session(timeout=20)
+        channel.settimeout(20)
+        channel.get_pty("xterm", width=101, height=33)
+        channel.invoke_shell()
+        channel.sendall(b"tty; stty size; echo $TERM; exit 5\n")
+        shown = b"".join(iter(lambda: channel.recv(65536), b"")).decode()
+        assert "/dev/" in shown and "33 101" in shown and "xterm" in shown
+        assert channel.recv_exit_status() == 5
+        held = client.get_transport().open_session(timeout=20)
+        held.get_pty()
+        held.exec_command("echo $$; sleep 600")
+        pid = int(held.recv(100))
+        held.close()
+        until(lambda: not processes.alive(pid))

@@ -56,8 +56,10 @@ def launch(client) -> str:
 
 
 def test_a_region_outlives_its_starter_is_reused_and_ends_on_request(folder):
-    code = f"from cloudtrain.emulator import service; import pathlib; print(service.ensure(pathlib.Path({str(folder)!r})).url)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    code = "import pathlib, sys; from cloudtrain.emulator import service; print(service.ensure(pathlib.Path(sys.argv[1])).url)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads((folder / "region.json").read_bytes())
     assert told["endpoint_url"] == done.stdout.strip() and processes.alive(told["pid"])
@@ -113,7 +115,8 @@ def test_a_region_that_cannot_start_says_why(folder):
 
 
 def test_the_service_module_is_light():
-    code = "import sys, cloudtrain.emulator.service; sys.exit(any(m in sys.modules for m in ('moto', 'asyncssh', 'boto3', 'flask')))"
+    heavy = ("moto", "asyncssh", "boto3", "flask")
+    code = f"import sys, cloudtrain.emulator.service; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 

@@ -203,7 +203,8 @@ def test_timers_go_by_the_wall_clock(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "problem"),
     [(b"", None), (b"#!/bin/sh\ntrue\n", None), (b"#cloud-config\n{}", None), (b"hello", "unhandled"),
-     (b"#cloud-config\n[1]", "mapping"), (b"#cloud-config\n: [", "yaml"), (b"\x1f\x8bnope", "decoded"), (b"\xff\xfe", "decoded")],
+     (b"#cloud-config\n[1]", "mapping"), (b"#cloud-config\n: [", "yaml"), (b"\x1f\x8bnope", "decoded"),
+     (b"\xff\xfe", "decoded")],
 )  # fmt: skip
 def test_user_data_never_raises(data, problem):
     found = cloudinit.parse(data).problem
@@ -213,7 +214,8 @@ def test_user_data_never_raises(data, problem):
 def test_user_data_is_read_as_cloud_init_does():
     import gzip
 
-    text = b"#cloud-config\nssh_keys: {ed25519_private: PRIVATE, ed25519_public: PUBLIC}\nssh_authorized_keys: [KEY]\nbootcmd: [[sh, -c, a], b c]\n"
+    keys = "ssh_keys: {ed25519_private: PRIVATE, ed25519_public: PUBLIC}\nssh_authorized_keys: [KEY]\n"
+    text = f"#cloud-config\n{keys}bootcmd: [[sh, -c, a], b c]\n".encode()
     found = cloudinit.parse(gzip.compress(text))
     assert found.host_keys == {"ed25519": "PRIVATE"} and found.authorized_keys == ("KEY",)
     assert found.bootcmd == (["sh", "-c", "a"], ["sh", "-c", "b c"])
