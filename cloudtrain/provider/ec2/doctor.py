@@ -148,7 +148,9 @@ def _packages() -> Check:
 
 def _signed_in(seen: _Seen) -> Iterator[Check]:
     seen.who = account.identify(seen.clients)
-    text = f"{seen.who.text}, {seen.who.kind}, session {seen.who.lasts(seen.now)}"
+    text = f"{seen.who.text}, {seen.who.kind}"
+    if seen.who.expires is not None:
+        text += f", session {seen.who.lasts(seen.now)}"
     if seen.who.expires is not None and seen.who.expires - seen.now < SHORT_SESSION:
         yield Check(
             "aws",

@@ -93,3 +93,42 @@ def test_the_plan_of_the_account(region_of: Callable[..., Region], clients_of: C
 def test_a_plan_that_may_not_be_asked_for_is_not_told(rejecting: Any) -> None:
     assert account.plan(rejecting(GetAccountPlanState="AccessDeniedException")) is None
     assert account.plan(rejecting(GetAccountPlanState="InternalServerException", status=500)) is None
+
+
+SSO = """[profile student]
+sso_session = school
+sso_account_id = 123456789012
+sso_role_name = Student
+[sso-session school]
+sso_region = us-east-1
+sso_start_url = https://school.awsapps.com/start
+"""
+LOGIN = "[profile student]\nlogin_session = arn:aws:iam::123456789012:user/student\n"
+PROCESS = f'[profile student]\ncredential_process = "{sys.executable}" -c "raise SystemExit(3)"\n'
+NO_SOURCE = "[profile student]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = nobody\n"
+HALF = "[profile student]\naws_access_key_id = a\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "hint"),
+    [
+        pytest.param(SSO, "expired", "aws sso login --profile student", id="single sign-on"),
+        pytest.param(LOGIN, "expired", "aws login --profile student", id="aws login"),
+        pytest.param(PROCESS, "no_credentials", "get-caller-identity --profile student", id="credential process"),
+        pytest.param(NO_SOURCE, "bad_aws_config", "aws configure list", id="role without a source"),
+        pytest.param(HALF, "no_credentials", "both key id and secret", id="half a key"),
+        pytest.param("[profile student]\n", "no_credentials", "aws login --profile student", id="nothing"),
+    ],
+)
+def test_each_kind_of_missing_credentials_says_how_to_sign_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str, code: str, hint: str
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(config, encoding="utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with pytest.raises(SignInError) as caught:
+        account.identify(Clients("student", "us-east-1", "http://127.0.0.1:9"))
+    assert (caught.value.code, hint in (caught.value.hint or "")) == (code, True), caught.value.hint
+    assert caught.value.consequence == "nothing was created"
