@@ -117,8 +117,7 @@ class Door:
                 described = self._still_there(instance, error)
                 if error.code not in ("unreachable", "unknown_host", "no_banner") or self._pace.clock() >= deadline:
                     raise _silent(error, instance, within, described) from error
-                if error.code == "unreachable":
-                    self._let_in_again()
+                self._let_in_again()
             address = described.get("PublicIpAddress")
             if address and address != instance.address:
                 instance = replace(instance, address=str(address))

@@ -152,7 +152,7 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
         return str(notes["ec2_host_key"])
     given = notes.get("ec2_host_key_given")
     if given:
-        key = _from_given(str(given), instance)
+        key = _from_given(str(given), instance, emit, pace)
     else:
         key = _from_console(instance, clients, emit, pace)
         emit(Noted(f"host key {fingerprint(key)}, from the instance's console output"))
@@ -160,13 +160,16 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
     return key
 
 
-def _from_given(given: str, instance: Instance) -> PublicKey:
+def _from_given(given: str, instance: Instance, emit: Emit, pace: Pace) -> PublicKey:
     if not given.startswith("SHA256:"):
         parse_public_key(given)
         return " ".join(given.split()[:2])
     from cloudtrain.transport.ssh import scan_host_key
+    from cloudtrain.transport.ssh_boot import wait_for_banner
 
     wanted = check_fingerprint(given)
+    # It may have been started a moment ago.
+    wait_for_banner(instance.address or "", instance.port, limit_s=pace.boot, emit=emit)
     shown = scan_host_key(instance.address or "", instance.port)
     if fingerprint(shown) != wanted:
         raise HostKeyMismatch(
