@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import paramiko
 
 _CHUNK = 1024 * 1024
+_BULK = 512 * 1024
+_REST_S = 0.002
 _WAKE_S = 0.5
 """How often a wait looks up without having been woken."""
 
@@ -44,6 +46,7 @@ class Program(Stream):
         self._stderr = bytearray()
         self._moved = time.monotonic()
         self._closed = False
+        self._bulk = False
         # Set while either pipe holds bytes. Taking the last byte clears it for both, so `read` looks at both pipes
         # after each taking and before each wait.
         self._news = threading.Event()
@@ -54,6 +57,10 @@ class Program(Stream):
     def read(self, timeout: float) -> bytes:
         """See `Stream.read`. What the program writes to stderr meanwhile is taken as well."""
         deadline = time.monotonic() + timeout
+        if self._bulk and len(self._channel.in_buffer) < _BULK:
+            # Data pours in. Were every packet taken as it comes, the two threads would pass the interpreter to and fro
+            # all the time; a moment's rest halves what a pull costs.
+            time.sleep(_REST_S)
         while True:
             # First the end, then the bytes: whatever came before the end is then seen.
             ended = bool(self._channel.eof_received or self._channel.closed)
@@ -63,11 +70,12 @@ class Program(Stream):
             if self._channel.recv_ready():
                 data = self._channel.recv(_CHUNK)
                 self._moved = time.monotonic()
+                self._bulk = len(data) >= _BULK // 16
                 return data
             if ended:
                 if self._complete():
                     return b""
-                raise self._lost(None)
+                raise self._gone(None)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError
@@ -80,7 +88,7 @@ class Program(Stream):
         if code is None:
             if self._complete() and self._transport.is_active():
                 raise ConnectionFailed(f"the program's end was not reported within {timeout:.0f} s")
-            raise self._lost(None)
+            raise self._gone(None)
         return Completed(code, b"", bytes(self._stderr))
 
     def close(self) -> None:
@@ -96,6 +104,7 @@ class Program(Stream):
         packets = self._packets()
         packets.signals.pop(channel.chanid, None)
         packets.closed_channels.discard(channel.chanid)
+        packets.refused.discard(channel.chanid)
 
     def end_input(self) -> None:
         """Close the program's stdin."""
@@ -104,7 +113,7 @@ class Program(Stream):
         except BROKEN as error:
             # A program that has ended already is no failure.
             if not self._transport.is_active():
-                raise self._lost(error) from error
+                raise self._gone(error) from error
 
     def communicate(self, stdin: bytes | Iterable[bytes], timeout: float) -> Completed:
         """Feed `stdin`, collect stdout and stderr until the end; `timeout` as in `Transport.run`."""
@@ -147,9 +156,9 @@ class Program(Stream):
                 except OSError as error:
                     if self._complete():
                         return
-                    raise self._lost(error) from error
+                    raise self._gone(error) from error
                 except BROKEN as error:
-                    raise self._lost(error) from error
+                    raise self._gone(error) from error
                 if sent == 0:
                     # The program has ended without reading all of it; its exit code says whether that is well.
                     return
@@ -173,7 +182,7 @@ class Program(Stream):
         except ConnectionFailed as error:
             failures.append(error)
         except BROKEN as error:
-            failures.append(self._lost(error))
+            failures.append(self._gone(error))
         if failures:
             # Wakes the sender. On a broken link even the goodbye fails.
             with suppress(*BROKEN):
@@ -193,9 +202,16 @@ class Program(Stream):
             return -_SIGNALS.get(name, _UNNAMED_SIGNAL)
         return self._channel.exit_status if self._channel.exit_status >= 0 else None
 
+    def _gone(self, cause: BaseException | None) -> ConnectionFailed:
+        """Why there is nothing more to read or to write to."""
+        if self._channel.chanid in self._packets().refused:
+            return ConnectionFailed("the host does not let this user run programs", code="exec_refused")
+        return self._lost(cause)
+
     def _complete(self) -> bool:
         """Whether the peer itself said that there is no more output."""
-        return bool(self._channel.eof_received) or self._channel.chanid in self._packets().closed_channels
+        packets, number = self._packets(), self._channel.chanid
+        return number not in packets.refused and (bool(self._channel.eof_received) or number in packets.closed_channels)
 
     def _packets(self) -> Packets:
         packets = self._transport.packetizer
