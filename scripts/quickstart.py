@@ -1,7 +1,8 @@
 """From a fresh clone to a trained model in one command: python3 scripts/quickstart.py
 
-Makes a virtual environment in .venv, installs the project with what the command below needs, and runs that command.
-From the second time on only the last of these happens. Further arguments go to the command, where the later one wins:
+Makes a virtual environment in .venv, installs the project with what the command below needs, and runs that command: a
+rehearsal of the EC2 run, on this computer alone. From the second time on only the last of these happens. Further
+arguments go to the command, where the later one wins:
 
     python3 scripts/quickstart.py --model 1 --epochs 1
 """
@@ -14,7 +15,7 @@ import _bootstrap
 from _terminal import entry, run, say
 
 # The main job, and the extras of pyproject.toml that it needs.
-COMMAND = ("run", "--model", "3", "--local", "--epochs", "5", "--yes")
+COMMAND = ("run", "--model", "3", "--instance", "g4dn.xlarge", "--dry-run", "--yes")
 EXTRAS = {"local", "rehearse"}
 
 

@@ -17,7 +17,7 @@ from cloudtrain.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+FENCED = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", README, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -25,8 +25,8 @@ def commands() -> list[str]:
     found = []
     for language, block in FENCED:
         for line in block.splitlines():
-            if language == "sh" or line.startswith("$ "):
-                command = line.removeprefix("$ ").split("#")[0].strip()
+            if language == "sh" or line.strip().startswith("$ "):
+                command = line.strip().removeprefix("$ ").split("#")[0].strip()
                 found += [command] if command else []
     return found
 
@@ -45,6 +45,11 @@ ELSEWHERE = {
     "python3 scripts/quickstart.py": "tests/scripts/test_bootstrap.py::test_the_second_call_starts_the_job_without_pip",
     "python3 scripts/check.py": "tests/scripts/test_check.py::test_all_stages_run_and_the_first_failure_counts",
     "python3 scripts/test.py": "tests/scripts/test_check.py::test_continuous_integration_runs_what_a_contributor_runs",
+    "cloudtrain run --model 3 --instance g4dn.xlarge --dry-run": "tests/whole_path/test_rehearsal.py::test_from_nothing",
+    "cloudtrain doctor --instance g4dn.xlarge": "tests/whole_path/test_ec2_commands.py::test_doctor_of_a_good_account",
+    "cloudtrain instances --gpu T4": "tests/whole_path/test_ec2_commands.py::test_instances",
+    "cloudtrain run --model 3 --instance g4dn.xlarge --plan": "tests/whole_path/test_ec2_commands.py::test_plan",
+    "cloudtrain run --model 3 --instance g4dn.xlarge": "tests/whole_path/test_story.py::test_a_run_from_start_to_end",
     "python -m job.train --model 3 --epochs 1": "tests/test_readme.py::test_the_training_package_works_on_its_own",
 }
 
