@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.type_defs import RouteTableTypeDef, SubnetTypeDef
 
+NO_ADDRESS = "its machines get no public IPv4 address"
 MAKE_DEFAULT = "aws ec2 create-default-vpc makes one, with a subnet in each zone; it costs nothing"
 
 
@@ -37,12 +38,15 @@ class Subnet:
 
     @property
     def problem(self) -> str | None:
-        """Why no machine in it could be reached; None: it could. The launch asks for a public address itself, so what
-        the subnet does on its own account counts only where its routes may not be looked at."""
+        """Why no machine of ours should stand in it; None: one could.
+
+        The launch asks for a public address itself, so a subnet named by the user needs only the route (where that may
+        be looked at). A default subnet that was set to give none is not overruled unasked.
+        """
         if self.routed is False:
             return "its route table has no way to an Internet gateway"
-        if self.routed is None and not self.public_ip:
-            return "its machines get no public IPv4 address"
+        if not self.public_ip and (self.default or self.routed is None):
+            return NO_ADDRESS
         if self.free == 0:
             return "it has no free address"
         return None
@@ -50,7 +54,7 @@ class Subnet:
     @property
     def fix(self) -> str | None:
         """The command that mends `problem`, where there is one."""
-        if self.routed is None and not self.public_ip:
+        if self.problem == NO_ADDRESS:
             return f"aws ec2 modify-subnet-attribute --subnet-id {self.id} --map-public-ip-on-launch"
         return None
 
@@ -177,10 +181,11 @@ def _asked(found: Sequence[Subnet], asked: str, region: str) -> Subnet:
             code="no_subnet",
             detail="\n".join(f"{subnet.id}  {subnet.zone}" for subnet in found[:20]) or None,
         )
-    if one.problem is not None:
+    named = replace(one, default=False)
+    if named.problem is not None:
         raise Refused(
-            f"no machine in {asked} could be reached: {one.problem}",
-            hint=one.fix or "add a route 0.0.0.0/0 to an Internet gateway, or use another --subnet",
+            f"no machine in {asked} could be reached: {named.problem}",
+            hint=named.fix or "add a route 0.0.0.0/0 to an Internet gateway, or use another --subnet",
             consequence=NOTHING,
             code="no_public_ip",
         )

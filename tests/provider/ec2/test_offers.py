@@ -280,6 +280,14 @@ def test_a_subnet_without_a_way_out_is_refused_before_launch(
     assert "Internet gateway" in error.message
 
 
+def test_default_subnets_without_public_addresses_are_refused_before_launch(
+    region_of: Opens, clients_of: Connects, spec_of: Specs
+) -> None:
+    error = refusal(spec_of(), clients_of(region_of("no-public-ip")))
+    assert (error.code, error.exit_code) == ("no_public_ip", ExitCode.REFUSED)
+    assert "modify-subnet-attribute" in (error.hint or "")
+
+
 def test_an_unknown_subnet(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
     error = refusal(spec_of(subnet="subnet-0123456789abcdef0"), clients_of(region_of()))
     assert (error.code, error.exit_code) == ("no_subnet", ExitCode.USAGE)

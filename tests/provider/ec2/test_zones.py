@@ -46,11 +46,20 @@ def test_a_subnets_own_table_goes_before_the_main_one(tables: Any, leads_out: bo
     assert found.routed is leads_out
 
 
-def test_a_subnet_that_gives_no_address_will_do_since_the_launch_asks_for_one() -> None:
-    assert subnet("us-east-1a", public_ip=False).problem is None
-    unknown = subnet("us-east-1a", public_ip=False, routed=None)
+def test_an_own_subnet_that_gives_no_address_will_do_since_the_launch_asks_for_one() -> None:
+    assert subnet("us-east-1a", public_ip=False, default=False).problem is None
+    unknown = subnet("us-east-1a", public_ip=False, default=False, routed=None)
     assert unknown.problem is not None
     assert "--map-public-ip-on-launch" in (unknown.fix or "")
+
+
+def test_a_default_subnet_that_was_set_to_give_none_is_not_overruled() -> None:
+    private = subnet("us-east-1a", public_ip=False)
+    with pytest.raises(Refused, match="no public IPv4 address") as caught:
+        zones.usable([private], "us-east-1")
+    assert caught.value.hint == private.fix
+    assert zones.usable([private, subnet("us-east-1b")], "us-east-1") == (subnet("us-east-1b"),)
+    assert zones.usable([private], "us-east-1", asked=private.id) == (private,)
 
 
 def test_default_subnets_that_cannot_be_reached_are_left_out() -> None:
