@@ -21,6 +21,7 @@ from cloudtrain.emulator.region import Region
 from cloudtrain.events import Event
 from cloudtrain.plan import CodeSummary, Plan, make_plan
 from cloudtrain.provider.base import Instance, Released
+from cloudtrain.provider.ec2 import clients as sdk_clients
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
@@ -202,9 +203,14 @@ QUICK = Pace(poll=0.3, send=20, backoff=0.05, settle=1.5, visible=8, pending=15,
 
 @pytest.fixture
 def trip_of(
-    region_of: Callable[..., Region], clients_of: Callable[..., Clients], tmp_path: Path
+    region_of: Callable[..., Region],
+    clients_of: Callable[..., Clients],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Trip]:
     """A surveyed plan in a region with these faults, which strike after the survey."""
+    # An answer that is lost without the connection being closed costs this long.
+    monkeypatch.setattr(sdk_clients, "READ_TIMEOUT_S", 5)
 
     def make(
         *script: str,

@@ -198,8 +198,7 @@ def test_after_an_unknown_effect_no_other_zone_is_asked_before_a_look(trip_of: A
 
 
 def test_answers_that_never_come_leave_a_launch_that_the_next_command_finds(trip_of: Any) -> None:
-    trip = trip_of("internal-after-effect@RunInstances:1", "html500@RunInstances:40", "html500@DescribeInstances:0"[:0])
-    trip.region.faults.replace(["html500@RunInstances:40"])
+    trip = trip_of("html500@RunInstances:40")
     with pytest.raises(ConnectionFailed) as caught:
         trip.acquire()
     assert caught.value.code == "launch_unknown" and "may have been started" in str(caught.value.consequence)
@@ -285,7 +284,7 @@ def test_killed_at_any_write_the_next_command_ends_with_one_instance(trip_of: An
 
     region = region_of()
     deaths = 0
-    for point in range(1, 12):
+    for point in range(1, 6):
         for after in (False, True):
             trip = trip_of(region=region, name=f"otter-{point}-{'after' if after else 'before'}")
             trip.notes.die_at, trip.notes.after = point, after
@@ -295,10 +294,11 @@ def test_killed_at_any_write_the_next_command_ends_with_one_instance(trip_of: An
             except Killed:
                 deaths += 1
                 instance = trip.acquire()
+            trip.notes.die_at = None
             mine = region.calls("RunInstances")[before:]
             assert sum(call["effect"] for call in mine) == 1, f"killed at write {point}"
             assert len(region.inventory()["instances"]) == 1
             assert trip.find().id == instance.id
             trip.release(instance)
             assert trip.left() == {}
-    assert deaths >= 8
+    assert deaths == 8
