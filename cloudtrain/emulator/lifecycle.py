@@ -30,6 +30,7 @@ class Lifecycle:
         self.machines: dict[str, Machine] = {}
         self._ends: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     # -- from the API -------------------------------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ class Lifecycle:
 
     def _running(self, instance: Any, epoch: int) -> None:
         with self._core.lock:
-            if instance.epoch != epoch:
+            if instance.epoch != epoch or self._closed:
                 return
             machine = self.machines.get(instance.id)
             if machine is None:
@@ -147,6 +148,9 @@ class Lifecycle:
 
     def _spawn(self, act: Coroutine[Any, Any, None]) -> None:
         def begin() -> None:
+            if self._closed:
+                act.close()
+                return
             task = self._core.loop.create_task(act)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -205,11 +209,12 @@ class Lifecycle:
                 self.stop(instance, INSTANCE_INITIATED)
 
     async def close(self) -> None:
-        """Take every machine down at once; the region ends."""
+        """Take every machine down at once; the region ends. Nothing starts any more from here on."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for machine in self.machines.values():
+        for machine in list(self.machines.values()):
             with contextlib.suppress(TimeoutError):
                 await machine.go_down(grace=0)
             machine.destroy_disk()

@@ -84,8 +84,14 @@ def test_openssh_is_let_in_as_well(account, tmp_path):
     identity.write_text(account.client.private)
     identity.chmod(0o600)
     known.write_text(f"[{host}]:{port} {account.host.public}\n")
-    argv = ["ssh", "-F", "none", "-i", str(identity), "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known}",
-            "-o", "StrictHostKeyChecking=yes", "-o", "ServerAliveInterval=1", "-p", str(port), f"ubuntu@{host}"]  # fmt: skip
+    settings = [
+        "IdentitiesOnly=yes",
+        f"UserKnownHostsFile={known}",
+        "StrictHostKeyChecking=yes",
+        "ServerAliveInterval=1",
+    ]
+    argv = ["ssh", "-F", "none", "-i", str(identity), "-p", str(port), f"ubuntu@{host}"]
+    argv[1:1] = [word for setting in settings for word in ("-o", setting)]
     done = subprocess.run([*argv, "sleep 2.5; cat; exit 3"], input=b"hello", capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, b"hello")
     killed = subprocess.run([*argv, "kill -9 $$"], capture_output=True, timeout=60)
@@ -292,3 +298,28 @@ def test_a_terminal_session_is_a_real_terminal(account):
         pid = int(held.recv(100))
         held.close()
         until(lambda: not processes.alive(pid))
+
+
+def test_machines_share_one_address_where_there_is_only_one(account, monkeypatch):
+    """macOS has 127.0.0.1 alone on loopback: then the port tells machines apart."""
+    monkeypatch.setattr("cloudtrain.emulator.machine.own_address", lambda: "127.0.0.1")
+    one, two = account.launch(), account.launch()
+    (host, port), (other_host, other_port) = account.address(one), account.address(two)
+    assert host == other_host == "127.0.0.1" and port != other_port
+    homes = {account.run(instance, "pwd")[1].strip().decode() for instance in (one, two)}
+    assert {home.split("/machines/")[1].split("/")[0] for home in homes} == {one, two}
+
+
+def test_a_region_that_closes_while_instances_start_leaves_no_machine(tmp_path, open_account):
+    from cloudtrain.emulator.core import Timing
+    from cloudtrain.emulator.region import Region
+
+    for number in range(6):
+        with contextlib.ExitStack() as stack:
+            region = stack.enter_context(Region(tmp_path / f"r{number}", timing=Timing(pending_s=0.03, boot_s=0)))
+            account = type(open_account())(region, tmp_path)
+            stack.callback(account.close)
+            for _ in range(3):
+                account.launch("sleep 600 & sleep 0.05", SecurityGroupIds=[])
+            mark = region.core.mark
+        assert not processes.marked(mark) and not (region.folder / "machines").exists()

@@ -56,7 +56,8 @@ def launch(client) -> str:
 
 
 def test_a_region_outlives_its_starter_is_reused_and_ends_on_request(folder):
-    code = "import pathlib, sys; from cloudtrain.emulator import service; print(service.ensure(pathlib.Path(sys.argv[1])).url)"
+    code = "import pathlib, sys\nfrom cloudtrain.emulator import service\n"
+    code += "print(service.ensure(pathlib.Path(sys.argv[1])).url)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=180
     )
