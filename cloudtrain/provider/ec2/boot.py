@@ -81,7 +81,10 @@ class Door:
                 transport.close()
                 raise
         if first:
-            self._journal.write({"ec2_reached": instance.id})
+            notes = self._journal.read()
+            # The start-up data holds the first host key, and no machine will be started with it any more.
+            attempt = {**notes["ec2_attempt"], "user_data": None} if notes.get("ec2_attempt") else None
+            self._journal.write({"ec2_reached": instance.id, "ec2_attempt": attempt})
             pinned = self._journal.read().get("ec2_host_key") or instance.host_key or ""
             what = "checked against the key of the launch, then replaced" if instance.owned else "checked"
             self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))

@@ -25,7 +25,7 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, text_of, translate
 from cloudtrain.spec import Ec2Spec
 
-UNKNOWN = "an instance may have been started; its lease ends it, and the next command on this run finds it"
+UNKNOWN = "an instance may have been started; if so, its own lease ends it"
 _FOREIGN = (BotoCoreError, ClientError, ResponseParserError, ConnectionError)
 # How often a request is sent while its effect is unknown, and while what it names (the new security group) may be too
 # new to be known everywhere.
@@ -203,7 +203,7 @@ class Launch:
             raise ConnectionFailed(
                 f"AWS gave no usable answer to the launch of {slot}"
                 + (f" ({code_of(error)}, {_SENDS} times)" if error else " before its time was over"),
-                hint="run the same command again: it finds what was started, or starts it",
+                hint="cloudtrain stop looks for it again and ends it; then start a new run",
                 consequence=UNKNOWN,
                 code="launch_unknown",
             ) from error

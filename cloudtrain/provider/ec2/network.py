@@ -59,15 +59,17 @@ def caller_cidr(clients: Clients, asked: str | None, ask: Callable[[], str] = as
     if clients.loopback:
         return "127.0.0.1/32"
     try:
-        return str(ipaddress.ip_network(ask()))
+        address = ipaddress.IPv4Address(ask())
     except (OSError, ValueError) as error:
+        # An IPv6 answer is of no use either: the instance is reached by its public IPv4 address.
         raise ConnectionFailed(
-            f"could not find out this computer's public address from {CHECK_IP}",
+            f"could not find out this computer's public IPv4 address from {CHECK_IP}",
             hint="give it: --ssh-cidr ADDRESS/32 (or an own group: --security-group sg-...)",
             consequence=NOTHING,
             code="own_address",
             detail=str(error),
         ) from error
+    return f"{address}/32"
 
 
 def default_vpc(clients: Clients) -> str:

@@ -47,6 +47,7 @@ def test_the_first_login_replaces_the_host_key(trip_of: Any) -> None:
         assert transport.run(["echo", "hello"]).stdout == b"hello\n"
     notes = trip.notes.read()
     assert notes["ec2_host_key"] != launched and notes["ec2_next_host_key"] is None
+    assert "PRIVATE KEY" not in trip.notes.text
     assert trip.region.machines()[instance.id].host_key == notes["ec2_host_key"]
     # The instance as the registry holds it still has the old key; the journal's counts.
     with trip.open(instance) as transport:
