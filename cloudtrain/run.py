@@ -179,21 +179,42 @@ def release(run: Run, link: Link) -> Result:
     if run.state is not RunState.PULLING:
         return result(run, link.context)
     leftovers: tuple[str, ...] = ()
-    life = run.life
+    life, owed = run.life, None
     if link.instance is not None:
         try:
             released = link.provider.release(link.instance, link.journal, link.context.emit)
             life, leftovers = released.life, released.leftovers
         except CloudtrainError as error:
-            # The result is safe. The machine is a debt: said now, retried by the next command, ended by its own lease.
-            link.context.emit(Warned(error.message, hint=error.hint))
-            leftovers = (error.message,)
+            # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
+            owed, leftovers = error, (error.message,)
     state, ended_by = ending(run)
     run = link.move(run, state, life=life, error=ended_by)
-    link.journal.write({"leftovers": list(leftovers)})
+    link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
     receipt.write(run, link.context.store)
     results.sha256sums(run.folder)
+    if owed is not None:
+        owed.consequence = "; ".join(filter(None, [f"the results are safe in {run.folder}", owed.consequence]))
+        raise owed
     return result(run, link.context)
+
+
+def settle(run: Run, context: Context) -> Result:
+    """Give back the machine of a run that has ended, if that failed when it ended.
+
+    Raises:
+        CloudtrainError: it fails still.
+    """
+    if not context.store.read_journal(run.name).get("owed"):
+        return result(run, context)
+    with _claim(run.name), Link(run, context) as link:
+        instance = link.instance or link.provider.find(run.name, link.journal)
+        if instance is not None:
+            released = link.provider.release(instance, link.journal, context.emit)
+            run = context.store.note(run, life=released.life)
+            link.journal.write({"leftovers": list(released.leftovers)})
+        link.journal.write({"owed": False})
+        receipt.write(run, context.store)
+        return result(run, context)
 
 
 def watch(run: Run, context: Context) -> Result:
@@ -259,7 +280,7 @@ def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
     Safe to call again, and while another command follows the run: that one then finishes the story.
     """
     if run.state.final:
-        return result(run, context)
+        return settle(run, context)
     if run.state in (RunState.RUNNING, RunState.PULLING):
         if run.state is RunState.RUNNING:
             with Link(run, context) as link, link.step("stop", limit_s=STOP_GRACE_S + 10):
@@ -318,6 +339,9 @@ def _or_failed(run: Run, link: Link) -> Iterator[None]:
         yield
     except CloudtrainError as error:
         _give_back(run, link)
+        if error.code == "launch_unknown":
+            # It may show up yet: `stop` looks again.
+            link.journal.write({"owed": True})
         row = {"code": error.code, "exit": int(error.exit_code), "message": error.message, "hint": error.hint}
         link.move(link.context.store.get(run.name), RunState.FAILED, error=row)
         raise
@@ -329,7 +353,10 @@ def _give_back(run: Run, link: Link) -> None:
         if instance is not None:
             released = link.provider.release(instance, link.journal, link.context.emit)
             link.context.store.note(run, life=released.life)
+        else:
+            link.context.store.note(run, life=InstanceLife.NONE)
     except CloudtrainError as error:
+        link.journal.write({"owed": True})
         link.context.emit(Warned(error.message, hint=error.hint))
 
 

@@ -32,6 +32,7 @@ def record(error: CloudtrainError) -> dict[str, Any]:
     }
 
 
-def billing(exit_code: ExitCode) -> dict[str, bool]:
-    """Whether money may still be being spent when a command leaves with `exit_code`."""
-    return {"running": exit_code in (ExitCode.CONNECTION, ExitCode.STILL_RUNNING)}
+def billing(error: CloudtrainError) -> dict[str, bool]:
+    """Whether money may still be being spent when a command leaves with `error`."""
+    pending = error.code == "release_pending"
+    return {"running": pending or error.exit_code in (ExitCode.CONNECTION, ExitCode.STILL_RUNNING)}

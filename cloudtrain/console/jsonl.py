@@ -93,7 +93,7 @@ class JsonReporter(Reporter):
             ok=False,
             exit=int(error.exit_code),
             error=failure.record(error),
-            billing=failure.billing(error.exit_code),
+            billing=failure.billing(error),
         )
 
     def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:

@@ -10,7 +10,7 @@ from cloudtrain import disk
 from cloudtrain.console.text import columns, money, percent, screen_safe
 from cloudtrain.outcome import cost
 from cloudtrain.spec import Target
-from cloudtrain.states import RunState
+from cloudtrain.states import InstanceLife, RunState
 
 if TYPE_CHECKING:
     from cloudtrain.store import Run, Store
@@ -74,6 +74,12 @@ def where(run: Run) -> str:
 
 def status(run: Run) -> str:
     """How a run stands, for people, as far as this computer knows."""
+    # A machine of ours that outlives its run is the first thing to know.
+    owed = run.state.final and run.life is InstanceLife.RUNNING
+    return f"{_status(run)}, machine still there" if owed else _status(run)
+
+
+def _status(run: Run) -> str:
     if run.state is RunState.RUNNING:
         if ended_unseen(run):
             return "ended, not pulled yet"

@@ -26,7 +26,7 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.inventory import ENDED, described, one, reason_of, state_of
 from cloudtrain.provider.ec2.launch import Launch, Slot, request_for, slots_of
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.release import terminate
+from cloudtrain.provider.ec2.release import left_of, tell_inventory, terminate
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.spec import Ec2Spec, Target
 from cloudtrain.states import InstanceLife
@@ -300,6 +300,7 @@ class Acquisition:
                 group = network.group_named(self._clients, attempt["group_name"])
             if group:
                 network.delete_group(self._clients, group, within_s=self._pace.group, sleep=self._pace.sleep)
+            tell_inventory(left_of(self._clients, [attempt["seed"]]), self._clients.region, self._emit)
         except CloudtrainError:
             # The first error is what the user should read; `clean` finds the group by its tags.
             return

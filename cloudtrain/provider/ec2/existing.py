@@ -113,7 +113,9 @@ def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace)
 def release_existing(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Released:
     """Leave the machine as it was found: stopped again if a run of ours started it."""
     if journal.read().get("ec2_started") != instance.id:
-        return Released(life=InstanceLife.NONE, summary=f"{instance.id} is yours and goes on running")
+        summary = f"{instance.id} is yours and goes on running"
+        emit(Noted(summary))
+        return Released(life=InstanceLife.NONE, summary=summary)
     began = time.monotonic()
     emit(StepStarted("release", f"stopping {instance.id} again", pace.end))
     with translated(

@@ -6,14 +6,14 @@ The debt is on the disk (`ec2_release_pending`) before the instance is told to e
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, SignInError
-from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted
+from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.provider.base import Instance, Journal, Released
 from cloudtrain.provider.ec2 import network, trust
 from cloudtrain.provider.ec2.clients import Clients
@@ -97,10 +97,24 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         summary = f"{instance.id} had already ended; EC2 does not know it any more"
     else:
         summary = f"{instance.id} terminated, nothing is billed any more"
-    leftovers = _sweep(instance, clients, journal, pace, emit)
+    left = _sweep(instance, clients, journal, pace, emit)
     journal.write({"ec2_release_pending": None, "ec2_instance": None, "ec2_attempt": None, "ec2_request": None})
     emit(StepDone("release", summary, time.monotonic() - began))
+    if left is None:
+        return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=("not known: it could not be listed",))
+    leftovers = tell_inventory(left, clients.region, emit)
     return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=leftovers)
+
+
+def tell_inventory(left: Sequence[Item], region: str, emit: Emit) -> tuple[str, ...]:
+    """Say how much of a run is left in the account, and return what is left, for people, each with its price."""
+    counts = [(kind, sum(item.kind == kind for item in left)) for kind in ("instance", "volume", "security group")]
+    told = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts)
+    emit(Noted(f"inventory: {told} of this run in {region}"))
+    listed = tuple(item.describe() for item in left)
+    for line in listed:
+        emit(Warned(f"left: {line}", hint="cloudtrain doctor lists what is left in the account"))
+    return listed
 
 
 def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
@@ -111,14 +125,14 @@ def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
         return {}
 
 
-def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, emit: Emit) -> tuple[str, ...]:
-    """Delete the run's security group and keys; what is still there, for people."""
+def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, emit: Emit) -> list[Item] | None:
+    """Delete the run's security group and keys; what is still there. None: it could not be listed."""
     notes = journal.read()
     seeds = list(notes.get("ec2_seeds") or [])
     if instance.details.get("token") and instance.details["token"] not in seeds:
         seeds.append(instance.details["token"])
     try:
-        left = _left(clients, seeds)
+        left = left_of(clients, seeds)
         for item in left:
             if item.kind == "security group":
                 network.delete_group(clients, item.id, within_s=pace.group, clock=pace.clock, sleep=pace.sleep)
@@ -126,17 +140,18 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
         for _ in pace.polls(pace.group if left else 0.0):
             if not left:
                 break
-            left = _left(clients, seeds)
+            left = left_of(clients, seeds)
     except CloudtrainError as error:
-        emit(Noted(f"could not see what is left in {clients.region}: {error.message}"))
-        return (f"not known: {error.message}",)
+        emit(Warned(f"could not see what is left in {clients.region}: {error.message}", hint="cloudtrain doctor"))
+        return None
     journal.write({"ec2_group": None})
     if instance.details.get("run"):
         trust.forget(str(instance.details["run"]))
-    return tuple(item.describe() for item in left)
+    return left
 
 
-def _left(clients: Clients, seeds: list[str]) -> list[Item]:
+def left_of(clients: Clients, seeds: list[str]) -> list[Item]:
+    """What the attempts named by `seeds` still have in the Region."""
     return [item for item in inventory(clients, tokens=seeds) if item.state != "terminated"] if seeds else []
 
 
@@ -151,7 +166,7 @@ def _debt(error: CloudtrainError, instance: Instance, clients: Clients) -> Cloud
         f"{instance.id} could not be terminated and may still be billed{price}: {error.message}",
         hint=f"aws ec2 terminate-instances --instance-ids {instance.id}{region}"
         + (f"; first: {error.hint}" if error.hint else ""),
-        consequence=f"{lease} at the latest; the next cloudtrain command on this run tries again",
-        code=error.code if isinstance(error, SignInError) else "release_pending",
+        consequence=f"{lease} at the latest; cloudtrain stop {instance.details.get('run', '')} tries again",
+        code="release_pending",
         detail=error.detail,
     )
