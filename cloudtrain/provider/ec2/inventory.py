@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -27,8 +28,11 @@ class Item:
     Attributes:
         kind: "instance", "volume" or "security group".
         state: EC2's own word for it ("running", "available").
-        size_gb: of a volume.
+        size_gb: of a volume, or of the volumes that an instance holds.
         expires_at: unix seconds at which its lease ends it; None where unknown.
+        created_at: unix seconds of its (latest) start or creation; None where EC2 does not say.
+        owner: `tags.owner_of` whoever launched it.
+        spot: it is billed at the spot price.
     """
 
     kind: str
@@ -40,6 +44,9 @@ class Item:
     zone: str = ""
     size_gb: int | None = None
     expires_at: float | None = None
+    created_at: float | None = None
+    owner: str = ""
+    spot: bool = False
 
     def describe(self, price_per_hour: float | None = None) -> str:
         """For people, with what it costs."""
@@ -71,7 +78,8 @@ def inventory(
         ]
         pages = clients.ec2.get_paginator("describe_security_groups").paginate(Filters=wanted)
         groups = [g for page in pages for g in page["SecurityGroups"]]
-    items = [_instance(instance) for instance in instances]
+    sizes = {str(v["VolumeId"]): int(v.get("Size", 0)) for v in volumes}
+    items = [_instance(instance, sizes) for instance in instances]
     for volume in volumes:
         if volume["VolumeId"] not in held and volume.get("State") != "deleting":
             items.append(
@@ -81,6 +89,7 @@ def inventory(
                     state=volume.get("State", ""),
                     zone=volume.get("AvailabilityZone", ""),
                     size_gb=volume.get("Size"),
+                    created_at=_unix(volume.get("CreateTime")),
                     **_marks(tags.as_map(volume.get("Tags"))),
                 )
             )
@@ -126,20 +135,29 @@ def reason_of(instance: Mapping[str, Any] | None) -> str:
     return message or str(instance.get("StateTransitionReason", "")) or "no reason given"
 
 
-def _instance(instance: Mapping[str, Any]) -> Item:
+def _instance(instance: Mapping[str, Any], sizes: Mapping[str, int]) -> Item:
+    held = [mapping["Ebs"]["VolumeId"] for mapping in instance.get("BlockDeviceMappings", [])]
     return Item(
         kind="instance",
         id=str(instance["InstanceId"]),
         state=state_of(instance),
         type=str(instance.get("InstanceType", "")),
         zone=str(instance.get("Placement", {}).get("AvailabilityZone", "")),
+        size_gb=sum(sizes.get(volume, 0) for volume in held) or None,
+        created_at=_unix(instance.get("LaunchTime")),
+        spot=instance.get("InstanceLifecycle") == "spot",
         **_marks(tags.as_map(instance.get("Tags"))),
     )
+
+
+def _unix(at: Any) -> float | None:
+    return at.timestamp() if isinstance(at, datetime) else None
 
 
 def _marks(found: Mapping[str, str]) -> dict[str, Any]:
     return {
         "run": found.get(tags.RUN, ""),
         "token": found.get(tags.TOKEN, ""),
+        "owner": found.get(tags.OWNER, ""),
         "expires_at": tags.utc_seconds(found.get(tags.EXPIRES_AT)),
     }
