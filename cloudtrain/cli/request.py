@@ -55,7 +55,7 @@ def build(
         seed=get("seed"),
         lr=get("lr"),
         device=get("device"),
-        recipe=get("recipe"),
+        recipe=_recipe(settings, dry_run=dry_run, args=args),
         args=args,
     )
     if_i_vanish = get("if_i_vanish") or "park"
@@ -100,6 +100,13 @@ def _target(settings: Settings, *, local: bool, host: str | None, instance_id: s
         consequence="nothing was started",
         code="no_target",
     )
+
+
+def _recipe(settings: Settings, *, dry_run: bool, args: tuple[str, ...]) -> str | None:
+    """A rehearsal trains on this computer's CPU: with the shipped job's short recipe, unless the user says how long."""
+    asked: str | None = settings.get("recipe")
+    free = asked is None and settings.get("epochs") is None and settings.get("job") is None
+    return "fast" if dry_run and free and "--recipe" not in args else asked
 
 
 def _job(settings: Settings) -> JobSpec:

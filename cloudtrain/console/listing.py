@@ -13,6 +13,7 @@ from cloudtrain.spec import Target
 from cloudtrain.states import InstanceLife, RunState
 
 if TYPE_CHECKING:
+    from cloudtrain.spec import RunSpec
     from cloudtrain.store import Run, Store
 
 
@@ -30,11 +31,15 @@ def table(runs: Iterable[Run]) -> list[str]:
                 where(run),
                 status(run),
                 percent(run.progress.get("best_test_acc")),
-                money(usd) if usd is not None else "-",
+                money(usd) if usd is not None else _unbilled(run),
                 age(now - run.created_at),
             ),
         )
     return columns(header, rows, right=(4, 5))
+
+
+def _unbilled(run: Run) -> str:
+    return "not billed" if rehearsed(run.plan.spec) else "-"
 
 
 def record(run: Run) -> dict[str, Any]:
@@ -52,6 +57,7 @@ def record(run: Run) -> dict[str, Any]:
         "best_test_acc": run.progress.get("best_test_acc"),
         "best_epoch": run.progress.get("best_epoch"),
         "cost": cost(run, time.time()),
+        "rehearsal": rehearsed(run.plan.spec),
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
         "created_at": run.created_at,
         "ended_at": run.ended_at,
@@ -69,7 +75,12 @@ def where(run: Run) -> str:
         case Target.HOST:
             return spec.host.address if spec.host else "host"
     kind = run.instance.type if run.instance else run.plan.offer.candidates[0].type
-    return f"{kind} (rehearsal)" if spec.ec2 and spec.ec2.rehearsal else kind
+    return f"{kind} (rehearsal)" if rehearsed(spec) else kind
+
+
+def rehearsed(spec: RunSpec) -> bool:
+    """Whether a run is a rehearsal, which nobody bills."""
+    return spec.ec2 is not None and spec.ec2.rehearsal
 
 
 def status(run: Run) -> str:
@@ -146,6 +157,9 @@ def page(run: Run, store: Store) -> list[str]:
         lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
     if outcome.cost_usd is not None:
         lines.append(f"  cost     about {money(outcome.cost_usd)}")
+    elif rehearsed(run.plan.spec):
+        real = f". The same time on EC2: about {money(outcome.rehearsed_usd)}" if outcome.rehearsed_usd else ""
+        lines.append(f"  cost     nothing is billed: a rehearsal{real}")
     if run.error:
         lines.append(f"  error    {run.error.get('message')}")
         if run.error.get("detail"):

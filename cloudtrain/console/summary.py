@@ -91,7 +91,9 @@ def ending_lines(result: Result) -> list[str]:
     if result.cost_usd is not None:
         lines.append(f"cost     about {money(result.cost_usd)}")
     if result.rehearsed_usd is not None:
-        lines.append(f"cost     nothing: a rehearsal. The same time on EC2: about {money(result.rehearsed_usd)}")
+        lines.append(
+            f"cost     nothing is billed: a rehearsal. The same time on EC2: about {money(result.rehearsed_usd)}"
+        )
     lines += [f"left     {leftover}" for leftover in result.leftovers]
     return [screen_safe(line) for line in lines]
 

@@ -65,7 +65,8 @@ class Acquisition:
     def instance(self) -> Instance:
         """The run's running instance; see `Provider.acquire`."""
         began = time.monotonic()
-        self._emit(StepStarted("instance", f"in {self._clients.region}", self._pace.pending))
+        free = ", a rehearsal: nothing is billed" if self._spec.rehearsal else ""
+        self._emit(StepStarted("instance", f"in {self._clients.region}{free}", self._pace.pending))
         try:
             found = self._first_running()
         except CloudtrainError as error:
