@@ -65,8 +65,8 @@ class Api:
     Args:
         core: the region.
         inner: moto.
-        pages: `/_region/NAME` by name, each given the request body.
-        touched: told at each AWS call.
+        pages: `/_region/NAME` by method and name, each given the request body.
+        token: secret for the pages that change something.
     """
 
     core: Core

@@ -106,16 +106,14 @@ _KINDS = (
     Kind("reboot", "SECONDS", "the machine reboots so long after it runs, once", (36,), times=1),
     Kind("clock-skew", "", "your clock is ten minutes behind (RequestExpired, SignatureDoesNotMatch)", (45,),
          needs=0, most=0),
-    Kind("ssm-missing", "", "no Deep Learning AMI parameter exists (ParameterNotFound)", (46,), needs=0, most=0),
+    Kind("ssm-missing", "", "from the start no Deep Learning AMI parameter exists (ParameterNotFound)", (46,), needs=0, most=0),
     Kind("ssm-denied", "", "reading parameters is not allowed (AccessDeniedException)", (46,), needs=0, most=0),
-    Kind("no-default-vpc", "", "the Region has no default VPC", (48,), needs=0, most=0),
-    Kind("no-public-ip", "", "subnets give instances no public address", (48,), needs=0, most=0),
+    Kind("no-default-vpc", "", "from the start the Region has no default VPC", (48,), needs=0, most=0),
+    Kind("no-public-ip", "", "from the start subnets give instances no public address", (48,), needs=0, most=0),
     Kind("expired-token", "[SECONDS]", "credentials expire at once, or after so long", (49,), needs=0),
     Kind("bad-credentials", "", "the access key is unknown to AWS", (45,), needs=0, most=0),
 )  # fmt: skip
 TABLE: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
-TAKEN_AT_START = frozenset({"ssm-missing", "no-default-vpc", "no-public-ip"})
-"""Faults that shape the account when it is first looked at; ordered later they change nothing."""
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|k|kb|kib|mb|mib|b)?", re.IGNORECASE)
 _SCALE = {

@@ -1,4 +1,4 @@
-"""One machine of the region: a folder as its disk, cloud-init, a service manager, metadata, sshd and real programs."""
+"""One machine of the region: a folder as its disk, cloud-init, an init system, metadata, sshd and real programs."""
 
 from __future__ import annotations
 
@@ -95,11 +95,6 @@ class Machine:
         """Login directory."""
         return self.root / "home" / self.around.user
 
-    @property
-    def listening(self) -> bool:
-        """Whether one can log in."""
-        return self.sshd is not None and self._boot is not None and self._boot.done()
-
     def host_keys(self) -> list[str]:
         """Public host keys on the disk now, OpenSSH format."""
         return [p.read_text().strip() for p in sorted((self.root / "etc" / "ssh").glob("ssh_host_*_key.pub"))]
@@ -124,11 +119,12 @@ class Machine:
     def start(self) -> None:
         """Begin to boot, in the background."""
         self._boot = asyncio.create_task(self._boot_up())
+        self._boot.add_done_callback(self._boot_ended)
 
-    async def booted(self) -> None:
-        """Wait until sshd listens."""
-        if self._boot is not None:
-            await asyncio.shield(self._boot)
+    def _boot_ended(self, task: asyncio.Task[None]) -> None:
+        # A machine that cannot boot stays unreachable, as a real one does; its console says why.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._print(f"Kernel panic - not syncing: {error!r}")
 
     async def go_down(self, *, grace: float | None = None) -> None:
         """End every program and close every port; the disk stays."""

@@ -19,7 +19,7 @@ class MetadataService:
 
     Args:
         pages: what there is to read now.
-        systemctl: what the machine's service manager answers.
+        systemctl: what the machine's init system answers.
         tokens_required: whether reading without a token is refused (`HttpTokens=required`).
     """
 

@@ -247,10 +247,10 @@ class Region:
         write_durably(self.folder / name, json.dumps(value, indent=1, default=str).encode())
 
 
-def _quiet(handler: type[Any]) -> type[Any]:
+def _quiet(reader: type[Any]) -> type[Any]:
     """moto's request reader, without a line on stderr for each call."""
 
-    class Quiet(handler):  # type: ignore[misc]
+    class Quiet(reader):  # type: ignore[misc]
         def log(self, type: str, message: str, *args: Any) -> None:
             pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -140,7 +141,9 @@ class EmulatedEC2(EC2Response):  # type: ignore[misc]
                 "IncorrectInstanceState",
                 f"The instance '{instance.id}' must be in the 'stopped' state to change its user data.",
             )
-        instance.user_data = parse_user_data(self._get_param("UserData.Value"))
+        value = self._get_param("UserData.Value")
+        # Here, unlike at a launch, the request's parser has already undone the base64.
+        instance.user_data = parse_user_data(base64.b64encode(value) if isinstance(value, bytes) else value)
         return EmptyResult()
 
     def delete_security_group(self) -> ActionResult:

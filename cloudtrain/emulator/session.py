@@ -139,11 +139,11 @@ async def on_terminal(
     channel: asyncssh.SSHServerProcess[bytes], argv: list[str], environment: dict[str, str], home: Path
 ) -> int:
     """Run a program on a terminal of its own, as for `ssh host` typed by a person. It is hung up with the channel."""
-    master, slave = os.openpty()
+    screen, line = os.openpty()
     try:
         width, height, *_ = channel.term_size
-        _resize(master, width, height)
-        name = os.ttyname(slave)
+        _resize(screen, width, height)
+        name = os.ttyname(line)
         program = await asyncio.create_subprocess_exec(
             sys.executable,
             "-IS",
@@ -158,8 +158,8 @@ async def on_terminal(
             env={**environment, "TERM": channel.term_type or "dumb", "SSH_TTY": name},
             start_new_session=True,
         )
-        feed = asyncio.create_task(_type(channel, master, program.pid))
-        show = asyncio.create_task(_show(channel, master))
+        feed = asyncio.create_task(_type(channel, screen, program.pid))
+        show = asyncio.create_task(_show(channel, screen))
         ended = asyncio.create_task(program.wait())
         closed = asyncio.create_task(channel.channel.wait_closed())
         try:
@@ -167,8 +167,8 @@ async def on_terminal(
             if not ended.done():
                 _signal(program.pid, "HUP")
             await ended
-            os.close(slave)
-            slave = -1
+            os.close(line)
+            line = -1
             # The last output is read once nobody holds the other end.
             await asyncio.wait({show}, timeout=2)
         finally:
@@ -177,28 +177,28 @@ async def on_terminal(
             await asyncio.gather(feed, show, closed, return_exceptions=True)
         return ended.result()
     finally:
-        os.close(master)
-        if slave >= 0:
-            os.close(slave)
+        os.close(screen)
+        if line >= 0:
+            os.close(line)
 
 
-async def _type(channel: asyncssh.SSHServerProcess[bytes], master: int, pid: int) -> None:
-    async for data in _input(channel, pid, master):
+async def _type(channel: asyncssh.SSHServerProcess[bytes], screen: int, pid: int) -> None:
+    async for data in _input(channel, pid, screen):
         left = memoryview(data)
         while left:
             try:
-                left = left[os.write(master, left) :]
+                left = left[os.write(screen, left) :]
             except BlockingIOError:
                 await asyncio.sleep(0.01)
             except OSError:
                 return
 
 
-async def _show(channel: asyncssh.SSHServerProcess[bytes], master: int) -> None:
+async def _show(channel: asyncssh.SSHServerProcess[bytes], screen: int) -> None:
     loop = asyncio.get_running_loop()
-    os.set_blocking(master, False)
+    os.set_blocking(screen, False)
     readable = asyncio.Event()
-    loop.add_reader(master, readable.set)
+    loop.add_reader(screen, readable.set)
     try:
         # EIO says that the last program on the terminal has gone.
         with contextlib.suppress(OSError, asyncssh.Error):
@@ -206,10 +206,10 @@ async def _show(channel: asyncssh.SSHServerProcess[bytes], master: int) -> None:
                 await readable.wait()
                 readable.clear()
                 with contextlib.suppress(BlockingIOError):
-                    channel.stdout.write(os.read(master, CHUNK))
+                    channel.stdout.write(os.read(screen, CHUNK))
                     await channel.stdout.drain()
     finally:
-        loop.remove_reader(master)
+        loop.remove_reader(screen)
 
 
 def _resize(terminal: int | None, width: int, height: int) -> None:

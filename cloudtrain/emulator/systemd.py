@@ -82,7 +82,7 @@ def read_unit(path: Path) -> Unit:
 
 
 class Systemd:
-    """The service manager of one machine; lives in the machine's event loop.
+    """The init system of one machine; lives in the machine's event loop.
 
     Args:
         root: the machine's file system; units lie in `etc/systemd/system` below it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -144,16 +145,23 @@ def test_a_program_outlives_its_connection_but_not_its_machine(account):
     assert not processes.alive(pid) and not root.exists()
 
 
-def test_the_lease_ends_the_instance_by_itself(account):
-    instance = account.launch(lease(3))
-    code, out, _ = account.run(
-        instance, "systemctl is-active cloudtrain-lease.timer; systemctl is-enabled cloudtrain-lease.timer"
-    )
+def test_the_lease_is_armed_before_the_first_login_and_ends_the_instance(account):
+    instance = account.launch(lease(600))
+    asked = "systemctl is-active cloudtrain-lease.timer; systemctl is-enabled cloudtrain-lease.timer"
+    code, out, _ = account.run(instance, asked)
     assert (code, out.split()) == (0, [b"active", b"enabled"])
     assert list(account.region.machines()[instance].timers) == ["cloudtrain-lease.timer"]
-    ended = account.wait(instance, "terminated")
+    with contextlib.closing(account.login(instance)) as client:
+        sooner = lease(1) + "systemctl restart cloudtrain-lease.timer\n"
+        client.get_transport().open_session(timeout=20).exec_command(f"sudo sh -c {shlex.quote(sooner)}")
+        ended = account.wait(instance, "terminated")
     assert ended["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     assert not account.region.inventory()["volumes"]
+
+
+def test_a_lease_that_is_over_ends_the_instance_without_any_login(account):
+    ended = account.wait(account.launch(lease(1)), "terminated")
+    assert ended["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 
 def test_poweroff_obeys_the_shutdown_behaviour_and_a_parked_disk_is_kept(account):
@@ -323,3 +331,15 @@ def test_a_region_that_closes_while_instances_start_leaves_no_machine(tmp_path, 
                 account.launch("sleep 600 & sleep 0.05", SecurityGroupIds=[])
             mark = region.core.mark
         assert not processes.marked(mark) and not (region.folder / "machines").exists()
+
+
+def test_a_parked_machine_boots_with_the_user_data_it_was_given_while_stopped(account):
+    """Without that, a lease that has passed would end it again at once."""
+    instance = account.launch("true", InstanceInitiatedShutdownBehavior="stop")
+    account.login(instance).close()
+    account.ec2.stop_instances(InstanceIds=[instance])
+    account.wait(instance, "stopped")
+    data = account.user_data("echo again > $CLOUDTRAIN_ROOT/mark", ssh_authorized_keys=[], ssh_keys={})
+    account.ec2.modify_instance_attribute(InstanceId=instance, UserData={"Value": data.encode()})
+    account.ec2.start_instances(InstanceIds=[instance])
+    assert account.run(instance, "cat $CLOUDTRAIN_ROOT/mark")[1] == b"again\n", "the keys are those of the first boot"

@@ -35,7 +35,7 @@ def test_calendar_takes_the_form_of_a_lease_and_refuses_iso():
 
 
 class Box:
-    """A service manager in a folder, and what it did."""
+    """An init system in a folder, and what it did."""
 
     def __init__(self, root: Path) -> None:
         self.ran: list[list[str]] = []
