@@ -128,8 +128,19 @@ def rotate(
             confirmed = connect(fresh)
             break
         except HostKeyMismatch:
+            # It must then still show the old one. If not, it has changed between the two looks, or is not our machine.
+            try:
+                kept = connect(old)
+            except HostKeyMismatch:
+                confirmed = connect(fresh)
+                break
             if installed.exit_code != 0 or time.monotonic() > deadline:
-                return _keep(transport, connect, old, journal, emit)
+                transport.close()
+                emit(Warned("the host key of the launch is kept: the machine did not take the new one"))
+                # The next key stays noted: the machine may show it after its next start.
+                journal.write({"ec2_host_key_rotated": True})
+                return kept
+            kept.close()
         except ConnectionFailed:
             if time.monotonic() > deadline:
                 raise
@@ -137,15 +148,3 @@ def rotate(
     journal.write({"ec2_host_key": fresh, "ec2_next_host_key": None, "ec2_host_key_rotated": True})
     transport.close()
     return confirmed
-
-
-def _keep(
-    transport: Transport, connect: Callable[[PublicKey], Transport], old: PublicKey, journal: Journal, emit: Emit
-) -> Transport:
-    """The machine did not take the new key: it must then still show the old one, or it is not our machine."""
-    kept = connect(old)
-    transport.close()
-    emit(Warned("the host key of the launch is kept: the machine did not take the new one"))
-    # The next key stays noted: the machine may show it after its next start.
-    journal.write({"ec2_host_key_rotated": True})
-    return kept
