@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import os
 import re
@@ -64,10 +65,19 @@ class Clients:
             self.region, self.region_source = _region(region, self._session.region_name)
 
     def at(self, region: str) -> Clients:
-        """The same account and endpoint in another Region; itself if it is this one."""
+        """The same account and endpoint in another Region; itself if it is this one.
+
+        The session is shared, so that its credentials and service models, 1 s of work, are read once. Sessions are not
+        safe to make clients in from several threads.
+        """
         if region == self.region:
             return self
-        return Clients(self.profile, region, self.endpoint_url, self._access_key)
+        other = copy.copy(self)
+        for name, made in vars(Clients).items():
+            if isinstance(made, cached_property):
+                other.__dict__.pop(name, None)
+        other.region, other.region_source = _region(region, None)
+        return other
 
     @cached_property
     def ec2(self) -> EC2Client:
