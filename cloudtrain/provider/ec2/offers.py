@@ -137,6 +137,7 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             "root_gb": disk_gb,
             "user": image.user,
             "owner": tags.owner_of(who.arn),
+            "price_date": _price_date(used_prices),
             "candidates": placed,
         },
     )
@@ -267,6 +268,11 @@ def _price_note(table: PriceTable, used: Sequence[Price], disk_gb: int, market: 
     return f"spot prices as of now, at most the on-demand price; {text}" if market == SPOT else text
 
 
+def _price_date(used: Sequence[Price | None]) -> str | None:
+    """The day of the oldest of these prices, ISO 8601."""
+    return min((price.as_of.isoformat() for price in used if price), default=None)
+
+
 def _about_prices(used: Sequence[Price], region: str) -> list[str]:
     if not any(price.estimate for price in used):
         return []
@@ -345,5 +351,6 @@ def _existing(instance_id: str, ec2: Ec2Spec, clients: Clients, now: datetime) -
             "image_id": instance["ImageId"],
             "user": images.login_user(found[0]) if found else "ubuntu",
             "owner": tags.owner_of(who.arn),
+            "price_date": _price_date([price]),
         },
     )

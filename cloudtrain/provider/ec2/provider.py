@@ -11,7 +11,7 @@ from cloudtrain.events import Emit
 from cloudtrain.plan import Offer, Plan
 from cloudtrain.provider import base
 from cloudtrain.provider.base import Instance, Journal, Provider, Released
-from cloudtrain.provider.ec2 import environment, existing, network, offers, prices, tags, trust
+from cloudtrain.provider.ec2 import environment, existing, network, offers, prices, requests, tags, trust
 from cloudtrain.provider.ec2.acquire import Acquisition, to_instance
 from cloudtrain.provider.ec2.boot import Door, Login
 from cloudtrain.provider.ec2.clients import Clients
@@ -55,9 +55,10 @@ class Ec2Provider(Provider):
     def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
         """See `Provider.acquire`."""
         clients = self._of(journal, plan.offer.details.get("region"))
-        if plan.spec.ec2 is not None and plan.spec.ec2.instance_id:
-            return existing.acquire_existing(plan, clients, journal, emit, self._pace)
-        return Acquisition(plan, clients, journal, emit, self._pace, self._ask_address).instance()
+        with requests.recorded(clients, journal, self._pace.now):
+            if plan.spec.ec2 is not None and plan.spec.ec2.instance_id:
+                return existing.acquire_existing(plan, clients, journal, emit, self._pace)
+            return Acquisition(plan, clients, journal, emit, self._pace, self._ask_address).instance()
 
     def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
         """See `Provider.open`. A host key that fits neither pin is fatal and never retried."""
@@ -164,9 +165,10 @@ class Ec2Provider(Provider):
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. A machine that is not ours is left as it was found."""
         clients = self._of(journal, instance.details.get("region"))
-        if not instance.owned:
-            return existing.release_existing(instance, clients, journal, emit, self._pace)
-        return release_own(instance, clients, journal, emit, self._pace)
+        with requests.recorded(clients, journal, self._pace.now):
+            if not instance.owned:
+                return existing.release_existing(instance, clients, journal, emit, self._pace)
+            return release_own(instance, clients, journal, emit, self._pace)
 
     def _of(self, journal: Journal, region: str | None = None) -> Clients:
         """Clients of the Region that the run was launched in, whatever this shell's Region is now."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from cloudtrain.errors import (
 from cloudtrain.events import Event, Noted
 from cloudtrain.provider.ec2.launch import Slot, client_token, request_for, slots_of
 from cloudtrain.spec import Ec2Spec
+from cloudtrain.store import Store
 
 ZONES = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1f"]
 DETAILS = {"image_id": "ami-1", "root_device": "/dev/sda1", "root_gb": 45}
@@ -301,4 +305,43 @@ def test_killed_at_any_write_the_next_command_ends_with_one_instance(trip_of: An
             assert trip.find().id == instance.id
             trip.release(instance)
             assert trip.left() == {}
-    assert deaths == 8
+    assert deaths == 10
+
+
+DIES = """
+import json, os, sys
+from pathlib import Path
+from cloudtrain.plan import Plan
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.store import Store
+
+endpoint, moment, store, plan = sys.argv[1:]
+clients = Clients(None, "us-east-1", endpoint, ("AKIAREHEARSAL0000000", "rehearsal"))
+clients.ec2_launch.meta.events.register(f"{moment}.ec2.RunInstances", lambda **ignored: os._exit(9))
+plan = Plan.from_dict(json.loads(Path(plan).read_text()))
+Ec2Provider(clients).acquire(plan, Store(Path(store)).journal(plan.spec.name), print)
+"""
+
+
+@pytest.mark.parametrize(("moment", "sent"), [("before-send", 0), ("after-call", 1)])
+def test_a_killed_process_leaves_what_the_next_one_needs(trip_of: Any, tmp_path: Path, moment: str, sent: int) -> None:
+    trip = trip_of()
+    store = Store(tmp_path / "registry.sqlite")
+    store.add(trip.plan)
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(trip.plan.to_dict()))
+    died = subprocess.run(
+        [sys.executable, "-c", DIES, trip.region.endpoint_url, moment, str(store.path), str(plan)],
+        capture_output=True,
+        timeout=120,
+        cwd=Path(__file__).resolve().parents[3],
+    )
+    assert died.returncode == 9, died.stderr.decode()
+    assert len(trip.launches()) == sent
+    trip.notes = store.journal("brave-otter")
+    instance = trip.acquire()
+    assert trip.effects() == 1 and instance.id == trip.region.inventory()["instances"][0]["id"]
+    assert trip.open(instance).run(["true"]).exit_code == 0
+    trip.release(instance)
+    assert trip.left() == {}
