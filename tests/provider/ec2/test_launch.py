@@ -342,6 +342,7 @@ def test_a_killed_process_leaves_what_the_next_one_needs(trip_of: Any, tmp_path:
     trip.notes = store.journal("brave-otter")
     instance = trip.acquire()
     assert trip.effects() == 1 and instance.id == trip.region.inventory()["instances"][0]["id"]
-    assert trip.open(instance).run(["true"]).exit_code == 0
+    with trip.open(instance) as transport:
+        assert transport.run(["true"]).exit_code == 0
     trip.release(instance)
     assert trip.left() == {}
