@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, LogLines, Metric, Noted, Warned
-from cloudtrain.supervisor import Beat, End, EventsFrame, LogFrame, Shrunk, Supervisor
+from cloudtrain.frames import Beat, End, EventsFrame, LogFrame, Shrunk
+from cloudtrain.supervisor import Supervisor
 
 # Waits before each attempt to reach the host again, in seconds; an arriving frame starts the list anew.
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)

@@ -160,6 +160,33 @@ def _match(segments: Sequence[_Segment], parts: Sequence[str]) -> bool:
     return len(parts) in reach
 
 
+# A set as git reads it: a "]" that comes first, and one after a backslash, is a member.
+_SET = re.compile(r"\[[!^]?\]?(?:\[:[a-z]+:\]|\\.|[^\]\\])*\]", re.DOTALL)
+_SPLIT = re.compile(rf"\\.|(?P<set>{_SET.pattern})|/|.", re.DOTALL)
+_RANGE = re.compile(r"([^][\\:])-([^][\\])", re.DOTALL)
+
+
+def _split(body: str) -> list[str]:
+    """The segments of a pattern. Git looks for the end of a set behind slashes too: `[a/b]*` is one segment."""
+    segments = [""]
+    for found in _SPLIT.finditer(body):
+        if found[0] == "/":
+            segments.append("")
+        else:
+            segments[-1] += _plain_set(found[0]) if found["set"] else found[0]
+    return segments
+
+
+def _plain_set(text: str) -> str:
+    """A set without slashes and backward ranges, which `_glob` cannot read: what stands for nothing becomes a NUL.
+
+    No name holds a slash: a range that ends with it ends before it, one that begins with it begins after it.
+    """
+    start = 2 if text[1] in "!^" else 1
+    members = text[start:].replace("-/", "-.").replace("/-", "0-").replace("/", "\0")
+    return text[:start] + _RANGE.sub(lambda range: range[0] if range[1] <= range[2] else "\0", members)
+
+
 def parse(text: str, name: str) -> list[Rule]:
     """The rules of an ignore file's `text`; `name` is how `Rule.origin` calls the file."""
     rules = []
@@ -176,7 +203,7 @@ def parse(text: str, name: str) -> list[Rule]:
         if not body:
             continue
         anchored = "/" in body
-        segments = tuple(_Segment(part) for part in body.removeprefix("/").split("/"))
+        segments = tuple(_Segment(part) for part in _split(body.removeprefix("/")))
         rules.append(
             Rule(
                 origin=f"{name}:{number}: {line}",

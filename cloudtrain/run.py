@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 
 from cloudtrain import disk, receipt, results, sync, tree
-from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.errors import Busy, CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -28,7 +28,6 @@ from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
 STOP_GRACE_S = 20.0
-LIVE_PULLS = 3
 _PROGRESS_EVERY_S = 1.0
 
 
@@ -75,7 +74,7 @@ def resume(run: Run, context: Context, *, detach: bool = False) -> Result:
         ConnectionFailed: the host cannot be reached; the run goes on.
         CloudtrainError: what else stopped the story; the row says where.
     """
-    with _claim(run.name), Link(run, context) as link:
+    with claim(run.name), Link(run, context) as link:
         run = context.store.get(run.name)
         run = acquire(run, link)
         run = reach(run, link)
@@ -170,7 +169,7 @@ def pull(run: Run, link: Link) -> Run:
     if run.state is not RunState.PULLING or link.journal.read().get("pulled"):
         return run
     _check_log(run, link)
-    link.journal.write({"pulled": [asdict(entry) for entry in _fetch(run, link)]})
+    link.journal.write({"pulled": [asdict(entry) for entry in fetch_results(run, link)]})
     return run
 
 
@@ -198,122 +197,7 @@ def release(run: Run, link: Link) -> Result:
     return result(run, link.context)
 
 
-def settle(run: Run, context: Context) -> Result:
-    """Give back the machine of a run that has ended, if that failed when it ended.
-
-    Raises:
-        CloudtrainError: it fails still.
-    """
-    if not context.store.read_journal(run.name).get("owed"):
-        return result(run, context)
-    with _claim(run.name), Link(run, context) as link:
-        instance = link.instance or link.provider.find(run.name, link.journal)
-        if instance is not None:
-            released = link.provider.release(instance, link.journal, context.emit)
-            run = context.store.note(run, life=released.life)
-            link.journal.write({"leftovers": list(released.leftovers)})
-        link.journal.write({"owed": False})
-        receipt.write(run, context.store)
-        return result(run, context)
-
-
-def watch(run: Run, context: Context) -> Result:
-    """Follow a run that another command acts on: reads only, writes nothing, waits until that command has finished."""
-    run = context.store.get(run.name)
-    if run.state is RunState.RUNNING:
-        with Link(run, context) as link:
-            Follower(run.folder, link, context.emit, keep=False, sleep=context.sleep).run()
-    return _finished_elsewhere(run, context)
-
-
-def pull_now(run: Run, context: Context) -> Result:
-    """Fetch what a run that has not ended has finished so far; a run that only needs its end is taken there.
-
-    Raises:
-        UsageError: it has not begun to train.
-    """
-    if run.state is RunState.PULLING:
-        return resume(run, context)
-    if run.state is not RunState.RUNNING:
-        raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
-    with Link(run, context) as link:
-        for _ in range(LIVE_PULLS):
-            if link.supervisor().poll(0, 0).state != "running":
-                break
-            try:
-                _fetch(run, link)
-                return result(run, context)
-            except ArtifactRefused as error:
-                # The job has written the file anew since the manifest was made: a new manifest, and again.
-                refused = error
-        else:
-            context.emit(Warned(f"a file changes while it is pulled: {refused.message}", hint="pull again later"))
-            return result(run, context)
-    return resume(run, context)
-
-
-def pull_again(run: Run, context: Context) -> Result:
-    """Fetch an ended run's results once more: what is here and right is kept, what is missing or spoilt is replaced.
-
-    Raises:
-        ConnectionFailed: a file is missing or spoilt here, and the machine that had it is gone.
-    """
-    if run.life is InstanceLife.TERMINATED:
-        outcome = result(run, context)
-        spoilt = [entry.name for entry in outcome.artifacts if results.sha256(run.folder / entry.name) != entry.sha256]
-        if spoilt:
-            raise ConnectionFailed(
-                f"{', '.join(spoilt[:3])}: missing or changed since the pull, and {run.name} has no machine any more",
-                hint=f"restore the files in {run.folder} from a copy, or train again",
-            )
-        context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
-        return outcome
-    with _claim(run.name), Link(run, context) as link:
-        link.journal.write({"pulled": [asdict(entry) for entry in _fetch(run, link)]})
-        results.sha256sums(run.folder)
-        return result(context.store.get(run.name), context)
-
-
-def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
-    """End a run: the job is asked to save and end, what exists is pulled, the machine is given back.
-
-    Safe to call again, and while another command follows the run: that one then finishes the story.
-    """
-    if run.state.final:
-        return settle(run, context)
-    if run.state in (RunState.RUNNING, RunState.PULLING):
-        if run.state is RunState.RUNNING:
-            with Link(run, context) as link, link.step("stop", limit_s=STOP_GRACE_S + 10):
-                link.supervisor().stop(reason=reason, grace=STOP_GRACE_S)
-        return _finished_elsewhere(run, context)
-    return abandon(run, context)
-
-
-def abandon(run: Run, context: Context) -> Result:
-    """End a run that has not begun to train: nothing can be lost, the machine is given back."""
-    with _claim(run.name), Link(run, context) as link:
-        run = context.store.get(run.name)
-        if not run.state.final:
-            _give_back(run, link)
-            run = link.move(
-                run, RunState.STOPPED, error={"code": "abandoned", "message": "ended before training began"}
-            )
-        return result(run, context)
-
-
-def _finished_elsewhere(run: Run, context: Context) -> Result:
-    """Finish the story here as soon as no other command does; at the latest a minute after the job's end."""
-    for _ in range(120):
-        try:
-            return resume(context.store.get(run.name), context)
-        except Busy:
-            context.sleep(0.5)
-        if (now := context.store.get(run.name)).state.final:
-            return result(now, context)
-    raise Busy(f"another command is still pulling {run.name}", hint=f"cloudtrain show {run.name}")
-
-
-def _fetch(run: Run, link: Link) -> list[FileEntry]:
+def fetch_results(run: Run, link: Link) -> list[FileEntry]:
     """Pull every finished file of the job that its spec wants."""
     with link.step("pull") as closing:
         supervisor = link.supervisor()
@@ -338,7 +222,7 @@ def _or_failed(run: Run, link: Link) -> Iterator[None]:
     try:
         yield
     except CloudtrainError as error:
-        _give_back(run, link)
+        give_back(run, link)
         if error.code == "launch_unknown":
             # It may show up yet: `stop` looks again.
             link.journal.write({"owed": True})
@@ -347,7 +231,8 @@ def _or_failed(run: Run, link: Link) -> Iterator[None]:
         raise
 
 
-def _give_back(run: Run, link: Link) -> None:
+def give_back(run: Run, link: Link) -> None:
+    """Give the machine back if the run has one; what fails is told, and is the next command's to do again."""
     try:
         instance = link.instance or link.provider.find(run.name, link.journal)
         if instance is not None:
@@ -402,7 +287,7 @@ class _Progress:
 
 
 @contextmanager
-def _claim(name: str) -> Iterator[None]:
+def claim(name: str) -> Iterator[None]:
     """Only one command acts on a run at a time. The operating system drops the lock of a killed one."""
     folder = disk.private_dir(disk.state_dir() / "locks")
     lock = filelock.FileLock(folder / f"{name}.lock", timeout=0)

@@ -6,11 +6,13 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
+from cloudtrain.frames import End, ExitRecord, Frame, FrameParser, exit_record
+from cloudtrain.frames import LogFrame as LogFrame
 from cloudtrain.transport.base import Completed, Stream, Transport
 
 BEAT_S = 4.0
@@ -18,11 +20,9 @@ BEAT_S = 4.0
 
 # A cold host takes its time to start Python: the first heartbeat may be this late.
 FIRST_BEAT_S = 60.0
+
 # Where images keep an interpreter with torch that is not the first in PATH (AWS Deep Learning AMIs).
 KNOWN_PYTHONS = ("/opt/pytorch/bin/python", "python3")
-
-_LONGEST_HEAD = 64 * 1024
-_LONGEST_PAYLOAD = 4 * 1024 * 1024
 
 # The loader that BOOT runs (sync.py): the supervisor without a file of its own, for a host that has no run directory.
 _LOADER = """\
@@ -77,30 +77,6 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExitRecord:
-    """How a job ended.
-
-    Attributes:
-        code: exit code; negative: the signal that ended it.
-        at: unix seconds.
-        log_bytes, log_sha256, events_bytes: of the complete `console.log` and `events.jsonl`.
-        stop: why it was told to end ("user", "deadline", ...); None: it ended by itself.
-    """
-
-    code: int
-    signal: int | None
-    at: float
-    log_bytes: int
-    log_sha256: str
-    events_bytes: int
-    stop: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
     """How a run stands on its host.
 
@@ -135,146 +111,6 @@ class FileEntry:
     name: str
     size: int
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class LogFrame:
-    """Bytes of `console.log` from `offset` on."""
-
-    offset: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EventsFrame:
-    """Whole lines of `events.jsonl` from `offset` on."""
-
-    offset: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """Sign of life: the host's clock in unix seconds, and the sizes of both files there."""
-
-    t: float
-    log: int
-    events: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shrunk:
-    """`file` on the host is shorter than what was asked for or sent; the stream goes on at `size`."""
-
-    file: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The run is not running (any more), and everything it wrote has been sent."""
-
-    state: str
-    exit: ExitRecord | None
-    log: int
-    events: int
-
-
-Frame = LogFrame | EventsFrame | Beat | Shrunk | End
-
-
-class FrameParser:
-    """Turns the byte stream of `follow` into frames, however it was cut into pieces. Pure."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._head: Mapping[str, Any] | None = None
-        self._begun = False
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes.
-
-        Raises:
-            ConnectionFailed: this is no stream of frames.
-        """
-        self._buffer += data
-        frames: list[Frame] = []
-        position = 0
-        while True:
-            if self._head is None:
-                end = self._buffer.find(b"\n", position)
-                if end < 0:
-                    break
-                self._head = self._parse_head(bytes(self._buffer[position:end]))
-                position = end + 1
-                continue
-            size = self._head.get("n", 0)
-            if len(self._buffer) - position < size:
-                break
-            frame = _frame(self._head, bytes(self._buffer[position : position + size]))
-            position += size
-            self._head = None
-            if frame is not None:
-                frames.append(frame)
-        del self._buffer[:position]
-        if self._head is None and len(self._buffer) > _LONGEST_HEAD:
-            raise _not_frames(bytes(self._buffer[:200]))
-        return frames
-
-    def _parse_head(self, line: bytes) -> Mapping[str, Any] | None:
-        try:
-            head = json.loads(line)
-        except ValueError:
-            head = None
-        size = head.get("n", 0) if isinstance(head, dict) and "k" in head else None
-        if type(size) is int and 0 <= size <= _LONGEST_PAYLOAD:
-            self._begun = True
-            return dict(head)
-        if self._begun:
-            raise _not_frames(line[:200])
-        return None  # What a login script printed before the first frame.
-
-
-def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:
-    try:
-        match head["k"]:
-            case "log":
-                return LogFrame(int(head["o"]), payload)
-            case "events":
-                return EventsFrame(int(head["o"]), payload)
-            case "beat":
-                return Beat(float(head["t"]), int(head["log"]), int(head["events"]))
-            case "shrunk":
-                return Shrunk(str(head["file"]), int(head["size"]))
-            case "end":
-                return End(str(head["state"]), _exit_record(head["exit"]), int(head["log"]), int(head["events"]))
-            case _:
-                return None  # Of a later version.
-    except (KeyError, TypeError, ValueError) as error:
-        raise _not_frames(json.dumps(head).encode()[:200]) from error
-
-
-def _not_frames(said: bytes) -> ConnectionFailed:
-    return ConnectionFailed(
-        "the host sent something else than the log",
-        consequence="the run goes on, its log and results stay on the host",
-        code="protocol",
-        detail=said.decode("utf-8", "replace"),
-    )
-
-
-def _exit_record(value: Mapping[str, Any] | None) -> ExitRecord | None:
-    if value is None:
-        return None
-    return ExitRecord(
-        code=int(value["code"]),
-        signal=value["signal"],
-        at=float(value["at"]),
-        log_bytes=int(value["log_bytes"]),
-        log_sha256=str(value["log_sha256"]),
-        events_bytes=int(value["events_bytes"]),
-        stop=value["stop"],
-    )
 
 
 class Following:
@@ -412,7 +248,7 @@ class Supervisor:
         answer = self._ask("poll", "--log", str(log), "--events", str(events))
         return RunStatus(
             state=answer["state"],
-            exit=_exit_record(answer["exit"]),
+            exit=exit_record(answer["exit"]),
             stop=answer["stop"],
             log_size=answer["log_size"],
             events_size=answer["events_size"],
@@ -434,7 +270,7 @@ class Supervisor:
         A run that ended before keeps the end it had. The first reason given for a run stands.
         """
         answer = self._ask("stop", "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
-        return RunStatus(state=answer["state"], exit=_exit_record(answer["exit"]), stop=answer["stop"])
+        return RunStatus(state=answer["state"], exit=exit_record(answer["exit"]), stop=answer["stop"])
 
     def manifest(self) -> list[FileEntry]:
         """The finished files below `out/` as they are now."""

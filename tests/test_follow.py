@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Event, LogLines, Metric, Noted, Warned
 from cloudtrain.follow import BACKOFF_S, Follower, GrowingFile, read_objects
-from cloudtrain.supervisor import Beat, End, EventsFrame, ExitRecord, LogFrame, Shrunk
+from cloudtrain.frames import Beat, End, EventsFrame, ExitRecord, LogFrame, Shrunk
 
 ENDED = ExitRecord(code=0, signal=None, at=0.0, log_bytes=0, log_sha256="", events_bytes=0, stop=None)
 

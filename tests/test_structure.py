@@ -103,10 +103,13 @@ FORBIDDEN = {
     "cloudtrain.provider": ["cloudtrain.run", "cloudtrain.store", "cloudtrain.console"],
     "cloudtrain.console": ["cloudtrain.run", "cloudtrain.store", "cloudtrain.provider", "cloudtrain.transport"],
     "cloudtrain.store": ["cloudtrain.run", "cloudtrain.console", "cloudtrain.transport"],
-    "cloudtrain.run": ["cloudtrain.console"],
+    "cloudtrain.run": ["cloudtrain.console", "cloudtrain.actions"],
+    "cloudtrain.actions": ["cloudtrain.console"],
     "cloudtrain.sync": ["cloudtrain.run", "cloudtrain.console", "cloudtrain.store"],
     "cloudtrain.follow": ["cloudtrain.run", "cloudtrain.console"],
     "cloudtrain.results": ["cloudtrain.run", "cloudtrain.console"],
+    "cloudtrain.fetch": ["cloudtrain.results", "cloudtrain.supervisor"],
+    "cloudtrain.frames": ["cloudtrain.supervisor", "cloudtrain.transport"],
 }
 
 

@@ -21,19 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
-from cloudtrain.supervisor import (
-    Beat,
-    End,
-    EventsFrame,
-    ExitRecord,
-    FileEntry,
-    Following,
-    Frame,
-    FrameParser,
-    LogFrame,
-    Shrunk,
-    Supervisor,
-)
+from cloudtrain.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Shrunk
+from cloudtrain.supervisor import FileEntry, Following, Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
 
 _NAMES = ["a", "b", "ab", "abc", "a b", "x.py", "x.pyz", "A", "é", "a\nb", "#a", "!a", "a ", "[a]", "-"]
 _PATHS = st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4).map("/".join)
-# Not among them: `a**/b`, where git goes against its own manual: it cuts the `a` off and takes the rest as `**/b`.
+# Not among them: `a**/b`, where git goes against its own manual: it cuts the `a` off and takes the rest as `**/b`. The
+# same holds for the `!` in `!!**/b`, a line that takes back what is called `!`.
 _GLOBS = st.sampled_from(
     [
         *_NAMES,
@@ -98,7 +100,7 @@ _LINES = st.builds(
     st.sampled_from(["", "", "/", "**/"]),
     st.lists(_GLOBS, min_size=1, max_size=3).map("/".join),
     st.sampled_from(["", "", "/", "/**", " ", "\r", "//", "/**/"]),
-).filter(lambda line: "\n" not in line)
+).filter(lambda line: "\n" not in line and not re.match(r"!!\*\*+/", line))
 _IGNORE = st.lists(_LINES, min_size=1, max_size=5).map("\n".join)
 
 
@@ -138,6 +140,33 @@ def test_gitignore_means_what_it_means_to_git(paths: set[str], top: str, inner: 
             assert error.code == "empty_source"
             sent = set()
         assert sent == expected
+
+
+@needs_git
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[a/b]*",
+        "[a/[a-c]*",
+        "x/[a/[[:alpha:]]",
+        "[+-/]",
+        "[/-9]",
+        "[!/]",
+        "[]/a]",
+        "[a/b",
+        "*/[a/",
+        "[a/[z-a]",
+        "[1z-a]",
+    ],
+)
+def test_a_set_ends_behind_a_slash_as_it_does_for_git(tmp_path: Path, line: str) -> None:
+    files = dict.fromkeys(["a/b", "b", "ab", "c", "]", "]b", "1", "-", ".x", "+", "x/a", "x/b", "z/[a/c"], "")
+    fill(tmp_path, {**files, ".gitignore": line})
+    git(tmp_path, "init", "-q")
+    every = [*files, ".gitignore"]
+    asked = b"\0".join(path.encode() for path in every)
+    ignored = git(tmp_path, "check-ignore", "--stdin", "-z", "--no-index", stdin=asked).decode().split("\0")
+    assert names(scan(tmp_path, cache=None)) == set(every) - set(ignored)
 
 
 @needs_git

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from cloudtrain import outcome
+from cloudtrain import actions, outcome
 from cloudtrain import run as story
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
@@ -119,7 +119,7 @@ def to_the_end(
         except Busy:
             if not join:
                 raise
-            result = story.watch(run, context)
+            result = actions.watch(run, context)
         except KeyboardInterrupt:
             code = _interrupted(context.store.get(run.name), context, reporter)
             if code is None:
@@ -150,7 +150,7 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
     try:
         if not trains:
             if reporter.ask("Nothing has trained yet. End this run?", default=True):
-                story.abandon(run, context)
+                actions.abandon(run, context)
                 reporter.emit(Noted("ended; nothing is running"))
                 return int(ExitCode.INTERRUPTED)
             return None
@@ -163,7 +163,7 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
     if answer == "c":
         return None
     if answer == "s":
-        result = story.stop(run, context)
+        result = actions.stop(run, context)
         finish(result, reporter)
         return int(result.exit_code)
     return _detached(run, reporter)

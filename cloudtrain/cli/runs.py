@@ -51,7 +51,7 @@ def show(run: RunName = None, json: Json = False) -> None:
 
 def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
-    from cloudtrain import run as story
+    from cloudtrain import actions
     from cloudtrain.cli import following
     from cloudtrain.store import Store
 
@@ -59,13 +59,13 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
         context = following.context(store, reporter)
-        result = story.pull_again(row, context) if row.state.final else story.pull_now(row, context)
+        result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
         reporter.result(result)
 
 
 def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
     """End a run: it saves, its results are pulled, its machine is given back."""
-    from cloudtrain import run as story
+    from cloudtrain import actions
     from cloudtrain.cli import following
     from cloudtrain.events import Noted
     from cloudtrain.store import Store
@@ -79,4 +79,4 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
         elif not yes and not reporter.ask(f"Stop {row.name} and pull its results?", default=True):
             reporter.emit(Noted("nothing was changed"))
             return
-        reporter.result(story.stop(row, context))
+        reporter.result(actions.stop(row, context))

@@ -1,0 +1,132 @@
+"""What commands do to a run that exists, beside taking it to its end (`run.resume`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from cloudtrain import receipt, results
+from cloudtrain import run as story
+from cloudtrain.errors import ArtifactRefused, Busy, ConnectionFailed, UsageError
+from cloudtrain.events import Noted, Warned
+from cloudtrain.follow import Follower
+from cloudtrain.link import Context, Link
+from cloudtrain.outcome import Result, result
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run
+
+LIVE_PULLS = 3
+
+
+def watch(run: Run, context: Context) -> Result:
+    """Follow a run that another command acts on: reads only, writes nothing, waits until that command has finished."""
+    run = context.store.get(run.name)
+    if run.state is RunState.RUNNING:
+        with Link(run, context) as link:
+            Follower(run.folder, link, context.emit, keep=False, sleep=context.sleep).run()
+    return _finished_elsewhere(run, context)
+
+
+def pull_now(run: Run, context: Context) -> Result:
+    """Fetch what a run that has not ended has finished so far; a run that only needs its end is taken there.
+
+    Raises:
+        UsageError: it has not begun to train.
+    """
+    if run.state is RunState.PULLING:
+        return story.resume(run, context)
+    if run.state is not RunState.RUNNING:
+        raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
+    with Link(run, context) as link:
+        for _ in range(LIVE_PULLS):
+            if link.supervisor().poll(0, 0).state != "running":
+                break
+            try:
+                story.fetch_results(run, link)
+                return result(run, context)
+            except ArtifactRefused as error:
+                # The job has written the file anew since the manifest was made: a new manifest, and again.
+                refused = error
+        else:
+            context.emit(Warned(f"a file changes while it is pulled: {refused.message}", hint="pull again later"))
+            return result(run, context)
+    return story.resume(run, context)
+
+
+def pull_again(run: Run, context: Context) -> Result:
+    """Fetch an ended run's results once more: what is here and right is kept, what is missing or spoilt is replaced.
+
+    Raises:
+        ConnectionFailed: a file is missing or spoilt here, and the machine that had it is gone.
+    """
+    if run.life is InstanceLife.TERMINATED:
+        outcome = result(run, context)
+        spoilt = [entry.name for entry in outcome.artifacts if results.sha256(run.folder / entry.name) != entry.sha256]
+        if spoilt:
+            raise ConnectionFailed(
+                f"{', '.join(spoilt[:3])}: missing or changed since the pull, and {run.name} has no machine any more",
+                hint=f"restore the files in {run.folder} from a copy, or train again",
+            )
+        context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
+        return outcome
+    with story.claim(run.name), Link(run, context) as link:
+        link.journal.write({"pulled": [asdict(entry) for entry in story.fetch_results(run, link)]})
+        results.sha256sums(run.folder)
+        return result(context.store.get(run.name), context)
+
+
+def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
+    """End a run: the job is asked to save and end, what exists is pulled, the machine is given back.
+
+    Safe to call again, and while another command follows the run: that one then finishes the story.
+    """
+    if run.state.final:
+        return settle(run, context)
+    if run.state in (RunState.RUNNING, RunState.PULLING):
+        if run.state is RunState.RUNNING:
+            with Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
+                link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
+        return _finished_elsewhere(run, context)
+    return abandon(run, context)
+
+
+def settle(run: Run, context: Context) -> Result:
+    """Give back the machine of a run that has ended, if that failed when it ended.
+
+    Raises:
+        CloudtrainError: it fails still.
+    """
+    if not context.store.read_journal(run.name).get("owed"):
+        return result(run, context)
+    with story.claim(run.name), Link(run, context) as link:
+        instance = link.instance or link.provider.find(run.name, link.journal)
+        if instance is not None:
+            released = link.provider.release(instance, link.journal, context.emit)
+            run = context.store.note(run, life=released.life)
+            link.journal.write({"leftovers": list(released.leftovers)})
+        link.journal.write({"owed": False})
+        receipt.write(run, context.store)
+        return result(run, context)
+
+
+def abandon(run: Run, context: Context) -> Result:
+    """End a run that has not begun to train: nothing can be lost, the machine is given back."""
+    with story.claim(run.name), Link(run, context) as link:
+        run = context.store.get(run.name)
+        if not run.state.final:
+            story.give_back(run, link)
+            run = link.move(
+                run, RunState.STOPPED, error={"code": "abandoned", "message": "ended before training began"}
+            )
+        return result(run, context)
+
+
+def _finished_elsewhere(run: Run, context: Context) -> Result:
+    """Finish the story here as soon as no other command does; at the latest a minute after the job's end."""
+    for _ in range(120):
+        try:
+            return story.resume(context.store.get(run.name), context)
+        except Busy:
+            context.sleep(0.5)
+        if (now := context.store.get(run.name)).state.final:
+            return result(now, context)
+    raise Busy(f"another command is still pulling {run.name}", hint=f"cloudtrain show {run.name}")
