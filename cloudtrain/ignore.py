@@ -178,13 +178,14 @@ def _split(body: str) -> list[str]:
 
 
 def _plain_set(text: str) -> str:
-    """A set without slashes and backward ranges, which `_glob` cannot read: what stands for nothing becomes a NUL.
+    """A set without slashes and backward ranges, which `_glob` cannot read.
 
-    No name holds a slash: a range that ends with it ends before it, one that begins with it begins after it.
+    No name holds a slash: a range that ends with it ends before it, one that begins with it begins after it, and alone
+    it may as well be a NUL. A backward range is its first character to git.
     """
     start = 2 if text[1] in "!^" else 1
     members = text[start:].replace("-/", "-.").replace("/-", "0-").replace("/", "\0")
-    return text[:start] + _RANGE.sub(lambda range: range[0] if range[1] <= range[2] else "\0", members)
+    return text[:start] + _RANGE.sub(lambda range: range[0] if range[1] <= range[2] else range[1], members)
 
 
 def parse(text: str, name: str) -> list[Rule]:
