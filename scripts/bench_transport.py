@@ -173,7 +173,7 @@ def big_file(kit: Rig, rounds: int, goals: Goals, near_mib: int, far_mib: int) -
         folder = kit.folder / "local" / f"big{way.port}"
         folder.mkdir()
         big = folder / "big.bin"
-        big.write_bytes(random.Random(1).randbytes(size))
+        big.write_bytes(os.urandom(size))
         digest = hashlib.sha256(big.read_bytes()).hexdigest()
         with kit.connect(way) as host:
             ssh = way.ssh

@@ -105,6 +105,11 @@ class Packets(Packetizer):
         refused: numbers of the channels on which the peer did not start a program.
     """
 
+    # New keys are left to the server, which asks for them after 64 GiB (OpenSSH's limit for AES). paramiko would ask
+    # after 512 MiB, and a program that ends while it waits for the answer then blocks the thread that reads the answer.
+    REKEY_BYTES = 65 * 1024**3
+    REKEY_PACKETS = 2**31
+
     def __init__(self, socket: socket.socket) -> None:
         super().__init__(socket)
         self.signals: dict[int, str] = {}

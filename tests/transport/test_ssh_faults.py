@@ -279,6 +279,26 @@ def test_a_quiet_link_and_a_slow_one_are_left_alone(sshd, dial, relay):
     assert host.run(["sh", "-c", "wc -c"], stdin=b"x" * 1_500_000, timeout=30).stdout.strip() == b"1500000"
 
 
+def test_new_keys_in_the_middle_of_everything(own_sshd, dial):
+    """The server asks for new keys after each megabyte, while data flows both ways and programs begin and end."""
+    host = dial(own_sshd(settings=("RekeyLimit 1M",)))
+    block = bytes(range(256)) * 4096
+    for _ in range(3):
+        assert host.run(["cat"], stdin=(block for _ in range(10)), timeout=30).stdout == block * 10
+        assert host.run(["head", "-c", "3000000", "/dev/zero"], timeout=30).stdout == bytes(3_000_000)
+
+
+@pytest.mark.slow
+def test_the_client_leaves_new_keys_to_the_server(dial):
+    """paramiko's own limit, 512 MiB, lets a program's end meet the exchange, and the two then wait for each other."""
+    host = dial()
+    for _ in range(6):
+        with host.stream(["head", "-c", str(256 * 1024 * 1024), "/dev/zero"]) as stream:
+            while stream.read(60):
+                pass
+    assert host.run(["echo", "on"], timeout=20).stdout == b"on\n"
+
+
 def test_identities_that_cannot_be_used(sshd, dial, tmp_path):
     protected = tmp_path / "protected"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "passphrase", "-f", str(protected)], check=True)
