@@ -60,6 +60,7 @@ def plan_lines(plan: Plan) -> list[str]:
             "  Rehearsal: the region is emulated on this computer, training runs on its CPU, nothing is billed.",
             "  Prices and limits are those of the real run.",
         ]
+    lines += [f"  warn     {warning}" for warning in offer.warnings]
     if plan.limit_s is not None:
         enforcer = offer.enforcer or "its supervisor ends the training"
         lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
@@ -91,9 +92,8 @@ def ending_lines(result: Result) -> list[str]:
     if result.cost_usd is not None:
         lines.append(f"cost     about {money(result.cost_usd)}")
     if result.rehearsed_usd is not None:
-        lines.append(
-            f"cost     nothing is billed: a rehearsal. The same time on EC2: about {money(result.rehearsed_usd)}"
-        )
+        real = money(result.rehearsed_usd)
+        lines.append(f"cost     nothing is billed: a rehearsal. The same time on EC2: about {real}")
     lines += [f"left     {leftover}" for leftover in result.leftovers]
     return [screen_safe(line) for line in lines]
 

@@ -251,7 +251,15 @@ def _quiet(reader: type[Any]) -> type[Any]:
     """moto's request reader, without a line on stderr for each call."""
 
     class Quiet(reader):  # type: ignore[misc]
+        _headers_buffer: list[bytes]
+
         def log(self, type: str, message: str, *args: Any) -> None:
             pass
+
+        def send_header(self, keyword: str, value: str) -> None:
+            if keyword == "Date":
+                # The server writes its own first; the one of the answer stands.
+                self._headers_buffer = [line for line in self._headers_buffer if not line.startswith(b"Date:")]
+            super().send_header(keyword, value)
 
     return Quiet

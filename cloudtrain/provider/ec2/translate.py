@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 
+import botocore.session
 from botocore import exceptions as sdk
 from botocore.parsers import ResponseParserError
 
@@ -184,7 +185,7 @@ def _signing_in(error: Exception, profile: str | None, consequence: str | None) 
         (
             sdk.ProfileNotFound,
             f"there is no AWS {_missing_profile(error) or named}",
-            "aws configure list-profiles shows those there are",
+            _profiles_there_are(),
             "no_profile",
         ),
         (
@@ -224,6 +225,14 @@ def _signing_in(error: Exception, profile: str | None, consequence: str | None) 
         if isinstance(error, kinds):
             return SignInError(message, hint=hint, consequence=consequence, code=code)
     return None
+
+
+def _profiles_there_are() -> str:
+    try:
+        names = botocore.session.Session().available_profiles
+    except sdk.BotoCoreError:
+        return "aws configure list-profiles shows those there are"
+    return f"there are: {', '.join(sorted(names))}" if names else "aws configure makes one; there is none yet"
 
 
 def _missing_profile(error: Exception) -> str | None:
@@ -340,6 +349,9 @@ def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, con
     """A few codes mean a wrong clock, a session that is over, or a wrong key; the date of the answer tells which."""
     skew = clock_skew_s(error)
     timed = code in ("RequestExpired", "RequestTimeTooSkewed")
+    if re.search(r"Signature (expired|not yet current)", text_of(error)):
+        # Said of a signature's time alone. A service that is not exact about its own `Date` may still say it.
+        timed, skew = True, skew if skew and abs(skew) > CLOCK_TOLERANCE_S else None
     if (skew is not None and abs(skew) > CLOCK_TOLERANCE_S) or (timed and skew is None):
         off = "is wrong" if skew is None else f"is {abs(skew) / 60:.0f} min {_side(skew)}"
         return SignInError(
@@ -367,7 +379,9 @@ def _side(skew: float) -> str:
 
 def _denied(error: sdk.ClientError, action: str, text: str, consequence: str | None) -> SignInError:
     found = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", text)
-    right = found.group(1) if found else error.operation_name
+    # EC2 alone says UnauthorizedOperation, and names no right.
+    prefix = "ec2:" if code_of(error) == "UnauthorizedOperation" else ""
+    right = found.group(1) if found else f"{prefix}{error.operation_name}"
     if "service control policy" in text:
         why, hint = (
             "the organization's policy forbids it",

@@ -39,7 +39,7 @@ def told(error: Exception, profile: str | None = "student") -> CloudtrainError:
 SIGN_IN = [
     (sdk.NoCredentialsError(), "no_credentials", "aws login --profile student"),
     (sdk.PartialCredentialsError(provider="env", cred_var="secret"), "no_credentials", "secret"),
-    (sdk.ProfileNotFound(profile="nope"), "no_profile", "list-profiles"),
+    (sdk.ProfileNotFound(profile="nope"), "no_profile", "there"),
     (sdk.MissingDependencyException(msg="crt"), "missing_crt", "botocore[crt]"),
     (sdk.LoginRefreshRequired(), "expired", "aws login --profile student"),
     (sdk.LoginTokenLoadError(error_msg="none"), "expired", "aws login --profile student"),
