@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cloudtrain.cli import cloud, logs, train
+from cloudtrain.cli import cloud, leftovers, logs, train
 from cloudtrain.cli import runs as runs_
 from cloudtrain.console.base import Look, forgive_encodings, reporter
 from cloudtrain.errors import CloudtrainError, ExitCode
@@ -45,6 +45,7 @@ app.command("ps", hidden=True)(runs_.ls)
 app.command("show")(runs_.show)
 app.command("pull")(runs_.pull)
 app.command("stop")(runs_.stop)
+app.command("clean")(leftovers.clean)
 app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
 app.command("instances")(cloud.instances)
 app.command("doctor")(cloud.doctor)

@@ -8,11 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, RunName
+from cloudtrain.cli.options import Json, Profile, Region, RunName
 from cloudtrain.errors import ExitCode
-
-Region = Annotated[str | None, typer.Option(help="AWS Region.")]
-Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
 
 
 def doctor(
@@ -24,6 +21,7 @@ def doctor(
 ) -> None:
     """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
     from cloudtrain import settings
+    from cloudtrain.cli import leftovers
     from cloudtrain.console import account, jsonl
     from cloudtrain.provider.ec2.doctor import checks
     from cloudtrain.spec import Ec2Spec
@@ -35,6 +33,7 @@ def doctor(
         profile=get("profile"),
         **{name: value for name, value in known.items() if value is not None},
     )
+    leftovers.settle_debts()
     seen = []
     for check in checks(spec):
         seen.append(check)
@@ -67,8 +66,10 @@ def instances(
     if offline:
         found = catalogue.shipped(gpu=gpu)
     else:
+        from cloudtrain.cli import leftovers
         from cloudtrain.provider.ec2.clients import Clients
 
+        leftovers.settle_debts()
         found = catalogue.survey(Clients(get("profile"), get("region")), gpu=gpu, refresh=refresh)
     if json:
         jsonl.write_json({"schema_version": 1, **found.to_dict()})

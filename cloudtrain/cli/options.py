@@ -31,6 +31,8 @@ RunName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One fact a line, nothing redrawn.")]
+Region = Annotated[str | None, typer.Option(help="AWS Region.")]
+Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

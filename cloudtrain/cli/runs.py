@@ -7,17 +7,27 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, RunName, Yes, look
+from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, Yes, look
 
 
 def ls(
     quiet: Annotated[bool, typer.Option("-q", help="Names only.")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Ask AWS, too: machines that live or are parked, known here or not.")
+    ] = False,
+    region: Region = None,
+    profile: Profile = None,
     json: Json = False,
 ) -> None:
-    """List the runs of this computer, latest first. Asks nobody: no network."""
+    """List the runs of this computer, latest first. Asks nobody, no network, but with --remote."""
     from cloudtrain.console import listing
     from cloudtrain.store import Store
 
+    if remote:
+        from cloudtrain.cli import leftovers
+
+        leftovers.remote(region=region, profile=profile, json=json)
+        return
     runs = Store().runs()
     if json:
         from cloudtrain.console.jsonl import write_json
@@ -51,23 +61,27 @@ def show(run: RunName = None, json: Json = False) -> None:
 
 def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
-    from cloudtrain import actions
+    from cloudtrain import actions, debts
     from cloudtrain.cli import following
+    from cloudtrain.spec import Target
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
         context = following.context(store, reporter)
+        if row.plan.spec.target is Target.EC2:
+            debts.settle(store, reporter.emit, skip=row.name)
         result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
         reporter.result(result)
 
 
 def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
     """End a run: it saves, its results are pulled, its machine is given back."""
-    from cloudtrain import actions
+    from cloudtrain import actions, debts
     from cloudtrain.cli import following
     from cloudtrain.events import Noted
+    from cloudtrain.spec import Target
     from cloudtrain.store import Store
 
     store = Store()
@@ -79,4 +93,7 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
         elif not yes and not reporter.ask(f"Stop {row.name} and pull its results?", default=True):
             reporter.emit(Noted("nothing was changed"))
             return
+        if row.plan.spec.target is Target.EC2:
+            debts.settle(store, reporter.emit, skip=row.name)
+            debts.admit(row, store)
         reporter.result(actions.stop(row, context))

@@ -52,6 +52,7 @@ def run(
 
     What stands after -- is passed on to the training program.
     """
+    from cloudtrain import debts
     from cloudtrain import settings as settings_
     from cloudtrain.cli import following, request
     from cloudtrain.store import Store
@@ -100,4 +101,6 @@ def run(
             faults=tuple(fault or ()),
             args=tuple(context.args),
         )
+        if spec.ec2 is not None and not spec.ec2.rehearsal and not only_plan:
+            debts.settle(store, reporter.emit)
         raise typer.Exit(following.begin(spec, story, reporter, settings, only_plan=only_plan, yes=yes, detach=detach))

@@ -21,8 +21,9 @@ def table(runs: Iterable[Run]) -> list[str]:
     """The lines of `cloudtrain ls`."""
     now = time.time()
     header = ("NAME", "MODEL", "WHERE", "STATUS", "TEST ACC", "COST", "AGE")
-    rows = []
+    rows, owing = [], []
     for run in runs:
+        owing += [run] if owed(run) else []
         usd = cost(run, now)
         rows.append(
             (
@@ -35,7 +36,10 @@ def table(runs: Iterable[Run]) -> list[str]:
                 age(now - run.created_at),
             ),
         )
-    return columns(header, rows, right=(4, 5))
+    lines = columns(header, rows, right=(4, 5))
+    for run in owing:
+        lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
+    return lines
 
 
 def _unbilled(run: Run) -> str:
@@ -85,9 +89,12 @@ def rehearsed(spec: RunSpec) -> bool:
 
 def status(run: Run) -> str:
     """How a run stands, for people, as far as this computer knows."""
-    # A machine of ours that outlives its run is the first thing to know.
-    owed = run.state.final and run.life is InstanceLife.RUNNING
-    return f"{_status(run)}, machine still there" if owed else _status(run)
+    return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
+
+
+def owed(run: Run) -> bool:
+    """Whether an ended run's machine is not known to have ended: the first thing to know of it."""
+    return run.state.final and run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED)
 
 
 def _status(run: Run) -> str:

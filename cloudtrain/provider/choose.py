@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cloudtrain import disk
 from cloudtrain.provider.base import Provider
 from cloudtrain.spec import Ec2Spec, RunSpec, Target
 
+if TYPE_CHECKING:
+    from cloudtrain.provider.ec2.pace import Pace
 
-def provider_of(spec: RunSpec, ask: Callable[[str], bool]) -> Provider:
-    """The provider of `spec.target`. `ask` puts a question of trust to the user (an unknown host's key)."""
+
+def provider_of(spec: RunSpec, ask: Callable[[str], bool], pace: Pace | None = None) -> Provider:
+    """The provider of `spec.target`.
+
+    Args:
+        ask: puts a question of trust to the user (an unknown host's key).
+        pace: how long EC2 is waited for; None: as long as it may take.
+    """
     match spec.target:
         case Target.LOCAL:
             from cloudtrain.provider.local import LocalProvider
@@ -23,29 +33,30 @@ def provider_of(spec: RunSpec, ask: Callable[[str], bool]) -> Provider:
             return HostProvider(ask)
         case Target.EC2:
             ec2 = spec.ec2 or Ec2Spec()
-            return _rehearsal(spec.name, ec2) if ec2.rehearsal else _ec2(ec2)
+            return _rehearsal(spec.name, ec2, pace) if ec2.rehearsal else _ec2(ec2, pace)
 
 
-def _ec2(spec: Ec2Spec) -> Provider:
+def rehearsal_folder(run: str, spec: Ec2Spec) -> Path:
+    """Where the emulated Region of a rehearsal lives: runs share one, a run with faults gets one of its own."""
+    return disk.state_dir() / "rehearsal" / (run if spec.faults else "region")
+
+
+def _ec2(spec: Ec2Spec, pace: Pace | None) -> Provider:
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.provider.ec2.provider import Ec2Provider
 
-    return Ec2Provider(Clients(spec.profile, spec.region))
+    return Ec2Provider(Clients(spec.profile, spec.region), pace=pace)
 
 
-def _rehearsal(run: str, spec: Ec2Spec) -> Provider:
-    """The EC2 provider, pointed at the region on this computer and away from every account.
-
-    Runs share one region, which makes the second rehearsal quick; a run with faults gets one of its own.
-    """
-    from cloudtrain import disk
+def _rehearsal(run: str, spec: Ec2Spec, pace: Pace | None) -> Provider:
+    """The EC2 provider, pointed at the region on this computer and away from every account."""
     from cloudtrain.emulator import service
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.provider.ec2.provider import Ec2Provider
 
-    folder = disk.state_dir() / "rehearsal" / (run if spec.faults else "region")
+    folder = rehearsal_folder(run, spec)
     data = os.environ.get("CLOUDTRAIN_DATA") or disk.cache_dir() / "data" / "mnist"
     name = spec.region or "us-east-1"
     endpoint = service.ensure(folder, faults=spec.faults, region=name, data=Path(data).absolute())
     keys = (endpoint.environment["AWS_ACCESS_KEY_ID"], endpoint.environment["AWS_SECRET_ACCESS_KEY"])
-    return Ec2Provider(Clients(region=name, endpoint_url=endpoint.url, access_key=keys))
+    return Ec2Provider(Clients(region=name, endpoint_url=endpoint.url, access_key=keys), pace=pace)

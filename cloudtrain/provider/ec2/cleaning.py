@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -117,12 +117,14 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
     """
     by_token = {token: run for run in known for token in run.tokens}
     items = [item for item in inventory(clients) if item.state not in ("shutting-down", "terminated")]
-    housed = {item.token for item in items if item.kind == "instance"}
+    housed: dict[str, bool] = {}
     table = load(None if clients.loopback else clients.region)
     found = []
     for item in items:
         run = by_token.get(item.token)
         safe, why, loss = judge(item, run, housed, now)
+        if item.kind == "instance":
+            housed[item.token] = housed.get(item.token, True) and safe
         hour, month = None, None
         if item.size_gb:
             month = item.size_gb * table.gp3_gb_month
@@ -145,18 +147,18 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
     return found
 
 
-def judge(item: Item, run: Known | None, housed: Collection[str], now: float) -> tuple[bool, str, str | None]:
+def judge(item: Item, run: Known | None, housed: Mapping[str, bool], now: float) -> tuple[bool, str, str | None]:
     """Whether ending `item` loses nothing, why, and what is lost otherwise.
 
     Args:
-        housed: tokens of the instances that exist; what shares one with an instance goes with it.
+        housed: tokens of the instances that exist, and whether ending those loses nothing.
     """
     name = item.run or item.id
     if run is not None and run.busy:
         return False, f"another command is acting on {name}", f"what {name} is doing" if run.trained else None
     if item.kind == "security group":
         if item.token in housed:
-            return False, "its instance exists; it goes with it", None
+            return housed[item.token], "it goes with its instance", None
         return True, "no instance uses it", None
     if item.kind == "volume" and item.state != "available":
         return False, f"it is {item.state}, held by a machine that is not ours", f"what is on {item.id}"

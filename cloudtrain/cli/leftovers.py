@@ -1,0 +1,182 @@
+"""`cloudtrain clean`, `adopt` and `ls --remote`: what exists in the account, known to the registry here or not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, Profile, Region, Yes
+
+if TYPE_CHECKING:
+    from cloudtrain.events import Emit
+    from cloudtrain.leftovers import View
+    from cloudtrain.provider.ec2.clients import Clients
+    from cloudtrain.store import Store
+
+
+def clean(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Only these: i-..., vol-..., sg-...", show_default=False),
+    ] = None,
+    region: Region = None,
+    all_regions: Annotated[bool, typer.Option("--all-regions", help="Look into every Region of the account.")] = False,
+    profile: Profile = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what trains, is parked, or is not known to be safe to end.")
+    ] = False,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look into the rehearsal's Region, not AWS.")] = False,
+    json: Json = False,
+) -> None:
+    """List what cloudtrain has left in the account, and end it with --yes. Found by its tags: no local state is needed.
+
+    Alone it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
+    pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it.
+    """
+    from cloudtrain import leftovers
+    from cloudtrain.console import leftovers as shown
+    from cloudtrain.console.base import Look, may_ask, reporter
+    from cloudtrain.console.jsonl import write_json
+    from cloudtrain.errors import ExitCode
+
+    # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
+    console = reporter(Look(plain=True))
+    store = _registry(console.emit)
+    where = _places(store, console.emit, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run)
+    if not where:
+        _nothing_rehearsed(json=json)
+        return
+    view = _look(where, store, console.emit, ids)
+    command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run)
+    chosen = [one for one in view.leftovers if everything or one.safe]
+    if not json:
+        _lines(shown.listing(view, time.time(), command=None if yes else command))
+    if chosen and not yes and not json and may_ask():
+        lost = shown.losses(chosen)
+        question = f"End {'it' if len(chosen) == 1 else f'these {len(chosen)}'}"
+        question += f" and lose {', '.join(lost)}?" if lost else "?"
+        if not console.ask(question, default=False):
+            return
+        # A person may have thought for a while: what has changed since is judged anew.
+        agreed = {one.item.id for one in chosen}
+        view = _look(where, store, console.emit, ids)
+        chosen = [one for one in view.leftovers if one.item.id in agreed and (everything or one.safe)]
+    elif not yes:
+        if json:
+            write_json({**shown.view_record(view), "ok": not view.unseen, "exit": int(_code(view))})
+        raise typer.Exit(_code(view))
+    ended = leftovers.end(chosen, where, store, console.emit, everything=everything)
+    code = leftovers.exit_code(view, ended)
+    if json:
+        billed = {"running": any(one.may_cost for one in ended)}
+        found = shown.view_record(view, ended, acted=True)
+        write_json({**found, "ok": code is ExitCode.DONE, "exit": int(code), "billing": billed})
+    elif view.leftovers:
+        _lines(shown.fates(ended, view))
+    raise typer.Exit(int(code))
+
+
+def remote(*, region: str | None, profile: str | None, json: bool) -> None:
+    """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
+    from cloudtrain.console import leftovers as shown
+    from cloudtrain.console import listing
+    from cloudtrain.console.base import Look, reporter
+    from cloudtrain.console.jsonl import write_json
+
+    emit = reporter(Look(plain=True)).emit
+    store = _registry(emit)
+    where = _places(store, emit, region=region, everywhere=False, profile=profile, dry_run=False)
+    view = _look(where, store, emit, None)
+    runs = store.runs() if store is not None else []
+    if json:
+        rows = [listing.record(run) for run in runs]
+        write_json({**shown.view_record(view), "runs": rows, "ok": not view.unseen, "exit": _code(view)})
+    else:
+        _lines([*(listing.table(runs) if runs else ["no run is known on this computer"]), ""])
+        _lines([f"in {', '.join(view.regions)}:", *shown.remote(view, time.time())])
+    raise typer.Exit(_code(view))
+
+
+def settle_debts() -> None:
+    """Before a command that talks to AWS about no run of its own: end what earlier runs still owe."""
+    from cloudtrain import debts
+    from cloudtrain.console.base import Look, reporter
+
+    emit = reporter(Look(plain=True)).emit
+    store = _registry(emit)
+    if store is not None:
+        debts.settle(store, emit)
+
+
+def _registry(emit: Emit) -> Store | None:
+    """The registry, if it can be read: losing it must not hide a machine."""
+    from cloudtrain.errors import StoreDamaged
+    from cloudtrain.events import Warned
+    from cloudtrain.store import Store
+
+    try:
+        store = Store()
+        store.names()
+    except StoreDamaged as error:
+        emit(Warned(f"{error.message}; going on without it", hint=error.hint))
+        return None
+    return store
+
+
+def _places(
+    store: Store | None, emit: Emit, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool
+) -> list[Clients]:
+    from cloudtrain import debts, leftovers, settings
+
+    if store is not None:
+        debts.settle(store, emit)
+    if dry_run:
+        return leftovers.rehearsal_places()
+    get = settings.load({"region": region, "profile": profile}).get
+    return leftovers.places(
+        profile=get("profile"), asked=region, region=get("region"), everywhere=everywhere, store=store
+    )
+
+
+def _look(where: list[Clients], store: Store | None, emit: Emit, ids: list[str] | None) -> View:
+    from cloudtrain import leftovers
+
+    known = leftovers.known_runs(store) if store is not None else []
+    view = leftovers.look(where, known, time.time(), emit)
+    return view.only(ids) if ids else view
+
+
+def _code(view: View) -> int:
+    """Of a command that only looked."""
+    from cloudtrain.errors import ExitCode
+
+    return int(ExitCode.CONNECTION if view.unseen else ExitCode.DONE)
+
+
+def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool) -> str:
+    """The command as it was typed, to be typed again with more."""
+    words = ["cloudtrain clean", *(ids or [])]
+    words += ["--dry-run"] if dry_run else []
+    words += ["--all-regions"] if everywhere else []
+    words += [f"--region {region}"] if region else []
+    words += [f"--profile {profile}"] if profile else []
+    return " ".join(words)
+
+
+def _nothing_rehearsed(*, json: bool) -> None:
+    from cloudtrain.console.jsonl import write_json
+
+    if json:
+        write_json({"schema_version": 1, "regions": [], "refused": [], "leftovers": [], "ok": True, "exit": 0})
+    else:
+        sys.stdout.write("no rehearsal lives on this computer: nothing is there to clean\n")
+
+
+def _lines(lines: list[str]) -> None:
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
