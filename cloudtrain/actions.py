@@ -70,6 +70,7 @@ def pull_again(run: Run, context: Context) -> Result:
         return outcome
     with story.claim(run.name), Link(run, context) as link:
         link.journal.write({"pulled": [asdict(entry) for entry in story.fetch_results(run, link)]})
+        receipt.write(run, context.store)
         results.sha256sums(run.folder)
         return result(context.store.get(run.name), context)
 
@@ -79,6 +80,7 @@ def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
 
     Safe to call again, and while another command follows the run: that one then finishes the story.
     """
+    run = context.store.get(run.name)  # it may have gone on while a person was asked
     if run.state.final:
         return settle(run, context)
     if run.state in (RunState.RUNNING, RunState.PULLING):
@@ -109,15 +111,18 @@ def settle(run: Run, context: Context) -> Result:
 
 
 def abandon(run: Run, context: Context) -> Result:
-    """End a run that has not begun to train: nothing can be lost, the machine is given back."""
+    """End a run that has not begun to train: nothing can be lost, the machine is given back.
+
+    One that trains by now is stopped instead, and what it has is pulled.
+    """
     with story.claim(run.name), Link(run, context) as link:
         run = context.store.get(run.name)
-        if not run.state.final:
+        trains = run.state in (RunState.RUNNING, RunState.PULLING)
+        if not run.state.final and not trains:
             story.give_back(run, link)
-            run = link.move(
-                run, RunState.STOPPED, error={"code": "abandoned", "message": "ended before training began"}
-            )
-        return result(run, context)
+            error = {"code": "abandoned", "message": "ended before training began"}
+            run = link.move(run, RunState.STOPPED, error=error)
+    return stop(run, context) if trains else result(run, context)
 
 
 def _finished_elsewhere(run: Run, context: Context) -> Result:

@@ -15,7 +15,7 @@ from typing import Any
 
 import filelock
 
-from cloudtrain import disk, receipt, results, sync, tree
+from cloudtrain import code_copy, disk, receipt, results, sync, tree
 from cloudtrain.errors import Busy, CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
@@ -120,6 +120,9 @@ def push_and_start(run: Run, link: Link) -> Run:
     with _or_failed(run, link):
         instance = link.instance
         assert instance is not None
+        if code_copy.kept(link.journal.read(), instance.id) and link.supervisor().poll().state != "absent":
+            # An earlier command started it and did not live to say so. What is sent now would not be what runs.
+            return link.move(run, RunState.RUNNING)
         source = Path(run.plan.spec.job.source)
         key = tree.tree_key(source)
         with link.step("sync", limit_s=300) as closing:
@@ -135,6 +138,7 @@ def push_and_start(run: Run, link: Link) -> Run:
                 emit=link.context.emit,
             )
             closing.append(pushed.summary())
+        code_copy.keep(run.folder, files, pushed.digest, instance.id, link.journal, link.context.emit)
         python = link.journal.read()["python"]
         limit = run.plan.limit_s
         spec = {
@@ -187,9 +191,10 @@ def release(run: Run, link: Link) -> Result:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
     state, ended_by = ending(run)
-    run = link.move(run, state, life=life, error=ended_by)
+    # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
-    receipt.write(run, link.context.store)
+    run = link.move(run, state, life=life, error=ended_by)
+    receipt.update(run, link.context.store, link.context.emit)
     results.sha256sums(run.folder)
     if owed is not None:
         owed.consequence = "; ".join(filter(None, [f"the results are safe in {run.folder}", owed.consequence]))

@@ -1,0 +1,124 @@
+"""Acting on runs that exist, in the moments that hurt: a stale row, a machine that cannot be ended, a kill -9."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain import actions
+from cloudtrain import run as story
+from cloudtrain.errors import ConnectionFailed
+from cloudtrain.link import Context, Link
+from cloudtrain.provider.base import Released
+from cloudtrain.provider.local import LocalProvider
+from cloudtrain.spec import JobSpec
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run, Store
+from tests import plans
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the job is ended by a signal")
+
+JOB = """
+import os, pathlib, time
+out = pathlib.Path(os.environ["CLOUDTRAIN_OUT"])
+(out / "weights.part").write_bytes(b"trained")
+(out / "weights.part").replace(out / "weights")
+print("saved", flush=True)
+time.sleep(120)
+"""
+
+
+class Here(LocalProvider):
+    """This computer, whose release may fail, and is counted."""
+
+    def __init__(self) -> None:
+        self.released = 0
+        self.fails = False
+
+    def release(self, *arguments: Any) -> Released:
+        self.released += 1
+        if self.fails:
+            raise ConnectionFailed("the machine could not be ended", code="release_pending")
+        return super().release(*arguments)
+
+
+class Killed(BaseException):
+    """Stands for a kill -9: nothing catches it."""
+
+
+@pytest.fixture
+def here() -> Here:
+    return Here()
+
+
+@pytest.fixture
+def context(tmp_path: Path, here: Here) -> Context:
+    return Context(store=Store(tmp_path / "registry.sqlite"), provider=lambda spec: here)
+
+
+@pytest.fixture
+def trains(tmp_path: Path, context: Context) -> Iterator[Run]:
+    """A run that trains and has saved; ended after the test."""
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "train.py").write_text(JOB)
+    plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
+    run = story.begin(plan, context)
+    story.resume(run, context, detach=True)
+    run = context.store.get(run.name)
+    assert run.state is RunState.RUNNING
+    yield run
+    if not context.store.get(run.name).state.final:
+        actions.stop(run, context)
+
+
+def stale(run: Run, context: Context) -> Run:
+    """The row as a command read it before the run began to train."""
+    values = {name: getattr(run, name) for name in Run.__dataclass_fields__}
+    return Run(**{**values, "state": RunState.SYNCING})
+
+
+@pytest.mark.parametrize("act", [actions.stop, actions.abandon])
+def test_a_run_that_began_to_train_while_a_person_was_asked_is_pulled(
+    trains: Run, context: Context, act: Any, here: Here
+) -> None:
+    deadline = time.monotonic() + 60
+    with Link(trains, context) as link:
+        while b"saved" not in link.supervisor().poll().log:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    outcome = act(stale(trains, context), context)
+    assert outcome.state is RunState.STOPPED
+    assert (trains.folder / "weights").read_bytes() == b"trained"
+    assert here.released == 1
+
+
+def test_a_machine_that_cannot_be_ended_is_owed_even_if_the_command_is_killed_right_then(
+    trains: Run, context: Context, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = Store.move
+
+    def killed(store: Store, run: Run, new: RunState, **facts: Any) -> Run:
+        moved = move(store, run, new, **facts)
+        if new.final:
+            raise Killed
+        return moved
+
+    here.fails = True
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "move", killed)
+        with pytest.raises(Killed):
+            actions.stop(trains, context)
+    run = context.store.get(trains.name)
+    assert run.state.final
+    with pytest.raises(ConnectionFailed, match="could not be ended"):
+        actions.stop(run, context)
+    here.fails = False
+    assert actions.stop(run, context).leftovers == ()
+    assert actions.stop(run, context).life is InstanceLife.NONE
+    assert here.released == 3
