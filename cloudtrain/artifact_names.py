@@ -16,7 +16,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9�
 _WINDOWS_ONLY = frozenset('<>:"|?*')
 
 # Files that a run's folder holds beside the results; a result must not replace them.
-_TAKEN = frozenset({"run.json", "console.log", "events.jsonl", "sha256sums", ".pull"})
+_TAKEN = frozenset({"run.json", "console.log", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
 
 
 def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:

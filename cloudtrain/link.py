@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cloudtrain import receipt
 from cloudtrain.errors import ConnectionFailed
 from cloudtrain.events import Emit, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Instance, Provider
@@ -101,8 +102,9 @@ class Link:
             transport.close()
 
     def move(self, run: Run, state: RunState, **facts: Any) -> Run:
-        """Store the new state and tell of it."""
+        """Store the new state, write it into the receipt and tell of it."""
         run = self.context.store.move(run, state, **facts)
+        receipt.update(run, self.context.store, self.context.emit)
         self.context.emit(PhaseChanged(run.name, state))
         return run
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudtrain.errors import ExitCode
 from cloudtrain.follow import read_objects
-from cloudtrain.link import Context
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
+
+if TYPE_CHECKING:
+    from cloudtrain.link import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,68 +1,209 @@
-"""`runs/NAME/run.json`: what a run was, fit to be published: no account, user, host name, address or path in it."""
+"""`runs/NAME/run.json`, the receipt: what a run was, fit to be published.
+
+It is there from the run's beginning, is replaced whole at every step, and says enough to check the results (`verify`)
+and to train the same again (`rerun`). `config.toml` beside it holds the settings for `cloudtrain run --config`.
+"""
 
 from __future__ import annotations
 
 import json
+import time
+import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from cloudtrain import __version__, disk
+from cloudtrain import __version__, disk, outcome, used_settings
+from cloudtrain.events import Emit, Warned
 from cloudtrain.follow import read_objects
+from cloudtrain.private import Redaction
+from cloudtrain.results import sha256
+from cloudtrain.spec import Target
+from cloudtrain.states import RunState
 from cloudtrain.store import Run, Store
+
+NAME = "run.json"
+SCHEMA_VERSION = 1
+
+# Of the job's `start` event. The rest of it is its own business and may hold what is private.
+_STARTED = (
+    *("model", "parameters", "epochs", "batch_size", "seed", "lr", "recipe", "device", "device_name", "torch"),
+    *("steps", "subset", "resumed"),
+)
+_RESULT = ("parameters", "best_epoch", "best_test_acc", "best_train_acc", "final_test_acc")
+_STOPS = {"user": "stopped", "deadline": "limit"}
 
 
 def write(run: Run, store: Store) -> None:
-    """Write or update the run's `run.json`, whole or not at all."""
+    """Write the run's receipt and settings, each whole or not at all.
+
+    Raises:
+        OSError: its folder cannot be written; what was there is as it was.
+    """
+    if not store.read_journal(run.name).get("id"):
+        store.write_journal(run.name, {"id": uuid.uuid4().hex})
     data = json.dumps(build(run, store), indent=2, ensure_ascii=False) + "\n"
-    disk.write_durably(run.folder / "run.json", data.encode(), mode=0o644)
+    disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
+    pulled = {entry["name"].casefold() for entry in store.read_journal(run.name).get("pulled") or []}
+    if used_settings.NAME not in pulled:  # a job may have left a file of that name: a result, and so worth more
+        settings = used_settings.toml(run, _told(run.folder / "events.jsonl").get("start") or {})
+        disk.write_durably(run.folder / used_settings.NAME, settings.encode(), mode=0o644)
+
+
+def update(run: Run, store: Store, emit: Emit) -> None:
+    """`write` at a step of the story, which a full disk here must not end: it is told of, and a later step writes."""
+    try:
+        write(run, store)
+    except OSError as error:
+        emit(Warned(f"the receipt {run.folder / NAME} cannot be written: {error.strerror or error}"))
 
 
 def build(run: Run, store: Store) -> dict[str, Any]:
-    """The receipt of `run` as it stands now.
+    """The receipt of `run` as it stands now (docs/structure.md, "The receipt").
 
-    Times are ISO 8601 UTC, durations seconds, money USD, accuracies percent.
+    Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
     """
     spec, notes = run.plan.spec, store.read_journal(run.name)
-    host = notes.get("host") or {}
-    events = read_objects(run.folder / "events.jsonl")
-    told: dict[str, dict[str, Any]] = {"start": {}, "result": {}}
-    for values in events:
-        if values.get("kind") in told:
-            told[values["kind"]] = {k: v for k, v in values.items() if k not in ("v", "t", "kind")}
+    public = Redaction(run, notes)
+    told = _told(run.folder / "events.jsonl")
+    start, result = told.get("start") or {}, told.get("result") or {}
     ending = run.ending or {}
+    code = notes.get("code") or {}
+    train = spec.train
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "cloudtrain": __version__,
+        "id": notes.get("id"),
+        "rerun_of": notes.get("rerun_of"),
         "name": run.name,
         "status": run.state.value,
-        "error": dict(run.error) if run.error else None,
+        "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
+        "ended_how": ended_how(run),
+        "error": {"code": run.error.get("code")} if run.error else None,
         "created": _iso(run.created_at),
         "ended": _iso(run.ended_at),
-        "ended_by": ending.get("stop"),
-        "exit": {key: ending.get(key) for key in ("code", "signal")},
+        "phases": _phases(store, run.name),
+        "exit": {key: ending.get(key) for key in ("code", "signal", "stop")},
         "target": spec.target.value,
+        "rehearsal": bool(spec.ec2 and spec.ec2.rehearsal),
         "train": {
-            "model": spec.train.model,
-            "epochs": spec.train.epochs,
-            "batch_size": spec.train.batch_size,
-            "seed": spec.train.seed,
-            "lr": spec.train.lr,
-            "recipe": spec.train.recipe,
-            "device": spec.train.device,
+            "module": public(spec.job.module),
+            "model": train.model,
+            "epochs": train.epochs,
+            "batch_size": train.batch_size,
+            "seed": train.seed,
+            "lr": train.lr,
+            "recipe": train.recipe,
+            "device": train.device,
+            "args": public(train.args),
         },
-        "started": told["start"],
-        "result": told["result"],
+        "settings": {
+            **{key: public(start[key]) for key in _STARTED if key in start},
+            "hyperparameters": public(start.get("settings") or {}),
+        },
+        "goals": _goals(start, result, public),
+        "result": {key: public(result[key]) for key in _RESULT if key in result},
         "code": {
             "files": run.plan.code.files,
             "bytes": run.plan.code.bytes,
-            "git": run.plan.code.git,
-            **notes.get("code", {}),
+            "digest": code.get("digest"),
+            "archive": code.get("archive"),
+            "git": code.get("git"),
         },
-        "host": {key: host.get(key) for key in ("python_version", "torch", "cuda", "driver", "gpus", "cpus", "os")},
-        "phases": _phases(store, run.name),
+        "data": _data(told.get("data") or {}, public),
+        "machine": _machine(run, notes, public),
+        "aws_requests": [
+            {**{key: request.get(key) for key in ("call", "id", "error")}, "at": _iso(request.get("at"))}
+            for request in notes.get("aws_requests") or []
+        ],
+        "cost": _cost(run),
         "log": {"bytes": ending.get("log_bytes"), "sha256": ending.get("log_sha256")},
-        "artifacts": notes.get("pulled") or [],
+        "events": {
+            "bytes": ending.get("events_bytes"),
+            "sha256": sha256(run.folder / "events.jsonl") if run.ending else None,
+        },
+        "artifacts": [{key: entry[key] for key in ("name", "size", "sha256")} for entry in notes.get("pulled") or []],
+    }
+
+
+def ended_how(run: Run) -> str | None:
+    """`finished`, `failed` (the job), `not_started`, `stopped`, `limit`, `spot` or `lost`; None while it lives."""
+    stop = (run.ending or {}).get("stop")
+    match run.state:
+        case RunState.SUCCEEDED:
+            return "finished"
+        case RunState.FAILED:
+            return "failed" if run.ending else "not_started"
+        case RunState.STOPPED:
+            return _STOPS.get(str(stop), str(stop)) if stop else "stopped"
+        case RunState.INTERRUPTED:
+            return "spot"
+        case RunState.LOST:
+            return "lost"
+    return None
+
+
+def _told(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The job's last event of each kind that the receipt needs."""
+    kinds = ("start", "result", "data")
+    return {
+        str(values["kind"]): values
+        for values in read_objects(path)
+        if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
+    }
+
+
+def _goals(start: Mapping[str, Any], result: Mapping[str, Any], public: Redaction) -> list[dict[str, Any]]:
+    """Each goal, and whether it was met: None where the job did not get so far."""
+    met = result.get("goals")
+    judged = dict(met) if isinstance(met, Mapping) else {}
+    named = start.get("goals")
+    names = [str(goal) for goal in named] if isinstance(named, list) else []
+    return [{"goal": public(goal), "met": judged.get(goal)} for goal in dict.fromkeys([*names, *judged])]
+
+
+def _data(told: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+    hashes = told.get("sha256")
+    return {"source": public(told.get("source")), "sha256": public(hashes if isinstance(hashes, Mapping) else {})}
+
+
+def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+    """What it ran on. An EC2 instance's id is in it; address and names of machines are not."""
+    facts, details = notes.get("host") or {}, run.plan.offer.details
+    on_ec2 = run.plan.spec.target is Target.EC2
+    instance = run.instance if on_ec2 else None
+    return {
+        "instance_id": instance.id if instance else None,
+        "instance_type": instance.type if instance else None,
+        "region": details.get("region") if on_ec2 else None,
+        "zone": instance.zone if instance else None,
+        "market": details.get("market") if on_ec2 else None,
+        "image_id": details.get("image_id") if on_ec2 else None,
+        "image_name": public(details.get("image_name")) if on_ec2 else None,
+        "gpus": [
+            {"name": public(gpu.get("name")), "memory_mib": gpu.get("memory_mib")} for gpu in facts.get("gpus") or []
+        ],
+        "driver": public(facts.get("driver")),
+        "cuda": public(facts.get("cuda")),
+        "torch": public(facts.get("torch")),
+        "python": public(facts.get("python_version")),
+        "cpus": facts.get("cpus"),
+        "os": public(facts.get("os")),
+    }
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """By the plan's price; a rehearsal's is what the real instance would cost, and nothing was billed for it."""
+    estimate = outcome.would_cost(run, run.ended_at or time.time())
+    rehearsal = bool(run.plan.spec.ec2 and run.plan.spec.ec2.rehearsal)
+    return {
+        "currency": "USD",
+        "billed": estimate is not None and not rehearsal,
+        "price_per_hour": run.instance.price_per_hour if run.instance else run.plan.price_per_hour,
+        "price_date": run.plan.offer.details.get("price_date"),
+        "estimate": round(estimate, 6) if estimate is not None else None,
     }
 
 

@@ -231,6 +231,7 @@ BAD_NAMES += [
     "LPT9",
     "run.json",
     "Console.log",
+    "code.tar.gz",
     "events.jsonl",
     "SHA256SUMS",
 ]
