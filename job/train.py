@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from job import needs  # noqa: F401  # isort: skip  (before all others: it ends here where a package is missing)
 from job import cores  # noqa: F401  # isort: skip  (before torch: it settles how OpenMP waits)
 
 import torch
