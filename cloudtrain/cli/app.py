@@ -6,10 +6,10 @@ import sys
 
 import typer
 
-from cloudtrain.cli import cloud, leftovers, logs, train
+from cloudtrain.cli import cloud, leftovers, logs, records, train
 from cloudtrain.cli import runs as runs_
 from cloudtrain.console.base import Look, forgive_encodings, reporter
-from cloudtrain.errors import CloudtrainError, ExitCode
+from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
 
 app = typer.Typer(
     name="cloudtrain",
@@ -46,6 +46,8 @@ app.command("show")(runs_.show)
 app.command("pull")(runs_.pull)
 app.command("stop")(runs_.stop)
 app.command("clean")(leftovers.clean)
+app.command("verify")(records.verify)
+app.command("rerun")(records.rerun)
 app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
 app.command("instances")(cloud.instances)
 app.command("doctor")(cloud.doctor)
@@ -59,7 +61,14 @@ def run() -> int:
     forgive_encodings()
     look = Look(json="--json" in sys.argv, plain="--plain" in sys.argv)
     try:
-        app()
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else int(ExitCode.DONE)
+    except typer.TyperException as error:
+        if len(sys.argv) == 1:
+            typer.echo(error.format_message(), err=True)  # the help
+        else:
+            reporter(look).failure(_mistyped(error))
+        return int(ExitCode.USAGE)
     except CloudtrainError as error:
         reporter(look).failure(error)
         return int(error.exit_code)
@@ -75,7 +84,18 @@ def run() -> int:
     except Exception as error:
         reporter(look).failure(_unexpected(error))
         return int(ExitCode.UNEXPECTED)
-    return int(ExitCode.DONE)
+
+
+def _mistyped(error: typer.TyperException) -> UsageError:
+    """A command line that cannot be parsed, as an error like all others."""
+    context = getattr(error, "ctx", None)
+    command = f"cloudtrain {context.info_name}" if context is not None and context.parent is not None else "cloudtrain"
+    message = error.format_message().rstrip(".")
+    return UsageError(
+        message[:1].lower() + message[1:],
+        hint=f"{command} --help",
+        consequence="nothing was started",
+    )
 
 
 def _silence_stdout() -> None:
