@@ -66,6 +66,7 @@ def pull_again(run: Run, context: Context) -> Result:
                 f"{', '.join(spoilt[:3])}: missing or changed since the pull, and {run.name} has no machine any more",
                 hint=f"restore the files in {run.folder} from a copy, or train again",
             )
+        receipt.update(run, context.store, context.emit)
         context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
         return outcome
     with story.claim(run.name), Link(run, context) as link:

@@ -1,9 +1,10 @@
-"""Where settings come from: flag > `CLOUDTRAIN_*` > `cloudtrain.toml` > `[tool.cloudtrain]` > user file > default."""
+"""Where settings come from: flag > `CLOUDTRAIN_*` > `--config` > `cloudtrain.toml` > pyproject > user file."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ def _words(value: Any) -> tuple[str, ...]:
     raise ValueError(f"{value!r} is not a list of words")
 
 
+def _arguments(value: Any) -> tuple[str, ...]:
+    """Arguments of a program: a list as it is, one text as a shell would take it apart."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else _words(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
@@ -71,6 +77,7 @@ SETTINGS: dict[str, Any] = {
     "lr": float,
     "device": _text,
     "recipe": _text,
+    "args": _arguments,
     "runs_dir": _text,
     "job": _text,
     "module": _text,
@@ -132,9 +139,16 @@ class Settings:
 
 
 def load(
-    flags: Mapping[str, Any], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    flags: Mapping[str, Any],
+    *,
+    config: Path | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Settings:
     """Merge all sources. `flags` holds what the command line gave; None means not given.
+
+    Args:
+        config: a file of settings that beats the project's, such as `runs/NAME/config.toml`.
 
     Raises:
         UsageError: a file cannot be read, holds an unknown setting, or a value is not what the setting takes.
@@ -150,6 +164,10 @@ def load(
         path, table = found
         project = path.parent
         layers.append((str(path), table))
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"there is no settings file {config}", hint="--config FILE", code="bad_setting")
+        layers.append((str(config), _read(config)))
     for origin, table in layers:
         for name, value in table.items():
             merged[name] = Setting(_checked(name, value, origin), origin)

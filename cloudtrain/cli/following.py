@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -72,8 +73,9 @@ def begin(
     only_plan: bool,
     yes: bool,
     detach: bool,
+    notes: Mapping[str, Any] | None = None,
 ) -> int:
-    """Plan, consent, start, follow. The exit code."""
+    """Plan, consent, start, follow. The exit code. `notes` go to the journal of the run, if it is started."""
     plan = story.plan_run(spec, context)
     reporter.plan(plan)
     if only_plan:
@@ -86,6 +88,8 @@ def begin(
             reporter.emit(Noted("nothing was started"))
             return int(ExitCode.INTERRUPTED)
     run = story.begin(plan, context)
+    if notes:
+        context.store.write_journal(run.name, notes)
     return to_the_end(run, context, reporter, detach=detach)
 
 

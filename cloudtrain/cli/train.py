@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,9 @@ def run(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Training recipe: best, fast or seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="File of settings that beats the project's, such as runs/NAME/config.toml.")
+    ] = None,
     job: Annotated[str | None, typer.Option(help="Folder of a training package, instead of the shipped one.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Train on this computer.")] = False,
     dry_run: Annotated[
@@ -80,6 +84,7 @@ def run(
             "max_time": max_time,
             "max_cost": max_cost,
         },
+        config=config,
     )
     if spot and dry_run is False and (local or host):
         raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
@@ -99,7 +104,7 @@ def run(
             instance_id=instance_id,
             dry_run=dry_run,
             faults=tuple(fault or ()),
-            args=tuple(context.args),
+            args=tuple(context.args) or settings.get("args") or (),
         )
         if spec.ec2 is not None and not spec.ec2.rehearsal and not only_plan:
             debts.settle(store, reporter.emit)

@@ -1,0 +1,100 @@
+"""`cloudtrain verify` and `rerun`: what the record of a run is good for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, Plain, RunName, Yes, complete_run, look
+from cloudtrain.errors import ArtifactRefused, ExitCode, UnknownRun
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Store
+
+
+def verify(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Name of a run, its folder, or a run.json from anywhere; the latest run if left out.",
+            autocompletion=complete_run,
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
+    from cloudtrain import verify as verify_
+    from cloudtrain.console import jsonl, records
+    from cloudtrain.store import Store
+
+    store = Store()
+    found = verify_.check(_receipt(run, store), store)
+    if json:
+        jsonl.write_json({"schema_version": 1, **found.to_dict()})
+        raise typer.Exit(int(ExitCode.CONNECTION if found.wrong else ExitCode.DONE))
+    for line in records.lines(found):
+        sys.stdout.write(f"{line}\n")
+    if found.wrong:
+        named = ", ".join(check.subject for check in found.wrong[:3])
+        more = f" and {len(found.wrong) - 3} more" if len(found.wrong) > 3 else ""
+        raise ArtifactRefused(
+            f"not as the receipt of {found.run} says: {named}{more}",
+            hint=f"cloudtrain pull {found.run} fetches the results again while there is a machine that has them",
+            consequence="nothing was changed",
+            code="verify_failed",
+        )
+
+
+def _receipt(run: str | None, store: Store) -> Path:
+    """The folder or file that is meant: a run's name wins over a folder that is called the same."""
+    if run is not None and (Path(run).name != run or run.endswith(".json")):
+        return Path(run)
+    try:
+        return store.find(run).folder
+    except UnknownRun:
+        if run is not None and Path(run).exists():
+            return Path(run)
+        raise
+
+
+def rerun(
+    run: RunName = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new run; two words if left out.")] = None,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
+    yes: Yes = False,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """Repeat a run from its own record: same settings, seed, place, and the very code that it ran."""
+    from cloudtrain import debts, settings
+    from cloudtrain.cli import following
+    from cloudtrain.events import Noted
+    from cloudtrain.names import new_name
+    from cloudtrain.rerun import repetition
+    from cloudtrain.spec import check_name
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+    new = check_name(name) if name else new_name(set(store.names()))
+    with following.console(look(json, plain), new) as reporter:
+        again = repetition(row, store, new)
+        reporter.emit(Noted(again.code_from))
+        if again.spec.ec2 is not None and not again.spec.ec2.rehearsal and not only_plan:
+            debts.settle(store, reporter.emit)
+        code = following.begin(
+            again.spec,
+            following.context(store, reporter),
+            reporter,
+            settings.load({}),
+            only_plan=only_plan,
+            yes=yes,
+            detach=False,
+            notes={"rerun_of": dict(again.origin)},
+        )
+        raise typer.Exit(code)
