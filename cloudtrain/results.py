@@ -22,7 +22,8 @@ from cloudtrain import disk, ignore
 from cloudtrain.artifact_names import collisions, refusal
 from cloudtrain.errors import ArtifactRefused, Busy
 from cloudtrain.events import Emit, Warned
-from cloudtrain.fetch import PARTS, Artifact, Fetcher, Read, full_disk_told, is_folder, present
+from cloudtrain.fetch import PARTS as PARTS
+from cloudtrain.fetch import Artifact, Fetcher, Read, full_disk_told, is_folder, present
 from cloudtrain.fetch import fetch as fetch
 from cloudtrain.fetch import sha256 as sha256
 
