@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cloudtrain.console import listing
+from cloudtrain.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = Path(__file__).with_name("jobs")
@@ -87,7 +89,8 @@ class Place:
         return self.cwd / "runs" / name
 
     def shown(self, name: str) -> dict[str, Any]:
-        return dict(json.loads(self.cli("show", name, "--json").stdout))
+        """What `show --json` says of the run, asked for without a process of its own."""
+        return listing.record(Store(self.home / "state" / "registry.sqlite").get(name))
 
     def wait_for(self, what: Callable[[], bool], seconds: float = 60) -> None:
         """Until `what()`; fails after `seconds`."""
