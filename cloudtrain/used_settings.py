@@ -29,7 +29,7 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
         "seed": train.seed,
         "lr": train.lr or _number(start.get("lr"), float),
         "device": train.device,
-        "recipe": train.recipe,
+        "recipe": train.recipe or _name(start.get("recipe")),
         "args": list(train.args) or None,
     }
     if not _shipped(spec):
@@ -77,13 +77,18 @@ def _command(run: Run) -> str:
         flags = " --dry-run" if spec.ec2.rehearsal else " --instance-id ID" if spec.ec2.instance_id else ""
     if not _shipped(spec) and _below_project(spec) is None:
         flags += " --job FOLDER"
-    return f"cloudtrain run --config {NAME}{flags}"
+    return f"cloudtrain run --config {Path(spec.runs_dir).name}/{run.name}/{NAME}{flags}"
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> int | float | None:
     """A figure that a job told, if it is one."""
     allowed = (int,) if kind is int else (int, float)
     return value if isinstance(value, allowed) and not isinstance(value, bool) and 0 < value < 1e9 else None
+
+
+def _name(value: Any) -> str | None:
+    """A name that a job told, if it is one."""
+    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) < 100 else None
 
 
 def _value(value: Any) -> str:
