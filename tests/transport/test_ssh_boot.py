@@ -15,11 +15,15 @@ from cloudtrain.transport.ssh_boot import connect_booting, wait_for_banner, wait
 from cloudtrain.transport.ssh_keys import new_key
 
 
+@contextlib.contextmanager
 def later(seconds, call):
+    """Calls it while the body runs; has done so, whatever becomes of the body, when the `with` is left."""
     timer = threading.Timer(seconds, call)
-    timer.daemon = True
     timer.start()
-    return timer
+    try:
+        yield
+    finally:
+        timer.join()
 
 
 @contextlib.contextmanager
@@ -34,12 +38,9 @@ def test_a_machine_whose_sshd_starts_late(own_sshd):
     server = own_sshd()
     server.stop()
     told: list[StepProgress] = []
-    timer = later(1.5, server.start)
-    with connect_booting(
-        "127.0.0.1", server.port, server.user, server.identity, server.host_key, limit_s=60, emit=told.append
-    ) as host:
+    here = ("127.0.0.1", server.port, server.user, server.identity, server.host_key)
+    with later(1.5, server.start), connect_booting(*here, limit_s=60, emit=told.append) as host:
         assert host.run(["echo", "up"]).stdout == b"up\n"
-    timer.join()
     assert {"waiting for its port"} <= {event.detail for event in told}
     assert all(event.title == "boot" and event.total == 60 for event in told)
 
@@ -48,13 +49,10 @@ def test_a_machine_whose_sshd_starts_late(own_sshd):
 def test_a_key_that_is_written_after_sshd_started(own_sshd, tmp_path):
     server = own_sshd()
     public = new_key(tmp_path / "client")
-    timer = later(1.5, lambda: server.trust(public))
     told: list[StepProgress] = []
-    with connect_booting(
-        "127.0.0.1", server.port, server.user, tmp_path / "client", server.host_key, limit_s=60, emit=told.append
-    ) as host:
+    here = ("127.0.0.1", server.port, server.user, tmp_path / "client", server.host_key)
+    with later(1.5, lambda: server.trust(public)), connect_booting(*here, limit_s=60, emit=told.append) as host:
         assert host.run(["true"]).exit_code == 0
-    timer.join()
     assert "waiting to be let in" in {event.detail for event in told}
 
 
