@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Profile, Region, Yes
+from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
 
 if TYPE_CHECKING:
     from cloudtrain.events import Emit
@@ -78,6 +78,53 @@ def clean(
     elif view.leftovers:
         _lines(shown.fates(ended, view))
     raise typer.Exit(int(code))
+
+
+def adopt(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id: i-...")],
+    identity: Annotated[
+        str | None, typer.Option(help="Private key that it accepts, if a copy of the run's key exists.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Login name of its image.")] = "ubuntu",
+    region: Region = None,
+    profile: Profile = None,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """Take an instance of yours back when this computer has lost its state: then logs, pull and stop work as before.
+
+    Its host key is checked against its console output. The way in is a copy of the run's key, or EC2 Instance Connect.
+    """
+    from pathlib import Path
+
+    from cloudtrain import adoption, debts, settings
+    from cloudtrain.cli import following
+    from cloudtrain.console.jsonl import write_json
+    from cloudtrain.console.listing import record
+    from cloudtrain.events import Noted
+    from cloudtrain.provider.ec2.clients import Clients
+    from cloudtrain.shipped import job_folder
+    from cloudtrain.spec import JobSpec
+    from cloudtrain.store import Store
+
+    got = settings.load({"region": region, "profile": profile})
+    store = Store()
+    with following.console(look(False, plain or json), "") as reporter:
+        debts.settle(store, reporter.emit)
+        run = adoption.adopt(
+            instance,
+            Clients(got.get("profile"), got.get("region")),
+            store,
+            reporter.emit,
+            identity=Path(identity).expanduser().absolute() if identity else None,
+            user=user,
+            job=JobSpec(source=str(job_folder())),
+            runs_dir=got.runs_dir,
+        )
+        if not json:
+            reporter.emit(Noted(f"{run.name} is yours again: cloudtrain logs {run.name}, pull or stop"))
+    if json:
+        write_json({"schema_version": 1, "ok": True, "run": record(run)})
 
 
 def remote(*, region: str | None, profile: str | None, json: bool) -> None:

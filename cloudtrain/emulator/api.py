@@ -216,6 +216,9 @@ class Api:
             and not body.startswith(b"{")
         ):
             raise _unknown(call, f"HTTP {number}")
+        if call.action == "SendSSHPublicKey" and number == 200:
+            # moto says yes to everybody; the machine itself must hear of the key.
+            self.core.lives.let_in(str(call.parameters["InstanceId"]), str(call.parameters["SSHPublicKey"]))
         kept = [(k, v) for k, v in headers if k.lower() not in ("content-length", "connection")]
         return _Reply(
             number, [*kept, ("Content-Length", str(len(body)))], body, _error_code(body) if number >= 300 else None

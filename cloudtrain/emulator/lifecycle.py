@@ -90,6 +90,17 @@ class Lifecycle:
             raise _wrong_state(instance, "rebooted")
         self._spawn(self._reboot(instance))
 
+    def let_in(self, instance_id: str, key: str) -> None:
+        """EC2 Instance Connect: the machine accepts `key` for 60 s.
+
+        Raises:
+            ApiError: it is not running.
+        """
+        machine = self.machines.get(instance_id)
+        if machine is None or machine.sshd is None:
+            raise ApiError("EC2InstanceNotFoundException", f"{instance_id} is not running.", 404)
+        machine.sshd.let_in(key, 60.0)
+
     def console(self, instance: Any) -> str:
         """Console output so far."""
         machine = self.machines.get(instance.id)

@@ -67,7 +67,7 @@ class Machine:
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
-        self.console = ""
+        self._printed = ""
         self.sshd: SshServer | None = None
         self.boots = 0
         self._address = "127.0.0.1"
@@ -94,6 +94,15 @@ class Machine:
     def home(self) -> Path:
         """Login directory."""
         return self.root / "home" / self.around.user
+
+    @property
+    def console(self) -> str:
+        """What went to the console so far: the boot's lines, then what programs wrote to `dev/console`."""
+        try:
+            written = (self.root / "dev" / "console").read_bytes().decode(errors="replace")
+        except OSError:
+            written = ""
+        return (self._printed + written.replace("\n", "\r\n"))[-CONSOLE_KEPT:]
 
     def host_keys(self) -> list[str]:
         """Public host keys on the disk now, OpenSSH format."""
@@ -231,7 +240,8 @@ class Machine:
         await self.drop_sshd(away)
 
     def _prepare_disk(self, data: cloudinit.UserData, *, first: bool) -> None:
-        for name in ("tmp", "run", "root", "etc/ssh", "etc/systemd/system", "var/log", "proc/sys/kernel/random"):
+        folders = ("tmp", "run", "root", "dev", "etc/ssh", "etc/systemd/system", "var/log", "proc/sys/kernel/random")
+        for name in folders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.home / ".ssh").mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{uuid.uuid4()}\n")
@@ -318,7 +328,7 @@ class Machine:
             self.sshd.load_keys()
 
     def _print(self, *lines: str) -> None:
-        self.console = (self.console + "".join(f"{line}\r\n" for line in lines))[-CONSOLE_KEPT:]
+        self._printed = (self._printed + "".join(f"{line}\r\n" for line in lines))[-CONSOLE_KEPT:]
 
 
 def _fresh_host_keys() -> dict[str, str]:

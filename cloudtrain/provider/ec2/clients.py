@@ -128,6 +128,15 @@ class Clients:
             return service.client("freetier", PRICING_REGION, endpoint_url=self.endpoint_url, config=self._config(2))
 
     @cached_property
+    def connect(self) -> Any:
+        """EC2 Instance Connect, which shows an instance a key for a minute. It has no stubs here."""
+        with translated("reach EC2 Instance Connect", profile=self.profile):
+            service: Any = self._session
+            return service.client(
+                "ec2-instance-connect", self.region, endpoint_url=self.endpoint_url, config=self._config(2)
+            )
+
+    @cached_property
     def credentials(self) -> Credentials | None:
         """What signs the calls (`method` says where it was found); None: nothing was found. May fetch or refresh it."""
         with translated("read the credentials", profile=self.profile):

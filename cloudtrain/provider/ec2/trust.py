@@ -14,7 +14,8 @@ from cloudtrain.provider.base import Journal
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint, new_key, parse_public_key, public_key
 
-# Both run by `sh -c` as root. The new key is made on the machine and never leaves it.
+# Both run by `sh -c` as root. The new key is made on the machine and never leaves it. Its public half goes to the
+# console, as cloud-init prints the first one: whoever has lost the pin can read it there by the AWS API (`adopt`).
 MAKE = """\
 set -eu
 umask 077
@@ -29,6 +30,11 @@ folder="${CLOUDTRAIN_ROOT:-}/etc/ssh"
 chmod 644 "$folder/.cloudtrain_new.pub"
 mv -f "$folder/.cloudtrain_new.pub" "$folder/ssh_host_ed25519_key.pub"
 mv -f "$folder/.cloudtrain_new" "$folder/ssh_host_ed25519_key"
+{
+  echo '-----BEGIN SSH HOST KEY KEYS-----'
+  cat "$folder/ssh_host_ed25519_key.pub"
+  echo '-----END SSH HOST KEY KEYS-----'
+} 2> /dev/null >> "${CLOUDTRAIN_ROOT:-}/dev/console" || true
 systemctl reload ssh || systemctl reload sshd
 """
 

@@ -30,6 +30,7 @@ SERVICES = {
     "service-quotas": "servicequotas",
     "pricing": "pricing",
     "freetier": "freetier",
+    "ec2-instance-connect": "ec2-instance-connect",
 }
 # Rights that are needed although no call bears their name.
 WITHOUT_A_CALL = {
