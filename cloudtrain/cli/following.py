@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from cloudtrain.console.summary import ends_by
 from cloudtrain.errors import Busy, CloudtrainError, ExitCode
 from cloudtrain.events import LogLines, Noted
 from cloudtrain.link import Context
+from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.settings import Settings
 from cloudtrain.spec import RunSpec
@@ -61,7 +63,12 @@ def context(store: Store, reporter: Reporter) -> Context:
     def ask(question: str) -> bool:
         return reporter.ask(question, default=False, otherwise="--host-key SHA256:... pins the key without asking")
 
-    return Context(store=store, provider=lambda spec: provider_of(spec, ask), emit=reporter.emit)
+    @cache
+    def provider(spec: RunSpec) -> Provider:
+        # One for plan and run: the clients that made the look-ups make the launch.
+        return provider_of(spec, ask)
+
+    return Context(store=store, provider=provider, emit=reporter.emit)
 
 
 def begin(
