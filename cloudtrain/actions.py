@@ -88,7 +88,7 @@ def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
         if run.state is RunState.RUNNING:
             with Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
                 link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
-        return _finished_elsewhere(run, context)
+        return _finished_elsewhere(run, context, leave_refused=True)
     return abandon(run, context)
 
 
@@ -126,11 +126,11 @@ def abandon(run: Run, context: Context) -> Result:
     return stop(run, context) if trains else result(run, context)
 
 
-def _finished_elsewhere(run: Run, context: Context) -> Result:
+def _finished_elsewhere(run: Run, context: Context, *, leave_refused: bool = False) -> Result:
     """Finish the story here as soon as no other command does; at the latest a minute after the job's end."""
     for _ in range(120):
         try:
-            return story.resume(context.store.get(run.name), context)
+            return story.resume(context.store.get(run.name), context, leave_refused=leave_refused)
         except Busy:
             context.sleep(0.5)
         if (now := context.store.get(run.name)).state.final:

@@ -6,17 +6,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cloudtrain import receipt
-from cloudtrain.errors import ConnectionFailed
-from cloudtrain.events import Emit, PhaseChanged, StepDone, StepStarted, discard
+from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Instance, Provider
 from cloudtrain.spec import RunSpec
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
 from cloudtrain.supervisor import Supervisor
 from cloudtrain.transport.base import Transport
+
+T = TypeVar("T")
+
+# Codes of failures that a new connection does not mend.
+_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", "gone"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +91,46 @@ class Link:
         if self._transport is None:
             self.find()
             assert self.instance is not None
-            self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
+            try:
+                self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
+            except ConnectionFailed as error:
+                if error.code != "parked":
+                    raise
+                self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
         return self._transport
+
+    def _woken(self) -> Instance:
+        """The run's parked machine, started again; the registry knows at each moment which of the two it is."""
+        assert self.instance is not None
+        self.context.store.note(self._run, life=InstanceLife.PARKED)
+        self.instance = self.provider.wake(self.instance, self.journal, self.context.emit)
+        self.context.store.note(self._run, life=self.instance.life, instance=self.instance)
+        return self.instance
 
     def supervisor(self) -> Supervisor:
         """A client of the on-host supervisor."""
         transport = self.transport()
         assert self.instance is not None
         return Supervisor(transport, self.instance.python, self.run_dir, self._workdir)
+
+    def insist(self, action: Callable[[], T]) -> T:
+        """Do what is safe to do twice, over a new connection if the old one breaks under it.
+
+        Raises:
+            ConnectionFailed: the link broke at every attempt, or the host itself refused.
+        """
+        for wait in (0.5, 2.0, None):
+            try:
+                return action()
+            except HostKeyMismatch:
+                raise
+            except ConnectionFailed as error:
+                if wait is None or error.code in _HOST_SAID_NO:
+                    raise
+                self.drop()
+                self.context.emit(Noted(f"connection lost ({error.message}); trying again"))
+                self.context.sleep(wait)
+        raise AssertionError("unreachable")
 
     def drop(self) -> None:
         """Close the connection."""

@@ -127,6 +127,11 @@ def pull(
     return PullReport(tuple(verified), fetcher.bytes, skipped)
 
 
+def is_here(entry: Artifact, dest: Path) -> bool:
+    """Whether `dest` holds the file that `entry` describes; False for a name that must not be looked for."""
+    return refusal(entry.name) is None and sha256(dest / entry.name) == entry.sha256
+
+
 def sha256sums(dest: Path) -> Path:
     """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but `run.json`, which is rewritten.
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import filelock
 
-from cloudtrain import code_copy, disk, receipt, results, sync, tree
-from cloudtrain.errors import Busy, CloudtrainError, UsageError
+from cloudtrain import code_copy, disk, lease, receipt, results, sync, tree
+from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -27,7 +27,7 @@ from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
-STOP_GRACE_S = 20.0
+STOP_GRACE_S = lease.STOP_GRACE_S
 _PROGRESS_EVERY_S = 1.0
 
 
@@ -66,10 +66,14 @@ def begin(plan: Plan, context: Context) -> Run:
     return run
 
 
-def resume(run: Run, context: Context, *, detach: bool = False) -> Result:
+def resume(run: Run, context: Context, *, detach: bool = False, leave_refused: bool = False) -> Result:
     """Take `run` from wherever it stands to its end, or until it trains if `detach`.
 
+    Args:
+        leave_refused: end the run also if a file of its results cannot be taken; the file is lost with the machine.
+
     Raises:
+        ArtifactRefused: a file is not what the host's manifest says; the others are here, the machine is kept.
         Busy: another command is acting on it.
         ConnectionFailed: the host cannot be reached; the run goes on.
         CloudtrainError: what else stopped the story; the row says where.
@@ -79,10 +83,11 @@ def resume(run: Run, context: Context, *, detach: bool = False) -> Result:
         run = acquire(run, link)
         run = reach(run, link)
         run = push_and_start(run, link)
+        lease.keep(run, link)
         if detach and run.state is RunState.RUNNING:
             return result(run, context)
         run = follow(run, link)
-        run = pull(run, link)
+        run = pull(run, link, leave_refused=leave_refused)
         return release(run, link)
 
 
@@ -102,13 +107,13 @@ def reach(run: Run, link: Link) -> Run:
     if run.state is not RunState.BOOTING:
         return run
     with _or_failed(run, link):
-        transport = link.transport()
+        link.transport()
         with link.step("environment", limit_s=60) as closing:
-            facts = link.supervisor().probe()
+            facts = link.insist(lambda: link.supervisor().probe())
             closing.append(facts.summary())
         assert link.instance is not None
         job = Path(run.plan.spec.job.source)
-        python = link.provider.prepare(link.instance, transport, facts, job, link.context.emit)
+        python = link.provider.prepare(link.instance, link.transport(), facts, job, link.context.emit)
         link.journal.write({"host": asdict(facts), "python": python})
         return link.move(run, RunState.SYNCING)
 
@@ -127,20 +132,21 @@ def push_and_start(run: Run, link: Link) -> Run:
         key = tree.tree_key(source)
         with link.step("sync", limit_s=300) as closing:
             files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
-            pushed = sync.push(
-                link.transport(),
-                files,
-                python=instance.python,
-                workdir=instance.workdir,
-                run_dir=link.run_dir,
-                key=key,
-                target_id=instance.id,
-                emit=link.context.emit,
+            pushed = link.insist(
+                lambda: sync.push(
+                    link.transport(),
+                    files,
+                    python=instance.python,
+                    workdir=instance.workdir,
+                    run_dir=link.run_dir,
+                    key=key,
+                    target_id=instance.id,
+                    emit=link.context.emit,
+                ),
             )
             closing.append(pushed.summary())
         code_copy.keep(run.folder, files, pushed.digest, instance.id, link.journal, link.context.emit)
         python = link.journal.read()["python"]
-        limit = run.plan.limit_s
         spec = {
             "v": 1,
             "run": run.name,
@@ -148,11 +154,13 @@ def push_and_start(run: Run, link: Link) -> Run:
             "digest": pushed.digest,
             "argv": [python, "-m", run.plan.spec.job.module, *run.plan.spec.train.argv()],
             "env": {},
-            "deadline": run.created_at + limit if limit else None,
-            "grace": STOP_GRACE_S,
+            "deadline": lease.deadline(run, instance),
+            "grace": lease.stop_grace_s(run, instance),
+            "lingers": lease.parks(run.plan),
         }
         with link.step("start", limit_s=60) as closing:
-            link.supervisor().start(spec)
+            # A link that breaks after the start took effect must not make a failure of a run that trains.
+            link.insist(lambda: link.supervisor().start(spec))
             closing.append(f"survives disconnects; log: cloudtrain logs {run.name}")
         return link.move(run, RunState.RUNNING)
 
@@ -168,12 +176,20 @@ def follow(run: Run, link: Link) -> Run:
     return link.move(run, RunState.PULLING, ending=record)
 
 
-def pull(run: Run, link: Link) -> Run:
+def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
-    if run.state is not RunState.PULLING or link.journal.read().get("pulled"):
+    if run.state is not RunState.PULLING or link.journal.read().get("pulled") is not None:
         return run
     _check_log(run, link)
-    link.journal.write({"pulled": [asdict(entry) for entry in fetch_results(run, link)]})
+    try:
+        files = fetch_results(run, link)
+    except ArtifactRefused as error:
+        if not leave_refused:
+            error.hint = f"cloudtrain pull {run.name} tries again; cloudtrain stop {run.name} ends it without that file"
+            raise
+        link.context.emit(Warned(f"left behind: {error.message}"))
+        files = [entry for entry in link.supervisor().manifest() if results.is_here(entry, run.folder)]
+    link.journal.write({"pulled": [asdict(entry) for entry in files]})
     return run
 
 

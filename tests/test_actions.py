@@ -12,13 +12,14 @@ import pytest
 
 from cloudtrain import actions
 from cloudtrain import run as story
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.link import Context, Link
 from cloudtrain.provider.base import Released
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.spec import JobSpec
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
+from cloudtrain.supervisor import Supervisor
 from tests import plans
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the job is ended by a signal")
@@ -122,3 +123,51 @@ def test_a_machine_that_cannot_be_ended_is_owed_even_if_the_command_is_killed_ri
     assert actions.stop(run, context).leftovers == ()
     assert actions.stop(run, context).life is InstanceLife.NONE
     assert here.released == 3
+
+
+def test_a_file_that_is_refused_keeps_the_run_until_somebody_decides(
+    tmp_path: Path,
+    context: Context,
+    here: Here,
+) -> None:
+    """The job writes a name that would replace the run's own receipt."""
+    job = tmp_path / "job"
+    job.mkdir()
+    text = "import os, pathlib; out = pathlib.Path(os.environ['CLOUDTRAIN_OUT']); "
+    (job / "train.py").write_text(text + "(out / 'run.json').write_text('forged'); (out / 'good').write_text('good')")
+    plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
+    run = story.begin(plan, context)
+    for _ in range(2):
+        with pytest.raises(ArtifactRefused, match=r"run\.json") as raised:
+            story.resume(context.store.get(run.name), context)
+        assert f"cloudtrain stop {run.name}" in (raised.value.hint or "")
+        assert context.store.get(run.name).state is RunState.PULLING and here.released == 0
+        assert (run.folder / "good").read_text() == "good"
+    done = actions.stop(run, context)
+    assert done.state is RunState.SUCCEEDED and here.released == 1
+    assert [entry.name for entry in done.artifacts] == ["good"]
+    assert "forged" not in (run.folder / "run.json").read_text()
+
+
+def test_a_link_that_breaks_while_the_job_starts_makes_no_failure(
+    tmp_path: Path,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "train.py").write_text("print('done')")
+    plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
+    real, started = Supervisor.start, []
+
+    def start(self: Supervisor, spec: Any) -> Any:
+        answer = real(self, spec)
+        started.append(answer.started)
+        if len(started) == 1:
+            raise ConnectionFailed("the link broke before the answer came")
+        return answer
+
+    monkeypatch.setattr(Supervisor, "start", start)
+    quick = Context(store=context.store, provider=context.provider, sleep=lambda _: None)
+    assert story.resume(story.begin(plan, quick), quick).state is RunState.SUCCEEDED
+    assert started == [True, False]
