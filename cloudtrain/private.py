@@ -20,11 +20,13 @@ from cloudtrain.store import Run
 # Login names that every machine of a kind has; they say nothing about anybody.
 _EVERYBODY = frozenset({"root", "ubuntu", "ec2-user", "admin", "user", "local", "localhost"})
 
+_SECRETS = "secret|password|passwd|passphrase|token|credential|api[_-]?key|access[_-]?key"
+_SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
     (re.compile(r"arn:aws[\w-]*:[^\s\"',;]+"), "<arn>"),
     (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<key>"),
-    (re.compile(r"(?i)\b((?:[\w-]*(?:secret|password|passwd|token|api[_-]?key))\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
+    (re.compile(rf"(?i)\b([\w-]*(?:{_SECRETS})[\w-]*\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
     (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*"), "<address>"),
     (re.compile(r"\b(?:ec2|ip)-\d{1,3}(?:-\d{1,3}){3}[\w.-]*"), "<address>"),
     (re.compile(r"(?<![\w])(?:\d{4}-\d{4}-\d{4}|\d{12})(?![\w])"), "<account>"),
@@ -58,23 +60,29 @@ class Redaction:
         if run.instance is not None:
             words += [run.instance.address or "", run.instance.user or ""]
         known = [str(path) for path in paths] + [text for text in texts if isinstance(text, str)]
-        self._known = [_prefix(path) for path in sorted(set(known), key=len, reverse=True) if len(path) > 1]
-        self._known += [_word(word) for word in sorted(set(words)) if len(word) > 1 and word not in _EVERYBODY]
+        self._paths = [_prefix(path) for path in sorted(set(known), key=len, reverse=True) if len(path) > 1]
+        self._words = [
+            _word(word)
+            for word in sorted(set(words), key=len, reverse=True)
+            if len(word) > 1 and word not in _EVERYBODY
+        ]
 
     def __call__(self, value: Any) -> Any:
         """`value` with every text in it made public; numbers and the like are as they were."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, Mapping):
-            return {self._text(str(key)): self(inner) for key, inner in value.items()}
+            return {self._text(str(key)): self._named(str(key), inner) for key, inner in value.items()}
         if isinstance(value, Iterable):
             return [self(inner) for inner in value]
         return value
 
+    def _named(self, name: str, value: Any) -> Any:
+        return "<secret>" if isinstance(value, str) and _SECRET_NAME.search(name) else self(value)
+
     def _text(self, text: str) -> str:
-        for pattern in self._known:
-            text = pattern[0].sub(pattern[1], text)
-        for expression, instead in _PATTERNS:
+        # Paths first, since a home folder may hold spaces; names last, since they are parts of addresses.
+        for expression, instead in (*self._paths, *_PATTERNS, *self._words):
             text = expression.sub(instead, text)
         return _ADDRESS.sub(_unless_no_address, text)
 

@@ -36,11 +36,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """All checks of one run."""
+    """All checks of one run.
+
+    Attributes:
+        known: this computer's registry has the run.
+        results: names of the run's results.
+    """
 
     run: str
     folder: Path
     checks: tuple[Check, ...]
+    known: bool
+    results: frozenset[str]
 
     @property
     def wrong(self) -> tuple[Check, ...]:
@@ -100,10 +107,10 @@ def check(path: Path, store: Store | None = None) -> Verification:
     """
     told = load(path)
     folder = path if path.is_dir() else path.parent
-    checks = list(_files(folder, told))
-    checks += _extras(folder, {entry["name"] for entry in told["artifacts"]})
-    checks.append(_against_registry(told, store))
-    return Verification(str(told["name"]), folder, tuple(checks))
+    named = frozenset(entry["name"] for entry in told["artifacts"])
+    row = _row(told, store)
+    checks = [*_files(folder, told), *_extras(folder, named), _against_registry(told, row, store)]
+    return Verification(told["name"], folder, tuple(checks), row is not None, named)
 
 
 def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
@@ -155,7 +162,7 @@ def _code(folder: Path, code: Mapping[str, Any]) -> Check:
     return found
 
 
-def _extras(folder: Path, named: set[str]) -> Iterator[Check]:
+def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         ours = name in _OURS or name.startswith(fetch.PARTS + "/") or name.endswith(".part")
@@ -163,14 +170,13 @@ def _extras(folder: Path, named: set[str]) -> Iterator[Check]:
             yield Check(name, Verdict.EXTRA, "the receipt does not name it")
 
 
-def _against_registry(told: Mapping[str, Any], store: Store | None) -> Check:
-    row = _row(told, store)
+def _against_registry(told: Mapping[str, Any], row: Run | None, store: Store | None) -> Check:
     if row is None or store is None:
         why = "this computer does not know the run; a receipt is not signed: trust it as far as whom you have it from"
         return Check("registry", Verdict.UNCHECKED, why)
-    known = receipt.build(row, store)
     if not row.state.final:
         return Check("registry", Verdict.UNCHECKED, f"the run has not ended ({row.state.value})")
+    known = receipt.build(row, store)
     differing = [key for key in _LEDGER if key in told and told[key] != known[key]]
     if differing:
         return Check("registry", Verdict.DIFFERS, f"it has another {', '.join(differing)} than the receipt")
@@ -182,7 +188,7 @@ def _row(told: Mapping[str, Any], store: Store | None) -> Run | None:
     if store is None or not told.get("id"):
         return None
     try:
-        row = store.get(str(told["name"]))
+        row = store.get(told["name"])
     except UnknownRun:
         return None
     return row if store.read_journal(row.name).get("id") == told["id"] else None

@@ -44,7 +44,9 @@ def verify(
         more = f" and {len(found.wrong) - 3} more" if len(found.wrong) > 3 else ""
         raise ArtifactRefused(
             f"not as the receipt of {found.run} says: {named}{more}",
-            hint=f"cloudtrain pull {found.run} fetches the results again while there is a machine that has them",
+            hint=f"cloudtrain pull {found.run} fetches its results again where its machine is still there"
+            if found.known and any(check.subject in found.results for check in found.wrong)
+            else "take what differs from a copy",
             consequence="nothing was changed",
             code="verify_failed",
         )
