@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.errors import UsageError
 from cloudtrain.names import new_name
+from cloudtrain.provider.host import parse_host
 from cloudtrain.settings import Settings
 from cloudtrain.shipped import job_folder
 from cloudtrain.spec import (
     Ec2Spec,
-    HostSpec,
     JobSpec,
     Limits,
     RunSpec,
@@ -22,8 +21,6 @@ from cloudtrain.spec import (
     check_train,
 )
 from cloudtrain.store import Store
-
-_HOST = re.compile(r"(?P<user>[^@\s]+)@(?P<address>\[[0-9a-fA-F:.%]+\]|[^:\s\[\]]+)(?::(?P<port>\d{1,5}))?")
 
 
 def build(
@@ -78,7 +75,9 @@ def build(
             grace_s=get("grace") or Limits().grace_s,
             if_i_vanish=if_i_vanish,
         ),
-        host=_host(host, get("identity"), host_key) if target is Target.HOST and host else None,
+        host=parse_host(host, identity=get("identity"), fingerprint=host_key)
+        if target is Target.HOST and host
+        else None,
         ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
     )
 
@@ -118,20 +117,6 @@ def _job(settings: Settings) -> JobSpec:
         )
     module = settings.get("module") or (f"{source.name}.train" if given else "job.train")
     return JobSpec(source=str(source), module=module, outputs=settings.get("outputs") or ("**",))
-
-
-def _host(text: str, identity: str | None, fingerprint: str | None) -> HostSpec:
-    found = _HOST.fullmatch(text)
-    port = int(found["port"] or 22) if found else 0
-    if not found or not 0 < port < 65536:
-        raise UsageError(f"{text!r} is not USER@ADDRESS[:PORT]", hint="--host ubuntu@192.0.2.7", code="bad_setting")
-    return HostSpec(
-        user=found["user"],
-        address=found["address"].strip("[]"),
-        port=port,
-        identity=_file(identity),
-        fingerprint=fingerprint,
-    )
 
 
 def _file(path: str | None) -> str | None:
