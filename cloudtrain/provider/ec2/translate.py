@@ -353,7 +353,7 @@ def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, con
         # Said of a signature's time alone. A service that is not exact about its own `Date` may still say it.
         timed, skew = True, skew if skew and abs(skew) > CLOCK_TOLERANCE_S else None
     if (skew is not None and abs(skew) > CLOCK_TOLERANCE_S) or (timed and skew is None):
-        off = "is wrong" if skew is None else f"is {abs(skew) / 60:.0f} min {_side(skew)}"
+        off = "is wrong" if skew is None else f"is {abs(skew) / 60:.0f} min {'ahead' if skew > 0 else 'behind'}"
         return SignInError(
             f"AWS refused the signature's time: this computer's clock {off}",
             hint=f"set the clock to network time; if it is right, sign in again: {login}",
@@ -371,10 +371,6 @@ def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, con
         consequence=consequence,
         code="bad_key",
     )
-
-
-def _side(skew: float) -> str:
-    return "ahead" if skew > 0 else "behind"
 
 
 def _denied(error: sdk.ClientError, action: str, text: str, consequence: str | None) -> SignInError:
