@@ -29,7 +29,7 @@ class GitFacts:
 
 # No fsmonitor, no locks, no programs of the repository's: looking must not run or disturb anything. And nothing of the
 # user's configuration may change the bytes of the diff.
-_GIT = "git --no-optional-locks -c core.fsmonitor=false -c core.quotepath=true -c diff.orderFile="
+_GIT = "git --no-optional-locks -c core.fsmonitor=false -c core.quotepath=true -c diff.orderFile=/dev/null"
 _GIT += " -c diff.suppressBlankEmpty=false -c diff.interHunkContext=0"
 _DIFF = "diff HEAD --no-color --no-ext-diff --no-textconv --no-renames --full-index --binary --unified=3"
 _DIFF += " --diff-algorithm=myers --no-indent-heuristic --src-prefix=a/ --dst-prefix=b/ --ignore-submodules=none"

@@ -122,7 +122,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "log": {"bytes": ending.get("log_bytes"), "sha256": ending.get("log_sha256")},
         "events": {
             "bytes": ending.get("events_bytes"),
-            "sha256": sha256(run.folder / "events.jsonl") if run.ending else None,
+            "sha256": _hash(run.folder / "events.jsonl") if run.ending else None,
         },
         "artifacts": [{key: entry[key] for key in ("name", "size", "sha256")} for entry in notes.get("pulled") or []],
     }
@@ -146,13 +146,24 @@ def ended_how(run: Run) -> str | None:
 
 
 def _told(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The job's last event of each kind that the receipt needs."""
+    """The job's last event of each kind that the receipt needs; a file that cannot be read tells nothing."""
     kinds = ("start", "result", "data")
+    try:
+        events = read_objects(path)
+    except OSError:
+        return {}
     return {
         str(values["kind"]): values
-        for values in read_objects(path)
+        for values in events
         if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
     }
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return sha256(path)
+    except OSError:
+        return None
 
 
 def _goals(start: Mapping[str, Any], result: Mapping[str, Any], public: Redaction) -> list[dict[str, Any]]:

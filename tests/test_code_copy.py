@@ -1,0 +1,224 @@
+"""The copy of the code: the same bytes for the same files, a folder again, and what git says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain import code_copy, disk, git, tree
+from cloudtrain.errors import UsageError
+from cloudtrain.events import Warned
+from cloudtrain.store import Store
+from tests import plans
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A training package in a folder of its own."""
+    folder = tmp_path / "project" / "net"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "train.py").write_text("print('hello')\n")
+    (folder / "deep" / "žluťoučký.txt").write_text("kůň\n", encoding="utf-8")
+    (folder / "go.sh").write_text("#!/bin/sh\n")
+    (folder / "go.sh").chmod(0o755)
+    (folder / "noise.bin").write_bytes(os.urandom(70_000))
+    return folder
+
+
+def scan(folder: Path) -> tree.Tree:
+    return tree.scan(folder, cache=None)
+
+
+class Notes:
+    """A journal."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def read(self) -> dict[str, Any]:
+        return dict(self.values)
+
+    def write(self, notes: Any) -> None:
+        self.values.update(notes)
+
+
+def test_the_same_files_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
+    first = code_copy.pack(scan(package), tmp_path / "a.tar.gz")
+    other = tmp_path / "elsewhere" / "net"
+    shutil.copytree(package, other)
+    for path in other.rglob("*"):
+        os.utime(path, (1, 1))
+    second = code_copy.pack(scan(other), tmp_path / "b.tar.gz")
+    data = (tmp_path / "a.tar.gz").read_bytes()
+    assert first == second == code_copy.CodeCopy(len(data), hashlib.sha256(data).hexdigest())
+    assert data == (tmp_path / "b.tar.gz").read_bytes()
+    with tarfile.open(tmp_path / "a.tar.gz") as archive:
+        members = archive.getmembers()
+    assert [member.name for member in members] == sorted(member.name for member in members)
+    assert {(member.mtime, member.uid, member.uname) for member in members} == {(0, 0, "")}
+    assert code_copy.digest_in(tmp_path / "a.tar.gz") == scan(package).digest
+
+
+def test_it_becomes_a_folder_again(package: Path, tmp_path: Path) -> None:
+    files = scan(package)
+    code_copy.pack(files, tmp_path / "a.tar.gz")
+    # The state folder lies in a repository that ignores everything: that is not about this code.
+    disk.private_dir(disk.state_dir())
+    subprocess.run(["git", "init", "-q", str(disk.state_dir())], check=True)
+    (disk.state_dir() / ".gitignore").write_text("*\n")
+    place = code_copy.unpack(tmp_path / "a.tar.gz", files.digest, "net")
+    assert place.name == "net" and place.is_relative_to(disk.state_dir())
+    assert scan(place).digest == files.digest and tree.git_state(place) is None
+    # What was altered there is made anew.
+    (place / "train.py").write_text("evil")
+    assert code_copy.unpack(tmp_path / "a.tar.gz", files.digest, "net") == place
+    assert scan(place).digest == files.digest
+    assert [path.name for path in place.parent.parent.iterdir()] == [place.parent.name]
+
+
+def hostile(path: Path, name: str, **fields: Any) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 4 if fields.get("type", tarfile.REGTYPE) == tarfile.REGTYPE else 0
+        for field, value in fields.items():
+            setattr(member, field, value)
+        archive.addfile(member, io.BytesIO(b"evil"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("../evil", {}),
+        ("/evil", {}),
+        ("net/../../evil", {}),
+        ("net\\evil", {}),
+        ("net/link", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
+        ("net/device", {"type": tarfile.CHRTYPE}),
+        ("net/train.py", {}),
+    ],
+)
+def test_an_archive_of_a_stranger_writes_nothing(tmp_path: Path, name: str, fields: dict[str, Any]) -> None:
+    path = hostile(tmp_path / "a.tar.gz", name, **fields)
+    with pytest.raises(UsageError, match="does not hold the code") as caught:
+        code_copy.unpack(path, "00" * 32, "net")
+    assert caught.value.code == "no_code"
+    left = [found for found in tmp_path.rglob("*") if found.is_file() and found != path]
+    assert left == []
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip", b"\x1f\x8b\x08" + bytes(40)])
+def test_what_is_no_archive_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(data)
+    with pytest.raises(ValueError, match="no whole gzip tar"):
+        code_copy.entries(tmp_path / "a.tar.gz")
+
+
+def test_a_cut_archive_is_named(package: Path, tmp_path: Path) -> None:
+    code_copy.pack(scan(package), tmp_path / "a.tar.gz")
+    data = (tmp_path / "a.tar.gz").read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="no whole gzip tar"):
+        code_copy.entries(tmp_path / "a.tar.gz")
+
+
+def test_files_that_change_meanwhile_are_no_copy(package: Path, tmp_path: Path) -> None:
+    files = scan(package)
+    (package / "train.py").write_text("print('other')\n")
+    assert code_copy.pack(files, tmp_path / "a.tar.gz") is None
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".part", ".gz")] == []
+    notes, told = Notes(), []
+    code_copy.keep(tmp_path, scan(package), files.digest, "local", notes, told.append)
+    assert notes.values["code"] == {"digest": files.digest, "archive": None, "git": None, "target_id": "local"}
+    assert isinstance(told[0], Warned) and "have changed" in told[0].message
+
+
+def test_a_copy_that_is_too_large_or_has_no_room_ends_no_run(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, told = scan(package), []
+    notes = Notes()
+    code_copy.keep(tmp_path / "missing", files, files.digest, "local", notes, told.append)
+    monkeypatch.setattr(code_copy, "MOST_BYTES", 1000)
+    code_copy.keep(tmp_path, files, files.digest, "local", notes, told.append)
+    assert [isinstance(event, Warned) for event in told] == [True, True]
+    assert notes.values["code"]["archive"] is None and notes.values["code"]["digest"] == files.digest
+    assert not (tmp_path / code_copy.NAME).exists()
+
+
+def test_whether_it_was_sent_before_is_known_for_each_machine(package: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "registry.sqlite")
+    run = store.add(plans.plan(tmp_path))
+    run.folder.mkdir()
+    assert not code_copy.kept(store.read_journal(run.name), "i-1")
+    files = scan(package)
+    code_copy.keep(run.folder, files, files.digest, "i-1", store.journal(run.name), lambda _: None)
+    assert code_copy.kept(store.read_journal(run.name), "i-1")
+    assert not code_copy.kept(store.read_journal(run.name), "i-2")
+
+
+# git
+
+
+def repository(folder: Path) -> Any:
+    """A function that runs git in `folder`, of which it makes a repository."""
+
+    def run(*arguments: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    run("init", "-q")
+    return run
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_names_commit_and_every_change(package: Path) -> None:
+    project = package.parent
+    ask = repository(project)
+    (project / "outside.txt").write_text("not sent\n")
+    ask("add", ".")
+    ask("commit", "-q", "-m", "first")
+    clean = git.facts(package, scan(package).files)
+    assert clean == git.GitFacts(ask("rev-parse", "HEAD"), False, None)
+    (project / "outside.txt").write_text("changed, and not sent\n")
+    assert git.facts(package, scan(package).files) == clean
+
+    (package / "train.py").write_text("print('changed')\n")
+    changed = git.facts(package, scan(package).files)
+    assert changed is not None and changed.dirty and changed.commit == clean.commit and changed.diff_sha256
+    # The user's taste in diffs changes nothing.
+    for setting in ("diff.noprefix=true", "diff.mnemonicPrefix=true", "color.diff=always", "diff.context=9"):
+        ask("config", *setting.split("="))
+    ask("config", "diff.external", "touch")
+    (project / "order").write_text("net/deep*\n")
+    ask("config", "diff.orderFile", str(project / "order"))
+    assert git.facts(package, scan(package).files) == changed
+
+    (package / "new.py").write_text("x = 1\n")
+    with_new = git.facts(package, scan(package).files)
+    assert with_new is not None and with_new.diff_sha256 not in (None, changed.diff_sha256)
+    (package / "new.py").write_text("x = 2\n")
+    other = git.facts(package, scan(package).files)
+    assert other is not None and other.diff_sha256 != with_new.diff_sha256
+    (package / ".gitignore").write_text("new.py\n")
+    ask("add", ".")
+    staged = git.facts(package, scan(package).files)
+    assert staged is not None and staged.dirty
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the suffix says nothing there")
+def test_without_a_repository_or_git_there_is_nothing_to_say(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package.parent / ".git").write_text("gitdir: none\n")
+    assert git.facts(package, scan(package).files) is None
+    monkeypatch.setenv("PATH", str(package))
+    assert git.facts(package, scan(package).files) is None
