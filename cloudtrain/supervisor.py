@@ -272,6 +272,19 @@ class Supervisor:
         answer = self._ask("stop", "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
         return RunStatus(state=answer["state"], exit=exit_record(answer["exit"]), stop=answer["stop"])
 
+    def lease(self, *, deadline: float | None = None, grace: float | None = None) -> RunStatus:
+        """Move the run's deadline (unix seconds), or have its machine power itself off `grace` seconds after the job's
+        end, counted anew whenever a client looks at the run. None leaves the one or the other as it is.
+
+        Raises:
+            ConnectionFailed: the link broke, or nothing was ever started there.
+        """
+        options = [
+            f"--{name}={value}" for name, value in (("deadline", deadline), ("grace", grace)) if value is not None
+        ]
+        answer = self._ask("lease", *options)
+        return RunStatus(state=answer["state"], exit=None, stop=None)
+
     def manifest(self) -> list[FileEntry]:
         """The finished files below `out/` as they are now."""
         answer = self._ask("manifest", timeout=600.0)

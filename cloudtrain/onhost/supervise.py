@@ -50,6 +50,8 @@ UNKILLABLE_S = 30.0
 TREE_WAIT_S = 60.0
 # Set aside while the job runs, so that exit.json fits on a disk which the job has filled.
 RESERVE = 256 * 1024
+# Verbs of a client that wants something of the run: while one of them comes now and then, the machine stays on.
+LOOKS = ("poll", "follow", "stop", "lease", "manifest", "read")
 JOB_VARIABLES = ("CLOUDTRAIN_OUT", "CLOUDTRAIN_EVENTS", "CLOUDTRAIN_RUN", "CLOUDTRAIN_RESUME")
 
 
@@ -644,6 +646,10 @@ def supervise(run: Run, lock: int) -> int:
         grace = LEFTOVER_GRACE_S
     job.end_all(run, grace)
     write_exit(run, -9 if job.code is None else job.code, stop["reason"] if stop else None)
+    if spec.get("lingers") and sys.platform != "win32":
+        os.close(lock)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        power_off_unless_wanted(run)
     return 0
 
 
@@ -652,7 +658,7 @@ def due(run: Run, spec: Dict[str, Any], shutting_down: bool) -> Optional[Dict[st
     deadline = spec["deadline"]
     if shutting_down:
         reason = "shutdown"
-    elif deadline is not None and time.time() >= deadline:
+    elif deadline is not None and time.time() >= max(deadline, lease_of(run).get("deadline") or 0.0):
         reason = "deadline"
     else:
         return None
@@ -661,6 +667,51 @@ def due(run: Run, spec: Dict[str, Any], shutting_down: bool) -> Optional[Dict[st
     except OSError:
         pass  # A full disk must not keep a job alive past its deadline.
     return load(run.path("stop.json")) or {"reason": reason, "grace": spec["grace"]}
+
+
+def lease_of(run: Run) -> Dict[str, Any]:
+    """What `lease` has set since the start: `deadline` (only ever later than the spec's) and `grace`."""
+    return load(run.path("lease.json")) or {}
+
+
+def power_off_unless_wanted(run: Run) -> None:
+    """The job has ended. Power this machine off once no client has looked at the run for the grace that `lease` sets.
+
+    Without a grace nothing happens: then the machine would not keep its disk, and its lease alone ends it.
+    """
+    while True:
+        record, grace = load(run.path("exit.json")), lease_of(run).get("grace")
+        if record is None:
+            return
+        left = 1.0
+        if grace is not None:
+            left = max(float(record["at"]), touched_at(run)) + grace - time.time()
+            if left <= 0:
+                subprocess.call(
+                    ["sudo", "-n", "systemctl", "--no-block", "poweroff"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+                left = 60.0  # Not yet off: try again.
+        time.sleep(min(max(left, 0.1), 5.0) if left < 60.0 else left)
+
+
+def touch(run: Run) -> None:
+    """A client looks at the run: where a grace is running, it begins anew."""
+    if not os.path.exists(run.path("lease.json")):
+        return
+    try:
+        with open(run.path("touched"), "ab"):
+            os.utime(run.path("touched"))
+    except OSError:
+        pass
+
+
+def touched_at(run: Run) -> float:
+    try:
+        return os.stat(run.path("touched")).st_mtime
+    except OSError:
+        return 0.0
 
 
 def install_signals() -> Tuple[Optional[int], Callable[[], bool]]:
@@ -798,6 +849,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and (deadline is None or isinstance(deadline, (int, float)))
             and isinstance(grace, (int, float))
             and isinstance(spec["digest"], str)
+            and isinstance(spec.get("lingers", False), bool)
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)
@@ -937,6 +989,20 @@ def kill_supervisor(run: Run) -> None:
             send(job["supervisor"], signal.SIGKILL)
 
 
+def do_lease(options: argparse.Namespace) -> Dict[str, Any]:
+    run = Run(options.run)
+    state, _ = look(run)
+    if state == "absent":
+        raise Failure("absent", "this run has not been started")
+    lease = lease_of(run)
+    if options.deadline is not None:
+        lease["deadline"] = options.deadline
+    if options.grace is not None:
+        lease["grace"] = options.grace
+    save(run.path("lease.json"), {"v": 1, **lease})
+    return {"state": state, "deadline": lease.get("deadline"), "grace": lease.get("grace")}
+
+
 def do_manifest(options: argparse.Namespace) -> Dict[str, Any]:
     return {"files": list(list_outputs(Run(options.run)))}
 
@@ -1063,7 +1129,8 @@ def do_follow(options: argparse.Namespace) -> None:
 
 def do_read(options: argparse.Namespace) -> None:
     """Raw bytes of one file on stdout. A refusal is told on stderr: stdout is the file's alone."""
-    handle = open_result(Run(options.run), options.name)
+    run = Run(options.run)
+    handle = open_result(run, options.name)
     try:
         size = os.fstat(handle).st_size
         if options.offset > size:
@@ -1072,7 +1139,7 @@ def do_read(options: argparse.Namespace) -> None:
             )
         offset = options.offset
         if sys.platform != "win32":
-            offset = send_file(handle, offset)
+            offset = send_file(run, handle, offset)
         os.lseek(handle, offset, os.SEEK_SET)
         while True:
             chunk = os.read(handle, CHUNK)
@@ -1083,7 +1150,7 @@ def do_read(options: argparse.Namespace) -> None:
         os.close(handle)
 
 
-def send_file(handle: int, offset: int) -> int:
+def send_file(run: Run, handle: int, offset: int) -> int:
     """Have the kernel copy the file to stdout; how far that came (not every kind of stdout can be written so)."""
     if sys.platform != "win32" and hasattr(os, "sendfile"):
         try:
@@ -1091,6 +1158,7 @@ def send_file(handle: int, offset: int) -> int:
                 sent = os.sendfile(1, handle, offset, 1024 * 1024)
                 if not sent:
                     break
+                touch(run)
                 offset += sent
         except BrokenPipeError:
             raise
@@ -1498,6 +1566,9 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     stop = verb("stop", do_stop)
     stop.add_argument("--reason", default="user")
     stop.add_argument("--grace", type=float, default=10.0)
+    lease = verb("lease", do_lease)
+    lease.add_argument("--deadline", type=float)
+    lease.add_argument("--grace", type=float)
     verb("manifest", do_manifest)
     read = verb("read", do_read)
     read.add_argument("--name", required=True)
@@ -1520,7 +1591,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     options = None
     try:
         options = parse(argv)
+        looks = options.verb in LOOKS
+        if looks:
+            touch(Run(options.run))
         answer = options.act(options)
+        if looks:
+            touch(Run(options.run))
         if answer is not None:
             frame({"ok": True, **answer})
         return 0

@@ -117,7 +117,7 @@ class Provider(ABC):
         """Connect, waiting for a machine that is still booting.
 
         Raises:
-            ConnectionFailed, HostKeyMismatch: no connection; nothing was sent.
+            ConnectionFailed, HostKeyMismatch: no connection; nothing was sent. Code `parked`: `wake` starts it.
         """
 
     def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
@@ -129,6 +129,25 @@ class Provider(ABC):
             ConnectionFailed: what is missing could not be installed.
         """
         return facts.python
+
+    def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
+        """Training has begun: from now on `instance` parks (stops, keeps its disk) where it would have ended itself.
+
+        Returns:
+            Whether it does; False for one that cannot park, or that nothing ends.
+
+        Raises:
+            CloudtrainError: it ends itself still, and its disk with it.
+        """
+        return False
+
+    def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
+        """Start a parked instance, with a lease that is long enough to fetch what its disk holds.
+
+        Raises:
+            ConnectionFailed: it has ended, or did not start.
+        """
+        return instance
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
         """How another SSH client logs in to `instance`; None where there is no SSH."""

@@ -11,7 +11,7 @@ from typing import Any
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, StepDone, StepStarted
 from cloudtrain.provider.base import Instance, Journal
-from cloudtrain.provider.ec2 import network, trust
+from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.inventory import ENDED, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
@@ -60,6 +60,14 @@ class Door:
         self._ask_address = ask_address
         self._ask_at = pace.clock() + ASK_EVERY_S / 2
 
+    def as_it_is(self, instance: Instance) -> Instance:
+        """`instance` with the address that it has now.
+
+        Raises:
+            ConnectionFailed: it is parked (code `parked`), or has ended.
+        """
+        return self._moved(instance, self._still_there(instance, None))
+
     def open(self, instance: Instance, login: Login) -> Transport:
         """See `Provider.open`. The first login of an instance of ours replaces its host key (`trust.rotate`)."""
         first = not self._journal.read().get("ec2_reached")
@@ -86,7 +94,8 @@ class Door:
             attempt = {**notes["ec2_attempt"], "user_data": None} if notes.get("ec2_attempt") else None
             self._journal.write({"ec2_reached": instance.id, "ec2_attempt": attempt})
             pinned = self._journal.read().get("ec2_host_key") or instance.host_key or ""
-            what = "checked against the key of the launch, then replaced" if instance.owned else "checked"
+            fresh = instance.owned and not notes.get("ec2_woken")
+            what = "checked against the key of the launch, then replaced" if fresh else "checked"
             self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))
         return transport
 
@@ -115,21 +124,32 @@ class Door:
                 )
                 return found, current
             except HostKeyMismatch as error:
-                raise _stranger(error, instance) from error
+                # Once our machine has parked, its old address may be another customer's.
+                moved = self._moved(instance, self._still_there(instance, error) if instance.owned else {})
+                same = (moved.address, moved.port) == (instance.address, instance.port)
+                if same or self._pace.clock() >= deadline:
+                    raise _stranger(error, instance) from error
+                instance = moved
+                continue
             except ConnectionFailed as error:
                 described = self._still_there(instance, error)
                 if error.code not in ("unreachable", "unknown_host", "no_banner") or self._pace.clock() >= deadline:
                     raise _silent(error, instance, within, described) from error
                 self._let_in_again()
-            address = described.get("PublicIpAddress")
-            if address and address != instance.address:
-                instance = replace(instance, address=str(address))
+            instance = self._moved(instance, described)
 
-    def _still_there(self, instance: Instance, cause: ConnectionFailed) -> Mapping[str, Any]:
+    def _moved(self, instance: Instance, described: Mapping[str, Any]) -> Instance:
+        address = described.get("PublicIpAddress")
+        port = tags.as_map(described.get("Tags")).get(tags.EMULATOR_PORT, "") if self._clients.loopback else ""
+        return replace(
+            instance, address=str(address or instance.address), port=int(port) if port.isdigit() else instance.port
+        )
+
+    def _still_there(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
         """EC2's description of the instance.
 
         Raises:
-            ConnectionFailed: it has ended, so waiting for it is over.
+            ConnectionFailed: it has ended or parked, so waiting for it is over.
         """
         try:
             found = one(self._clients, instance.id)
@@ -138,6 +158,13 @@ class Door:
             return {}
         if found is None:
             return {}
+        if instance.owned and state_of(found) in ("stopping", "stopped"):
+            raise ConnectionFailed(
+                f"{instance.id} is parked: {reason_of(found)}",
+                hint=f"cloudtrain pull {instance.details.get('run', '')} starts it and fetches the results",
+                consequence="its GPU is not billed any more, its disk keeps the results",
+                code="parked",
+            ) from cause
         if state_of(found) in (*ENDED, "stopping", "stopped"):
             raise ConnectionFailed(
                 f"{instance.id} is {state_of(found)}: {reason_of(found)}",

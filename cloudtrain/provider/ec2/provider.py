@@ -11,7 +11,7 @@ from cloudtrain.events import Emit
 from cloudtrain.plan import Offer, Plan
 from cloudtrain.provider import base
 from cloudtrain.provider.base import Instance, Journal, Provider, Released
-from cloudtrain.provider.ec2 import environment, existing, network, offers, prices, requests, tags, trust
+from cloudtrain.provider.ec2 import environment, existing, lease, network, offers, prices, requests, tags, trust
 from cloudtrain.provider.ec2.acquire import Acquisition, to_instance
 from cloudtrain.provider.ec2.boot import Door, Login
 from cloudtrain.provider.ec2.clients import Clients
@@ -47,6 +47,7 @@ class Ec2Provider(Provider):
         self._clients = clients
         self._pace = pace or Pace()
         self._ask_address = ask_address
+        self._looked_at: set[str] = set()
 
     def survey(self, spec: RunSpec) -> Offer:
         """See `Provider.survey`."""
@@ -80,7 +81,24 @@ class Ec2Provider(Provider):
                 code="no_key",
             )
         door = Door(clients, journal, emit, self._pace, connect=connect_booting, ask_address=self._ask_address)
+        if instance.owned and instance.id not in self._looked_at and journal.read().get("ec2_parks") == instance.id:
+            # A command that comes back: the machine may have parked since, and its address be somebody else's.
+            instance = door.as_it_is(instance)
+        self._looked_at.add(instance.id)
         return door.open(instance, Login(instance.user or "ubuntu", key))
+
+    def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
+        """See `Provider.keep`. The one call is recorded; a command that comes back does not make it again."""
+        clients = self._of(journal, instance.details.get("region"))
+        self._looked_at.add(instance.id)
+        with requests.recorded(clients, journal, self._pace.now):
+            return lease.keep(instance, clients, journal)
+
+    def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
+        """See `Provider.wake`."""
+        clients = self._of(journal, instance.details.get("region"))
+        with requests.recorded(clients, journal, self._pace.now):
+            return lease.wake(instance, clients, journal, emit, self._pace)
 
     def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
         """See `Provider.prepare`. Nothing is installed on a machine of the user's, nor on an emulated one, which is

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from cloudtrain.errors import Refused
 
@@ -53,15 +55,13 @@ def render(*, host_private: str, host_public: str, client_public: str, expires_a
     Raises:
         Refused: it is larger than EC2 takes.
     """
-    expiry = datetime.fromtimestamp(int(expires_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     config = {
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public.strip()},
         "ssh_authorized_keys": [client_public.strip()],
-        "bootcmd": [["sh", "-c", LEASE_SCRIPT.format(expiry=expiry)]],
+        "bootcmd": _lease(expires_at),
     }
-    # JSON is YAML, and its quoting has no surprises.
-    text = "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
+    text = _text(config)
     if len(text.encode()) > LIMIT_BYTES:
         raise Refused(
             f"the instance's start-up data is {len(text.encode())} bytes, EC2 takes {LIMIT_BYTES}",
@@ -69,3 +69,22 @@ def render(*, host_private: str, host_public: str, client_public: str, expires_a
             code="user_data",
         )
     return text
+
+
+def lease_only(expires_at: float) -> str:
+    """The cloud-config for the next boot of a machine that was stopped: a new lease. It knows its keys already."""
+    return _text({"bootcmd": _lease(expires_at)})
+
+
+def calendar(expires_at: float) -> str:
+    """A moment in the one spelling that systemd's `OnCalendar` takes."""
+    return datetime.fromtimestamp(int(expires_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _lease(expires_at: float) -> list[list[str]]:
+    return [["sh", "-c", LEASE_SCRIPT.format(expiry=calendar(expires_at))]]
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    # JSON is YAML, and its quoting has no surprises.
+    return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"

@@ -1,0 +1,247 @@
+"""Who ends the machine when nobody is there: leases, parked machines, graces; an emulated region honours them."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.ec2.models import ec2_backends
+
+from cloudtrain import actions
+from cloudtrain import run as story
+from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.region import Region
+from cloudtrain.errors import ConnectionFailed, ExitCode
+from cloudtrain.events import Event
+from cloudtrain.link import Context, Link
+from cloudtrain.outcome import Result
+from cloudtrain.provider.base import Provider
+from cloudtrain.provider.ec2 import acquire
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.results import sha256
+from cloudtrain.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run, Store
+from tests import policy
+from tests.whole_path.place import JOBS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
+
+QUICK = Pace(poll=0.3, send=20, backoff=0.05, settle=1.5, visible=8, pending=15, boot=30, auth=10, end=30, group=10)
+NAME = "brave-otter"
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+@dataclass
+class Scene:
+    """A region, and commands of one computer that come and go."""
+
+    region: Region
+    folder: Path
+    told: list[Event] = field(default_factory=list)
+    provider: Callable[[Clients], Provider] = lambda clients: Ec2Provider(clients, pace=QUICK)
+
+    @property
+    def context(self) -> Context:
+        clients = Clients(None, self.region.name, self.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        return Context(
+            store=Store(self.folder / "registry.sqlite"),
+            provider=lambda spec: self.provider(clients),
+            emit=self.told.append,
+        )
+
+    def begin(self, *args: str, spot: bool = False, **limits: Any) -> Run:
+        spec = RunSpec(
+            name=NAME,
+            target=Target.EC2,
+            train=TrainSpec(args=args),
+            job=JobSpec(source=str(JOBS / "toy"), module="toy.train"),
+            runs_dir=str(self.folder / "runs"),
+            limits=Limits(**limits),
+            ec2=Ec2Spec(spot=spot),
+        )
+        return story.begin(story.plan_run(spec, self.context), self.context)
+
+    def trains(self, *args: str, spot: bool = False, **limits: Any) -> Run:
+        """A run that trains, and whose laptop has left."""
+        story.resume(self.begin(*args, spot=spot, **limits), self.context, detach=True)
+        return self.run
+
+    @property
+    def run(self) -> Run:
+        return Store(self.folder / "registry.sqlite").get(NAME)
+
+    def pull(self) -> Result:
+        return actions.pull_now(self.run, self.context)
+
+    def said(self) -> str:
+        return "\n".join(str(event) for event in self.told)
+
+    def instance(self) -> Any:
+        """EC2's own record of the one instance."""
+        [found] = ec2_backends[self.region.account][self.region.name].all_instances()
+        return found
+
+    def state(self) -> str:
+        return str(self.instance().state)
+
+    def until(self, *states: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while self.state() not in states:
+            assert time.monotonic() < deadline, f"{self.state()}, not {states}\n{self.said()}"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(acquire, "SHORTEST_LEASE_S", 0.0)
+    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as region:
+        yield Scene(region, tmp_path)
+        assert policy.uncovered(region.calls()) == set()
+
+
+def verified(result: Result) -> None:
+    """Files are here, each as the host's manifest says."""
+    assert result.artifacts
+    for entry in result.artifacts:
+        assert sha256(result.folder / entry.name) == entry.sha256
+
+
+def gone(scene: Scene) -> None:
+    assert not any(scene.region.inventory().values()), scene.region.inventory()
+
+
+def test_a_lease_that_ends_before_training_ends_the_machine(scene: Scene) -> None:
+    run = scene.begin(max_time_s=4.0)
+    with Link(run, scene.context) as link:
+        story.reach(story.acquire(run, link), link)
+    scene.until("terminated")
+    assert not scene.region.calls("ModifyInstanceAttribute")
+
+
+def test_a_lease_that_ends_after_training_began_parks_and_pull_fetches_everything(scene: Scene) -> None:
+    run = scene.trains("--pause", "0.05", "--lines", "20", "--epochs", "1000", max_time_s=15.0)
+    [call] = scene.region.calls("ModifyInstanceAttribute")
+    assert call["effect"] and call["parameters"]["InstanceInitiatedShutdownBehavior.Value"] == "stop"
+    before, pinned = run.instance, scene.context.store.read_journal(NAME)["ec2_host_key"]
+    scene.until("stopped")
+    result = scene.pull()
+    verified(result)
+    assert (result.state, result.exit_code) == (RunState.STOPPED, ExitCode.LIMIT)
+    assert result.error and result.error["code"] == "limit_reached"
+    assert (result.folder / "console.log").stat().st_size > 0
+    notes = scene.context.store.read_journal(NAME)
+    after = scene.run.instance
+    assert before and after and (after.address, after.port) != (before.address, before.port)
+    assert notes["ec2_host_key"] == pinned
+    assert result.life is InstanceLife.TERMINATED
+    gone(scene)
+    data = scene.region.calls("ModifyInstanceAttribute")[1]["parameters"]["UserData.Value"]
+    assert data and "PRIVATE" not in base64.b64decode(data).decode()
+    assert "parked" in scene.said()
+
+
+def test_a_machine_parks_once_its_job_has_ended_and_nobody_looks(scene: Scene) -> None:
+    scene.trains(max_time_s=600.0, grace_s=3.0)
+    scene.until("stopped")
+    result = scene.pull()
+    verified(result)
+    assert (result.state, result.exit_code) == (RunState.SUCCEEDED, ExitCode.DONE)
+    gone(scene)
+
+
+def test_a_client_that_looks_now_and_then_keeps_the_machine_on(scene: Scene) -> None:
+    run = scene.trains(max_time_s=600.0, grace_s=4.0)
+    with Link(run, scene.context) as link:
+        for _ in range(8):
+            time.sleep(1.0)
+            link.supervisor().poll()
+    assert scene.state() == "running"
+    verified(scene.pull())
+    gone(scene)
+
+
+def test_a_machine_may_be_told_to_end_instead(scene: Scene) -> None:
+    scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=12.0, grace_s=1.0, if_i_vanish="terminate")
+    assert not scene.region.calls("ModifyInstanceAttribute")
+    scene.until("terminated")
+
+
+def test_spot_cannot_park_and_its_results_outlive_the_grace(scene: Scene) -> None:
+    scene.trains(spot=True, max_time_s=600.0, grace_s=0.5)
+    assert not scene.region.calls("ModifyInstanceAttribute")
+    time.sleep(3.0)
+    assert scene.state() == "running"
+    verified(scene.pull())
+    gone(scene)
+
+
+def test_a_command_killed_between_start_and_switch_is_made_good(scene: Scene) -> None:
+    class Dies(Ec2Provider):
+        def keep(self, *arguments: Any) -> bool:
+            raise Killed
+
+    whole = scene.provider
+    scene.provider = lambda clients: Dies(clients, pace=QUICK)
+    with pytest.raises(Killed):
+        scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=600.0)
+    scene.provider = whole
+    story.resume(scene.run, scene.context, detach=True)
+    assert scene.instance().instance_initiated_shutdown_behavior == "stop"
+    story.resume(scene.run, scene.context, detach=True)
+    assert len(scene.region.calls("ModifyInstanceAttribute")) == 1
+    actions.stop(scene.run, scene.context)
+    gone(scene)
+
+
+def test_a_switch_that_fails_is_said_aloud_and_tried_again(scene: Scene) -> None:
+    scene.region.inject("error:UnauthorizedOperation:1@ModifyInstanceAttribute")
+    scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=600.0, grace_s=0.5)
+    assert "may delete its disk" in scene.said()
+    assert scene.run.state is RunState.RUNNING
+    actions.stop(scene.run, scene.context)
+    gone(scene)
+
+
+def test_a_pull_that_is_killed_after_the_start_goes_on(scene: Scene) -> None:
+    """The registry then knows the old address alone."""
+
+    class Dies(Ec2Provider):
+        def wake(self, *arguments: Any) -> Any:
+            super().wake(*arguments)
+            raise Killed
+
+    whole = scene.provider
+    scene.trains(max_time_s=600.0, grace_s=1.0)
+    scene.until("stopped")
+    scene.provider = lambda clients: Dies(clients, pace=QUICK)
+    with pytest.raises(Killed):
+        scene.pull()
+    assert scene.run.life is InstanceLife.PARKED
+    scene.provider = whole
+    verified(scene.pull())
+    gone(scene)
+
+
+def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> None:
+    scene.trains(max_time_s=600.0, grace_s=1.0)
+    scene.until("stopped")
+    context = scene.context
+    instance = scene.run.instance
+    assert instance is not None
+    clients = Clients(None, scene.region.name, scene.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+    clients.ec2.terminate_instances(InstanceIds=[instance.id])
+    scene.until("terminated")
+    with pytest.raises(ConnectionFailed, match="terminated"):
+        actions.pull_now(scene.run, context)
