@@ -17,6 +17,7 @@ from cloudtrain.states import RunState
 def plan_lines(plan: Plan) -> list[str]:
     """What will be done, where, what it can cost and who ends it."""
     spec, offer, train = plan.spec, plan.offer, plan.spec.train
+    rehearsal = spec.ec2 is not None and spec.ec2.rehearsal
     settings = [f"model {train.model}"]
     settings.append(f"{train.epochs} epochs" if train.epochs else "the recipe's epochs")
     if train.recipe:
@@ -32,9 +33,9 @@ def plan_lines(plan: Plan) -> list[str]:
         f"Plan for {spec.name}",
         f"  train    {', '.join(settings)}",
         f"  code     {shown_path(Path(spec.job.source))} ({files}, {size(plan.code.bytes)}{git})",
-        f"  where    {offer.where}",
+        f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
     ]
-    if offer.account:
+    if offer.account and not rehearsal:
         lines.append(f"  account  {offer.account}")
     lines.append(f"  results  {shown_path(spec.folder)}")
     if any(c.price_per_hour for c in offer.candidates):
@@ -55,7 +56,7 @@ def plan_lines(plan: Plan) -> list[str]:
     if offer.price_note:
         lines.append(f"  {offer.price_note}")
     lines.append("")
-    if spec.ec2 is not None and spec.ec2.rehearsal:
+    if rehearsal:
         lines += [
             "  Rehearsal: the region is emulated on this computer, training runs on its CPU, nothing is billed.",
             "  Prices and limits are those of the real run.",
@@ -67,7 +68,7 @@ def plan_lines(plan: Plan) -> list[str]:
     elif spec.target is not Target.EC2:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
     if plan.at_most_usd is not None:
-        real = " for the real one; this one costs nothing" if spec.ec2 and spec.ec2.rehearsal else " for this run"
+        real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
     return [screen_safe(line) for line in lines]
 

@@ -52,6 +52,7 @@ def test_from_nothing_to_an_inventory_of_zero(place: Place) -> None:
     told = done.stderr.decode()
     plan, steps = told.split("step instance", 1)
     assert "Rehearsal: the region is emulated on this computer" in plan and NOTHING in plan
+    assert "us-east-1, emulated on this computer" in plan and "account" not in plan
     assert "0.536" in plan and "At most  $1.08 for the real one; this one costs nothing" in plan
     assert NOTHING in steps.splitlines()[0]
     assert "terminated" in steps and INVENTORY in steps
