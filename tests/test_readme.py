@@ -45,10 +45,14 @@ ELSEWHERE = {
     "python3 scripts/quickstart.py": "tests/scripts/test_bootstrap.py::test_the_second_call_starts_the_job_without_pip",
     "python3 scripts/check.py": "tests/scripts/test_check.py::test_all_stages_run_and_the_first_failure_counts",
     "python3 scripts/test.py": "tests/scripts/test_check.py::test_continuous_integration_runs_what_a_contributor_runs",
-    "cloudtrain run --model 3 --instance g4dn.xlarge --dry-run": "tests/whole_path/test_rehearsal.py::test_from_nothing",
-    "cloudtrain doctor --instance g4dn.xlarge": "tests/whole_path/test_ec2_commands.py::test_doctor_of_a_good_account",
-    "cloudtrain instances --gpu T4": "tests/whole_path/test_ec2_commands.py::test_instances",
-    "cloudtrain run --model 3 --instance g4dn.xlarge --plan": "tests/whole_path/test_ec2_commands.py::test_plan",
+    "cloudtrain run --model 3 --instance g4dn.xlarge --dry-run": "tests/whole_path/test_rehearsal.py::"
+    "test_from_nothing_to_an_inventory_of_zero",
+    "cloudtrain doctor --instance g4dn.xlarge": "tests/whole_path/test_ec2_commands.py::"
+    "test_doctor_finds_a_good_account_good",
+    "cloudtrain instances --gpu T4": "tests/whole_path/test_ec2_commands.py::"
+    "test_instances_lists_types_with_price_quota_and_zones",
+    "cloudtrain run --model 3 --instance g4dn.xlarge --plan": "tests/whole_path/test_ec2_commands.py::"
+    "test_the_plan_names_price_limit_and_who_ends_it",
     "cloudtrain run --model 3 --instance g4dn.xlarge": "tests/whole_path/test_story.py::test_a_run_from_start_to_end",
     "python -m job.train --model 3 --epochs 1": "tests/test_readme.py::test_the_training_package_works_on_its_own",
 }

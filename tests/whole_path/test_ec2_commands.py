@@ -73,6 +73,17 @@ def test_instances_offline_asks_nobody(account_of: Opens) -> None:
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")
+def test_the_plan_names_price_limit_and_who_ends_it(account_of: Opens) -> None:
+    account = account_of()
+    told = account.place.cli("run", "--model", "3", "--instance", "g4dn.xlarge", "--plan").stderr.decode()
+    for said in ("g4dn.xlarge", "1x T4 16 GB", "0.536", "Limit    2h 00m", "At most  $1.08", "laptop on or off"):
+        assert said in told, said
+    # Without a terminal nothing is launched unless --yes says so; and then the amount is named.
+    told = account.place.cli("run", "--model", "3", "--instance", "g4dn.xlarge", code=2).stderr.decode()
+    assert "cannot ask for confirmation without a terminal" in told and "--yes to accept at most $1.08" in told
+    assert not any(call["effect"] for call in account.region.calls())
+
+
 def test_ssh_opens_the_runs_machine_by_its_pinned_key_alone(account_of: Opens) -> None:
     account = account_of()
     place = account.place
