@@ -46,7 +46,7 @@ class Redaction:
 
     def __init__(self, run: Run, notes: Mapping[str, Any]) -> None:
         spec = run.plan.spec
-        paths = [Path.home(), disk.state_dir(), disk.cache_dir(), disk.config_dir()]
+        paths = [_home(), disk.state_dir(), disk.cache_dir(), disk.config_dir()]
         paths += [Path(spec.runs_dir), Path(spec.runs_dir).parent, Path(spec.job.source)]
         words = [_user(), platform.node(), platform.node().partition(".")[0]]
         facts = notes.get("host") or {}
@@ -103,6 +103,13 @@ def _unless_no_address(found: re.Match[str]) -> str:
     except ValueError:
         return text
     return text if text == "::" else "<address>"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # as for a user without a name
+        return disk.state_dir()
 
 
 def _user() -> str:

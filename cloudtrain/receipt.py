@@ -49,7 +49,7 @@ def write(run: Run, store: Store) -> None:
     pulled = {entry["name"].casefold() for entry in store.read_journal(run.name).get("pulled") or []}
     if used_settings.NAME not in pulled:  # a job may have left a file of that name: a result, and so worth more
         settings = used_settings.toml(run, _told(run.folder / "events.jsonl").get("start") or {})
-        disk.write_durably(run.folder / used_settings.NAME, settings.encode(), mode=0o644)
+        disk.write_durably(run.folder / used_settings.NAME, settings.encode(errors="replace"), mode=0o644)
 
 
 def update(run: Run, store: Store, emit: Emit) -> None:

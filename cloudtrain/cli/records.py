@@ -13,6 +13,7 @@ from cloudtrain.errors import ArtifactRefused, ExitCode, UnknownRun
 
 if TYPE_CHECKING:
     from cloudtrain.store import Store
+    from cloudtrain.verify import Verification
 
 
 def verify(
@@ -44,12 +45,20 @@ def verify(
         more = f" and {len(found.wrong) - 3} more" if len(found.wrong) > 3 else ""
         raise ArtifactRefused(
             f"not as the receipt of {found.run} says: {named}{more}",
-            hint=f"cloudtrain pull {found.run} fetches its results again where its machine is still there"
-            if found.known and any(check.subject in found.results for check in found.wrong)
-            else "take what differs from a copy",
+            hint=_mending(found),
             consequence="nothing was changed",
             code="verify_failed",
         )
+
+
+def _mending(found: Verification) -> str:
+    """The next command. Results are fetched again, and a receipt that lags behind is written anew, by `pull`."""
+    subjects = {check.subject for check in found.wrong}
+    if found.known and subjects & found.results:
+        return f"cloudtrain pull {found.run} fetches its results again where its machine is still there"
+    if found.known and subjects == {"registry"}:
+        return f"cloudtrain pull {found.run} writes the receipt anew, from the list of runs"
+    return "take what differs from a copy"
 
 
 def _receipt(run: str | None, store: Store) -> Path:

@@ -95,6 +95,12 @@ def test_verify_names_what_differs_and_pull_mends_it(here: Place) -> None:
     assert verdicts["mine.txt"] == "extra" and verdicts["console.log"] == verdicts["registry"] == "ok"
     here.cli("pull")
     assert json.loads(here.cli("verify", "--json").stdout)["ok"]
+    # A command killed after the run's end was noted, and before its receipt was written.
+    lagging = (folder / "run.json").read_text().replace('"status": "succeeded"', '"status": "pulling"')
+    (folder / "run.json").write_text(lagging)
+    assert b"writes the receipt anew" in here.cli("verify", code=6).stderr
+    here.cli("pull")
+    here.cli("verify")
     (folder / "run.json").unlink()
     assert b"no receipt" in here.cli("verify", code=2).stderr
     assert b"no receipt" in here.cli("verify", "./nowhere", code=2).stderr
