@@ -43,6 +43,7 @@ def adopt(
     *,
     identity: Path | None,
     user: str,
+    profile: str | None,
     job: JobSpec,
     runs_dir: Path,
     pace: Pace | None = None,
@@ -52,6 +53,7 @@ def adopt(
     Args:
         identity: private key that the machine accepts; None: the run's own, or EC2 Instance Connect.
         user: login name of the image.
+        profile: what `clients` were asked for; None: whatever AWS's own settings name.
 
     Raises:
         UsageError: it is not ours, it is known already, or nothing has trained on it.
@@ -76,7 +78,7 @@ def adopt(
             consequence="it goes on running and being billed until its own lease ends it",
             code="nothing_yet",
         )
-    plan = orphans.plan(orphan, clients, train=_train(status), job=job, runs_dir=runs_dir)
+    plan = orphans.plan(orphan, clients.region, profile=profile, train=_train(status), job=job, runs_dir=runs_dir)
     run = Store(store.path, clock=lambda: orphan.launched_at).add(plan)
     store.write_journal(run.name, notes.read())
     try:

@@ -118,6 +118,7 @@ def adopt(
             reporter.emit,
             identity=Path(identity).expanduser().absolute() if identity else None,
             user=user,
+            profile=got.get("profile"),
             job=JobSpec(source=str(job_folder())),
             runs_dir=got.runs_dir,
         )

@@ -118,8 +118,12 @@ def notes(orphan: Orphan, clients: Clients) -> dict[str, Any]:
     }
 
 
-def plan(orphan: Orphan, clients: Clients, *, train: TrainSpec, job: JobSpec, runs_dir: Path) -> Plan:
-    """The plan of a run that was planned elsewhere."""
+def plan(orphan: Orphan, region: str, *, profile: str | None, train: TrainSpec, job: JobSpec, runs_dir: Path) -> Plan:
+    """The plan of a run that was planned elsewhere.
+
+    Args:
+        profile: as it was asked for; None: whatever AWS's own settings name.
+    """
     instance, expires_at = orphan.instance, orphan.expires_at
     limit_s = max(0.0, expires_at - orphan.launched_at) if expires_at is not None else None
     price = instance.price_per_hour
@@ -132,16 +136,16 @@ def plan(orphan: Orphan, clients: Clients, *, train: TrainSpec, job: JobSpec, ru
         limits=Limits(max_time_s=limit_s),
         ec2=Ec2Spec(
             types=(instance.type,),
-            region=clients.region,
-            profile=clients.profile,
+            region=region,
+            profile=profile,
             spot=bool(instance.details.get("spot")),
         ),
     )
     offer = Offer(
-        where=clients.region,
+        where=region,
         candidates=(Candidate(type=instance.type, price_per_hour=price),),
         enforcer="the instance itself, by its own lease",
-        details={"region": clients.region, "adopted": True},
+        details={"region": region, "adopted": True},
     )
     at_most = -(-price * limit_s / 36 // 1) / 100 if price and limit_s else None
     code = CodeSummary(files=0, bytes=0)

@@ -45,7 +45,7 @@ def test_the_tags_tell_the_run(reached: Any, tmp_path: Any) -> None:
     assert orphan.expires_at == pytest.approx(reached.instance.details["expires_at"])
     assert orphan.group is not None
     plan = adopt.plan(
-        orphan, reached.clients, train=adopt.learnt({}), job=JobSpec(source="."), runs_dir=tmp_path / "runs"
+        orphan, "us-east-1", profile=None, train=adopt.learnt({}), job=JobSpec(source="."), runs_dir=tmp_path / "runs"
     )
     assert plan.spec.name == "brave-otter" and plan.spec.ec2 is not None
     assert (plan.spec.ec2.types, plan.spec.ec2.region) == (("g4dn.xlarge",), "us-east-1")
