@@ -40,14 +40,19 @@ class Context:
 
 
 class Link:
-    """The way from a run to its host: instance, transport and supervisor, each made when first needed."""
+    """The way from a run to its host: instance, transport and supervisor, each made when first needed.
 
-    def __init__(self, run: Run, context: Context) -> None:
+    Args:
+        wakes: a parked machine is started for it; else the way ends there.
+    """
+
+    def __init__(self, run: Run, context: Context, *, wakes: bool = True) -> None:
         self.context = context
         self.provider = context.provider(run.plan.spec)
         self.journal = context.store.journal(run.name)
         self.instance = run.instance
         self._run = run
+        self._wakes = wakes
         self._transport: Transport | None = None
 
     def __enter__(self) -> Link:
@@ -94,7 +99,7 @@ class Link:
             try:
                 self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
             except ConnectionFailed as error:
-                if error.code != "parked":
+                if error.code != "parked" or not self._wakes:
                     raise
                 self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
         return self._transport

@@ -98,7 +98,9 @@ def would_cost(run: Run, now: float) -> float | None:
     instance = run.instance
     if instance is None or not instance.owned or instance.price_per_hour is None:
         return None
-    seconds = max(60.0, (run.ended_at or now) - run.created_at)
+    # A machine's GPU is billed until its lease is over at the latest, and not while it is parked.
+    until = min(run.ended_at or now, instance.details.get("expires_at") or float("inf"))
+    seconds = max(60.0, until - run.created_at - float(instance.details.get("parked_s") or 0.0))
     return instance.price_per_hour * seconds / 3600
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cloudtrain.cli import cloud, leftovers, logs, records, train
+from cloudtrain.cli import cloud, lease, leftovers, logs, records, train
 from cloudtrain.cli import runs as runs_
 from cloudtrain.console.base import Look, forgive_encodings, reporter
 from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
@@ -49,6 +49,7 @@ app.command("clean")(leftovers.clean)
 app.command("adopt")(leftovers.adopt)
 app.command("verify")(records.verify)
 app.command("rerun")(records.rerun)
+app.command("extend")(lease.extend)
 app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
 app.command("instances")(cloud.instances)
 app.command("doctor")(cloud.doctor)

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from cloudtrain import actions, outcome
+from cloudtrain import actions, lease, outcome
 from cloudtrain import run as story
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
@@ -181,7 +181,7 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
 
 
 def _detached(run: Run, reporter: Reporter) -> int:
-    ends = ends_by(run.plan, run.created_at)
+    ends = ends_by(run.plan, run.created_at, lease.expires_at(run))
     limit = f" It ends itself by {ends}." if ends else ""
     if run.state in (RunState.RUNNING, RunState.PULLING):
         reporter.emit(Noted(f"detached; {run.name} goes on.{limit} To return: cloudtrain logs {run.name}"))

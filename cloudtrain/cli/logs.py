@@ -22,13 +22,20 @@ def logs(
     plain: Plain = False,
 ) -> None:
     """Show a run's console log; follow it while the run lives, then pull its results."""
+    import time
+
+    from cloudtrain import lease
     from cloudtrain.cli import following
+    from cloudtrain.console import listing
+    from cloudtrain.events import Noted
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
     with following.console(look(json, plain), row.name, log=True) as reporter:
         following.show_log(row, reporter, last=lines)
+        if lease.away(row, time.time()):
+            reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         if not follow or row.state.final:
             return
         raise typer.Exit(following.to_the_end(row, following.context(store, reporter), reporter, join=True))

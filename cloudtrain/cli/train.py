@@ -45,6 +45,12 @@ def run(
     fault: Annotated[list[str] | None, typer.Option(help="Fault to play in a rehearsal; may be repeated.")] = None,
     max_time: Annotated[str | None, typer.Option(help="End it after this time: 45m, 2h (the default on EC2).")] = None,
     max_cost: Annotated[float | None, typer.Option(help="End it before it costs more US dollars than this.")] = None,
+    grace: Annotated[
+        str | None, typer.Option(help="After the training has ended, how long the machine waits for you: 10m.")
+    ] = None,
+    if_i_vanish: Annotated[
+        str | None, typer.Option(help="At its limit, with results on its disk: park (the default) or terminate.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")] = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
@@ -83,6 +89,8 @@ def run(
             "volume_size": volume_size,
             "max_time": max_time,
             "max_cost": max_cost,
+            "grace": grace,
+            "if_i_vanish": if_i_vanish,
         },
         config=config,
     )

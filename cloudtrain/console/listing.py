@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from cloudtrain import disk
+from cloudtrain import disk, lease
 from cloudtrain.console.text import columns, money, percent, screen_safe
 from cloudtrain.outcome import cost
 from cloudtrain.spec import Target
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def table(runs: Iterable[Run]) -> list[str]:
     """The lines of `cloudtrain ls`."""
-    now = time.time()
+    now, runs = time.time(), list(runs)
     header = ("NAME", "MODEL", "WHERE", "STATUS", "TEST ACC", "COST", "AGE")
     rows, owing = [], []
     for run in runs:
@@ -37,9 +37,17 @@ def table(runs: Iterable[Run]) -> list[str]:
             ),
         )
     lines = columns(header, rows, right=(4, 5))
+    lines += [f"{run.name}: {fetch(run)}" for run in runs if lease.away(run, now)]
     for run in owing:
         lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
     return lines
+
+
+def fetch(run: Run) -> str:
+    """What to do about a run whose machine has ended itself, or must have by now."""
+    if lease.parks(run.plan) or run.life is InstanceLife.PARKED:
+        return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
+    return f"cloudtrain pull {run.name} sees what is left"
 
 
 def _unbilled(run: Run) -> str:
@@ -63,6 +71,8 @@ def record(run: Run) -> dict[str, Any]:
         "cost": cost(run, time.time()),
         "rehearsal": rehearsed(run.plan.spec),
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
+        "ends_by": lease.expires_at(run) if not run.state.final else None,
+        "parked_per_day": lease.parked_per_day(run.plan) if lease.away(run, time.time()) else None,
         "created_at": run.created_at,
         "ended_at": run.ended_at,
         "folder": str(run.folder),
@@ -98,6 +108,8 @@ def owed(run: Run) -> bool:
 
 
 def _status(run: Run) -> str:
+    if lease.away(run, time.time()):
+        return _away(run)
     if run.state is RunState.RUNNING:
         if ended_unseen(run):
             return "ended, not pulled yet"
@@ -109,6 +121,15 @@ def _status(run: Run) -> str:
     if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
         return "ended by its limit"
     return {RunState.SUCCEEDED: "done", RunState.PULLING: "pulling"}.get(run.state, run.state.value)
+
+
+def _away(run: Run) -> str:
+    """A run whose machine has ended itself, or must have by now; nobody was asked."""
+    if not lease.parks(run.plan) and run.life is not InstanceLife.PARKED:
+        return "its limit is over, not pulled"
+    usd = lease.parked_per_day(run.plan)
+    daily = f", {money(usd)} a day" if usd is not None and not rehearsed(run.plan.spec) else ""
+    return f"{'parked' if run.life is InstanceLife.PARKED else 'parked or ended'}{daily}"
 
 
 def ended_unseen(run: Run) -> bool:
@@ -159,6 +180,10 @@ def page(run: Run, store: Store) -> list[str]:
         f"  code     {run.plan.code.files} files{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
         f"  results  {shown_path(run.folder)}",
     ]
+    if lease.away(run, time.time()):
+        lines.append(f"  machine  {fetch(run)}")
+    elif (ends := lease.expires_at(run)) is not None and not run.state.final:
+        lines.append(f"  machine  ends itself by {time.strftime('%Y-%m-%d %H:%M', time.localtime(ends))}")
     if outcome.artifacts:
         total = sum(entry.size for entry in outcome.artifacts)
         lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")

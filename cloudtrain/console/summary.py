@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from cloudtrain import lease
 from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import Result
@@ -67,6 +68,8 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
     elif spec.target is not Target.EC2:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
+    if away := away_line(plan):
+        lines.append(f"  Away     {away}")
     if plan.at_most_usd is not None:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
@@ -107,15 +110,31 @@ def error_of(result: Result) -> CloudtrainError | None:
     return CloudtrainError(str(result.error.get("message", "it failed")), **told)
 
 
-def ends_by(plan: Plan, began: float) -> str | None:
+def away_line(plan: Plan) -> str | None:
+    """What becomes of the machine if nobody comes back; None for a machine that is not the run's own."""
+    ec2 = plan.spec.ec2
+    if ec2 is None or ec2.instance_id or plan.limit_s is None:
+        return None
+    if not lease.parks(plan):
+        why = "a spot instance cannot park: " if ec2.spot else ""
+        return f"{why}at the limit it is terminated, and what was not pulled by then is deleted with it"
+    usd, disk = lease.parked_per_day(plan), plan.offer.details.get("root_gb")
+    costs = f"costs {money(usd)} a day" if usd is not None else "is billed"
+    kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
+    wait = seconds(plan.spec.limits.grace_s)
+    return f"{wait} after the training, or at the limit, it parks: GPU billing is over, {kept} until cloudtrain pull"
+
+
+def ends_by(plan: Plan, began: float, at: float | None = None) -> str | None:
     """When a billed run ends itself, as a time of day here; None where nothing is billed.
 
     Args:
         began: unix seconds at which the run was planned.
+        at: unix seconds at which its machine ends itself, where that is known.
     """
     if plan.limit_s is None or plan.price_per_hour is None:
         return None
-    at = began + plan.limit_s
+    at = at or began + plan.limit_s
     return time.strftime("%H:%M" if at - time.time() < 86400 else "%a %H:%M", time.localtime(at))
 
 

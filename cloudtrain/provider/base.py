@@ -141,6 +141,14 @@ class Provider(ABC):
         """
         return False
 
+    def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
+        """Have `instance` end itself at `expires_at` (unix seconds) and not before; False: it does not end itself.
+
+        Raises:
+            CloudtrainError: it ends itself at the time that it had.
+        """
+        return False
+
     def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
         """Start a parked instance, with a lease that is long enough to fetch what its disk holds.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +15,17 @@ from typing import Any
 import pytest
 from moto.ec2.models import ec2_backends
 
-from cloudtrain import actions
+from cloudtrain import actions, lease, outcome
 from cloudtrain import run as story
+from cloudtrain.console import listing, summary
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import ConnectionFailed, ExitCode
+from cloudtrain.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.events import Event
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result
 from cloudtrain.provider.base import Provider
-from cloudtrain.provider.ec2 import acquire
+from cloudtrain.provider.ec2 import acquire, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
@@ -245,3 +248,61 @@ def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> N
     scene.until("terminated")
     with pytest.raises(ConnectionFailed, match="terminated"):
         actions.pull_now(scene.run, context)
+
+
+def test_extend_moves_timer_tag_deadline_and_registry(scene: Scene) -> None:
+    run = scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=20.0)
+    [machine] = scene.region.core.lives.machines.values()
+    [before] = machine.systemd.timers().values()
+    told = lease.extension(run, scene.context, 30.0)
+    done = lease.extend(run, scene.context, 30.0)
+    assert done == told and told.after == told.before + 30.0
+    hour = lease.extension(run, scene.context, 3600.0).at_most_usd
+    assert hour == pytest.approx(run.plan.price_per_hour, rel=0.05)
+    [after] = machine.systemd.timers().values()
+    assert after == pytest.approx(before + 30.0, abs=1.0)
+    [row] = scene.region.inventory()["instances"]
+    assert tags.utc_seconds(row["tags"][tags.EXPIRES_AT]) == pytest.approx(after, abs=1.0)
+    # A second one counts from the first.
+    assert lease.extension(scene.run, scene.context, 10.0).before == told.after
+    # The old end passes, for the machine as for the job.
+    time.sleep(max(0.0, told.before + 1.5 - time.time()))
+    assert scene.state() == "running"
+    with Link(scene.run, scene.context) as link:
+        assert link.supervisor().poll().state == "running"
+    actions.stop(scene.run, scene.context)
+    with pytest.raises(UsageError, match="has ended"):
+        lease.extend(scene.run, scene.context, 30.0)
+    gone(scene)
+
+
+def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: Scene) -> None:
+    scene.trains(max_time_s=600.0, grace_s=1.0)
+    scene.until("stopped")
+    # Nobody here has seen it yet: the row says so only once its lease must be over.
+    later = time.time() + 3600
+    assert lease.away(scene.run, later) and not lease.away(scene.run, time.time())
+    with pytest.raises(ConnectionFailed, match="parked"):
+        lease.extend(scene.run, scene.context, 30.0)
+    assert scene.state() == "stopped"
+    run = scene.context.store.note(scene.run, life=InstanceLife.PARKED)
+    assert outcome.cost(run, later) == outcome.cost(run, later + 86400)
+    told = "\n".join([*listing.table([run]), *listing.page(run, scene.context.store)])
+    assert "parked, $0." in told and "a day" in told and f"cloudtrain pull {NAME}" in told
+    with pytest.raises(UsageError, match="does not train any more"):
+        lease.extension(run, scene.context, 30.0)
+    verified(scene.pull())
+    assert scene.run.instance and scene.run.instance.details["parked_s"] == 0.0
+    gone(scene)
+
+
+def test_the_plan_says_what_becomes_of_the_machine(scene: Scene) -> None:
+    def plan(spot: bool = False, **limits: Any) -> str:
+        shutil.rmtree(scene.folder / "runs", ignore_errors=True)
+        run = scene.begin(spot=spot, **limits)
+        scene.context.store.forget(run.name)
+        return "\n".join(summary.plan_lines(run.plan))
+
+    assert re.search(r"10m 00s after the training, or at the limit, it parks: .*GB disk costs \$0\.\d\d a day", plan())
+    assert "at the limit it is terminated" in plan(if_i_vanish="terminate")
+    assert "a spot instance cannot park" in plan(spot=True)

@@ -25,9 +25,23 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.inventory import ENDED, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.transport.base import Transport
 
 # A woken machine has this long to give its results away, in seconds; then it parks again.
 WAKE_S = 30 * 60.0
+
+# As root, by `sh -c`. systemd reads a changed unit at `daemon-reload`; `start` changes nothing of a timer that runs.
+# A reboot brings the lease of the user data back: the machine then parks early, and loses nothing.
+MOVE = """\
+set -eu
+unit="${{CLOUDTRAIN_ROOT:-}}/etc/systemd/system/cloudtrain-lease.timer"
+sed 's/^OnCalendar=.*/OnCalendar={expiry}/' "$unit" > "$unit.new"
+grep -q '^OnCalendar={expiry}$' "$unit.new"
+mv -f "$unit.new" "$unit"
+systemctl daemon-reload
+systemctl restart cloudtrain-lease.timer
+systemctl is-active --quiet cloudtrain-lease.timer
+"""
 
 
 def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
@@ -104,6 +118,28 @@ def _start(instance: Instance, clients: Clients, journal: Journal, emit: Emit, p
         )
         mark(instance.id, expires_at, clients)
         clients.ec2.start_instances(InstanceIds=[instance.id])
+
+
+def move(instance: Instance, transport: Transport, expires_at: float, clients: Clients) -> None:
+    """Have the instance end itself at `expires_at` (unix seconds).
+
+    Raises:
+        ConnectionFailed: its timer could not be moved.
+        CloudtrainError: its tag could not be moved; nothing was changed.
+    """
+    # The tag first: a machine that ends before its tag says so harms nobody, one that seems expired may be cleaned up.
+    with translated(f"mark {instance.id}", profile=clients.profile, consequence="it ends at the time that it had"):
+        mark(instance.id, expires_at, clients)
+    script = MOVE.format(expiry=user_data.calendar(expires_at))
+    done = transport.run(["sudo", "-n", "sh", "-c", script], timeout=60)
+    if done.exit_code != 0:
+        told = done.stderr.decode(errors="replace").strip()[-200:]
+        raise ConnectionFailed(
+            f"the timer of {instance.id} could not be moved: {told or f'exit code {done.exit_code}'}",
+            hint="pull what there is before the old limit: cloudtrain pull " + str(instance.details.get("run", "")),
+            consequence="it ends at the time that it had",
+            code="lease",
+        )
 
 
 def mark(instance_id: str, expires_at: float, clients: Clients) -> None:

@@ -135,6 +135,7 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             "image_source": image.source,
             "root_device": image.root_device,
             "root_gb": disk_gb,
+            "parked_per_day": found.table.disk_per_hour(disk_gb) * 24,
             "user": image.user,
             "owner": tags.owner_of(who.arn),
             "price_date": _price_date(used_prices),

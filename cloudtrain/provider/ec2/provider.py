@@ -94,6 +94,15 @@ class Ec2Provider(Provider):
         with requests.recorded(clients, journal, self._pace.now):
             return lease.keep(instance, clients, journal)
 
+    def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
+        """See `Provider.extend`."""
+        if not instance.owned:
+            return False
+        clients = self._of(journal, instance.details.get("region"))
+        with requests.recorded(clients, journal, self._pace.now):
+            lease.move(instance, transport, expires_at, clients)
+        return True
+
     def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
         """See `Provider.wake`."""
         clients = self._of(journal, instance.details.get("region"))

@@ -1,0 +1,61 @@
+"""`cloudtrain extend`: more time for a run."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
+
+
+def extend(
+    run: Annotated[str, typer.Argument(help="Name of the run or the beginning of it.", autocompletion=complete_run)],
+    by: Annotated[str, typer.Argument(metavar="TIME", help="How much longer: 30m, 1h30m.")],
+    yes: Yes = False,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """Move the end of a run that trains: on its machine, for its job, and in the most that it can cost."""
+    from cloudtrain import lease
+    from cloudtrain.cli import following
+    from cloudtrain.console import listing, text
+    from cloudtrain.errors import UsageError
+    from cloudtrain.events import Noted
+    from cloudtrain.settings import duration
+    from cloudtrain.store import Store
+
+    try:
+        seconds = duration(by)
+    except ValueError as error:
+        raise UsageError(str(error), hint=f"cloudtrain extend {run} 30m", consequence="nothing was changed") from error
+    store = Store()
+    row = store.find(run)
+    with following.console(look(json, plain), row.name) as reporter:
+        context = following.context(store, reporter)
+        told = lease.extension(row, context, seconds)
+        most = text.money(told.at_most_usd) if told.at_most_usd is not None else None
+        rehearsed = listing.rehearsed(row.plan.spec)
+        if most is not None and not rehearsed and not yes:
+            before = text.money(row.plan.at_most_usd or 0.0)
+            question = f"{row.name} can then cost at most {most} ({before} as planned). Extend?"
+            if not reporter.ask(question, default=True, otherwise=f"add --yes to accept at most {most}"):
+                reporter.emit(Noted("nothing was changed"))
+                return
+        told = lease.extend(row, context, seconds)
+        ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(told.after))
+        cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
+        reporter.emit(Noted(f"{row.name} now ends by {ends}{cost}"))
+        if json:
+            from cloudtrain.console.jsonl import write_json
+
+            write_json(
+                {
+                    "schema_version": 1,
+                    "run": row.name,
+                    "ended_by": told.before,
+                    "ends_by": told.after,
+                    "at_most_usd": told.at_most_usd,
+                }
+            )
