@@ -32,6 +32,10 @@ sys.argv[0] = "supervise.py"
 exec(compile(source, "supervise.py", "exec"), {"__name__": "__main__", "__file__": "supervise.py"})
 """
 
+# Runs a verb from the run directory, its third argument. Imported, it is compiled once and not at every verb; from the
+# last place, so that no file of the job there can pass for a module of Python.
+IMPORTED = "import sys;sys.path.append(sys.argv[3]);import supervise;supervise.leave(supervise.main())"
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -213,7 +217,7 @@ class Supervisor:
         from cloudtrain.sync import BOOT, supervisor_source
 
         packed = zlib.compress(supervisor_source(), 6)
-        argv = [self._python, "-c", BOOT, "probe", "--workdir", self._workdir]
+        argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
         for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
             argv += ["--python", candidate]
         head = json.dumps({"supervise": len(packed), "load": _LOADER}).encode() + b"\n"
@@ -299,8 +303,7 @@ class Supervisor:
 
     def _argv(self, verb: str, *options: str) -> list[str]:
         # Isolated, and without site-packages: nothing on the host can get in its way, and it starts twice as fast.
-        program = f"{self._run_dir}/supervise.py"
-        return [self._python, "-I", "-S", program, verb, "--run", self._run_dir, *options]
+        return [self._python, "-I", "-S", "-c", IMPORTED, verb, "--run", self._run_dir, *options]
 
     def _stream(self, verb: str, *options: str) -> Stream:
         return self._transport.stream(self._argv(verb, *options))
@@ -344,12 +347,12 @@ def _no_answer(done: Completed, verb: str) -> CloudtrainError:
     if refusal is not None and refusal.get("ok") is False:
         return _refused(str(refusal.get("code")), str(refusal.get("message")), consequence)
     said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-    if "supervise.py" in said and "No such file" in said:
+    if "No module named 'supervise'" in said:
         return RunLost(
             "the host has no folder of this run any more",
             hint="cloudtrain show (what was pulled before is in the run's folder here)",
             consequence="what was only on that host is gone",
-            detail=said[-2000:],
+            detail=said.splitlines()[-1],
         )
     return ConnectionFailed(
         f"the host ended {verb!r} without an answer (exit code {done.exit_code})",

@@ -25,6 +25,7 @@ from cloudtrain import sync
 from cloudtrain.archive import CHUNK, Archive
 from cloudtrain.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.events import Event, StepProgress
+from cloudtrain.supervisor import IMPORTED
 from cloudtrain.sync import BOOT, LOADER, PushReport, push
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
@@ -461,3 +462,54 @@ def test_an_archive_of_a_changed_file_ends_early(tmp_path: Path) -> None:
     assert archive.changed == "job/a"
     with pytest.raises((EOFError, gzip.BadGzipFile)):
         gzip.decompress(data or b"\x1f\x8b")
+
+
+def test_the_supervisor_is_compiled_once(place: Place) -> None:
+    """The push leaves its compiled form in the run directory, and no verb compiles it again."""
+    place.push()
+    run = place.host / "work dir/runs/brave-otter"
+    [kept] = (place.host / "work dir/lib").glob("*/supervise.py")
+    [compiled] = (run / "__pycache__").iterdir()
+    assert kept.read_bytes() == sync.supervisor_source()
+    assert compiled.read_bytes() == (kept.parent / "__pycache__" / compiled.name).read_bytes()
+    argv = [sys.executable, "-I", "-S", "-v", "-c", IMPORTED, "poll", "--run", str(run)]
+    done = subprocess.run(argv, capture_output=True, timeout=60)
+    assert json.loads(done.stdout)["state"] == "absent"
+    assert f"{compiled} matches".encode() in done.stderr and b"wrote" not in done.stderr
+    before = compiled.stat()
+    place.push()
+    assert compiled.stat().st_ino == before.st_ino
+
+
+def test_other_bytes_in_the_kept_supervisor_are_not_run(place: Place) -> None:
+    place.push()
+    [kept] = (place.host / "work dir/lib").glob("*/supervise.py")
+    was = kept.stat()
+    kept.write_bytes(b"raise SystemExit('not this one')\n")
+    os.utime(kept, (was.st_atime, was.st_mtime))
+    place.push()
+    place.check()
+    assert kept.read_bytes() == sync.supervisor_source()
+
+
+def test_without_a_place_to_keep_it_the_push_is_the_same(place: Place) -> None:
+    (place.host / "work dir").mkdir()
+    (place.host / "work dir/lib").write_text("in the way")
+    place.push()
+    place.check()
+    run = place.host / "work dir/runs/brave-otter"
+    subprocess.run(["rm", "-r", str(run / "__pycache__")], check=True)
+    (run / "__pycache__").write_text("in the way")
+    argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "poll", "--run", str(run)]
+    assert json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["state"] == "absent"
+    place.push()
+    place.check()
+
+
+def test_a_file_of_the_job_cannot_pass_for_a_module(place: Place) -> None:
+    place.push()
+    run = place.host / "work dir/runs/brave-otter"
+    for name in ("json", "os", "hashlib", "select", "code"):
+        (run / f"{name}.py").write_text("raise SystemExit('not this one')\n")
+    argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "manifest", "--run", str(run)]
+    assert json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["ok"]

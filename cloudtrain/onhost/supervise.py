@@ -5,34 +5,56 @@ on whatever interpreter the host has, so it imports nothing of cloudtrain. docs/
 contract: folders, verbs, frames.
 
     python3 supervise.py VERB --run RUN_DIR [options]
+    python3 -c IMPORTED VERB --run RUN_DIR [options]        the same, from RUN_DIR and without compiling it again
 
 Reading order: `main`, the verbs (`do_...`), then `supervise`, which is the detached process around the job.
 """
 
 from __future__ import annotations
 
-import argparse
-import base64
-import ctypes
 import errno
-import hashlib
 import json
 import os
 import re
 import select
-import shutil
-import signal
 import stat
-import subprocess
 import sys
-import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Set, Tuple
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+
+class Later:
+    """A module that is imported when something of it is first used: most verbs need few, and each must start fast."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(__import__(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+TYPE_CHECKING = False  # What `typing` has by this name, without the import of it.
+if TYPE_CHECKING:
+    import binascii
+    import ctypes
+    import hashlib
+    import shutil
+    import signal
+    import subprocess
+    import tarfile
+    import threading
+    import zlib
+    from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+else:
+    binascii, ctypes, hashlib, shutil = Later("binascii"), Later("ctypes"), Later("hashlib"), Later("shutil")
+    signal, subprocess, tarfile = Later("signal"), Later("subprocess"), Later("tarfile")
+    threading, zlib = Later("threading"), Later("zlib")
 
 LINUX = sys.platform.startswith("linux")
 
@@ -52,7 +74,20 @@ TREE_WAIT_S = 60.0
 RESERVE = 256 * 1024
 # Verbs of a client that wants something of the run: while one of them comes now and then, the machine stays on.
 LOOKS = ("poll", "follow", "stop", "lease", "manifest", "read")
+# The argument of `-c` that runs a verb from a run directory: imported from there, it is compiled once only.
+IMPORTED = "import sys;sys.path.append(sys.argv[3]);import supervise;supervise.leave(supervise.main())"
 JOB_VARIABLES = ("CLOUDTRAIN_OUT", "CLOUDTRAIN_EVENTS", "CLOUDTRAIN_RUN", "CLOUDTRAIN_RESUME")
+
+
+class Options:
+    """The verb and its options, as attributes."""
+
+    def __init__(self, verb: str, values: Dict[str, Any]) -> None:
+        self.verb = verb
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        return self._values[name]
 
 
 class Failure(Exception):
@@ -802,7 +837,7 @@ def list_outputs(run: Run) -> Iterator[Dict[str, Any]]:
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 
-def do_start(options: argparse.Namespace) -> Dict[str, Any]:
+def do_start(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     spec = check_spec(sys.stdin.buffer.read(HEADER_LIMIT))
     os.makedirs(run.dir, mode=0o700, exist_ok=True)
@@ -893,10 +928,11 @@ def make_code(run: Run, spec: Dict[str, Any]) -> None:
 
 
 def spawn_supervisor(run: Run, lock: int) -> Dict[str, Any]:
-    program = run.path("supervise.py")
-    if not os.path.isfile(program):
-        program = os.path.abspath(__file__)
-    argv = [sys.executable, "-I", "-S", program, "_supervise", "--run", run.dir, "--lock", str(lock)]
+    verb = ["_supervise", "--run", run.dir, "--lock", str(lock)]
+    if os.path.isfile(run.path("supervise.py")):
+        argv = [sys.executable, "-I", "-S", "-c", IMPORTED, *verb]
+    else:
+        argv = [sys.executable, "-I", "-S", os.path.abspath(__file__), *verb]
     options: Dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "cwd": run.dir}
     log = run.path("supervisor.log")
     with open(log, "ab") as errors:
@@ -926,7 +962,7 @@ def spawn_supervisor(run: Run, lock: int) -> Dict[str, Any]:
     return answer
 
 
-def do_supervise(options: argparse.Namespace) -> None:
+def do_supervise(options: Options) -> None:
     run = Run(options.run)
     try:
         supervise(run, options.lock)
@@ -936,7 +972,7 @@ def do_supervise(options: argparse.Namespace) -> None:
         raise
 
 
-def do_poll(options: argparse.Namespace) -> Dict[str, Any]:
+def do_poll(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     state, record = look(run)
     log = read_tail(run.path("console.log"), options.log, POLL_CHUNK)
@@ -947,12 +983,12 @@ def do_poll(options: argparse.Namespace) -> Dict[str, Any]:
         "stop": (load(run.path("stop.json")) or {}).get("reason"),
         "log_size": file_size(run.path("console.log")),
         "events_size": file_size(run.path("events.jsonl")),
-        "log": base64.b64encode(log).decode(),
-        "events": base64.b64encode(events).decode(),
+        "log": binascii.b2a_base64(log, newline=False).decode(),
+        "events": binascii.b2a_base64(events, newline=False).decode(),
     }
 
 
-def do_stop(options: argparse.Namespace) -> Dict[str, Any]:
+def do_stop(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     state, record = look(run)
     if state == "running":
@@ -989,7 +1025,7 @@ def kill_supervisor(run: Run) -> None:
             send(job["supervisor"], signal.SIGKILL)
 
 
-def do_lease(options: argparse.Namespace) -> Dict[str, Any]:
+def do_lease(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     state, _ = look(run)
     if state == "absent":
@@ -1003,7 +1039,7 @@ def do_lease(options: argparse.Namespace) -> Dict[str, Any]:
     return {"state": state, "deadline": lease.get("deadline"), "grace": lease.get("grace")}
 
 
-def do_manifest(options: argparse.Namespace) -> Dict[str, Any]:
+def do_manifest(options: Options) -> Dict[str, Any]:
     return {"files": list(list_outputs(Run(options.run)))}
 
 
@@ -1075,7 +1111,7 @@ class Watch:
                 pass
 
 
-def do_follow(options: argparse.Namespace) -> None:
+def do_follow(options: Options) -> None:
     run = Run(options.run)
     offsets = {"log": options.log, "events": options.events}
     files = {"log": "console.log", "events": "events.jsonl"}
@@ -1127,7 +1163,7 @@ def do_follow(options: argparse.Namespace) -> None:
 # --- read ------------------------------------------------------------------------------------------------------------
 
 
-def do_read(options: argparse.Namespace) -> None:
+def do_read(options: Options) -> None:
     """Raw bytes of one file on stdout. A refusal is told on stderr: stdout is the file's alone."""
     run = Run(options.run)
     handle = open_result(run, options.name)
@@ -1212,7 +1248,7 @@ def open_result(run: Run, name: str) -> int:
 # --- receive ---------------------------------------------------------------------------------------------------------
 
 
-def do_receive(options: argparse.Namespace) -> Dict[str, Any]:
+def do_receive(options: Options) -> Dict[str, Any]:
     folder = os.path.join(os.path.realpath(options.workdir), "trees", check_key(options.tree))
     header = check_header(sys.stdin.buffer.readline(HEADER_LIMIT))
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -1303,33 +1339,63 @@ def merged(header: Dict[str, Any], tree: Optional[Dict[str, Any]]) -> Dict[str, 
 
 
 class Incoming:
-    """The gzip stream on stdin, which tells its own faults from those of the disk."""
+    """The tar inside the gzip stream on stdin, a file that can only go forward. Tells its faults from the disk's."""
 
     def __init__(self) -> None:
-        import gzip
+        # 16: a gzip header is expected, and its check sum is verified.
+        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._packed = b""
+        self._plain = b""
+        self._taken = 0
+        self._at = 0
+        self._feed: Any = sys.stdin.buffer
 
-        self._stream = gzip.GzipFile(fileobj=sys.stdin.buffer, mode="rb")
+    def some(self, size: int) -> memoryview:
+        """At least one byte and at most `size`; none at the end."""
+        while self._taken == len(self._plain):
+            if self._inflate.eof:
+                return memoryview(b"")
+            packed = self._packed or self._feed.read1(CHUNK)
+            try:
+                self._plain = self._inflate.decompress(packed, CHUNK)
+            except zlib.error as error:
+                raise Failure("bad_stream", "what arrived is not a gzip stream: %s" % error)
+            self._taken = 0
+            self._packed = self._inflate.unconsumed_tail
+            if not packed and not self._plain and not self._inflate.eof:
+                raise Failure("cut_short", "the transfer was cut short")
+        part = memoryview(self._plain)[self._taken : self._taken + size]
+        self._taken += len(part)
+        self._at += len(part)
+        return part
 
     def read(self, size: int) -> bytes:
-        import zlib
+        parts = []
+        while size:
+            part = self.some(size)
+            if not part:
+                break
+            parts.append(bytes(part))
+            size -= len(part)
+        return b"".join(parts)
 
-        try:
-            return self._stream.read(size)
-        except EOFError:
-            raise Failure("cut_short", "the transfer was cut short")
-        except (OSError, zlib.error) as error:
-            raise Failure("bad_stream", "what arrived is not a gzip stream: %s" % error)
+    def seek(self, position: int) -> None:
+        while self._at < position:
+            if not self.some(position - self._at):
+                return
+
+    def tell(self) -> int:
+        return self._at
 
 
 def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
     """Name -> staged file, checked by size and sha256. Staged under numbers: no name of the archive reaches a path."""
-    import tarfile
-
     staged: Dict[str, str] = {}
     if not wanted:
         return staged
+    incoming = Incoming()
     try:
-        with tarfile.open(mode="r|", fileobj=Incoming(), bufsize=CHUNK) as archive:  # type: ignore[call-overload]
+        with tarfile.TarFile(fileobj=incoming) as archive:  # type: ignore[arg-type]
             for member in archive:
                 name = member.name
                 if name not in wanted:
@@ -1342,10 +1408,11 @@ def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
                 if member.size != size:
                     raise Failure("damaged", "%r arrived with %d bytes, not %d" % (name, member.size, size))
                 path = os.path.join(staging, str(len(staged)))
-                if copy_member(archive.extractfile(member), path) != (size, sha256):
+                # The archive stands at the first byte of the member: taken from below it, every byte is touched once.
+                if copy_member(incoming, size, path) != sha256:
                     raise Failure("damaged", "%r did not arrive as it was sent" % name)
                 staged[name] = path
-                archive.members = []  # Or the archive keeps every member it has passed.
+                archive.members = []  # type: ignore[attr-defined]  # Or the archive keeps every member it has passed.
     except tarfile.TarError:
         raise Failure("cut_short", "the transfer was cut short")
     if len(staged) < len(wanted):
@@ -1353,16 +1420,22 @@ def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
     return staged
 
 
-def copy_member(source: Any, path: str) -> Tuple[int, str]:
-    total, size = hashlib.sha256(), 0
-    with open(path, "xb") as file:
-        while True:
-            chunk = source.read(CHUNK)
-            if not chunk:
-                return size, total.hexdigest()
-            total.update(chunk)
-            size += len(chunk)
-            file.write(chunk)
+def copy_member(source: Incoming, left: int, path: str) -> str:
+    """Write the next `left` bytes to a new file; their sha256, or none where they end early."""
+    total = hashlib.sha256()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        while left:
+            part = source.some(left)
+            if not part:
+                return ""
+            total.update(part)
+            left -= len(part)
+            while part:
+                part = part[os.write(handle, part) :]
+    finally:
+        os.close(handle)
+    return total.hexdigest()
 
 
 def commit(folder: str, files: Dict[str, List[Any]], header: Dict[str, Any], staged: Dict[str, str]) -> None:
@@ -1438,7 +1511,7 @@ print(json.dumps({"version": sys.version.split()[0], "path": sys.executable, "to
 """
 
 
-def do_probe(options: argparse.Namespace) -> Dict[str, Any]:
+def do_probe(options: Options) -> Dict[str, Any]:
     chosen: Optional[Dict[str, Any]] = None
     for candidate in list(options.python) + [sys.executable]:
         found = ask_python(os.path.expanduser(candidate))
@@ -1530,57 +1603,58 @@ def os_name() -> str:
 # --- main ------------------------------------------------------------------------------------------------------------
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure("usage", message)
-
-
-def parse(argv: Optional[List[str]]) -> argparse.Namespace:
-    parser = Parser(prog="supervise.py", description=__doc__, add_help=False)
-    verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Parser)
-
-    def verb(name: str, act: Callable[[argparse.Namespace], Optional[Dict[str, Any]]], run: bool = True) -> Any:
-        one = verbs.add_parser(name, add_help=False, allow_abbrev=False)
-        one.set_defaults(act=act)
-        if run:
-            one.add_argument("--run", required=True)
-        return one
-
-    probe = verb("probe", do_probe, run=False)
-    probe.add_argument("--run")
-    probe.add_argument("--python", action="append", default=[])
-    probe.add_argument("--workdir")
-    receive = verb("receive", do_receive, run=False)
-    receive.add_argument("--run")
-    receive.add_argument("--workdir", required=True)
-    receive.add_argument("--tree", required=True)
-    verb("start", do_start)
-    hidden = verb("_supervise", do_supervise)
-    hidden.add_argument("--lock", type=int, required=True)
-    for name, act in (("poll", do_poll), ("follow", do_follow)):
-        one = verb(name, act)
-        one.add_argument("--log", type=offset, default=0)
-        one.add_argument("--events", type=offset, default=0)
-        if name == "follow":
-            one.add_argument("--beat", type=float, default=5.0)
-    stop = verb("stop", do_stop)
-    stop.add_argument("--reason", default="user")
-    stop.add_argument("--grace", type=float, default=10.0)
-    lease = verb("lease", do_lease)
-    lease.add_argument("--deadline", type=float)
-    lease.add_argument("--grace", type=float)
-    verb("manifest", do_manifest)
-    read = verb("read", do_read)
-    read.add_argument("--name", required=True)
-    read.add_argument("--offset", type=offset, default=0)
-    return parser.parse_args(argv)
-
-
-def offset(text: str) -> int:
+def number(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ValueError(text)
     return value
+
+
+# Verb -> what it does and its options: how each is read, and what it is where it is not given. `...`: it must be given.
+RUN: Dict[str, Any] = {"run": (str, ...)}
+OFFSETS: Dict[str, Any] = {"log": (number, 0), "events": (number, 0)}
+VERBS: Dict[str, Tuple[Callable[[Options], Optional[Dict[str, Any]]], Dict[str, Any]]] = {
+    "probe": (do_probe, {"run": (str, None), "python": (str, []), "workdir": (str, None)}),
+    "receive": (do_receive, {"run": (str, None), "workdir": (str, ...), "tree": (str, ...)}),
+    "start": (do_start, RUN),
+    "_supervise": (do_supervise, {**RUN, "lock": (int, ...)}),
+    "poll": (do_poll, {**RUN, **OFFSETS}),
+    "follow": (do_follow, {**RUN, **OFFSETS, "beat": (float, 5.0)}),
+    "stop": (do_stop, {**RUN, "reason": (str, "user"), "grace": (float, 10.0)}),
+    "lease": (do_lease, {**RUN, "deadline": (float, None), "grace": (float, None)}),
+    "manifest": (do_manifest, RUN),
+    "read": (do_read, {**RUN, "name": (str, ...), "offset": (number, 0)}),
+}
+
+
+def parse(argv: List[str]) -> Options:
+    """`VERB --option value --option=value ...`; argparse would take longer to import than most verbs take."""
+    if not argv or argv[0] not in VERBS:
+        raise Failure("usage", "a verb is expected first: %s" % ", ".join(v for v in VERBS if v[0] != "_"))
+    verb, *rest = argv
+    known = VERBS[verb][1]
+    values = {name: list(value) if isinstance(value, list) else value for name, (_, value) in known.items()}
+    while rest:
+        name, given, text = rest.pop(0).partition("=")
+        if not name.startswith("--") or name[2:] not in known:
+            raise Failure("usage", "%s has no argument %s" % (verb, name))
+        if not given:
+            if not rest:
+                raise Failure("usage", "a value is expected after %s" % name)
+            text = rest.pop(0)
+        read = known[name[2:]][0]
+        try:
+            value = read(text)
+        except ValueError:
+            raise Failure("usage", "%r is no value for %s" % (text, name))
+        if isinstance(values[name[2:]], list):
+            values[name[2:]].append(value)
+        else:
+            values[name[2:]] = value
+    missing = ["--" + name for name, value in values.items() if value is ...]
+    if missing:
+        raise Failure("usage", "%s needs %s" % (verb, " and ".join(missing)))
+    return Options(verb, values)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -1590,11 +1664,11 @@ def main(argv: Optional[List[str]] = None) -> int:
             msvcrt.setmode(handle, os.O_BINARY)
     options = None
     try:
-        options = parse(argv)
+        options = parse(sys.argv[1:] if argv is None else argv)
         looks = options.verb in LOOKS
         if looks:
             touch(Run(options.run))
-        answer = options.act(options)
+        answer = VERBS[options.verb][0](options)
         if looks:
             touch(Run(options.run))
         if answer is not None:
@@ -1610,7 +1684,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         return refuse(options, from_os(error))
 
 
-def refuse(options: Optional[argparse.Namespace], failure: Failure) -> int:
+def refuse(options: Optional[Options], failure: Failure) -> int:
     """Tell the client why not: on stdout, or on stderr where stdout carries a file's bytes or frames."""
     line = json.dumps({"ok": False, "code": failure.code, "message": failure.message}).encode() + b"\n"
     try:
@@ -1623,5 +1697,11 @@ def refuse(options: Optional[argparse.Namespace], failure: Failure) -> int:
     return 1
 
 
+def leave(code: int) -> None:
+    """End this process without taking the interpreter apart first, which would take a sixth of a short verb's time."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
