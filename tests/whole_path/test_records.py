@@ -71,6 +71,14 @@ def test_every_place_leaves_a_receipt_that_verify_agrees_with(place: Place, tmp_
         assert found["cost"]["price_date"] and found["cost"]["estimate"] > 0 and found["cost"]["price_per_hour"] > 0
         assert "123456789012" not in text
 
+    place.cli("rerun", "--name", f"{name}-again", "--yes")
+    again = receipt_of(place, f"{name}-again")
+    assert (again["status"], again["rerun_of"]) == ("succeeded", {"name": name, "id": found["id"]})
+    assert {key: again[key] for key in ("target", "train", "code")} == {
+        k: found[k] for k in ("target", "train", "code")
+    }
+    assert again["machine"]["region"] == found["machine"]["region"]
+
     # A copy of the folder is as good on another computer, which says what it cannot know.
     shutil.copytree(place.folder(name), tmp_path / "stick")
     place.home = tmp_path / "another home"
