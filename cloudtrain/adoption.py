@@ -64,14 +64,20 @@ def adopt(
     orphan = orphans.find(clients, instance_id, user)
     _check_new(orphan, store)
     notes = _Notes(orphans.notes(orphan, clients))
-    with orphans.enter(orphan, clients, notes, emit, pace or Pace(), identity=identity) as transport:
-        instance = replace(orphan.instance, host_key=str(notes.read()["ec2_host_key"]))
-        run_dir = f"{instance.workdir}/runs/{orphan.run}"
-        supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
-        facts = supervisor.probe()
-        status = supervisor.poll()
-    notes.write({"host": asdict(facts), "python": facts.python})
-    if status.state == "absent":
+    if orphan.parked:
+        # It parks only once it has something to lose; what that is, `pull` will see.
+        orphans.enter_later(orphan, clients, notes, emit, identity=identity)
+        status = None
+    else:
+        with orphans.enter(orphan, clients, notes, emit, pace or Pace(), identity=identity) as transport:
+            instance = orphan.instance
+            run_dir = f"{instance.workdir}/runs/{orphan.run}"
+            supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
+            facts = supervisor.probe()
+            status = supervisor.poll()
+        notes.write({"host": asdict(facts), "python": facts.python})
+    instance = replace(orphan.instance, host_key=str(notes.read()["ec2_host_key"]))
+    if status is not None and status.state == "absent":
         raise UsageError(
             f"nothing has trained on {instance_id}: there is no run {orphan.run} on it",
             hint=f"end it: cloudtrain clean --all --yes {instance_id}",
@@ -94,7 +100,7 @@ def adopt(
     for state in _STORY:
         run = store.move(run, state, **({"instance": instance, "life": instance.life} if state is _STORY[-1] else {}))
     receipt.update(run, store, emit)
-    emit(StepDone("adopt", f"{run.name} on {instance_id}: {status.state}"))
+    emit(StepDone("adopt", f"{run.name} on {instance_id}: {status.state if status else 'parked'}"))
     return run
 
 
@@ -116,8 +122,8 @@ def _check_new(orphan: orphans.Orphan, store: Store) -> None:
     )
 
 
-def _train(status: RunStatus) -> TrainSpec:
-    for line in status.events.splitlines():
+def _train(status: RunStatus | None) -> TrainSpec:
+    for line in status.events.splitlines() if status else []:
         try:
             values = json.loads(line)
         except ValueError:

@@ -31,8 +31,13 @@ def owes(run: Run, store: Store) -> bool:
         return False
     notes = store.read_journal(run.name)
     if run.state.final:
-        alive = run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED)
-        return alive or bool(notes.get("owed") or notes.get("ec2_release_pending"))
+        if notes.get("owed") or notes.get("ec2_release_pending"):
+            return True
+        # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
+        trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
+        return run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED) and (
+            bool(notes.get("pulled")) or not trained
+        )
     # A command was killed between telling the machine to end and seeing that it did.
     return bool(notes.get("ec2_release_pending")) and (
         bool(notes.get("pulled")) or run.state not in (RunState.RUNNING, RunState.PULLING)

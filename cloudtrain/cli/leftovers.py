@@ -105,6 +105,7 @@ def adopt(
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.shipped import job_folder
     from cloudtrain.spec import JobSpec
+    from cloudtrain.states import InstanceLife
     from cloudtrain.store import Store
 
     got = settings.load({"region": region, "profile": profile})
@@ -123,7 +124,9 @@ def adopt(
             runs_dir=got.runs_dir,
         )
         if not json:
-            reporter.emit(Noted(f"{run.name} is yours again: cloudtrain logs {run.name}, pull or stop"))
+            parked = run.life is InstanceLife.PARKED
+            what = f"pull {run.name} starts it, fetches its results and ends it" if parked else f"logs {run.name}"
+            reporter.emit(Noted(f"{run.name} is yours again: cloudtrain {what}"))
     if json:
         write_json({"schema_version": 1, "ok": True, "run": record(run)})
 

@@ -19,6 +19,7 @@ import pytest
 from cloudtrain.emulator import service
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
+from cloudtrain.provider.ec2.clients import Clients
 from tests.whole_path.place import Place
 from tests.whole_path.test_story import log_of, sums_hold
 
@@ -87,6 +88,26 @@ def test_adopted_a_run_is_followed_pulled_and_ended_as_ever(here: Place, region:
     assert here.cli("logs", "back-run").stdout == log_of(12, 30)
     sums_hold(here.folder("back-run"))
     assert left(region) == {} and here.shown("back-run")["state"] == "succeeded"
+
+
+def test_a_parked_run_is_adopted_and_pulled_where_its_key_is_still_here(here: Place, region: Region) -> None:
+    train(here, "cold-run")
+    clients = Clients(None, region.name, region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+    clients.ec2.stop_instances(InstanceIds=[machine(region)])
+    here.wait_for(lambda: region.machines()[machine(region)].state == "stopped")
+    for file in (here.home / "state").glob("registry.sqlite*"):
+        file.unlink()
+    told = here.cli("ls", "--remote").stdout.decode()
+    assert "parked" in told and re.search(r"\$\d+\.\d+/day for \d+ GB of disk", told), told
+    assert not any(row["safe"] for row in json.loads(here.cli("clean", "--json").stdout)["leftovers"])
+    told = here.cli("adopt", machine(region)).stderr.decode()
+    assert "cloudtrain pull cold-run" in told
+    assert here.shown("cold-run")["instance"]["life"] == "parked"
+    # It was powered off in mid-training: what it had is fetched, and the machine ends.
+    here.cli("pull", "cold-run", code=None)
+    sums_hold(here.folder("cold-run"))
+    assert b"epoch 1 line 0" in (here.folder("cold-run") / "console.log").read_bytes()
+    assert left(region) == {}
 
 
 def test_what_cannot_be_adopted_is_told_with_what_ends_it(here: Place, region: Region) -> None:

@@ -25,16 +25,17 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.prices import load
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name
+from cloudtrain.states import InstanceLife
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_boot import connect_booting
-from cloudtrain.transport.ssh_keys import public_key
+from cloudtrain.transport.ssh_keys import fingerprint, public_key
 
 _LET_IN = 'umask 077; mkdir -p "$HOME/.ssh"; cat >> "$HOME/.ssh/authorized_keys"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """A running instance of ours, as its tags tell it.
+    """A running or parked instance of ours, as its tags tell it.
 
     Attributes:
         token: mark of the launch attempt.
@@ -49,12 +50,17 @@ class Orphan:
     expires_at: float | None
     group: str | None
 
+    @property
+    def parked(self) -> bool:
+        """Whether it is stopped, and its disk alone is billed."""
+        return self.instance.life is InstanceLife.PARKED
+
 
 def find(clients: Clients, instance_id: str, user: str) -> Orphan:
     """The instance called `instance_id`.
 
     Raises:
-        UsageError: there is none, it is not ours, it has ended or it is parked.
+        UsageError: there is none, it is not ours, it has ended or it is still starting.
     """
     found = one(clients, instance_id)
     if found is None or state_of(found) in ENDED:
@@ -68,11 +74,8 @@ def find(clients: Clients, instance_id: str, user: str) -> Orphan:
             f"{instance_id} was not launched by cloudtrain",
             f"cloudtrain run --instance-id {instance_id} uses a machine of your own",
         )
-    if state_of(found) != "running":
-        raise _unfit(
-            f"{instance_id} is {state_of(found)}, and can be adopted only while it runs",
-            f"aws ec2 start-instances --instance-ids {instance_id} --region {clients.region}, then adopt it",
-        )
+    if state_of(found) not in ("running", "stopped"):
+        raise _unfit(f"{instance_id} is {state_of(found)}", "adopt it once it runs or is parked")
     token = marks.get(tags.TOKEN, "")
     price = load(None if clients.loopback else clients.region).of(str(found.get("InstanceType", "")), clients.region)
     groups = [item.id for item in inventory(clients, tokens=[token]) if item.kind == "security group"] if token else []
@@ -171,10 +174,7 @@ def enter(
         ConnectionFailed: it cannot be entered; it goes on running.
     """
     instance = orphan.instance
-    if orphan.group:
-        cidr = network.caller_cidr(clients, None, ask_address)
-        network.allow_only(clients, orphan.group, cidr)
-        journal.write({"ec2_group": {"id": orphan.group, "cidr": cidr}})
+    _open_port(orphan, clients, journal, ask_address)
     host_key = existing.host_key_of(instance, clients, journal, emit, pace)
 
     def login(key: Path) -> Transport:
@@ -192,8 +192,7 @@ def enter(
     own = trust.keys_folder(orphan.run) / "client"
     if identity is not None:
         transport = login(identity)
-        disk.private_dir(own.parent)
-        disk.write_durably(own, identity.read_bytes(), mode=0o600)
+        _keep(identity, own)
         return transport
     had = own.exists()
     if had:
@@ -216,6 +215,59 @@ def enter(
             consequence="it goes on running and being billed until its own lease ends it",
             code="no_key",
         ) from error
+
+
+def enter_later(
+    orphan: Orphan,
+    clients: Clients,
+    journal: Journal,
+    emit: Emit,
+    *,
+    identity: Path | None,
+    ask_address: Callable[[], str] = network.ask_address,
+) -> None:
+    """Make all ready for the login to a parked machine, which is not started here: that costs money.
+
+    Raises:
+        ConnectionFailed: its last console output shows no host key, or no key of the run is left here.
+    """
+    instance = orphan.instance
+    with translated("read the console output", profile=clients.profile, consequence="nothing was changed"):
+        # What it wrote before it stopped: the present output, `Latest`, is for machines that run.
+        output = clients.ec2.get_console_output(InstanceId=instance.id).get("Output") or ""
+    keys = existing.host_keys_in(output)
+    own = trust.keys_folder(orphan.run) / "client"
+    what = "its last console output shows no host key" if not keys else None
+    if identity is None and not own.exists():
+        what = f"the key of {orphan.run} was lost with the state folder"
+    if what is not None:
+        raise ConnectionFailed(
+            f"{instance.id} is parked and cannot be taken back: {what}",
+            hint="--identity FILE if a copy of the key exists (state folder, keys/NAME/client);"
+            f" else end it, with what its disk holds: cloudtrain clean --all --yes {instance.id}",
+            consequence="its disk is billed until then",
+            code="no_key",
+        )
+    host_key = keys.get("ssh-ed25519") or next(iter(keys.values()))
+    emit(Noted(f"host key {fingerprint(host_key)}, from the instance's console output"))
+    _open_port(orphan, clients, journal, ask_address)
+    if identity is not None:
+        public_key(identity)
+        _keep(identity, own)
+    journal.write({"ec2_host_key": host_key, "ec2_parks": instance.id})
+
+
+def _open_port(orphan: Orphan, clients: Clients, journal: Journal, ask_address: Callable[[], str]) -> None:
+    """Port 22 for this computer alone: the one that launched it may have had another address."""
+    if orphan.group:
+        cidr = network.caller_cidr(clients, None, ask_address)
+        network.allow_only(clients, orphan.group, cidr)
+        journal.write({"ec2_group": {"id": orphan.group, "cidr": cidr}})
+
+
+def _keep(identity: Path, own: Path) -> None:
+    disk.private_dir(own.parent)
+    disk.write_durably(own, identity.read_bytes(), mode=0o600)
 
 
 def _by_instance_connect(

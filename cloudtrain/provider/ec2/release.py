@@ -113,7 +113,7 @@ def tell_inventory(left: Sequence[Item], region: str, emit: Emit) -> tuple[str, 
     emit(Noted(f"inventory: {told} of this run in {region}"))
     listed = tuple(item.describe() for item in left)
     for line in listed:
-        emit(Warned(f"left: {line}", hint="cloudtrain doctor lists what is left in the account"))
+        emit(Warned(f"left: {line}", hint="cloudtrain clean ends what is left in the account"))
     return listed
 
 
@@ -142,7 +142,7 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
                 break
             left = left_of(clients, seeds)
     except CloudtrainError as error:
-        emit(Warned(f"could not see what is left in {clients.region}: {error.message}", hint="cloudtrain doctor"))
+        emit(Warned(f"could not see what is left in {clients.region}: {error.message}", hint="cloudtrain clean"))
         return None
     journal.write({"ec2_group": None})
     if instance.details.get("run"):
