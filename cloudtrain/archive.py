@@ -15,9 +15,12 @@ from pathlib import Path
 
 from cloudtrain.tree import FileEntry
 
-# An SSH library slices what it is handed once more for every packet: 32 to 64 KiB a piece is fastest there.
-CHUNK = 32 * 1024
-_READ = 256 * 1024
+# A piece fits one SSH packet of 32 KiB with its header; a byte more, and a second packet is made of the rest.
+CHUNK = 31 * 1024
+# A stored block of deflate (RFC 1951, 3.2.4) that fills one piece, and its head; 1 MiB of them are read at a time.
+_BLOCK = CHUNK - 5
+_BLOCK_HEAD = struct.pack("<BHH", 0, _BLOCK, _BLOCK ^ 0xFFFF)
+_READ = 33 * _BLOCK
 _SAMPLE = 8 * 1024
 _WORTH_A_SAMPLE = 16 * 1024
 _SHRINKS = 0.9
@@ -66,32 +69,48 @@ class Archive:
 
     def __iter__(self) -> Iterator[bytes]:
         """Chunks of at most CHUNK bytes."""
-        pending = b""
+        pending: list[bytes] = []
+        held = 0
         for piece in self._gzip():
-            pending += piece
-            if len(pending) < CHUNK:
+            if len(piece) == CHUNK:
+                # A stored block: what is held goes out as a short piece, and no block is copied once more.
+                if held:
+                    self.sent += held
+                    yield b"".join(pending)
+                    pending, held = [], 0
+                self.sent += CHUNK
+                yield piece
                 continue
-            whole = len(pending) - len(pending) % CHUNK
+            pending.append(piece)
+            held += len(piece)
+            if held < CHUNK:
+                continue
+            joined = b"".join(pending)
+            whole = held - held % CHUNK
             for start in range(0, whole, CHUNK):
                 self.sent += CHUNK
-                yield pending[start : start + CHUNK]
-            pending = pending[whole:]
-        if pending and self.changed is None:
-            self.sent += len(pending)
-            yield pending
+                yield joined[start : start + CHUNK]
+            held -= whole
+            pending = [joined[whole:]]
+        if held and self.changed is None:
+            self.sent += held
+            yield b"".join(pending)
 
     def _gzip(self) -> Iterator[bytes]:
-        """One gzip member. A fresh compressor may go on where another was flushed, so the level can change midway."""
+        """One gzip member. A fresh compressor may go on where another was flushed, or where bytes were just stored."""
         yield b"\x1f\x8b\x08" + bytes(6) + b"\xff"
-        level, deflate = 1, zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        deflate, used = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS), False
         for shrinks, block in self._tar():
             self._crc = zlib.crc32(block, self._crc)
             self._length += len(block)
-            if shrinks is not None and level != shrinks:
+            if shrinks is not False:
+                used = True
+                yield deflate.compress(block)
+                continue
+            if used:
                 yield deflate.flush(zlib.Z_FULL_FLUSH)
-                level = int(shrinks)
-                deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-            yield deflate.compress(block)
+                deflate, used = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS), False
+            yield from _stored(block)
         if self.changed is None:
             yield deflate.flush(zlib.Z_FINISH)
             yield struct.pack("<LL", self._crc, self._length & 0xFFFFFFFF)
@@ -138,3 +157,13 @@ def _shrinks(path: str, start: bytes) -> bool:
     middle = (len(start) - _SAMPLE) // 2  # the start is often a header that is not like the rest
     sample = start[middle : middle + _SAMPLE]
     return len(zlib.compress(sample, 1)) < _SHRINKS * len(sample)
+
+
+def _stored(data: bytes) -> Iterator[bytes]:
+    """`data` as blocks of deflate that hold it as it is, most of them one piece long: it is copied once."""
+    view = memoryview(data)
+    whole = len(view) - len(view) % _BLOCK
+    for start in range(0, whole, _BLOCK):
+        yield b"".join((_BLOCK_HEAD, view[start : start + _BLOCK]))
+    if rest := len(view) - whole:
+        yield struct.pack("<BHH", 0, rest, rest ^ 0xFFFF) + view[whole:]
