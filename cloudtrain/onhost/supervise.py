@@ -722,11 +722,14 @@ def power_off_unless_wanted(run: Run) -> None:
         if grace is not None:
             left = max(float(record["at"]), touched_at(run)) + grace - time.time()
             if left <= 0:
-                subprocess.call(
-                    ["sudo", "-n", "systemctl", "--no-block", "poweroff"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                )
+                try:
+                    subprocess.call(
+                        ["sudo", "-n", "systemctl", "--no-block", "poweroff"],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                    )
+                except OSError as error:
+                    sys.stderr.write("sudo cannot be run: %s\n" % error)
                 left = 60.0  # Not yet off: try again.
         time.sleep(min(max(left, 0.1), 5.0) if left < 60.0 else left)
 

@@ -20,6 +20,7 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.release import release_own
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.spec import RunSpec, Target
+from cloudtrain.states import InstanceLife
 from cloudtrain.transport.base import Transport
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Ec2Provider(Provider):
                 code="no_key",
             )
         door = Door(clients, journal, emit, self._pace, connect=connect_booting, ask_address=self._ask_address)
-        if instance.owned and instance.id not in self._looked_at and journal.read().get("ec2_parks") == instance.id:
+        may_be_parked = instance.life is InstanceLife.PARKED or journal.read().get("ec2_parks") == instance.id
+        if instance.owned and may_be_parked and instance.id not in self._looked_at:
             # A command that comes back: the machine may have parked since, and its address be somebody else's.
             instance = door.as_it_is(instance)
         self._looked_at.add(instance.id)
