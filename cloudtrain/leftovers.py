@@ -48,7 +48,7 @@ class View:
         return any(not _denied(error) for _, error in self.refused)
 
     def only(self, ids: Iterable[str]) -> View:
-        """The same, narrowed to `ids`.
+        """The same, narrowed to `ids`, and to the groups that go with the instances among them.
 
         Raises:
             UsageError: one of them was not found.
@@ -63,7 +63,10 @@ class View:
                 consequence="nothing was changed",
                 code="no_leftover",
             )
-        return View(found, self.regions, self.refused)
+        tokens = {one.item.token for one in found if one.item.kind == "instance"}
+        tokens -= {one.item.token for one in self.leftovers if one.item.kind == "instance" and one not in found}
+        wanted |= {one.item.id for one in self.leftovers if one.item.kind != "instance" and one.item.token in tokens}
+        return View(tuple(one for one in self.leftovers if one.item.id in wanted), self.regions, self.refused)
 
 
 def known_runs(store: Store) -> list[Known]:

@@ -61,7 +61,7 @@ def show(run: RunName = None, json: Json = False) -> None:
 
 def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
-    from cloudtrain import actions, debts
+    from cloudtrain import actions
     from cloudtrain.cli import following
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
@@ -71,6 +71,8 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     with following.console(look(json, plain), row.name) as reporter:
         context = following.context(store, reporter)
         if row.plan.spec.target is Target.EC2:
+            from cloudtrain import debts
+
             debts.settle(store, reporter.emit, skip=row.name)
         result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
         reporter.result(result)
@@ -78,7 +80,7 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
 
 def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
     """End a run: it saves, its results are pulled, its machine is given back."""
-    from cloudtrain import actions, debts
+    from cloudtrain import actions
     from cloudtrain.cli import following
     from cloudtrain.events import Noted
     from cloudtrain.spec import Target
@@ -94,6 +96,8 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
             reporter.emit(Noted("nothing was changed"))
             return
         if row.plan.spec.target is Target.EC2:
+            from cloudtrain import debts
+
             debts.settle(store, reporter.emit, skip=row.name)
             debts.admit(row, store)
         reporter.result(actions.stop(row, context))

@@ -62,7 +62,6 @@ def run(
 
     What stands after -- is passed on to the training program.
     """
-    from cloudtrain import debts
     from cloudtrain import settings as settings_
     from cloudtrain.cli import following, request
     from cloudtrain.store import Store
@@ -115,5 +114,7 @@ def run(
             args=tuple(context.args) or settings.get("args") or (),
         )
         if spec.ec2 is not None and not spec.ec2.rehearsal and not only_plan:
+            from cloudtrain import debts
+
             debts.settle(store, reporter.emit)
         raise typer.Exit(following.begin(spec, story, reporter, settings, only_plan=only_plan, yes=yes, detach=detach))

@@ -119,8 +119,6 @@ def test_what_cannot_be_adopted_is_told_with_what_ends_it(here: Place, region: R
     (command,) = re.findall(r"cloudtrain (clean --all --yes i-[0-9a-f]+)", told)
     assert here.cli("ls", "-q").stdout == b""
     here.cli(*command.split())
-    # The group went with a second look: it was not named.
-    here.cli("clean", "--yes")
     assert left(region) == {}
 
 

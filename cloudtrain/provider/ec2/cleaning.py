@@ -27,6 +27,8 @@ from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, tran
 
 DAYS_A_MONTH = 30
 PARALLEL = 8
+# A machine has this long after the end of its lease to power itself off, and to park if it has something to lose.
+OVERDUE_S = 600.0
 # Instances that are up or coming up, and those that are parked: their disk alone is billed.
 _UP = ("pending", "running")
 _PARKED = ("stopping", "stopped")
@@ -162,7 +164,7 @@ def judge(item: Item, run: Known | None, housed: Mapping[str, bool], now: float)
         return True, "no instance uses it", None
     if item.kind == "volume" and item.state != "available":
         return False, f"it is {item.state}, held by a machine that is not ours", f"what is on {item.id}"
-    over = item.expires_at is not None and item.expires_at <= now
+    over = item.expires_at is not None and item.expires_at + OVERDUE_S <= now
     if run is not None:
         if run.ended and (run.pulled or not run.trained):
             return True, "its run is over and pulled" if run.pulled else "its run ended before training began", None

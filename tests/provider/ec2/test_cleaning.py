@@ -18,7 +18,7 @@ from tests.provider.ec2.conftest import QUICK
 
 NOW = 1_800_000_000.0
 LIVE = Item(kind="instance", id="i-1", state="running", run="brave-otter", token="feed", expires_at=NOW + 600)
-OVER = replace(LIVE, expires_at=NOW - 60)
+OVER = replace(LIVE, expires_at=NOW - cleaning.OVERDUE_S)
 PARKED = replace(OVER, state="stopped")
 DISK = Item(kind="volume", id="vol-1", state="available", run="brave-otter", token="feed", expires_at=NOW + 600)
 GROUP = Item(kind="security group", id="sg-1", run="brave-otter", token="feed")
@@ -35,7 +35,7 @@ RUN = Known(run="brave-otter", tokens=frozenset({"feed"}))
         (LIVE, replace(RUN, trained=True, pulled=True, ended=True), "its run is over and pulled"),
         (PARKED, replace(RUN, trained=True, pulled=True), "its results are pulled"),
         (DISK, replace(RUN, trained=True, pulled=True, ended=True), "its run is over and pulled"),
-        (replace(DISK, expires_at=NOW - 1), None, "its run is over, no instance holds it"),
+        (replace(DISK, expires_at=NOW - 3600), None, "its run is over, no instance holds it"),
         (GROUP, None, "no instance uses it"),
     ],
 )
@@ -49,6 +49,8 @@ def test_what_is_safe_to_end(item: Item, run: Known | None, why: str) -> None:
         # Nobody here knows it: it may be training for another computer, or hold a result on its disk.
         (LIVE, None, "may be training", "what brave-otter has trained"),
         (PARKED, None, "parked", "the results of brave-otter"),
+        # Its lease has just ended: it may be about to park what it has.
+        (replace(LIVE, expires_at=NOW - 60), None, "may be training", "what brave-otter has trained"),
         (replace(LIVE, expires_at=None), None, "may be training", "what brave-otter has trained"),
         # A result that exists there alone is kept even when the lease is over.
         (LIVE, replace(RUN, trained=True), "trains and is not pulled", "the results of brave-otter"),
@@ -100,7 +102,7 @@ def test_a_run_that_is_known_is_judged_by_what_is_known(trip_of: Callable[..., A
     instance = trip.acquire()
     known = Known(run="brave-otter", tokens=frozenset({instance.details["token"]}))
     assert all(one.safe and one.known is known for one in cleaning.find(trip.clients, [known], time.time()))
-    later = instance.details["expires_at"] + 1
+    later = instance.details["expires_at"] + 3600
     trained = replace(known, trained=True)
     assert not any(one.safe for one in cleaning.find(trip.clients, [trained], later))
     assert all(one.safe for one in cleaning.find(trip.clients, [], later))
@@ -150,7 +152,7 @@ def test_a_lost_answer_is_asked_for_again(trip_of: Callable[..., Any]) -> None:
 
 def test_a_disk_that_was_left_behind(trip_of: Callable[..., Any]) -> None:
     trip = trip_of()
-    marks = tags.tags_of_run("brave-otter", "feed", "me", time.time() - 60)
+    marks = tags.tags_of_run("brave-otter", "feed", "me", time.time() - 3600)
     made = trip.clients.ec2.create_volume(
         AvailabilityZone="us-east-1a", Size=45, TagSpecifications=tags.specifications(marks, "volume")
     )
