@@ -19,7 +19,7 @@ def powered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that holds the words of each `sudo` of the host."""
     told, folder = tmp_path / "told", tmp_path / "bin"
     folder.mkdir()
-    (folder / "sudo").write_text(f'#!/bin/sh\nprintf '%s ' "$@" >> {told}\n')
+    (folder / "sudo").write_text(f'#!/bin/sh\nprintf "%s " "$@" >> {told}\n')
     (folder / "sudo").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return told
