@@ -59,6 +59,8 @@ else:
 LINUX = sys.platform.startswith("linux")
 
 CHUNK = 256 * 1024
+# What a pipe holds. Memory for a larger read is mapped and given back at every read, which costs more than the read.
+PIPE = 64 * 1024
 POLL_CHUNK = 1024 * 1024
 # A line of events.jsonl longer than this is sent in pieces, or one endless line would hold back all that follow it.
 LONGEST_LINE = 1024 * 1024
@@ -1358,7 +1360,7 @@ class Incoming:
         while self._taken == len(self._plain):
             if self._inflate.eof:
                 return memoryview(b"")
-            packed = self._packed or self._feed.read1(CHUNK)
+            packed = self._packed or self._feed.read1(PIPE)
             try:
                 self._plain = self._inflate.decompress(packed, CHUNK)
             except zlib.error as error:
@@ -1453,8 +1455,9 @@ def commit(folder: str, files: Dict[str, List[Any]], header: Dict[str, Any], sta
     for name in header["delete"]:
         if name not in files:
             delete_below(top, name)
+    made: Set[str] = set()
     for name, path in staged.items():
-        target = make_parents(top, name)
+        target = make_parents(top, name, made)
         if os.path.isdir(target) and not os.path.islink(target):
             shutil.rmtree(target)
         os.chmod(path, header["files"][name][2] | 0o600)
@@ -1462,11 +1465,17 @@ def commit(folder: str, files: Dict[str, List[Any]], header: Dict[str, Any], sta
     save(mark, {"v": 1, "digest": header["digest"], "files": files})
 
 
-def make_parents(top: str, name: str) -> str:
-    """The path of `name` below `top`, with real folders all the way: a file or link in between gives way."""
+def make_parents(top: str, name: str, made: Set[str]) -> str:
+    """The path of `name` below `top`, with real folders all the way: a file or link in between gives way.
+
+    `made`: the folders that were looked at before, to which this adds.
+    """
     path = top
     for part in name.split("/")[:-1]:
         path = os.path.join(path, part)
+        if path in made:
+            continue
+        made.add(path)
         if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
             os.unlink(path)
         if not os.path.isdir(path):
