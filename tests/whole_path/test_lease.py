@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 import sys
@@ -34,7 +35,7 @@ from cloudtrain.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
 from tests import policy
-from tests.whole_path.place import JOBS
+from tests.whole_path.place import JOBS, Place
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
 
@@ -306,3 +307,31 @@ def test_the_plan_says_what_becomes_of_the_machine(scene: Scene) -> None:
     assert re.search(r"10m 00s after the training, or at the limit, it parks: .*GB disk costs \$0\.\d\d a day", plan())
     assert "at the limit it is terminated" in plan(if_i_vanish="terminate")
     assert "a spot instance cannot park" in plan(spot=True)
+
+
+def test_extend_and_park_on_a_command_line(scene: Scene, tmp_path: Path) -> None:
+    cwd = tmp_path / "here"
+    cwd.mkdir()
+    place = Place("emulated", ["--instance", "g4dn.xlarge"], tmp_path / "home", cwd, scene.region.environment())
+    wanted = ("-d", "--max-time", "10m", "--grace", "3s")
+    place.cli(*place.toy(NAME, "--pause", "0.4", "--lines", "20", "--epochs", "2", flags=wanted))
+    asked = place.cli("extend", NAME, "2h", code=2)
+    assert b"add --yes to accept at most $1." in asked.stderr
+    assert b"not a duration" in place.cli("extend", NAME, "soon", code=2).stderr
+    done = place.cli("extend", NAME, "2h", "--yes", "--json")
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["ends_by"] - told["ended_by"] == 7200 and 1.1 < told["at_most_usd"] < 1.3
+    assert place.shown(NAME)["ends_by"] == told["ends_by"]
+    scene.until("stopped")
+    said = place.cli("pull", NAME).stderr.decode()
+    assert "is parked; starting it" in said
+    assert place.shown(NAME)["state"] == "succeeded"
+    gone(scene)
+    assert b"has ended" in place.cli("extend", NAME, "30m", "--yes", code=2).stderr
+
+
+def test_a_bad_word_for_what_happens_is_refused(scene: Scene, tmp_path: Path) -> None:
+    place = Place("emulated", ["--instance", "g4dn.xlarge"], tmp_path / "home", tmp_path, scene.region.environment())
+    told = place.cli(*place.toy(NAME, flags=("--if-i-vanish", "dance")), code=2).stderr
+    assert b"--if-i-vanish park or terminate" in told
+    assert not scene.region.calls("RunInstances")

@@ -77,7 +77,11 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
         CloudtrainError: AWS refused; it stays parked and its disk keeps the results.
     """
     began = time.monotonic()
-    emit(StepStarted("instance", f"{instance.id} is parked; starting it to fetch what its disk holds", pace.pending))
+    price = f", at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not clients.loopback else ""
+    told = (
+        f"{instance.id} is parked; starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds"
+    )
+    emit(StepStarted("instance", told, pace.pending))
     asked = False
     for gone in pace.polls(pace.end + pace.pending):
         found = one(clients, instance.id)
