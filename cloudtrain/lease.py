@@ -83,12 +83,15 @@ def keep(run: Run, link: Link) -> None:
 
     Looked at by every command that resumes the run, so that one which was killed in between is made good.
     """
-    if run.state is not RunState.RUNNING or not parks(run.plan) or link.journal.read().get("parks"):
+    if run.state is not RunState.RUNNING or not parks(run.plan):
         return
     try:
-        if link.provider.keep(link.find(), link.journal, link.context.emit):
+        instance = link.find()
+        if link.journal.read().get("parks") == instance.id:
+            return
+        if link.provider.keep(instance, link.journal, link.context.emit):
             link.supervisor().lease(grace=run.plan.spec.limits.grace_s)
-            link.journal.write({"parks": True})
+            link.journal.write({"parks": instance.id})
     except HostKeyMismatch:
         raise
     except CloudtrainError as error:

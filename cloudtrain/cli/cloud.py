@@ -86,15 +86,26 @@ def ssh(
 ) -> None:
     """Open a shell on a run's machine, or run what stands after --. The host key is the pinned one."""
     import subprocess
+    import time
 
+    from cloudtrain import lease
     from cloudtrain.cli import following
+    from cloudtrain.console import listing
     from cloudtrain.console.base import Look, reporter
+    from cloudtrain.errors import UsageError
     from cloudtrain.link import Link
     from cloudtrain.shell import command
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
+    if lease.away(row, time.time()):
+        raise UsageError(
+            f"{row.name} is {listing.status(row)}: there is nothing to log in to",
+            hint=f"cloudtrain pull {row.name} starts its machine, fetches the results and ends it",
+            consequence="nothing was changed",
+            code="parked",
+        )
     with Link(row, following.context(store, reporter(Look(plain=True)))) as link:
         argv = command(row, link, tuple(context.args))
     raise typer.Exit(subprocess.run(argv, check=False).returncode)

@@ -297,6 +297,15 @@ def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: S
     gone(scene)
 
 
+def test_stop_of_a_parked_run_fetches_what_there_is(scene: Scene) -> None:
+    scene.trains(max_time_s=600.0, grace_s=1.0)
+    scene.until("stopped")
+    result = actions.stop(scene.run, scene.context)
+    verified(result)
+    assert result.state is RunState.SUCCEEDED
+    gone(scene)
+
+
 def test_the_plan_says_what_becomes_of_the_machine(scene: Scene) -> None:
     def plan(spot: bool = False, **limits: Any) -> str:
         shutil.rmtree(scene.folder / "runs", ignore_errors=True)

@@ -94,7 +94,7 @@ class Door:
             attempt = {**notes["ec2_attempt"], "user_data": None} if notes.get("ec2_attempt") else None
             self._journal.write({"ec2_reached": instance.id, "ec2_attempt": attempt})
             pinned = self._journal.read().get("ec2_host_key") or instance.host_key or ""
-            fresh = instance.owned and not notes.get("ec2_woken")
+            fresh = instance.owned and (notes.get("ec2_woken") or {}).get("id") != instance.id
             what = "checked against the key of the launch, then replaced" if fresh else "checked"
             self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))
         return transport

@@ -159,7 +159,7 @@ def _debt(error: CloudtrainError, instance: Instance, clients: Clients) -> Cloud
     """The loudest error there is: something may be billed that nobody watches."""
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour else ""
     expiry = instance.details.get("expires_at")
-    lease = f"its own lease ends it at {utc_text(expiry)}" if expiry else "its own lease ends it"
+    lease = f"its own lease switches it off at {utc_text(expiry)}" if expiry else "its own lease switches it off"
     kind = SignInError if isinstance(error, SignInError) else ConnectionFailed
     region = "" if clients.loopback else f" --region {clients.region}"
     return kind(

@@ -1,0 +1,124 @@
+"""When a run ends by itself, where no machine of its own ends with it; and the arithmetic of those that do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloudtrain import actions, disk, lease, outcome
+from cloudtrain import run as story
+from cloudtrain.errors import UsageError
+from cloudtrain.link import Context
+from cloudtrain.provider.base import Instance
+from cloudtrain.provider.local import LocalProvider
+from cloudtrain.spec import Ec2Spec, JobSpec, Limits, Target
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run, Store
+from tests import plans
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(store=Store(tmp_path / "registry.sqlite"), provider=lambda spec: LocalProvider())
+
+
+def trains(tmp_path: Path, context: Context, limits: Limits) -> Run:
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "train.py").write_text("import time\ntime.sleep(120)\n")
+    plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"), limits=limits)
+    run = story.begin(plan, context)
+    story.resume(run, context, detach=True)
+    return context.store.get(run.name)
+
+
+@pytest.fixture
+def ended(context: Context) -> Iterator[None]:
+    yield
+    for run in context.store.runs():
+        if not run.state.final:
+            actions.stop(run, context)
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.skipif(sys.platform == "win32", reason="the job is ended by a signal")
+def test_a_run_here_is_extended_by_its_supervisor_alone(tmp_path: Path, context: Context) -> None:
+    run = trains(tmp_path, context, Limits(max_time_s=3600.0))
+    told = lease.extend(run, context, 600.0)
+    assert told == lease.Extension(before=run.created_at + 3600, after=run.created_at + 4200, at_most_usd=None)
+    kept = json.loads((disk.state_dir() / "local" / "runs" / run.name / "lease.json").read_text())
+    assert kept["deadline"] == pytest.approx(told.after)
+    assert lease.extension(run, context, 60.0).before == told.after
+    actions.stop(run, context)
+    with pytest.raises(UsageError, match="has ended"):
+        lease.extend(run, context, 60.0)
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.skipif(sys.platform == "win32", reason="the job is ended by a signal")
+def test_a_run_without_a_limit_has_nothing_to_extend(tmp_path: Path, context: Context) -> None:
+    run = trains(tmp_path, context, Limits())
+    with pytest.raises(UsageError, match="no limit"):
+        lease.extend(run, context, 60.0)
+
+
+def leased(tmp_path: Path, context: Context, **ec2: object) -> Run:
+    """A row of a run that trains on a machine whose lease ends 2 h after it began."""
+    plan = plans.plan(
+        tmp_path / "runs",
+        target=Target.EC2,
+        ec2=Ec2Spec(**ec2),
+        limits=Limits(max_time_s=7200.0),  # type: ignore[arg-type]
+    )
+    run = context.store.add(plan)
+    instance = Instance(
+        id="i-0a1b",
+        provider=Target.EC2,
+        owned=True,
+        workdir="cloudtrain",
+        price_per_hour=0.5,
+        life=InstanceLife.RUNNING,
+        details={"expires_at": run.created_at + 7200.0},
+    )
+    for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING):
+        run = context.store.move(run, state)
+    return context.store.note(run, instance=instance, life=InstanceLife.RUNNING)
+
+
+def test_the_job_ends_before_its_machine(tmp_path: Path, context: Context) -> None:
+    run = leased(tmp_path, context)
+    assert run.instance is not None
+    assert lease.deadline(run, run.instance) == run.created_at + 7200 - 300
+    assert lease.stop_grace_s(run, run.instance) == 20
+    # All of it fits into a short lease, too.
+    assert lease.margin_s(60.0) == 6.0
+
+
+def test_a_machine_that_is_not_ours_has_no_lease(tmp_path: Path, context: Context) -> None:
+    run = leased(tmp_path, context)
+    assert run.instance is not None
+    theirs = replace(run.instance, owned=False)
+    assert lease.expires_at(run, theirs) is None
+    assert lease.deadline(run, theirs) == run.created_at + 7200
+
+
+def test_the_gpu_costs_nothing_after_the_lease_and_while_parked(tmp_path: Path, context: Context) -> None:
+    run = leased(tmp_path, context)
+    began = run.created_at
+    assert outcome.cost(run, began + 3600) == pytest.approx(0.5)
+    assert outcome.cost(run, began + 7200 + 86400) == pytest.approx(1.0)
+    assert run.instance is not None
+    # Woken a day later, for ten minutes.
+    woken = {"expires_at": began + 7200 + 86400 + 1800, "parked_s": 86400.0}
+    run = context.store.note(run, instance=replace(run.instance, details=woken))
+    assert outcome.cost(run, began + 7200 + 86400 + 600) == pytest.approx(0.5 * (7200 + 600) / 3600)
+
+
+@pytest.mark.parametrize(("ec2", "parks"), [({}, True), ({"spot": True}, False), ({"instance_id": "i-1"}, False)])
+def test_what_parks(tmp_path: Path, context: Context, ec2: dict[str, object], parks: bool) -> None:
+    assert lease.parks(leased(tmp_path, context, **ec2).plan) is parks
