@@ -112,7 +112,7 @@ def _settle_all(
             emit(
                 Warned(
                     f"the end of {_named(run)} could not be confirmed{why}",
-                    hint=f"cloudtrain stop {run.name} tries again and waits; its own lease switches it off at the latest",
+                    hint=f"cloudtrain stop {run.name} tries again and waits; else its own lease switches it off",
                 )
             )
 

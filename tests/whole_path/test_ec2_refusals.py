@@ -239,7 +239,7 @@ def test_an_instance_that_may_not_be_terminated_is_shouted_about(account_of: Cal
     assert instance.id in message and instance.id in str(left)
     assert "could not be terminated and may still be billed at $0.536 an hour" in message
     assert f"aws ec2 terminate-instances --instance-ids {instance.id}" in told
-    assert "the results are safe in" in told and "lease ends it at 20" in told
+    assert "the results are safe in" in told and "lease switches it off at 20" in told
     sums_hold(account.place.folder("calm-otter"))
     # What ends it if nobody does: the timer on the machine itself.
     assert instance.timers["cloudtrain-lease.timer"] > 0

@@ -132,7 +132,7 @@ def test_a_termination_that_is_not_allowed_is_a_debt_and_says_so(trip_of: Any) -
     error = caught.value
     assert instance.id in error.message and "$0.5" in error.message and "an hour" in error.message
     assert f"aws ec2 terminate-instances --instance-ids {instance.id}" in str(error.hint)
-    assert "lease ends it at 20" in str(error.consequence)
+    assert "lease switches it off at 20" in str(error.consequence)
     assert trip.notes.read()["ec2_release_pending"]["id"] == instance.id
     assert trip.find().id == instance.id
     assert trust.keys_folder("brave-otter").exists()
