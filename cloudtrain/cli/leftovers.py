@@ -183,10 +183,10 @@ def _places(
 ) -> list[Clients]:
     from cloudtrain import debts, leftovers, settings
 
-    if store is not None:
-        debts.settle(store, emit)
     if dry_run:
         return leftovers.rehearsal_places()
+    if store is not None:
+        debts.settle(store, emit)
     get = settings.load({"region": region, "profile": profile}).get
     return leftovers.places(
         profile=get("profile"), asked=region, region=get("region"), everywhere=everywhere, store=store

@@ -63,6 +63,7 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
     from cloudtrain import actions
     from cloudtrain.cli import following
+    from cloudtrain.console.listing import rehearsed
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
 
@@ -70,7 +71,7 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
         context = following.context(store, reporter)
-        if row.plan.spec.target is Target.EC2:
+        if row.plan.spec.target is Target.EC2 and not rehearsed(row.plan.spec):
             from cloudtrain import debts
 
             debts.settle(store, reporter.emit, skip=row.name)
@@ -82,6 +83,7 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
     """End a run: it saves, its results are pulled, its machine is given back."""
     from cloudtrain import actions
     from cloudtrain.cli import following
+    from cloudtrain.console.listing import rehearsed
     from cloudtrain.events import Noted
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
@@ -98,6 +100,7 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
         if row.plan.spec.target is Target.EC2:
             from cloudtrain import debts
 
-            debts.settle(store, reporter.emit, skip=row.name)
+            if not rehearsed(row.plan.spec):
+                debts.settle(store, reporter.emit, skip=row.name)
             debts.admit(row, store)
         reporter.result(actions.stop(row, context))
