@@ -1409,13 +1409,15 @@ def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
                     raise Failure("refused", "%r is a link, a folder or a device, not a plain file" % name)
                 if name in staged:
                     raise Failure("refused", "%r arrived twice" % name)
-                size, sha256, _ = wanted[name]
+                size, sha256, mode = wanted[name]
                 if member.size != size:
                     raise Failure("damaged", "%r arrived with %d bytes, not %d" % (name, member.size, size))
                 path = os.path.join(staging, str(len(staged)))
                 # The archive stands at the first byte of the member: taken from below it, every byte is touched once.
                 if copy_member(incoming, size, path) != sha256:
                     raise Failure("damaged", "%r did not arrive as it was sent" % name)
+                # Now and not when it is moved: here the time is the network's, there the client waits for it.
+                os.chmod(path, mode | 0o600)
                 staged[name] = path
                 archive.members = []  # type: ignore[attr-defined]  # Or the archive keeps every member it has passed.
     except tarfile.TarError:
@@ -1460,7 +1462,6 @@ def commit(folder: str, files: Dict[str, List[Any]], header: Dict[str, Any], sta
         target = make_parents(top, name, made)
         if os.path.isdir(target) and not os.path.islink(target):
             shutil.rmtree(target)
-        os.chmod(path, header["files"][name][2] | 0o600)
         replace(path, target)
     save(mark, {"v": 1, "digest": header["digest"], "files": files})
 
