@@ -222,9 +222,14 @@ class Lifecycle:
     async def close(self) -> None:
         """Take every machine down at once; the region ends. Nothing starts any more from here on."""
         self._closed = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Told more than once: a cancellation that meets a task in the moment its wait ends can be lost.
+        for _ in range(40):
+            left = [task for task in self._tasks if not task.done()]
+            if not left:
+                break
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=0.25)
         for machine in list(self.machines.values()):
             with contextlib.suppress(TimeoutError):
                 await machine.go_down(grace=0)
