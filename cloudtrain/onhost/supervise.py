@@ -74,6 +74,9 @@ UNKILLABLE_S = 30.0
 TREE_WAIT_S = 60.0
 # Set aside while the job runs, so that exit.json fits on a disk which the job has filled.
 RESERVE = 256 * 1024
+# A supervisor that waits to power its machine off gives up so long after the ends of job and deadline, in seconds: by
+# then the machine's own lease has ended it, or never will.
+LINGERS_S = 24 * 3600.0
 # Verbs of a client that wants something of the run: while one of them comes now and then, the machine stays on.
 LOOKS = ("poll", "follow", "stop", "lease", "manifest", "read")
 # The argument of `-c` that runs a verb from a run directory: imported from there, it is compiled once only.
@@ -686,7 +689,7 @@ def supervise(run: Run, lock: int) -> int:
     if spec.get("lingers") and sys.platform != "win32":
         os.close(lock)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        power_off_unless_wanted(run)
+        power_off_unless_wanted(run, float(spec["deadline"] or 0.0))
     return 0
 
 
@@ -711,14 +714,15 @@ def lease_of(run: Run) -> Dict[str, Any]:
     return load(run.path("lease.json")) or {}
 
 
-def power_off_unless_wanted(run: Run) -> None:
+def power_off_unless_wanted(run: Run, deadline: float) -> None:
     """The job has ended. Power this machine off once no client has looked at the run for the grace that `lease` sets.
 
     Without a grace nothing happens: then the machine would not keep its disk, and its lease alone ends it.
     """
     while True:
-        record, grace = load(run.path("exit.json")), lease_of(run).get("grace")
-        if record is None:
+        record, lease = load(run.path("exit.json")), lease_of(run)
+        grace = lease.get("grace")
+        if record is None or time.time() > max(float(record["at"]), deadline, lease.get("deadline") or 0.0) + LINGERS_S:
             return
         left = 1.0
         if grace is not None:
