@@ -22,18 +22,25 @@ from cloudtrain.errors import (
 from cloudtrain.provider.ec2.translate import NOTHING, Failure, code_of, failure_of, text_of, translate, translated
 
 
-def service_error(code: str, text: str = "", status: int = 400, *, behind_s: float = 0.0) -> sdk.ClientError:
+def service_error(code: str, text: str = "", status: int = 400, *, behind_s: float = 0.0) -> Exception:
     """An error answer of AWS, which sees this computer's clock `behind_s` seconds behind its own."""
-    date = formatdate(time.time() + behind_s, usegmt=True)
     answer: Any = {
         "Error": {"Code": code, "Message": text},
-        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"date": date}},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"behind_s": behind_s}},
     }
-    return sdk.ClientError(answer, "RunInstances")
+    return dated(sdk.ClientError(answer, "RunInstances"))
+
+
+def dated(error: Exception) -> Exception:
+    """`error` as if it had come just now: those of a list are made long before the last of them is used."""
+    if isinstance(error, sdk.ClientError) and "behind_s" in error.response["ResponseMetadata"]["HTTPHeaders"]:
+        headers: Any = error.response["ResponseMetadata"]["HTTPHeaders"]
+        headers["date"] = formatdate(time.time() + headers["behind_s"], usegmt=True)
+    return error
 
 
 def told(error: Exception, profile: str | None = "student") -> CloudtrainError:
-    return translate(error, "launch", profile=profile)
+    return translate(dated(error), "launch", profile=profile)
 
 
 SIGN_IN = [
