@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from cloudtrain import receipt, results
 from cloudtrain import run as story
-from cloudtrain.errors import ArtifactRefused, Busy, ConnectionFailed, UsageError
+from cloudtrain.errors import GONE, ArtifactRefused, Busy, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -36,7 +38,7 @@ def pull_now(run: Run, context: Context) -> Result:
         return story.resume(run, context)
     if run.state is not RunState.RUNNING:
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
-    with Link(run, context) as link:
+    with _unless_gone(), Link(run, context) as link:
         for _ in range(LIVE_PULLS):
             if link.supervisor().poll(0, 0).state != "running":
                 break
@@ -86,7 +88,7 @@ def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
         return settle(run, context)
     if run.state in (RunState.RUNNING, RunState.PULLING):
         if run.state is RunState.RUNNING:
-            with Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
+            with _unless_gone(), Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
                 link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
         return _finished_elsewhere(run, context, leave_refused=True)
     return abandon(run, context)
@@ -124,6 +126,16 @@ def abandon(run: Run, context: Context) -> Result:
             error = {"code": "abandoned", "message": "ended before training began"}
             run = link.move(run, RunState.STOPPED, error=error)
     return stop(run, context) if trains else result(run, context)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """A machine that has ended needs nothing more; the story says what is left of the run."""
+    try:
+        yield
+    except ConnectionFailed as error:
+        if error.code != GONE:
+            raise
 
 
 def _finished_elsewhere(run: Run, context: Context, *, leave_refused: bool = False) -> Result:

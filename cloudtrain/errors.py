@@ -141,6 +141,10 @@ class ConnectionFailed(CloudtrainError):
     exit_code = ExitCode.CONNECTION
 
 
+# Code of a ConnectionFailed that no waiting mends: the machine has ended.
+GONE = "instance_gone"
+
+
 class HostKeyMismatch(ConnectionFailed):
     """The host presented another key than the pinned one. Never retried."""
 

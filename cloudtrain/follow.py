@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.errors import GONE, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, LogLines, Metric, Noted, Warned
 from cloudtrain.frames import Beat, End, EventsFrame, LogFrame, Shrunk
 from cloudtrain.supervisor import Supervisor
@@ -149,7 +149,8 @@ class Follower:
         """Follow to the end.
 
         Raises:
-            ConnectionFailed: the host could not be reached again; the run goes on, its bytes stay there.
+            ConnectionFailed: the host could not be reached again; the run goes on, its bytes stay there. With the code
+            `GONE` it has ended.
             HostKeyMismatch: another machine answered; nothing was sent to it.
         """
         log, events = self._open("console.log"), self._open("events.jsonl")
@@ -213,6 +214,8 @@ class Follower:
         raise ConnectionFailed("the host closed the stream")
 
     def _wait_to_reconnect(self, error: ConnectionFailed) -> None:
+        if error.code == GONE:
+            raise error
         if self._failures >= len(BACKOFF_S):
             raise ConnectionFailed(
                 f"the host cannot be reached: {error.message}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cloudtrain import receipt
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.errors import GONE, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Instance, Provider
 from cloudtrain.spec import RunSpec
@@ -21,7 +21,7 @@ from cloudtrain.transport.base import Transport
 T = TypeVar("T")
 
 # Codes of failures that a new connection does not mend.
-_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", "gone"})
+_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", GONE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +69,7 @@ class Link:
     @property
     def _workdir(self) -> str:
         if self.instance is None:
-            raise ConnectionFailed(
-                f"{self._run.name} has no machine any more", hint=f"cloudtrain show {self._run.name}"
-            )
+            raise self._no_machine()
         return self.instance.workdir
 
     def find(self) -> Instance:
@@ -85,11 +83,12 @@ class Link:
         elif self.instance is None:
             self.instance = self.provider.find(self._run.name, self.journal)
         if self.instance is None:
-            raise ConnectionFailed(
-                f"{self._run.name} has no machine any more",
-                hint=f"cloudtrain show {self._run.name}",
-            )
+            raise self._no_machine()
         return self.instance
+
+    def _no_machine(self) -> ConnectionFailed:
+        name = self._run.name
+        return ConnectionFailed(f"{name} has no machine any more", hint=f"cloudtrain show {name}", code=GONE)
 
     def transport(self) -> Transport:
         """An open connection, made anew after `drop`."""

@@ -114,9 +114,11 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
             "hint": f"what could be saved is in {run.folder}",
         }
     if record.get("stop"):
-        limit = record["stop"] == "deadline"
-        message = f"{run.name} was ended by its time limit" if limit else f"{run.name} was stopped"
-        return RunState.STOPPED, {"code": "limit_reached" if limit else "stopped", "message": message}
+        code, why = {
+            "user": ("stopped", "was stopped"),
+            "deadline": ("limit_reached", "was ended by its time limit"),
+        }.get(str(record["stop"]), ("machine_ended", "was ended with its machine, which was shut down"))
+        return RunState.STOPPED, {"code": code, "message": f"{run.name} {why}"}
     if record.get("code") == 0:
         return RunState.SUCCEEDED, None
     told = [v for v in read_objects(run.folder / "events.jsonl") if v.get("kind") == "error"]

@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 
 from cloudtrain import code_copy, disk, lease, receipt, results, sync, tree
-from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, UsageError
+from cloudtrain.errors import GONE, ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -86,8 +86,13 @@ def resume(run: Run, context: Context, *, detach: bool = False, leave_refused: b
         lease.keep(run, link)
         if detach and run.state is RunState.RUNNING:
             return result(run, context)
-        run = follow(run, link)
-        run = pull(run, link, leave_refused=leave_refused)
+        try:
+            run = follow(run, link)
+            run = pull(run, link, leave_refused=leave_refused)
+        except ConnectionFailed as error:
+            if error.code != GONE:
+                raise
+            run = lost(context.store.get(run.name), link, error)
         return release(run, link)
 
 
@@ -190,6 +195,20 @@ def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
         link.context.emit(Warned(f"left behind: {error.message}"))
         files = [entry for entry in link.supervisor().manifest() if results.is_here(entry, run.folder)]
     link.journal.write({"pulled": [asdict(entry) for entry in files]})
+    return run
+
+
+def lost(run: Run, link: Link, error: ConnectionFailed) -> Run:
+    """RUNNING, PULLING -> LOST: the machine has ended with what was still on it; what had arrived is kept."""
+    what = "before its results were pulled" if run.state is RunState.PULLING else "while it trained"
+    told = {
+        "code": "run_lost",
+        "message": f"{run.name} was lost: its machine ended {what} ({error.message})",
+        "hint": f"what had arrived is in {run.folder}; a new run: cloudtrain rerun {run.name}",
+    }
+    give_back(run, link)
+    run = link.move(link.context.store.get(run.name), RunState.LOST, error=told)
+    results.sha256sums(run.folder)
     return run
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cloudtrain import actions
 from cloudtrain import run as story
-from cloudtrain.errors import ArtifactRefused, ConnectionFailed
+from cloudtrain.errors import GONE, ArtifactRefused, ConnectionFailed
 from cloudtrain.link import Context, Link
 from cloudtrain.provider.base import Released
 from cloudtrain.provider.local import LocalProvider
@@ -20,6 +20,7 @@ from cloudtrain.spec import JobSpec
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
 from cloudtrain.supervisor import Supervisor
+from cloudtrain.transport.base import Transport
 from tests import plans
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the job is ended by a signal")
@@ -40,6 +41,12 @@ class Here(LocalProvider):
     def __init__(self) -> None:
         self.released = 0
         self.fails = False
+        self.gone = False
+
+    def open(self, *arguments: Any) -> Transport:
+        if self.gone:
+            raise ConnectionFailed("i-1 is terminated: Client.UserInitiatedShutdown", code=GONE)
+        return super().open(*arguments)
 
     def release(self, *arguments: Any) -> Released:
         self.released += 1
@@ -171,3 +178,25 @@ def test_a_link_that_breaks_while_the_job_starts_makes_no_failure(
     quick = Context(store=context.store, provider=context.provider, sleep=lambda _: None)
     assert story.resume(story.begin(plan, quick), quick).state is RunState.SUCCEEDED
     assert started == [True, False]
+
+
+@pytest.mark.parametrize("command", ["logs", "pull", "stop"])
+def test_a_run_whose_machine_is_gone_is_lost_and_no_command_waits_for_it(
+    context: Context,
+    here: Here,
+    trains: Run,
+    command: str,
+) -> None:
+    waited: list[float] = []
+    here.gone = True
+    quick = Context(store=context.store, provider=context.provider, sleep=waited.append)
+    act = {"logs": story.resume, "pull": actions.pull_now, "stop": actions.stop}[command]
+    (trains.folder / "console.log").write_bytes(b"what had arrived")
+    done = act(trains, quick)
+    assert done.state is RunState.LOST and done.exit_code == 6
+    assert "ended while it trained (i-1 is terminated" in str((done.error or {})["message"])
+    assert (trains.folder / "console.log").read_bytes() == b"what had arrived"
+    assert not waited and here.released == 1
+    here.gone = False
+    with Link(trains, context) as link:
+        link.supervisor().stop("user", 1)

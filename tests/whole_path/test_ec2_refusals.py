@@ -262,3 +262,16 @@ def test_programs_are_told_that_money_is_being_spent(account_of: Callable[..., A
     assert (last["type"], last["ok"], last["exit"]) == ("result", False, 4)
     assert last["error"]["code"] == "release_pending" and last["billing"] == {"running": True}
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()].count("result") == 1
+
+
+def test_a_machine_that_somebody_ends_saves_what_it_can_and_the_run_says_so(
+    account_of: Callable[..., Account],
+) -> None:
+    account = account_of("terminated:6")
+    place = account.place
+    done = place.cli(*place.toy("gone-run", "--lines", "20", "--pause", "0.1", "--epochs", "500"), code=7, timeout=200)
+    told = done.stderr.decode()
+    assert "gone-run was ended with its machine" in told and "had already ended: Client.UserInitiatedShutdown" in told
+    assert (place.folder("gone-run") / "console.log").stat().st_size > 0
+    sums_hold(place.folder("gone-run"))
+    assert not any(account.region.inventory().values())
