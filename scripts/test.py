@@ -15,8 +15,10 @@ import _bootstrap
 from _terminal import entry, say
 from check import CHECKS, run_stages
 
-# Tests take very different times: idle workers take over what is left of the others' shares.
-TESTS = ("pytest", "-n", "auto", "--dist", "worksteal")
+# Most tests wait for processes and sockets more than they compute: two workers a core. They take very different times:
+# idle workers take over what is left of the others' shares.
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
+TESTS = ("pytest", "-n", str(WORKERS), "--dist", "worksteal")
 
 SSHD_PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/sbin", r"C:\Windows\System32\OpenSSH")
 # Package manager -> the commands that bring an OpenSSH server without asking anything.

@@ -101,15 +101,15 @@ class Place:
 
     def processes(self, name: str) -> dict[int, str]:
         """The run's processes on its host, which is this computer, by the mark in their environment: pid -> command."""
-        found = {}
+        # Other tests have runs of the same names at the same time; each has its own folder.
+        root, found = str(self.home.parent), {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 environment = (entry / "environ").read_bytes().split(b"\0")
                 marks = [part for part in environment if part.startswith(b"CLOUDTRAIN_RUN=")]
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if any(mark.endswith(f"/runs/{name}".encode()) for mark in marks) or (
-                    "_supervise" in command and f"/runs/{name} " in command
-                ):
+                ours = any(mark.endswith(f"/runs/{name}".encode()) and root.encode() in mark for mark in marks)
+                if ours or ("_supervise" in command and f"/runs/{name} " in command and root in command):
                     found[int(entry.name)] = command
         return found
 

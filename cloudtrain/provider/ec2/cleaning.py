@@ -228,6 +228,12 @@ def end(
     ended: list[Ended] = []
     for kind in ("instance", "volume", "security group"):
         these = [leftover for leftover in chosen if leftover.item.kind == kind]
+        # What a machine that goes on holds is not waited for.
+        held = {o.leftover.item.token for o in ended if not o.gone and o.leftover.item.kind == "instance"} - {""}
+        for leftover in [other for other in these if other.item.token in held]:
+            these.remove(leftover)
+            ended.append(Ended(leftover, False, "its instance goes on and uses it"))
+            told(ended[-1])
         if these:
             with ThreadPoolExecutor(PARALLEL) as pool:
                 ended += pool.map(one, these)
