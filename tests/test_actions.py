@@ -74,6 +74,8 @@ def trains(tmp_path: Path, context: Context) -> Iterator[Run]:
     """A run that trains and has saved; ended after the test."""
     job = tmp_path / "job"
     job.mkdir()
+    # A package: a folder without this file would stand behind any installed package of its name.
+    (job / "__init__.py").touch()
     (job / "train.py").write_text(JOB)
     plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
     run = story.begin(plan, context)
@@ -140,6 +142,8 @@ def test_a_file_that_is_refused_keeps_the_run_until_somebody_decides(
     """The job writes a name that would replace the run's own receipt."""
     job = tmp_path / "job"
     job.mkdir()
+    # A package: a folder without this file would stand behind any installed package of its name.
+    (job / "__init__.py").touch()
     text = "import os, pathlib; out = pathlib.Path(os.environ['CLOUDTRAIN_OUT']); "
     (job / "train.py").write_text(text + "(out / 'run.json').write_text('forged'); (out / 'good').write_text('good')")
     plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
@@ -163,6 +167,8 @@ def test_a_link_that_breaks_while_the_job_starts_makes_no_failure(
 ) -> None:
     job = tmp_path / "job"
     job.mkdir()
+    # A package: a folder without this file would stand behind any installed package of its name.
+    (job / "__init__.py").touch()
     (job / "train.py").write_text("print('done')")
     plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
     real, started = Supervisor.start, []

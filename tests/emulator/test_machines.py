@@ -35,7 +35,7 @@ def lease(seconds: float) -> str:
     return LEASE.replace("{at}", f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S} UTC")
 
 
-def until(holds, limit: float = 20.0) -> None:
+def until(holds, limit: float = 60.0) -> None:
     deadline = time.monotonic() + limit
     while not holds():
         assert time.monotonic() < deadline
