@@ -332,7 +332,7 @@ def test_checkpoint_of_another_run(finished: Job, job) -> None:  # type: ignore[
 @pytest.mark.slow
 @pytest.mark.mnist
 @pytest.mark.timeout(1200)  # about a minute on two quiet cores
-@pytest.mark.parametrize("model", [1, 3])
+@pytest.mark.parametrize("model", [1])  # Model 3 trains on all of it in the README's tour
 def test_one_epoch_on_all_of_mnist(model: int, job) -> None:  # type: ignore[no-untyped-def]
     made = job("--model", str(model), "--epochs", "1", "--device", "cpu")
     assert made.run(timeout_s=1100) == 0, made.log
