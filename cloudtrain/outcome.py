@@ -52,6 +52,8 @@ def result(run: Run, context: Context) -> Result:
     for values in read_objects(run.folder / "events.jsonl"):
         if values.get("kind") == "result":
             metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
+    now = context.clock()
+    billed = cost(run, now)
     return Result(
         run=run.name,
         state=run.state,
@@ -59,9 +61,9 @@ def result(run: Run, context: Context) -> Result:
         folder=run.folder,
         metrics=metrics,
         artifacts=tuple(FileEntry(**entry) for entry in pulled),
-        seconds=(run.ended_at or context.clock()) - run.created_at,
-        cost_usd=cost(run, context.clock()),
-        rehearsed_usd=would_cost(run, context.clock()) if cost(run, context.clock()) is None else None,
+        seconds=(run.ended_at or now) - run.created_at,
+        cost_usd=billed,
+        rehearsed_usd=would_cost(run, now) if billed is None else None,
         leftovers=tuple(notes.get("leftovers") or ()),
         life=run.life,
         error=run.error,

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from cloudtrain import actions, lease, outcome
+from cloudtrain import actions, lease
 from cloudtrain import run as story
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
@@ -141,13 +141,8 @@ def to_the_end(
         if detach and not result.state.final:
             reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
             return int(ExitCode.DONE)
-        finish(result, reporter)
+        reporter.result(result)
         return int(result.exit_code)
-
-
-def finish(result: outcome.Result, reporter: Reporter) -> None:
-    """Show a result, and the error that ended it where there is one."""
-    reporter.result(result)
 
 
 def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
@@ -175,7 +170,7 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
         return None
     if answer == "s":
         result = actions.stop(run, context)
-        finish(result, reporter)
+        reporter.result(result)
         return int(result.exit_code)
     return _detached(run, reporter)
 
