@@ -244,6 +244,7 @@ def test_reboots_by_itself_once(open_account):
     account.wait(instance, "running")
     until(lambda: "boot 2" in account.region.machines()[instance].console)
     account.login(instance).close()
+    assert "boot 3" not in account.region.machines()[instance].console
 
 
 # -- of the link and sshd ----------------------------------------------------------------------------------------------
