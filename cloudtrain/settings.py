@@ -91,6 +91,7 @@ SETTINGS: dict[str, Any] = {
     "security_group": _text,
     "ssh_cidr": _text,
     "volume_size": _whole,
+    "boot_limit": duration,
     "identity": _text,
     "max_time": duration,
     "max_cost": float,

@@ -106,6 +106,7 @@ class Ec2Spec:
         rehearsal: use the emulated region on this computer; nothing is billed.
         faults: script for the emulated region (`emulator`), only with `rehearsal`.
         volume_gb: root volume in GiB; None: the image's own size.
+        boot_limit_s: seconds that a new instance may take to run and to be logged in to; None: `provider.ec2.pace`.
         identity, user, host_key: for `instance_id` alone: private key file, login name, and the host's public key or
             its fingerprint ("SHA256:..."); without one the key is read from the instance's console output.
     """
@@ -120,6 +121,7 @@ class Ec2Spec:
     security_group: str | None = None
     ssh_cidr: str | None = None
     volume_gb: int | None = None
+    boot_limit_s: float | None = None
     rehearsal: bool = False
     faults: tuple[str, ...] = ()
     identity: str | None = None

@@ -67,6 +67,7 @@ def _of_ec2(ec2: Ec2Spec) -> dict[str, Any]:
         "subnet": ec2.subnet,
         "security_group": ec2.security_group,
         "volume_size": ec2.volume_gb,
+        "boot_limit": ec2.boot_limit_s,
     }
 
 

@@ -141,6 +141,7 @@ def _ec2(
         "security_group": get("security_group"),
         "ssh_cidr": get("ssh_cidr"),
         "volume_gb": get("volume_size"),
+        "boot_limit_s": get("boot_limit"),
         "identity": _file(get("identity")) if instance_id else None,
         "host_key": host_key,
     }

@@ -33,6 +33,10 @@ def provider_of(spec: RunSpec, ask: Callable[[str], bool], pace: Pace | None = N
             return HostProvider(ask)
         case Target.EC2:
             ec2 = spec.ec2 or Ec2Spec()
+            if ec2.boot_limit_s is not None:
+                from cloudtrain.provider.ec2.pace import Pace
+
+                pace = (pace or Pace()).booting_within(ec2.boot_limit_s)
             return _rehearsal(spec.name, ec2, pace) if ec2.rehearsal else _ec2(ec2, pace)
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cloudtrain import crash
 from cloudtrain.errors import CloudtrainError, NoCapacity, Refused
 from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.plan import DEFAULT_LIMIT_S, Plan
@@ -175,6 +176,7 @@ class Acquisition:
                 "ec2_release_pending": None,
             }
         )
+        crash.point("K1")
         return attempt
 
     def _owner(self) -> str:
@@ -207,6 +209,7 @@ class Acquisition:
             self._emit(Warned("port 22 will be open to every address", hint="--ssh-cidr ADDRESS/32 allows yours alone"))
         self._emit(StepProgress("instance", f"port 22 for {cidr} alone"))
         group = network.ensure_group(self._clients, attempt["group_name"], attempt["vpc"], cidr, self._marks(attempt))
+        crash.point("K2")
         self._journal.write({"ec2_group": {"id": group.id, "cidr": group.cidr}})
         return group.id
 

@@ -15,6 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from cloudtrain import crash
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, QuotaExceeded
 from cloudtrain.events import Emit, Noted, StepProgress
 from cloudtrain.provider.base import Journal
@@ -162,6 +163,7 @@ class Launch:
             request = build(slot)
             # The intent, before the effect: whoever comes after a crash sends this again, byte for byte.
             self._journal.write({"ec2_request": {"slot": asdict(slot), "request": request}})
+            crash.point("K1")
             if record := self.send(slot, request):
                 return record
         return None
@@ -175,7 +177,9 @@ class Launch:
             if self._pace.now() > self._give_up_at:
                 break
             try:
+                crash.point("K3")
                 answer = self._clients.ec2_launch.run_instances(**request)
+                crash.point("K4")
                 return self.record(slot, answer["Instances"][0])
             except _FOREIGN as raised:
                 error = raised
@@ -248,6 +252,7 @@ class Launch:
             "at": self._pace.now(),
         }
         self._journal.write({"ec2_instance": record, "ec2_request": None})
+        crash.point("K5")
         return record
 
 

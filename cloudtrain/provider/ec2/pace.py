@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,10 @@ class Pace:
     now: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+
+    def booting_within(self, seconds: float) -> Pace:
+        """The same, with a boot that takes `seconds` at most; its parts, `pending` and `auth`, no longer either."""
+        return replace(self, boot=seconds, pending=min(self.pending, seconds), auth=min(self.auth, seconds))
 
     def polls(self, within_s: float) -> Iterator[float]:
         """Seconds gone so far: once at once, then after growing pauses while less than `within_s` seconds have gone."""

@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from cloudtrain import crash
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, SignInError
 from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.provider.base import Instance, Journal, Released
@@ -46,6 +47,7 @@ def terminate(
     for _ in pace.backoffs(_SENDS_FOR_S):
         try:
             clients.ec2.terminate_instances(InstanceIds=[instance_id])
+            crash.point("K8")
             error = None
             break
         except _FOREIGN as raised:
