@@ -15,7 +15,7 @@ from typing import Any
 
 import filelock
 
-from cloudtrain import code_copy, disk, lease, receipt, results, sync, tree
+from cloudtrain import code_copy, crash, disk, lease, receipt, results, sync, tree
 from cloudtrain.errors import GONE, ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
@@ -51,6 +51,7 @@ def begin(plan: Plan, context: Context) -> Run:
     Raises:
         UsageError: the name is taken, or its folder cannot be made.
     """
+    crash.point("K0")
     run = context.store.add(plan)
     try:
         run.folder.mkdir(parents=True)
@@ -111,6 +112,7 @@ def reach(run: Run, link: Link) -> Run:
     """BOOTING -> SYNCING: the machine answers, and can run the job."""
     if run.state is not RunState.BOOTING:
         return run
+    crash.point("K5")
     with _or_failed(run, link):
         link.transport()
         with link.step("environment", limit_s=60) as closing:
@@ -167,6 +169,7 @@ def push_and_start(run: Run, link: Link) -> Run:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
             link.insist(lambda: link.supervisor().start(spec))
             closing.append(f"survives disconnects; log: cloudtrain logs {run.name}")
+        crash.point("K6")
         return link.move(run, RunState.RUNNING)
 
 
@@ -174,6 +177,7 @@ def follow(run: Run, link: Link) -> Run:
     """RUNNING -> PULLING: log and events are here, to the last byte, and how the job ended is known."""
     if run.state is not RunState.RUNNING:
         return run
+    crash.point("K6")
     progress = _Progress(run, link)
     end = Follower(run.folder, link, link.context.emit, on_event=progress.take, sleep=link.context.sleep).run()
     progress.store(force=True)
@@ -195,6 +199,7 @@ def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
         link.context.emit(Warned(f"left behind: {error.message}"))
         files = [entry for entry in link.supervisor().manifest() if results.is_here(entry, run.folder)]
     link.journal.write({"pulled": [asdict(entry) for entry in files]})
+    crash.point("K7")
     return run
 
 
