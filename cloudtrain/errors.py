@@ -143,6 +143,8 @@ class ConnectionFailed(CloudtrainError):
 
 # Code of a ConnectionFailed that no waiting mends: the machine has ended.
 GONE = "instance_gone"
+# The same, where AWS took a spot instance back.
+RECLAIMED = "spot_reclaimed"
 
 
 class HostKeyMismatch(ConnectionFailed):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from cloudtrain.errors import GONE, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, LogLines, Metric, Noted, Warned
-from cloudtrain.frames import Beat, End, EventsFrame, LogFrame, Shrunk
+from cloudtrain.frames import Beat, End, EventsFrame, LogFrame, Notice, Shrunk
 from cloudtrain.supervisor import Supervisor
 
 # Waits before each attempt to reach the host again, in seconds; an arriving frame starts the list anew.
@@ -207,6 +207,8 @@ class Follower:
                             Warned(f"{file} on the host was cut to {size} bytes; what had arrived here before is kept"),
                         )
                         (log if file == "console.log" else events).restart(size)
+                    case Notice():
+                        self._emit(Warned(frame.text()))
                     case Beat():
                         pass
                     case End():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cloudtrain.errors import ConnectionFailed
 
 _LONGEST_HEAD = 64 * 1024
 _LONGEST_PAYLOAD = 4 * 1024 * 1024
+# Of the year 9999: no later moment can be shown.
+_LAST_SECOND = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,28 @@ class Shrunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """EC2 announced something about the machine.
+
+    Attributes:
+        kind: "spot" (it is taken back, the job is being told) or "rebalance" (that has become likelier).
+        t: unix seconds at which it was heard.
+        ends: unix seconds at which the machine goes, None where not known.
+    """
+
+    kind: str
+    t: float
+    ends: float | None
+
+    def text(self) -> str:
+        """For people, one line."""
+        if self.kind == "spot":
+            at = f" at {datetime.fromtimestamp(self.ends, UTC):%H:%M:%S} UTC" if self.ends is not None else " soon"
+            return f"EC2 takes this spot instance back{at}; the job is told to save"
+        return "EC2 says that this spot instance may be taken back soon; the job goes on"
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is not running (any more), and everything it wrote has been sent."""
 
@@ -80,7 +105,7 @@ class End:
     events: int
 
 
-Frame = LogFrame | EventsFrame | Beat | Shrunk | End
+Frame = LogFrame | EventsFrame | Beat | Shrunk | Notice | End
 
 
 class FrameParser:
@@ -146,6 +171,10 @@ def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:
                 return Beat(float(head["t"]), int(head["log"]), int(head["events"]))
             case "shrunk":
                 return Shrunk(str(head["file"]), int(head["size"]))
+            case "notice" if head["kind"] in ("spot", "rebalance"):
+                ends = head["ends"]
+                known = ends is not None and 0 <= float(ends) < _LAST_SECOND
+                return Notice(head["kind"], float(head["t"]), float(ends) if known else None)
             case "end":
                 return End(str(head["state"]), exit_record(head["exit"]), int(head["log"]), int(head["events"]))
             case _:

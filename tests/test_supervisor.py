@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
-from cloudtrain.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Shrunk
+from cloudtrain.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
 from cloudtrain.supervisor import FileEntry, Following, Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
@@ -46,6 +46,7 @@ frame: st.SearchStrategy[Frame] = st.one_of(
     st.builds(EventsFrame, size, st.binary(min_size=1, max_size=300)),
     st.builds(Beat, st.floats(0, 2e9), size, size),
     st.builds(Shrunk, st.sampled_from(["console.log", "events.jsonl"]), size),
+    st.builds(Notice, st.sampled_from(["spot", "rebalance"]), st.floats(0, 2e9), st.none() | st.floats(0, 2e9)),
     st.builds(End, st.sampled_from(["exited", "lost", "absent"]), st.none() | record, size, size),
 )
 
@@ -64,10 +65,23 @@ def encode(value: Frame) -> bytes:
             head = {"k": "beat", "t": t, "log": log, "events": events}
         case Shrunk(file, to):
             head = {"k": "shrunk", "file": file, "size": to}
+        case Notice(kind, t, ends):
+            head = {"k": "notice", "kind": kind, "t": t, "ends": ends}
         case End(state, ending, log, events):
             told = {"v": 1, **ending.to_dict()} if ending else None
             head = {"k": "end", "state": state, "exit": told, "log": log, "events": events}
     return json.dumps(head).encode() + b"\n" + payload
+
+
+@pytest.mark.parametrize("ends", [None, -1.0, 1e300, float("nan")])
+def test_a_notice_reads_well_whatever_time_it_names(ends: float | None) -> None:
+    (told,) = FrameParser().feed(encode(Notice("spot", 0.0, ends)))
+    assert isinstance(told, Notice) and told.ends is None
+    assert told.text() == "EC2 takes this spot instance back soon; the job is told to save"
+
+
+def test_a_notice_of_a_kind_that_is_not_known_is_passed_over() -> None:
+    assert FrameParser().feed(b'{"k": "notice", "kind": "\\u001b[2J", "t": 0, "ends": null}\n') == []
 
 
 @given(st.lists(frame, max_size=12), st.lists(st.integers(0, 5000), max_size=30), st.booleans())

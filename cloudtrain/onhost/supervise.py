@@ -77,6 +77,19 @@ RESERVE = 256 * 1024
 # A supervisor that waits to power its machine off gives up so long after the ends of job and deadline, in seconds: by
 # then the machine's own lease has ended it, or never will.
 LINGERS_S = 24 * 3600.0
+# EC2 announces the end of a spot instance about two minutes ahead, at this address, and advises to ask every 5 s.
+METADATA = "http://169.254.169.254"
+SPOT_LEAD_S = 120.0
+SPOT_EVERY_S = 5.0
+# All asking is done beside the job, so these only bound what one question may take.
+METADATA_TIMEOUT_S = 2.0
+METADATA_LIMIT = 64 * 1024
+TOKEN_S = 6 * 3600
+# Of the announced time so much is kept for the hashes, the manifest and exit.json; of a short one a part.
+SPOT_MARGIN_S = 10.0
+SPOT_MARGIN_PART = 0.25
+# A job whose machine's time is over by the clock, which may be wrong, gets this long to save all the same.
+SPOT_LEAST_S = 2.0
 # Verbs of a client that wants something of the run: while one of them comes now and then, the machine stays on.
 LOOKS = ("poll", "follow", "stop", "lease", "manifest", "read")
 # The argument of `-c` that runs a verb from a run directory: imported from there, it is compiled once only.
@@ -668,17 +681,23 @@ def supervise(run: Run, lock: int) -> int:
     os.write(answer, json.dumps({"state": "running", "pid": job.pid}).encode() + b"\n")
     os.close(answer)
 
+    spot = SpotWatch(run) if spec.get("spot") else None
     stop: Optional[Dict[str, Any]] = None
     kill_at = 0.0
     while True:
         job.reap()
         if job.code is not None or (stop and time.monotonic() >= kill_at):
             break
+        taken_at = spot.kill_at if spot else None
         if stop is None:
-            stop = load(run.path("stop.json")) or due(run, spec, asked_to_end())
+            left = None if taken_at is None else max(0.0, taken_at - time.monotonic())
+            stop = load(run.path("stop.json")) or due(run, spec, asked_to_end(), left)
             if stop:
                 kill_at = time.monotonic() + float(stop.get("grace", spec["grace"]))
                 job.ask_to_end()
+        if taken_at is not None:
+            # Whatever was promised before: the machine goes.
+            kill_at = min(kill_at, taken_at)
         wait_for(wake, TICK_S)
     if stop:
         grace = max(0.0, kill_at - time.monotonic())
@@ -693,20 +712,112 @@ def supervise(run: Run, lock: int) -> int:
     return 0
 
 
-def due(run: Run, spec: Dict[str, Any], shutting_down: bool) -> Optional[Dict[str, Any]]:
-    """The stop that shutdown or the deadline asks for. Wall clock: the time that a machine sleeps counts."""
-    deadline = spec["deadline"]
-    if shutting_down:
+def due(
+    run: Run, spec: Dict[str, Any], shutting_down: bool, spot_left: Optional[float] = None
+) -> Optional[Dict[str, Any]]:
+    """The stop that a spot notice, shutdown or the deadline asks for, the latter by the wall clock: the time that a
+    machine sleeps counts.
+
+    `spot_left`: seconds that the notice leaves to the job; None: there is none.
+    """
+    deadline, grace = spec["deadline"], spec["grace"]
+    if spot_left is not None:
+        reason, grace = "spot", spot_left
+    elif shutting_down:
         reason = "shutdown"
     elif deadline is not None and time.time() >= max(deadline, lease_of(run).get("deadline") or 0.0):
         reason = "deadline"
     else:
         return None
     try:
-        intend(run, reason, spec["grace"])
+        intend(run, reason, grace)
     except OSError:
         pass  # A full disk must not keep a job alive past its deadline.
-    return load(run.path("stop.json")) or {"reason": reason, "grace": spec["grace"]}
+    return load(run.path("stop.json")) or {"reason": reason, "grace": grace}
+
+
+class SpotWatch:
+    """Asks EC2's metadata service (IMDSv2), beside the job, whether this spot instance is being taken back.
+
+    A service that does not answer is asked again, and nobody hears of it: the job must not suffer from it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        # `time.monotonic` at which what is left of the job is killed; None: no notice has come.
+        self.kill_at: Optional[float] = None
+        self._run = run
+        self._base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or METADATA
+        self._token: Optional[str] = None
+        self._token_at = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        advised = False
+        while True:
+            try:
+                notice = self._ask("spot/instance-action")
+                if notice is not None:
+                    return self._taken(utc_of(notice.get("time")))
+                if not advised and self._ask("events/recommendations/rebalance") is not None:
+                    advised = True
+                    tell(self._run, "rebalance", None)
+            except Exception:
+                # No such service, a proxy in its place, an answer that is none: asked again below.
+                self._token = None
+            time.sleep(SPOT_EVERY_S)
+
+    def _taken(self, ends: Optional[float]) -> None:
+        left = SPOT_LEAD_S - SPOT_EVERY_S if ends is None else min(ends - time.time(), SPOT_LEAD_S)
+        left = max(SPOT_LEAST_S, left - min(SPOT_MARGIN_S, SPOT_MARGIN_PART * left))
+        self.kill_at = time.monotonic() + left
+        tell(self._run, "spot", ends)
+
+    def _ask(self, page: str) -> Optional[Dict[str, Any]]:
+        """The JSON object on a page below meta-data/, None where there is no such page."""
+        if self._token is None or time.monotonic() - self._token_at > TOKEN_S / 2:
+            status, token = self._fetch("PUT", "api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_S)})
+            if status != 200:
+                raise OSError("no token")
+            self._token, self._token_at = token.strip(), time.monotonic()
+        status, text = self._fetch("GET", "meta-data/" + page, {"X-aws-ec2-metadata-token": self._token})
+        if status == 404:
+            return None
+        if status != 200:
+            raise OSError("status %d" % status)
+        value = json.loads(text)
+        return value if isinstance(value, dict) else None
+
+    def _fetch(self, method: str, page: str, headers: Dict[str, str]) -> Tuple[int, str]:
+        # Asked directly: this address is the machine's own, and no proxy may come between.
+        from http.client import HTTPConnection
+        from urllib.parse import urlsplit
+
+        base = urlsplit(self._base)
+        connection = HTTPConnection(base.hostname or "", base.port or 80, timeout=METADATA_TIMEOUT_S)
+        try:
+            connection.request(method, base.path.rstrip("/") + "/latest/" + page, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read(METADATA_LIMIT).decode("utf-8")
+        finally:
+            connection.close()
+
+
+def utc_of(text: Any) -> Optional[float]:
+    """Unix seconds of "2026-11-23T12:34:56Z"; None where it is something else."""
+    from calendar import timegm
+
+    try:
+        return float(timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+    except (TypeError, ValueError):
+        return None
+
+
+def tell(run: Run, kind: str, ends: Optional[float]) -> None:
+    """Leave word for whoever follows the run; the latest one stands."""
+    try:
+        save(run.path("notice.json"), {"v": 1, "kind": kind, "at": time.time(), "ends": ends})
+    except OSError:
+        pass  # The notice itself matters more than that it is told of.
 
 
 def lease_of(run: Run) -> Dict[str, Any]:
@@ -894,6 +1005,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(grace, (int, float))
             and isinstance(spec["digest"], str)
             and isinstance(spec.get("lingers", False), bool)
+            and isinstance(spec.get("spot", False), bool)
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)
@@ -1146,6 +1258,14 @@ def do_follow(options: Options) -> None:
     def sizes() -> Dict[str, int]:
         return {kind: file_size(run.path(name)) for kind, name in files.items()}
 
+    told: List[Dict[str, Any]] = []
+
+    def send_notice() -> None:
+        notice = load(run.path("notice.json"))
+        if notice is not None and notice not in told:
+            told.append(notice)
+            frame({"k": "notice", "kind": notice["kind"], "t": notice["at"], "ends": notice["ends"]})
+
     watch = Watch(run.dir)
     next_beat = time.monotonic()
     next_look = 0.0
@@ -1155,6 +1275,7 @@ def do_follow(options: Options) -> None:
         if now >= next_look or os.path.exists(run.path("exit.json")):
             state, record = look(run)
             next_look = now + LOOK_EVERY_S
+            send_notice()
             if state != "running":
                 while send_new():
                     pass
