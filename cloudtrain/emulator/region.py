@@ -256,6 +256,10 @@ def _quiet(reader: type[Any]) -> type[Any]:
         def log(self, type: str, message: str, *args: Any) -> None:
             pass
 
+        def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+            # An answer that is lost ends its connection: kept open, the caller would wait for its own time limit.
+            self.close_connection = True
+
         def send_header(self, keyword: str, value: str) -> None:
             if keyword == "Date":
                 # The server writes its own first; the one of the answer stands.

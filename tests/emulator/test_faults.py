@@ -12,7 +12,7 @@ import boto3
 import paramiko
 import pytest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 from botocore.parsers import ResponseParserError
 
 from cloudtrain.emulator import faults
@@ -105,6 +105,12 @@ def test_an_ordered_error_strikes_so_often_and_with_its_status(open_account):
     account.launch()
     assert [c["effect"] for c in account.region.calls("RunInstances")] == [False, False, True]
     assert account.region.calls("RunInstances")[0]["fault"] == "RequestLimitExceeded:2@RunInstances"
+
+
+def test_a_lost_answer_ends_its_connection(open_account):
+    account = open_account("lost-response@DescribeVpcs")
+    with pytest.raises(ConnectionClosedError):
+        account.ec2.describe_vpcs()
 
 
 @pytest.mark.parametrize("script", ["lost-response@RunInstances", "internal-after-effect@RunInstances"])
