@@ -83,7 +83,9 @@ class Clients:
     def ec2(self) -> EC2Client:
         """EC2, for everything but the launch: throttling and broken answers are retried by the SDK."""
         with translated("reach EC2", profile=self.profile):
-            return self._session.client("ec2", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+            made = self._session.client("ec2", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+            made.meta.events.register("before-parse.ec2", _as_failure)
+            return made
 
     @cached_property
     def ec2_launch(self) -> EC2Client:
@@ -167,6 +169,17 @@ def _session(profile: str | None, access_key: tuple[str, str] | None) -> boto3.S
     files = (None, None, os.devnull, None)
     core = botocore.session.Session({"profile": unset, "config_file": files, "credentials_file": files})
     return boto3.Session(*access_key, botocore_session=core)
+
+
+def _as_failure(response_dict: dict[str, Any], **ignored: Any) -> None:
+    """Give an answer of HTTP 500 that is no XML, such as a page of HTML, the form of EC2's own failures: the SDK retries
+    those by their status, and breaks off at what it cannot read. Not for the launch, which must tell the two apart."""
+    body = bytes(response_dict.get("body") or b"")
+    if response_dict["status_code"] >= 500 and b"<Response>" not in body:
+        told = "AWS sent no readable answer"
+        response_dict["body"] = (
+            f"<Response><Errors><Error><Code>InternalError</Code><Message>{told}</Message></Error></Errors></Response>"
+        ).encode()
 
 
 def is_loopback(url: str | None) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from cloudtrain.errors import SignInError, UsageError
 from cloudtrain.provider.ec2.clients import Clients, is_loopback
@@ -107,3 +110,17 @@ def test_another_region_of_the_same_account() -> None:
 )
 def test_loopback(url: str | None, here: bool) -> None:
     assert is_loopback(url) is here
+
+
+def test_a_page_of_html_is_retried_like_any_failure_of_aws_but_not_at_the_launch(region_of: Any) -> None:
+    region = region_of("html500@DescribeVpcs:2", "html500@RunInstances:1")
+    clients = Clients(None, region.name, region.endpoint_url, KEY)
+    assert clients.ec2.describe_vpcs()["Vpcs"]
+    assert len(region.calls("DescribeVpcs")) == 3
+    with pytest.raises(ResponseParserError):
+        clients.ec2_launch.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1)
+    assert len(region.calls("RunInstances")) == 1
+    region.inject("html500@DescribeVpcs:9")
+    with pytest.raises(ClientError) as caught:
+        clients.ec2.describe_vpcs()
+    assert caught.value.response["Error"]["Message"] == "AWS sent no readable answer"
