@@ -172,8 +172,11 @@ def _session(profile: str | None, access_key: tuple[str, str] | None) -> boto3.S
 
 
 def _as_failure(response_dict: dict[str, Any], **ignored: Any) -> None:
-    """Give an answer of HTTP 500 that is no XML, such as a page of HTML, the form of EC2's own failures: the SDK retries
-    those by their status, and breaks off at what it cannot read. Not for the launch, which must tell the two apart."""
+    """Give an answer of HTTP 500 that is no XML, such as a page of HTML, the form of EC2's own failures.
+
+    The SDK retries those by their status, and breaks off at what it cannot read. Not for the launch, which tells the
+    two apart.
+    """
     body = bytes(response_dict.get("body") or b"")
     if response_dict["status_code"] >= 500 and b"<Response>" not in body:
         told = "AWS sent no readable answer"
