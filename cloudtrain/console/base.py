@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cloudtrain.events import Event
     from cloudtrain.outcome import Result
     from cloudtrain.plan import Plan
+    from cloudtrain.store import Run
 
 
 class Reporter(ABC):
@@ -34,6 +36,9 @@ class Reporter(ABC):
     @abstractmethod
     def failure(self, error: CloudtrainError) -> None:
         """Show why the command could not do what was asked; the last thing that is shown."""
+
+    def about(self, run: Run, again: Callable[[], Run]) -> None:  # noqa: B027 - most reporters need no more than events
+        """Hear which run the events are of; `again` gives it as it stands later."""
 
     def close(self) -> None:  # noqa: B027 - most reporters hold nothing
         """Leave the terminal as it was. Safe to call again."""

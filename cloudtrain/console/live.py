@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleRenderable
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.plain import progress
-from cloudtrain.console.text import (
-    EPOCH_HEADER,
-    UnfiguredLog,
-    epoch_row,
-    money,
-    percent,
-    screen_safe,
-    seconds,
-)
+from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, wrapped
+from cloudtrain.console.training import Money, Training
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import (
     Event,
@@ -37,38 +29,64 @@ from cloudtrain.events import (
     StepStarted,
     Warned,
 )
-from cloudtrain.outcome import Result
+from cloudtrain.follow import read_objects
+from cloudtrain.lease import expires_at
+from cloudtrain.outcome import Result, cost, would_cost
 from cloudtrain.plan import Plan
 from cloudtrain.states import RunState
+from cloudtrain.store import Run
+
+_WORD = 6  # columns of "ok", "warn", and of what hangs below them
+_TITLE = 14
+_ASIDE_AT = 79
+_LOOK_EVERY_S = 15.0
+_SPIN, _SPIN_ASCII = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 
 
 class LiveReporter(Reporter):
-    """Draws on stderr; the Results block goes to stdout."""
+    """Draws on stderr; the Results block goes to stdout.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        clock: seconds that only go forward; wall: unix seconds. Tests hand in their own.
+        ticking: redraw by itself, eight times a second, so that times tick; else only when something comes.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        ticking: bool = True,
+    ) -> None:
+        # Lines are broken between words here; what is wider than the terminal all the same must not be cut by Rich.
         self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._live: Live | None = None
+        self._clock, self._wall, self._ticking = clock, wall, ticking
+        self._live: _Redrawn | None = None
         self._step: tuple[str, str, float, float | None] | None = None
         self._step_progress = ""
-        self._epoch: dict[str, Any] = {}
-        self._best: dict[str, Any] = {}
+        self._training = Training()
+        self._trains = False
         self._header_shown = False
         self._unfigured = UnfiguredLog()
         self._plan: Plan | None = None
-        self._began = time.monotonic()
-        self._began_at = time.time()
+        self._run: Run | None = None
+        self._again: Callable[[], Run] | None = None
+        self._looked_at = clock()
+        self._thread = threading.get_ident()
+        self._began, self._began_at = clock(), wall()
 
     def emit(self, event: Event) -> None:
         """Show one event."""
         match event:
             case StepStarted(title, detail, limit_s):
-                self._step = (title, detail, time.monotonic(), limit_s)
+                self._step = (title, detail, self._clock(), limit_s)
                 self._step_progress = ""
             case StepProgress(_, detail, done, total, unit):
                 self._step_progress = progress(detail, done, total, unit)
             case StepDone(title, detail, taken):
                 self._step = None
-                self._say("ok", "green", f"{title:<13} {detail}", seconds(taken))
+                self._done(title, detail, taken)
             case Metric():
                 self._metric(event)
             case LogLines(data):
@@ -79,36 +97,50 @@ class LiveReporter(Reporter):
             case Warned(message, hint):
                 self._say("warn", "yellow", message)
                 if hint:
-                    self._print(Text(f"      {screen_safe(hint)}", style="dim"))
+                    self._print(Text(f"{'':<{_WORD}}{screen_safe(hint)}", style="dim"))
             case PhaseChanged(_, state):
-                if state is not RunState.RUNNING:
-                    self._epoch = {}
+                self._trains = state is RunState.RUNNING
+                self._look()
         self._refresh()
 
     def _metric(self, event: Metric) -> None:
         self._unfigured.figures_came()
         values = dict(event.values)
+        self._training.take(event.kind, values)
         match event.kind:
-            case "step":
-                self._epoch = {**self._epoch, **values}
-            case "start":
-                self._epoch = {**self._epoch, "epochs": values.get("epochs")}
+            case "start" | "step":
+                self._trains = True
             case "epoch":
+                self._trains = True
                 if not self._header_shown:
-                    self._print(Text(EPOCH_HEADER, style="dim"))
+                    self._print(Text(epoch_header(self._console.width), style="dim"))
                     self._header_shown = True
-                if values.get("best"):
-                    self._best = values
-                self._print(Text(epoch_row(values)))
+                self._print(Text(epoch_row(values, self._console.width)))
             case "data" if isinstance(values.get("done"), int | float):
                 self._step_progress = f"data set {progress('', values['done'], values.get('total'), 'B')}"
             case "warning":
                 self._say("warn", "yellow", str(values.get("message", "")))
+        if self._clock() - self._looked_at > _LOOK_EVERY_S:
+            self._look()
+
+    def about(self, run: Run, again: Callable[[], Run]) -> None:
+        """The run that the events are of, and a look at how it stands later: another command may have extended it."""
+        self._run, self._again = run, again
+        self._plan = self._plan or run.plan
+        if not run.state.final and not self._training.told:
+            for values in read_objects(run.folder / "events.jsonl"):
+                self._training.take(str(values.get("kind", "")), values)
+
+    def _look(self) -> None:
+        self._looked_at = self._clock()
+        # Events may come from other threads; the registry is only asked from the one that opened it.
+        if self._again is not None and threading.get_ident() == self._thread:
+            self._run = self._again()
 
     def plan(self, plan: Plan) -> None:
         """Show what is about to be done and what it can cost."""
         self._plan = plan
-        for i, line in enumerate(summary.plan_lines(plan)):
+        for i, line in enumerate(summary.plan_lines(plan, self._console.width)):
             self._print(Text(line, style="bold" if i == 0 else ""))
 
     def result(self, result: Result) -> None:
@@ -122,7 +154,7 @@ class LiveReporter(Reporter):
             sys.stdout.flush()
         for line in summary.ending_lines(result):
             word, style = ("warn", "yellow") if line.startswith("left") else ("ok", "green")
-            self._say(word, style, line)
+            self._say(word, style, line, hang=_WORD + 9 if self._console.width >= NARROW else _WORD)
         self._say(summary.status_word(result), "bold", f"{result.run}, {seconds(result.seconds)}")
         error = summary.error_of(result)
         if error is not None:
@@ -131,10 +163,11 @@ class LiveReporter(Reporter):
     def failure(self, error: CloudtrainError) -> None:
         """Show why it did not work."""
         self.close()
-        for line in failure.lines(error):
-            word, _, rest = line.partition(":")
-            style = {"error": "bold red", "hint": "bold cyan"}.get(word)
-            self._print(Text.assemble((f"{word}:", style), rest) if style else Text(line))
+        for line in failure.lines(error, self._console.width):
+            word = line.partition(":")[0]
+            shown = Text(line)
+            shown.stylize({"error": "bold red", "hint": "bold cyan"}.get(word, ""), 0, len(word) + 1)
+            self._print(shown)
 
     def close(self) -> None:
         """Take the redrawn lines away."""
@@ -142,75 +175,110 @@ class LiveReporter(Reporter):
             self._live.stop()
             self._live = None
 
-    def _say(self, word: str, style: str, text: str, aside: str = "") -> None:
-        line = Text.assemble((f"{word:<5} ", style), screen_safe(text))
+    def _done(self, title: str, detail: str, taken: float) -> None:
+        narrow = self._console.width < NARROW
+        text = f"{title}  {detail}" if narrow else f"{title:<{_TITLE}}{detail}"
+        aside = seconds(taken)
+        if taken < 1 and _WORD + len(text) + len(aside) + 2 > min(self._console.width, _ASIDE_AT):
+            aside = ""  # not worth a line of its own
+        self._say("ok", "green", text, aside, hang=_WORD if narrow else _WORD + _TITLE)
+
+    def _say(self, word: str, style: str, text: str, aside: str = "", *, hang: int = _WORD) -> None:
+        width = self._console.width
+        lines = wrapped(f"{word:<{_WORD - 1}} {screen_safe(text)}", width, hang)
         if aside:
-            room = self._console.width - line.cell_len - len(aside) - 1
-            line.append(" " * max(room, 2) if room < 60 else "   ").append(aside, style="dim")
-        self._print(line)
+            room = min(width, _ASIDE_AT) - len(lines[-1]) - len(aside)
+            if room >= 2:
+                lines[-1] += " " * room + aside
+            else:
+                lines.append(aside.rjust(min(width, _ASIDE_AT)))
+        for i, line in enumerate(lines):
+            shown = Text(line)
+            if i == 0:
+                shown.stylize(style, 0, len(word))
+            if aside and i == len(lines) - 1:
+                shown.stylize("dim", len(line) - len(aside))
+            self._print(shown)
 
     def _print(self, line: Text) -> None:
         self._console.print(line)
 
     def _refresh(self) -> None:
-        if self._step is None and not self._epoch:
+        if self._step is None and not (self._trains and self._training.told):
             self.close()
         elif self._live is None:
-            self._live = Live(
+            self._live = _Redrawn(
                 get_renderable=self._drawing,
                 console=self._console,
+                auto_refresh=self._ticking,
                 refresh_per_second=8,
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._live.start()
+            self._live.start(refresh=True)
+        elif not self._ticking:
+            self._live.refresh()
 
-    def _drawing(self) -> Group:
+    def _drawing(self) -> Text:
         """The redrawn lines, made anew at each refresh so that times tick."""
-        parts: list[Any] = []
-        if self._step is not None:
-            title, detail, since, limit = self._step
-            line = Text(f"{title:<13} {detail} {self._step_progress} ".rstrip() + " ")
-            line.append(seconds(time.monotonic() - since), style="dim")
-            if limit:
-                line.append(f" of at most {seconds(limit)}", style="dim")
-            parts.append(Spinner("line", line))
-        elif self._epoch:
-            parts += self._training()
-        return Group(*parts)
+        # One column stays free: a terminal that is written full may wrap, and the count of lines would be wrong.
+        width = max(1, self._console.width - 1)
+        lines = self._step_lines(width) if self._step is not None else self._training_lines(width)
+        drawn = Text("\n".join(line[:width] for line in lines[: max(1, self._console.height - 1)]), no_wrap=True)
+        if self._step is None:
+            drawn.stylize("dim", drawn.plain.rfind("\n") + 1)
+        if self._live is not None:
+            self._live.drawing = drawn.plain
+        return drawn
 
-    def _training(self) -> list[Any]:
-        now = self._epoch
-        bar = Table.grid(padding=(0, 1))
-        step, steps = now.get("step"), now.get("steps")
-        cells: list[Any] = [Text(f"epoch {now.get('epoch', '-')}/{now.get('epochs', '-')}")]
-        if isinstance(step, int) and isinstance(steps, int) and steps > 0:
-            if self._console.width >= 60:
-                cells.append(ProgressBar(total=steps, completed=step, width=min(30, self._console.width - 50)))
-            rate = now.get("rate")
-            cells.append(Text(f"step {step}/{steps}"))
-            if isinstance(rate, int | float) and rate > 0:
-                left = (steps - step) / rate
-                cells.append(Text(f"{rate:.0f} it/s"))
-                cells.append(Text(f"{seconds(left)} left in this epoch", style="dim"))
-        bar.add_row(*cells)
-        lines: list[Any] = [bar]
-        if self._best:
-            goal = "goal 99.40% " + ("met" if (self._best.get("test_acc") or 0) >= 99.4 else "not yet")
-            lines.append(
-                Text(f"best test acc {percent(self._best.get('test_acc'))} (epoch {self._best.get('epoch')})  {goal}")
-            )
-        passed = seconds(time.monotonic() - self._began)
-        ec2 = self._plan.spec.ec2 if self._plan is not None else None
-        if self._plan is not None and self._plan.at_most_usd is not None and self._plan.price_per_hour:
-            spent = self._plan.price_per_hour * (time.monotonic() - self._began) / 3600
-            cost = f"cost about {money(spent)} of at most {money(self._plan.at_most_usd)}, {passed}"
-            if ec2 is not None and ec2.rehearsal:
-                cost = f"rehearsal, nothing is billed; on EC2 {cost}"
-            elif ends := summary.ends_by(self._plan, self._began_at):
-                cost += f", ends itself by {ends}"
-        else:
-            cost = f"{passed}, nothing is billed"
-        lines.append(Text(f"{cost}   Ctrl-C leaves it training", style="dim"))
-        return lines
+    def _step_lines(self, width: int) -> list[str]:
+        assert self._step is not None
+        title, detail, since, limit = self._step
+        passed = self._clock() - since
+        ascii_only = self._console.options.ascii_only
+        spin = _SPIN_ASCII if ascii_only else _SPIN
+        ticking = seconds(passed) + (f" of at most {seconds(limit)}" if limit else "")
+        told = " ".join(part for part in (screen_safe(detail), screen_safe(self._step_progress)) if part)
+        line = f"{spin[int(passed * 8) % len(spin)]:<{_WORD}}{title:<{_TITLE}}{told}".rstrip()
+        room = min(width, _ASIDE_AT) - len(line) - len(ticking)
+        if room >= 2:
+            return [line + " " * room + ticking]
+        return [line, f"{'':<{_WORD}}{ticking}"]
+
+    def _training_lines(self, width: int) -> list[str]:
+        cost_so_far = self._cost()
+        passed = self._clock() - self._began + (self._began_at - self._run.created_at if self._run else 0.0)
+        return self._training.lines(width, passed, cost_so_far, ascii_only=self._console.options.ascii_only)
+
+    def _cost(self) -> Money:
+        plan, run = self._plan, self._run
+        if plan is None or plan.price_per_hour is None:
+            return Money()
+        ec2 = plan.spec.ec2
+        rehearsed = ec2 is not None and ec2.rehearsal
+        now = self._wall()
+        spent = (would_cost(run, now) if rehearsed else cost(run, now)) if run is not None else None
+        if spent is None:
+            spent = plan.price_per_hour * (self._clock() - self._began) / 3600
+        at = expires_at(run) if run is not None else None
+        ends = None if rehearsed else summary.ends_by(plan, run.created_at if run else self._began_at, at)
+        return Money(spent=spent, at_most=plan.at_most_usd, ends=ends, rehearsed=rehearsed)
+
+
+class _Redrawn(Live):
+    """Rich's Live, which goes back up by as many lines as it drew. A terminal that was made narrower since then shows
+    them as more lines, and what is not counted would stay in the scrollback."""
+
+    drawing = ""
+    """The lines that are drawn next; whoever makes them puts them here too."""
+    _shown: tuple[str, int] | None = None
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Count the lines that are on the screen now, then go on as ever."""
+        width = self.console.width
+        if self._shown is not None and self._live_render._shape is not None and width < self._shown[1]:
+            rows = sum(max(1, math.ceil(len(line) / width)) for line in self._shown[0].split("\n"))
+            self._live_render._shape = (width, rows)
+        self._shown = (self.drawing, width)
+        return super().process_renderables(renderables)

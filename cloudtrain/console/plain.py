@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
 from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter
-from cloudtrain.console.text import EPOCH_HEADER, UnfiguredLog, epoch_row, screen_safe, seconds, size
+from cloudtrain.console.text import EPOCH_HEADER, UnfiguredLog, epoch_row, screen_safe, seconds, size, wrapped
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import (
     Event,
@@ -99,14 +100,19 @@ class PlainReporter(Reporter):
     def failure(self, error: CloudtrainError) -> None:
         """Show why it did not work."""
         for line in failure.lines(error):
-            self._line(line)
+            # Not `_line`: a hint holds a command to copy, which stays whole.
+            sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
     def _say(self, text: str) -> None:
         self._said_at = time.monotonic()
         self._line(f"{time.strftime('%H:%M:%S')} {screen_safe(text)}")
 
     def _line(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        # On a terminal lines break between words; in a pipe or a file one fact is one line.
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+        hang = len(text) - len(text.lstrip()) + 2
+        sys.stderr.write("\n".join(wrapped(text, width, hang) if width else [text]) + "\n")
         sys.stderr.flush()
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cloudtrain import lease
-from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size
+from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size, wrapped
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import Result
-from cloudtrain.plan import Plan
+from cloudtrain.plan import Candidate, Plan
 from cloudtrain.spec import Target
 from cloudtrain.states import RunState
 
+_PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
 
-def plan_lines(plan: Plan) -> list[str]:
-    """What will be done, where, what it can cost and who ends it."""
+
+def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
+    """What will be done, where, what it can cost and who ends it; in at most `width` columns where that is given."""
     spec, offer, train = plan.spec, plan.offer, plan.spec.train
     rehearsal = spec.ec2 is not None and spec.ec2.rehearsal
     settings = [f"model {train.model}"]
@@ -40,20 +43,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"  account  {offer.account}")
     lines.append(f"  results  {shown_path(spec.folder)}")
     if any(c.price_per_hour for c in offer.candidates):
-        rows = [
-            (
-                "> " + c.type if i == 0 else "  " + c.type,
-                c.gpu,
-                str(c.vcpus or "-"),
-                f"{c.memory_gib:g} GB" if c.memory_gib else "-",
-                f"{c.price_per_hour:.3f}" if c.price_per_hour else "-",
-                str(len(c.zones)) if c.zones else "-",
-                c.note,
-            )
-            for i, c in enumerate(offer.candidates)
-        ]
-        header = ("  INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "ZONES", "")
-        lines += ["", *(f"  {line}" for line in columns(header, rows, right=(2, 3, 4, 5)))]
+        lines += ["", *(f"  {line}" for line in _candidate_lines(offer.candidates, width))]
     if offer.price_note:
         lines.append(f"  {offer.price_note}")
     lines.append("")
@@ -73,7 +63,35 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.at_most_usd is not None:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
-    return [screen_safe(line) for line in lines]
+    lines = [screen_safe(line) for line in lines]
+    return lines if width is None else [part for line in lines for part in wrapped(line, width, _PLAN_HANG)]
+
+
+def _candidate_lines(candidates: Sequence[Candidate], width: int | None) -> list[str]:
+    """The table of machines; where it is too wide it shows type and price, and each note on a line of its own."""
+    cells = [
+        (
+            f"{'> ' if i == 0 else '  '}{c.type}",
+            c.gpu,
+            str(c.vcpus or "-"),
+            f"{c.memory_gib:g} GB" if c.memory_gib else "-",
+            f"{c.price_per_hour:.3f}" if c.price_per_hour else "-",
+            str(len(c.zones)) if c.zones else "-",
+            c.note,
+        )
+        for i, c in enumerate(candidates)
+    ]
+    header = ("  INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "ZONES", "")
+    lines = columns(header, cells, right=(2, 3, 4, 5))
+    if width is None or max(map(len, lines)) + 2 <= width:
+        return lines
+    kept: tuple[int, ...] = (0, 1, 4)
+    lines = columns([header[i] for i in kept], [[row[i] for i in kept] for row in cells], right=(2,))
+    if max(map(len, lines)) + 2 > width:
+        kept = (0, 4)
+        lines = columns([header[i] for i in kept], [[row[i] for i in kept] for row in cells], right=(1,))
+    notes = [f"    {c.note}" if c.note else "" for c in candidates]
+    return [lines[0], *(part for line, note in zip(lines[1:], notes, strict=True) for part in (line, note) if part)]
 
 
 def ending_lines(result: Result) -> list[str]:

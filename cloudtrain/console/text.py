@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,6 +84,8 @@ class UnfiguredLog:
 
 def _last_state(line: str) -> str:
     """What a terminal would show of a line that was redrawn with carriage returns."""
+    if "\r" not in line:
+        return line
     states = [state for state in line.split("\r") if state.strip()]
     return states[-1] if states else ""
 
@@ -142,17 +145,48 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iter
     return lines
 
 
+def wrapped(text: str, width: int, hang: int = 0) -> list[str]:
+    """`text` in lines of at most `width` columns, broken between words; the second and later ones set in by `hang`.
+
+    A word that is wider than a line stays whole: a path or a key must come out of the terminal as it went in.
+    """
+    if len(text) <= width:
+        return [text]
+    hang = hang if width - hang >= 16 else min(2, max(0, width - 16))
+    return textwrap.wrap(
+        text,
+        max(width, 16),
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    ) or [text]
+
+
+NARROW = 52
+"""Columns below which the table of epochs and others show fewer figures."""
+
+EPOCH_HEADER_NARROW = "  epoch  test acc     time"
+
+
+def epoch_header(width: int) -> str:
+    """The header above the rows of `epoch_row`."""
+    return EPOCH_HEADER if width >= NARROW else EPOCH_HEADER_NARROW
+
+
 EPOCH_HEADER = "  epoch  train acc  test loss  test acc     time"
 
 
-def epoch_row(values: Mapping[str, Any]) -> str:
-    """One finished epoch, below EPOCH_HEADER."""
+def epoch_row(values: Mapping[str, Any], width: int = NARROW) -> str:
+    """One finished epoch, below `epoch_header`."""
     count = f"{values.get('epoch', '?')}/{values.get('epochs', '?')}"
     loss = values.get("test_loss")
     taken = values.get("seconds")
+    train = f"{percent(values.get('train_acc')):>9}  {f'{loss:.4f}' if isinstance(loss, float) else '-':>9}  "
     row = (
-        f"{count:>7}  {percent(values.get('train_acc')):>9}  {f'{loss:.4f}' if isinstance(loss, float) else '-':>9}"
-        f"  {percent(values.get('test_acc')):>8}  {seconds(taken) if isinstance(taken, (int, float)) else '-':>7}"
+        f"{count:>7}  {train if width >= NARROW else ''}{percent(values.get('test_acc')):>8}"
+        f"  {seconds(taken) if isinstance(taken, (int, float)) else '-':>7}"
     )
     return f"{row}  best" if values.get("best") else row
 
