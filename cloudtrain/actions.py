@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from cloudtrain import receipt, results
 from cloudtrain import run as story
-from cloudtrain.errors import GONE, ArtifactRefused, Busy, ConnectionFailed, UsageError
+from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -134,7 +134,7 @@ def _unless_gone() -> Iterator[None]:
     try:
         yield
     except ConnectionFailed as error:
-        if error.code != GONE:
+        if error.code not in (GONE, RECLAIMED):
             raise
 
 

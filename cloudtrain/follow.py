@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from cloudtrain.errors import GONE, ConnectionFailed, HostKeyMismatch
+from cloudtrain.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, LogLines, Metric, Noted, Warned
 from cloudtrain.frames import Beat, End, EventsFrame, LogFrame, Notice, Shrunk
 from cloudtrain.supervisor import Supervisor
@@ -150,7 +150,7 @@ class Follower:
 
         Raises:
             ConnectionFailed: the host could not be reached again; the run goes on, its bytes stay there. With the code
-            `GONE` it has ended.
+            `GONE` or `RECLAIMED` it has ended.
             HostKeyMismatch: another machine answered; nothing was sent to it.
         """
         log, events = self._open("console.log"), self._open("events.jsonl")
@@ -216,7 +216,7 @@ class Follower:
         raise ConnectionFailed("the host closed the stream")
 
     def _wait_to_reconnect(self, error: ConnectionFailed) -> None:
-        if error.code == GONE:
+        if error.code in (GONE, RECLAIMED):
             raise error
         if self._failures >= len(BACKOFF_S):
             raise ConnectionFailed(
@@ -251,3 +251,20 @@ def read_objects(path: Path) -> list[Mapping[str, Any]]:
         return list(_objects(path.read_bytes()))
     except FileNotFoundError:
         return []
+
+
+def read_attempts(folder: Path) -> list[Mapping[str, Any]]:
+    """The objects of all machines that a run has been on: `events.1.jsonl`, ... and `events.jsonl` in `folder`."""
+    return [values for path in files_of_attempts(folder, "events.jsonl") for values in read_objects(path)]
+
+
+def files_of_attempts(folder: Path, name: str) -> list[Path]:
+    """`console.1.log`, `console.2.log`, ... as far as there are any, and last the path of `console.log` itself."""
+    path = folder / name
+    earlier = []
+    for number in range(1, 10_000):
+        shelved = path.with_name(f"{path.stem}.{number}{path.suffix}")
+        if not shelved.exists():
+            break
+        earlier.append(shelved)
+    return [*earlier, path]

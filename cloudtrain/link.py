@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cloudtrain import receipt
-from cloudtrain.errors import GONE, ConnectionFailed, HostKeyMismatch
+from cloudtrain.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Instance, Provider
 from cloudtrain.spec import RunSpec
@@ -21,7 +21,7 @@ from cloudtrain.transport.base import Transport
 T = TypeVar("T")
 
 # Codes of failures that a new connection does not mend.
-_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", GONE})
+_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", GONE, RECLAIMED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Context:
 
     Attributes:
         provider: gives the provider of a target.
+        trickle_mib_s: rate at which results come down while a run is followed, in MiB a second; 0: they do not.
     """
 
     store: Store
@@ -37,6 +38,7 @@ class Context:
     emit: Emit = discard
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    trickle_mib_s: float = 0.0
 
 
 class Link:
@@ -117,6 +119,13 @@ class Link:
         assert self.instance is not None
         return Supervisor(transport, self.instance.python, self.run_dir, self._workdir)
 
+    def living(self) -> Supervisor | None:
+        """The same over the connection that is open, None if there is none; for other threads than the story's."""
+        transport, instance = self._transport, self.instance
+        if transport is None or instance is None:
+            return None
+        return Supervisor(transport, instance.python, self.run_dir, self._workdir)
+
     def insist(self, action: Callable[[], T]) -> T:
         """Do what is safe to do twice, over a new connection if the old one breaks under it.
 
@@ -142,9 +151,14 @@ class Link:
         if transport is not None:
             transport.close()
 
+    def forget(self) -> None:
+        """The machine is gone: the run gets another one."""
+        self.drop()
+        self.instance = None
+
     def move(self, run: Run, state: RunState, **facts: Any) -> Run:
         """Store the new state, write it into the receipt and tell of it."""
-        run = self.context.store.move(run, state, **facts)
+        run = self._run = self.context.store.move(run, state, **facts)
         receipt.update(run, self.context.store, self.context.emit)
         self.context.emit(PhaseChanged(run.name, state))
         return run

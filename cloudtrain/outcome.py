@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtrain.errors import ExitCode
+from cloudtrain.errors import RECLAIMED, ExitCode
 from cloudtrain.follow import read_objects
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
@@ -100,10 +100,13 @@ def would_cost(run: Run, now: float) -> float | None:
     instance = run.instance
     if instance is None or not instance.owned or instance.price_per_hour is None:
         return None
-    # A machine's GPU is billed until its lease is over at the latest, and not while it is parked.
-    until = min(run.ended_at or now, instance.details.get("expires_at") or float("inf"))
-    seconds = max(60.0, until - run.created_at - float(instance.details.get("parked_s") or 0.0))
-    return instance.price_per_hour * seconds / 3600
+    # A machine's GPU is billed until its lease is over at the latest, and not while it is parked. A run that went on
+    # after its spot instance was taken back has had others before (`spot.priced`).
+    details = instance.details
+    until = min(run.ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
+    began = float(details.get("began_at") or run.created_at)
+    seconds = max(60.0, until - began - float(details.get("parked_s") or 0.0))
+    return instance.price_per_hour * seconds / 3600 + float(details.get("before_usd") or 0.0)
 
 
 def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
@@ -115,6 +118,11 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
             "message": f"{run.name} was lost: its supervisor ended without a record (killed, or the machine went down)",
             "hint": f"what could be saved is in {run.folder}",
         }
+    if record.get("stop") == "spot":
+        # A job may end well for having saved: only what it told counts as its end.
+        if record.get("code") == 0 and _has_result(run):
+            return RunState.SUCCEEDED, None
+        return RunState.INTERRUPTED, {"code": RECLAIMED, "message": f"the spot instance of {run.name} was taken back"}
     if record.get("stop"):
         code, why = {
             "user": ("stopped", "was stopped"),
@@ -137,3 +145,7 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
         if told[-1].get("hint"):
             error["hint"] = str(told[-1]["hint"])
     return RunState.FAILED, error
+
+
+def _has_result(run: Run) -> bool:
+    return any(values.get("kind") == "result" for values in read_objects(run.folder / "events.jsonl"))

@@ -1,16 +1,21 @@
-"""The same run once more, from its own record: settings, seed, target and the very code."""
+"""The same run once more, or the rest of it, from its own record: settings, seed, target and the very code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import code_copy, disk, results, tree
+from cloudtrain import checkpoints, code_copy, disk, results, tree
+from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.errors import UsageError
-from cloudtrain.spec import RunSpec
+from cloudtrain.follow import read_attempts
+from cloudtrain.spec import JobSpec, ResumeSpec, RunSpec, TrainSpec, check_train
+from cloudtrain.states import RunState
 from cloudtrain.store import Run, Store
+
+SHIPPED = JobSpec(source="").module
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +39,92 @@ def repetition(run: Run, store: Store, name: str) -> Repetition:
         UsageError: the code that it ran is not to be had any more (code `no_code`).
     """
     notes = store.read_journal(run.name)
-    source, told = _source(run, notes.get("code") or {})
+    source, told = source_of(run, notes.get("code") or {})
     spec = run.plan.spec
     ec2 = spec.ec2
     if ec2 is not None:
         # Where it ran then, whatever Region this shell has now.
         ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.get("region"))
-    spec = replace(spec, name=name, job=replace(spec.job, source=str(source)), ec2=ec2)
+    # From its first step on: what it had gone on from is another run's, and changes nothing of what comes out.
+    spec = replace(spec, name=name, job=replace(spec.job, source=str(source)), ec2=ec2, resume=None)
     return Repetition(spec, {"name": run.name, "id": notes.get("id")}, told)
 
 
-def _source(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
-    """The folder with the code that `run` ran, and where that is, for people."""
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The rest of a run, as a run of its own.
+
+    Attributes:
+        spec: what is to be started, on the target of the run that is continued.
+        notes: for the new run's journal (`resumed_from` of its receipt).
+        folder: where the checkpoint lies.
+        code_from: for people: where the code is taken from.
+    """
+
+    spec: RunSpec
+    checkpoint: Checkpoint
+    folder: Path
+    code_from: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def continuation(run: Run, store: Store, name: str) -> Continuation:
+    """A run called `name` that goes on from the checkpoint of `run`.
+
+    Raises:
+        UsageError: `run` has finished (code `finished`) or is still going on (`still_running`), no checkpoint of it is
+            here (`no_checkpoint`), or the code that it ran is not to be had any more (`no_code`).
+    """
+    if run.state is RunState.SUCCEEDED:
+        raise _not_resumed(f"{run.name} has finished: there is nothing to go on with", f"rerun {run.name}", "finished")
+    if not run.state.final:
+        message = f"{run.name} has not ended ({run.state.value}), as far as this computer knows"
+        raise _not_resumed(message, f"logs {run.name}", "still_running")
+    notes = store.read_journal(run.name)
+    checkpoint = checkpoints.latest(run, notes)
+    if checkpoint is None:
+        message = f"no checkpoint of {run.name} is here, or it is not what its host had"
+        raise _not_resumed(message, f"rerun {run.name}", "no_checkpoint")
+    again = repetition(run, store, name)
+    resume = ResumeSpec(run=run.name, where=checkpoint.where())
+    spec = replace(again.spec, train=_as_it_was(run), resume=resume)
+    if spec.ec2 is not None:
+        spec = replace(spec, ec2=replace(spec.ec2, faults=()))
+    origin = {**again.origin, "checkpoint": checkpoint.to_dict()}
+    return Continuation(spec, checkpoint, run.folder, again.code_from, {"resumed_from": origin})
+
+
+def _as_it_was(run: Run) -> TrainSpec:
+    """What was trained, with what the shipped job decided by itself: on another device it might decide otherwise, and
+    refuse the checkpoint."""
+    train = run.plan.spec.train
+    if run.plan.spec.job.module != SHIPPED:
+        return train
+    started: Mapping[str, Any] = {}
+    for event in read_attempts(run.folder):
+        if event.get("kind") == "start":
+            started = event
+    told = {key: started.get(key) for key in ("recipe", "epochs", "batch_size", "lr")}
+    decided = {key: value for key, value in told.items() if value is not None and getattr(train, key) is None}
+    try:
+        return check_train(replace(train, **decided))
+    except (UsageError, TypeError, ValueError):  # a job of the user's under the same name
+        return train
+
+
+def _not_resumed(message: str, command: str, code: str) -> UsageError:
+    return UsageError(message, hint=f"cloudtrain {command}", consequence="nothing was started", code=code)
+
+
+def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
+    """The folder with the code that `run` ran, and where that is, for people.
+
+    Args:
+        code: the journal's note of it.
+
+    Raises:
+        UsageError: it is not to be had any more (code `no_code`).
+    """
     source = Path(run.plan.spec.job.source)
     digest = code.get("digest")
     if not digest:

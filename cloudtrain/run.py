@@ -6,29 +6,30 @@ a sleep or a kill -9 is not a second path: it is the same function again.
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from cloudtrain import code_copy, crash, disk, lease, receipt, results, sync, tree
-from cloudtrain.errors import GONE, ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain import checkpoints, code_copy, crash, disk, lease, receipt, results, spot, sync, tree, trickle
+from cloudtrain.checkpoints import Checkpoint
+from cloudtrain.claims import check_folder
+from cloudtrain.claims import claim as claim
+from cloudtrain.errors import RECLAIMED, ArtifactRefused, CloudtrainError, ConnectionFailed, LimitReached, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, ending, result
 from cloudtrain.plan import CodeSummary, Plan, make_plan
+from cloudtrain.progress import Progress
 from cloudtrain.spec import RunSpec, Target
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
 STOP_GRACE_S = lease.STOP_GRACE_S
-_PROGRESS_EVERY_S = 1.0
 
 
 def plan_run(spec: RunSpec, context: Context) -> Plan:
@@ -37,7 +38,7 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     Raises:
         UsageError, SignInError, Refused: the run cannot start.
     """
-    _check_folder(spec.folder)
+    check_folder(spec.folder)
     offer = context.provider(spec).survey(spec)
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
@@ -45,17 +46,36 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     return make_plan(spec, offer, code)
 
 
-def begin(plan: Plan, context: Context) -> Run:
+def begin(
+    plan: Plan,
+    context: Context,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    checkpoint: tuple[Checkpoint, Path] | None = None,
+) -> Run:
     """Record the intent. From here on the run has a row, whatever happens next.
 
+    Args:
+        notes: for the run's journal.
+        checkpoint: what it goes on from, and the folder with it; it becomes the run's own.
+
     Raises:
-        UsageError: the name is taken, or its folder cannot be made.
+        UsageError: the name is taken, its folder cannot be made, or the checkpoint not be taken.
     """
     crash.point("K0")
     run = context.store.add(plan)
     try:
         run.folder.mkdir(parents=True)
+        own: dict[str, Any] = {}
+        if checkpoint is not None:
+            checkpoints.copy(checkpoint[0], checkpoint[1], run.folder)
+            own = {checkpoints.NOTE: checkpoint[0].to_dict()}
+        context.store.write_journal(run.name, {**(notes or {}), **own})
         receipt.write(run, context.store)
+    except UsageError:
+        context.store.forget(run.name)
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
     except OSError as error:
         context.store.forget(run.name)
         raise UsageError(
@@ -67,11 +87,14 @@ def begin(plan: Plan, context: Context) -> Run:
     return run
 
 
-def resume(run: Run, context: Context, *, detach: bool = False, leave_refused: bool = False) -> Result:
+def resume(
+    run: Run, context: Context, *, detach: bool = False, leave_refused: bool = False, relaunch: bool = False
+) -> Result:
     """Take `run` from wherever it stands to its end, or until it trains if `detach`.
 
     Args:
         leave_refused: end the run also if a file of its results cannot be taken; the file is lost with the machine.
+        relaunch: a run whose spot instance is taken back goes on, on another, within its limits.
 
     Raises:
         ArtifactRefused: a file is not what the host's manifest says; the others are here, the machine is kept.
@@ -80,21 +103,33 @@ def resume(run: Run, context: Context, *, detach: bool = False, leave_refused: b
         CloudtrainError: what else stopped the story; the row says where.
     """
     with claim(run.name), Link(run, context) as link:
-        run = context.store.get(run.name)
+        while True:
+            _attempt(context.store.get(run.name), link, detach=detach, leave_refused=leave_refused)
+            run = context.store.get(run.name)
+            if not relaunch or spot.go_on(run, link) is None:
+                return result(run, context)
+
+
+def _attempt(run: Run, link: Link, *, detach: bool, leave_refused: bool) -> None:
+    """The story on one machine."""
+    try:
         run = acquire(run, link)
         run = reach(run, link)
         run = push_and_start(run, link)
         lease.keep(run, link)
         if detach and run.state is RunState.RUNNING:
-            return result(run, context)
-        try:
-            run = follow(run, link)
-            run = pull(run, link, leave_refused=leave_refused)
-        except ConnectionFailed as error:
-            if error.code != GONE:
-                raise
-            run = lost(context.store.get(run.name), link, error)
-        return release(run, link)
+            return
+        run = follow(run, link)
+        refused = leave_refused or spot.goes(run)
+        run = spot.within_notice(run, link, lambda: pull(run, link, leave_refused=refused))
+    except ConnectionFailed as error:
+        run = link.context.store.get(run.name)
+        if run.state is RunState.INTERRUPTED and error.code == RECLAIMED:
+            return
+        if error.code not in spot.ENDED or run.state not in (RunState.RUNNING, RunState.PULLING):
+            raise
+        run = interrupted(run, link, error) if spot.was_taken(run, error) else lost(run, link, error)
+    release(run, link)
 
 
 def acquire(run: Run, link: Link) -> Run:
@@ -104,7 +139,9 @@ def acquire(run: Run, link: Link) -> Run:
     if run.state is not RunState.PROVISIONING:
         return run
     with _or_failed(run, link):
-        link.instance = link.provider.acquire(run.plan, link.journal, link.context.emit)
+        notes, now = link.journal.read(), link.context.clock()
+        instance = link.provider.acquire(spot.plan_for(run, notes, now), link.journal, link.context.emit)
+        link.instance = spot.priced(instance, notes, now)
         return link.move(run, RunState.BOOTING, instance=link.instance, life=link.instance.life)
 
 
@@ -135,7 +172,8 @@ def push_and_start(run: Run, link: Link) -> Run:
         if code_copy.kept(link.journal.read(), instance.id) and link.supervisor().poll().state != "absent":
             # An earlier command started it and did not live to say so. What is sent now would not be what runs.
             return link.move(run, RunState.RUNNING)
-        source = Path(run.plan.spec.job.source)
+        notes = link.journal.read()
+        source, first = spot.source_of(run, notes), spot.attempt_of(notes) == 1
         key = tree.tree_key(source)
         with link.step("sync", limit_s=300) as closing:
             files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
@@ -152,7 +190,12 @@ def push_and_start(run: Run, link: Link) -> Run:
                 ),
             )
             closing.append(pushed.summary())
-        code_copy.keep(run.folder, files, pushed.digest, instance.id, link.journal, link.context.emit)
+        if first or not notes.get("code"):
+            code_copy.keep(run.folder, files, pushed.digest, instance.id, link.journal, link.context.emit)
+        else:
+            link.journal.write({"code": {**notes["code"], "target_id": instance.id}})
+        checkpoint = checkpoints.latest(run, notes)
+        onward = {} if checkpoint is None else {checkpoints.VARIABLE: checkpoints.push(checkpoint, run, link)}
         python = link.journal.read()["python"]
         spec = {
             "v": 1,
@@ -160,10 +203,11 @@ def push_and_start(run: Run, link: Link) -> Run:
             "tree": key,
             "digest": pushed.digest,
             "argv": [python, "-m", run.plan.spec.job.module, *run.plan.spec.train.argv()],
-            "env": {},
+            "env": onward,
             "deadline": lease.deadline(run, instance),
             "grace": lease.stop_grace_s(run, instance),
             "lingers": lease.parks(run.plan),
+            "spot": bool(instance.details.get("spot")),
         }
         with link.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
@@ -178,8 +222,16 @@ def follow(run: Run, link: Link) -> Run:
     if run.state is not RunState.RUNNING:
         return run
     crash.point("K6")
-    progress = _Progress(run, link)
-    end = Follower(run.folder, link, link.context.emit, on_event=progress.take, sleep=link.context.sleep).run()
+    context = link.context
+    progress = Progress(run, context.store)
+    outputs, rate = run.plan.spec.job.outputs, context.trickle_mib_s
+    with trickle.Trickle(link, run.folder, outputs, link.journal, context.emit, mib_s=rate) as beside:
+
+        def take(values: Mapping[str, Any]) -> None:
+            progress.take(values)
+            beside.heard(values)
+
+        end = Follower(run.folder, link, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
     record: dict[str, Any] = {"state": end.state, **(end.exit.to_dict() if end.exit else {})}
     return link.move(run, RunState.PULLING, ending=record)
@@ -198,7 +250,7 @@ def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
             raise
         link.context.emit(Warned(f"left behind: {error.message}"))
         files = [entry for entry in link.supervisor().manifest() if results.is_here(entry, run.folder)]
-    link.journal.write({"pulled": [asdict(entry) for entry in files]})
+    link.journal.write({"pulled": [asdict(entry) for entry in files], **checkpoints.arrived(run, files)})
     crash.point("K7")
     return run
 
@@ -212,7 +264,20 @@ def lost(run: Run, link: Link, error: ConnectionFailed) -> Run:
         "hint": f"what had arrived is in {run.folder}; a new run: cloudtrain rerun {run.name}",
     }
     give_back(run, link)
-    run = link.move(link.context.store.get(run.name), RunState.LOST, error=told)
+    return _ended(run, link, RunState.LOST, told)
+
+
+def interrupted(run: Run, link: Link, error: ConnectionFailed) -> Run:
+    """RUNNING, PULLING -> INTERRUPTED: the spot instance was taken back; what had arrived is kept."""
+    told = spot.told(run, link.journal.read(), f"its spot instance was taken back ({error.message})")
+    give_back(run, link)
+    return _ended(run, link, RunState.INTERRUPTED, told)
+
+
+def _ended(run: Run, link: Link, state: RunState, told: dict[str, Any]) -> Run:
+    """The run ends without a pull: what had come down before is its result."""
+    trickle.keep(run.folder, link.journal)
+    run = link.move(link.context.store.get(run.name), state, error=told)
     results.sha256sums(run.folder)
     return run
 
@@ -231,6 +296,8 @@ def release(run: Run, link: Link) -> Result:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
     state, ended_by = ending(run)
+    if state is RunState.INTERRUPTED and ended_by is not None:
+        ended_by = spot.told(run, link.journal.read(), "its spot instance was taken back")
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
     run = link.move(run, state, life=life, error=ended_by)
@@ -246,9 +313,11 @@ def fetch_results(run: Run, link: Link) -> list[FileEntry]:
     """Pull every finished file of the job that its spec wants."""
     with link.step("pull") as closing:
         supervisor = link.supervisor()
+        entries = supervisor.manifest()
+        link.journal.write(checkpoints.coming(run, entries))
         report = results.pull(
             supervisor.read,
-            supervisor.manifest(),
+            entries,
             run.folder,
             outputs=run.plan.spec.job.outputs,
             emit=link.context.emit,
@@ -263,7 +332,10 @@ def _life_while_launching(run: Run) -> InstanceLife:
 
 @contextmanager
 def _or_failed(run: Run, link: Link) -> Iterator[None]:
-    """Nothing has trained yet: when a step fails the machine is given back and the run has failed."""
+    """Nothing has trained yet on this machine: when a step fails it is given back and the run has failed.
+
+    A run that had others before, or whose spot instance is taken back already, is interrupted instead.
+    """
     try:
         yield
     except CloudtrainError as error:
@@ -271,8 +343,23 @@ def _or_failed(run: Run, link: Link) -> Iterator[None]:
         if error.code == "launch_unknown":
             # It may show up yet: `stop` looks again.
             link.journal.write({"owed": True})
+        run, notes = link.context.store.get(run.name), link.journal.read()
+        taken = error.code == RECLAIMED
+        if taken or spot.attempt_of(notes) > 1:
+            why = "its spot instance was taken back" if taken else "it could not go on on another machine"
+            row = spot.told(run, notes, f"{why} ({error.message})", error.code)
+            _ended(run, link, RunState.INTERRUPTED, row)
+            if taken:
+                raise
+            raise LimitReached(
+                row["message"],
+                hint="; ".join(filter(None, [error.hint, row["hint"]])),
+                consequence=error.consequence,
+                code=error.code,
+                detail=error.detail,
+            ) from error
         row = {"code": error.code, "exit": int(error.exit_code), "message": error.message, "hint": error.hint}
-        link.move(link.context.store.get(run.name), RunState.FAILED, error=row)
+        link.move(run, RunState.FAILED, error=row)
         raise
 
 
@@ -301,74 +388,3 @@ def _check_log(run: Run, link: Link) -> None:
             link.context.emit(Noted("the local log differs from the host's and is fetched again"))
             results.fetch(link.supervisor().read, "console.log", path)
     link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
-
-
-class _Progress:
-    """What `ls` shows of a run that trains, kept up to date while its events pass by."""
-
-    def __init__(self, run: Run, link: Link) -> None:
-        self._run = run
-        self._store = link.context.store
-        self._values = dict(run.progress)
-        self._stored_at = 0.0
-
-    def take(self, values: Mapping[str, Any]) -> None:
-        kind = values.get("kind")
-        if kind == "start":
-            self._values.update({k: values[k] for k in ("epochs", "parameters", "device", "batch_size") if k in values})
-        elif kind == "step" and "epoch" in values:
-            self._values["epoch"] = values["epoch"]
-        elif kind == "epoch":
-            self._values.update({k: values[k] for k in ("epoch", "epochs", "test_acc", "train_acc") if k in values})
-            if values.get("best"):
-                self._values.update(best_test_acc=values.get("test_acc"), best_epoch=values.get("epoch"))
-        self.store(force=kind == "epoch")
-
-    def store(self, *, force: bool = False) -> None:
-        now = time.monotonic()
-        if force or now - self._stored_at > _PROGRESS_EVERY_S:
-            self._store.note(self._run, progress=self._values)
-            self._stored_at = now
-
-
-@contextmanager
-def claim(name: str) -> Iterator[None]:
-    """Only one command acts on a run at a time. The operating system drops the lock of a killed one."""
-    folder = disk.private_dir(disk.state_dir() / "locks")
-    lock = filelock.FileLock(folder / f"{name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise Busy(
-            f"another command is acting on {name}",
-            hint=f"cloudtrain logs {name} follows it, reading only",
-            consequence="this one changed nothing",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check_folder(folder: Path) -> None:
-    """The run's folder can be made. Found out before anything costs money."""
-    parent = folder.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        probe = parent / f".{folder.name}.writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"{parent} cannot be written: {error.strerror}",
-            hint="make the folder writable, or set runs_dir to another one",
-            consequence="nothing was started",
-            code="folder",
-        ) from error
-    if folder.exists():
-        raise UsageError(
-            f"{folder} exists already",
-            hint="choose another --name, or move that folder away",
-            consequence="nothing was started",
-            code="name_taken",
-        )

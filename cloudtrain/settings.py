@@ -68,6 +68,14 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
+def _rate(value: Any) -> float:
+    """MiB a second, 0 for none at all."""
+    rate = float(value)
+    if not 0 <= rate < float("inf"):
+        raise ValueError(f"{value!r} is not a rate in MiB a second; 0 is off")
+    return rate
+
+
 # Every setting: how its text or TOML value is read. The names are the flags' names; CLOUDTRAIN_MAX_TIME is `max_time`.
 SETTINGS: dict[str, Any] = {
     "model": _whole,
@@ -97,11 +105,21 @@ SETTINGS: dict[str, Any] = {
     "max_cost": float,
     "grace": duration,
     "if_i_vanish": _text,
+    "spot_restarts": _whole,
+    "trickle_rate": _rate,
     "confirm_above": float,
     "plain": _truth,
 }
 
-DEFAULTS: dict[str, Any] = {"model": 3, "seed": 1, "device": "auto", "runs_dir": "runs", "confirm_above": 0.0}
+# `trickle_rate`: MiB a second at which finished results of a run that is followed come down while it trains; 0: not.
+DEFAULTS: dict[str, Any] = {
+    "model": 3,
+    "seed": 1,
+    "device": "auto",
+    "runs_dir": "runs",
+    "confirm_above": 0.0,
+    "trickle_rate": 4.0,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,13 +77,15 @@ class JobSpec:
 class Limits:
     """What ends a run that nobody ends: seconds from the launch, US dollars, seconds of grace after the job's exit.
 
-    None: the plan decides (2 h where something is billed, no limit where nothing is).
+    None: the plan decides (2 h where something is billed, no limit where nothing is). `spot_restarts`: how often a run
+    whose spot instance is taken back goes on by itself on another, within the same limits.
     """
 
     max_time_s: float | None = None
     max_cost_usd: float | None = None
     grace_s: float = 600.0
     if_i_vanish: str = "park"
+    spot_restarts: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,14 @@ class Ec2Spec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeSpec:
+    """The run whose checkpoint this one goes on from, and where in the training that is, for people."""
+
+    run: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """One run as asked for."""
 
@@ -141,6 +151,7 @@ class RunSpec:
     limits: Limits = field(default_factory=Limits)
     host: HostSpec | None = None
     ec2: Ec2Spec | None = None
+    resume: ResumeSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, for the registry."""
@@ -149,7 +160,7 @@ class RunSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
         """The inverse of `to_dict`."""
-        host, ec2 = data.get("host"), data.get("ec2")
+        host, ec2, resume = data.get("host"), data.get("ec2"), data.get("resume")
         train, job = dict(data["train"]), dict(data["job"])
         train["args"] = tuple(train["args"])
         job["outputs"] = tuple(job["outputs"])
@@ -164,6 +175,7 @@ class RunSpec:
             limits=Limits(**data["limits"]),
             host=HostSpec(**host) if host else None,
             ec2=Ec2Spec(**ec2) if ec2 else None,
+            resume=ResumeSpec(**resume) if resume else None,
         )
 
     @property

@@ -31,15 +31,16 @@ FINAL = frozenset(
 )
 
 # What ends the story may happen at any point of it; forward steps go one at a time. BOOTING goes back to PROVISIONING
-# when an instance dies before it answers and the next zone is tried; INTERRUPTED goes back when a spot run resumes.
-_ENDS = frozenset({RunState.FAILED, RunState.STOPPED, RunState.LOST})
+# when an instance dies before it answers and the next zone is tried. A spot instance may be taken back as soon as there
+# is one, and INTERRUPTED goes back to PROVISIONING when the run trains on, on another machine.
+_ENDS = frozenset({RunState.FAILED, RunState.STOPPED, RunState.LOST, RunState.INTERRUPTED})
 MOVES: dict[RunState, frozenset[RunState]] = {
-    RunState.PLANNED: frozenset({RunState.PROVISIONING}) | _ENDS,
+    RunState.PLANNED: (frozenset({RunState.PROVISIONING}) | _ENDS) - {RunState.INTERRUPTED},
     RunState.PROVISIONING: frozenset({RunState.BOOTING}) | _ENDS,
     RunState.BOOTING: frozenset({RunState.SYNCING, RunState.PROVISIONING}) | _ENDS,
     RunState.SYNCING: frozenset({RunState.RUNNING}) | _ENDS,
-    RunState.RUNNING: frozenset({RunState.PULLING, RunState.INTERRUPTED}) | _ENDS,
-    RunState.PULLING: frozenset({RunState.SUCCEEDED, RunState.INTERRUPTED}) | _ENDS,
+    RunState.RUNNING: frozenset({RunState.PULLING}) | _ENDS,
+    RunState.PULLING: frozenset({RunState.SUCCEEDED}) | _ENDS,
     RunState.SUCCEEDED: frozenset(),
     RunState.FAILED: frozenset(),
     RunState.STOPPED: frozenset(),

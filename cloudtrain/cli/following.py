@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,13 +16,17 @@ import typer
 
 from cloudtrain import actions, lease
 from cloudtrain import run as story
+from cloudtrain import settings as settings_
+from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, tail_offset
 from cloudtrain.console.summary import ends_by
-from cloudtrain.errors import Busy, CloudtrainError, ExitCode
-from cloudtrain.events import LogLines, Noted
+from cloudtrain.errors import Busy, CloudtrainError, ExitCode, UsageError
+from cloudtrain.events import LogLines, Metric, Noted
+from cloudtrain.follow import read_objects
 from cloudtrain.link import Context
+from cloudtrain.outcome import cost
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.settings import Settings
@@ -34,9 +40,9 @@ class Leave(BaseException):
 
 
 @contextmanager
-def console(look: Look, run: str, *, log: bool = False) -> Iterator[Reporter]:
+def console(look: Look, run: str, *, log: bool = False, raw: bool = False) -> Iterator[Reporter]:
     """A reporter for the time of a command; closed terminals and SIGTERM become `Leave`."""
-    reporter = LogView() if log and not look.json else reporter_for(look, run=run)
+    reporter = LogView(raw=raw) if log and not look.json else reporter_for(look, run=run)
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise Leave
@@ -68,7 +74,15 @@ def context(store: Store, reporter: Reporter) -> Context:
         # One for plan and run: the clients that made the look-ups make the launch.
         return provider_of(spec, ask)
 
-    return Context(store=store, provider=provider, emit=reporter.emit)
+    return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=_trickle_rate())
+
+
+def _trickle_rate() -> float:
+    try:
+        return float(settings_.load({}).get("trickle_rate"))
+    except UsageError:
+        # A settings file that is damaged must not keep anybody from a run.
+        return float(settings_.DEFAULTS["trickle_rate"])
 
 
 def begin(
@@ -81,8 +95,9 @@ def begin(
     yes: bool,
     detach: bool,
     notes: Mapping[str, Any] | None = None,
+    checkpoint: tuple[Checkpoint, Path] | None = None,
 ) -> int:
-    """Plan, consent, start, follow. The exit code. `notes` go to the journal of the run, if it is started."""
+    """Plan, consent, start, follow. The exit code. `notes` and `checkpoint`: see `run.begin`."""
     plan = story.plan_run(spec, context)
     reporter.plan(plan)
     if only_plan:
@@ -94,10 +109,8 @@ def begin(
         if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
             reporter.emit(Noted("nothing was started"))
             return int(ExitCode.INTERRUPTED)
-    run = story.begin(plan, context)
-    if notes:
-        context.store.write_journal(run.name, notes)
-    return to_the_end(run, context, reporter, detach=detach)
+    run = story.begin(plan, context, notes=notes, checkpoint=checkpoint)
+    return to_the_end(run, context, reporter, detach=detach, relaunch=True)
 
 
 def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
@@ -112,6 +125,18 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
             reporter.emit(LogLines(file.read(), offset))
 
 
+def show_epochs(run: Run, reporter: Reporter, *, last: int | None) -> None:
+    """Show the epochs of a run that are known here."""
+    done = {values.get("epoch"): values for values in read_objects(run.folder / "events.jsonl") if is_epoch(values)}
+    for values in list(done.values())[-last if last else 0 :] if last != 0 else []:
+        reporter.emit(Metric("epoch", values))
+
+
+def is_epoch(values: Mapping[str, Any]) -> bool:
+    """Whether an object of `events.jsonl` tells of a finished epoch."""
+    return values.get("kind") == "epoch"
+
+
 def to_the_end(
     run: Run,
     context: Context,
@@ -119,14 +144,17 @@ def to_the_end(
     *,
     detach: bool = False,
     join: bool = False,
+    relaunch: bool = False,
 ) -> int:
     """Resume `run` and show how it ends; what a person does meanwhile is asked for. The exit code.
 
-    With `join`, a run that another command is acting on is watched beside it, reading only.
+    With `join`, a run that another command is acting on is watched beside it, reading only. With `relaunch`, one whose
+    spot instance is taken back goes on, on another: only the command that was agreed to does that.
     """
+    reporter.about(run, lambda: context.store.get(run.name))
     while True:
         try:
-            result = story.resume(run, context, detach=detach)
+            result = story.resume(run, context, detach=detach, relaunch=relaunch)
         except Busy:
             if not join:
                 raise
@@ -155,13 +183,15 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
         return _detached(run, reporter)
     try:
         if not trains:
-            if reporter.ask("Nothing has trained yet. End this run?", default=True):
+            machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
+            if reporter.ask(f"Nothing has trained yet. {machine}", default=True):
                 actions.abandon(run, context)
                 reporter.emit(Noted("ended; nothing is running"))
                 return int(ExitCode.INTERRUPTED)
             return None
-        sys.stderr.write(f"Watching stopped; {run.name} is still training.\n")
-        sys.stderr.write("[d]etach (default)  [s]top  [c]ontinue watching: ")
+        stop = "[s]top and terminate" if run.instance and run.instance.owned else "[s]top"
+        sys.stderr.write(f"Watching stopped; {run.name} is still training{_stands(run)}.\n")
+        sys.stderr.write(f"[d]etach (default)   {stop}   [c]ontinue watching: ")
         sys.stderr.flush()
         answer = sys.stdin.readline().strip().lower()[:1]
     except KeyboardInterrupt:
@@ -173,6 +203,15 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
         reporter.result(result)
         return int(result.exit_code)
     return _detached(run, reporter)
+
+
+def _stands(run: Run) -> str:
+    """How far a run is and what an hour of it costs, in brackets."""
+    epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+    told = [f"epoch {epoch}/{epochs}"] if epoch and epochs else []
+    if cost(run, time.time()) is not None and run.instance and run.instance.price_per_hour:
+        told.append(f"${run.instance.price_per_hour:.3f} an hour")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _detached(run: Run, reporter: Reporter) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,89 @@ def build(
             max_cost_usd=max_cost,
             grace_s=get("grace") or Limits().grace_s,
             if_i_vanish=if_i_vanish,
+            spot_restarts=_restarts(get("spot_restarts")),
         ),
         host=parse_host(host, identity=get("identity"), fingerprint=host_key)
         if target is Target.HOST and host
         else None,
         ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
     )
+
+
+def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
+    """The settings of a run that is to go on, None where nobody had set one: its limits and its device, and those of its
+    place unless it is to go on `elsewhere`."""
+    limits, ec2 = spec.limits, spec.ec2
+    values: dict[str, Any] = {
+        "device": spec.train.device,
+        "max_time": limits.max_time_s,
+        "max_cost": limits.max_cost_usd,
+        "grace": limits.grace_s,
+        "if_i_vanish": limits.if_i_vanish,
+        "spot_restarts": limits.spot_restarts,
+        "spot": ec2.spot if ec2 else None,
+    }
+    if spec.host is not None and not elsewhere:
+        values["identity"] = spec.host.identity
+    if ec2 is not None and not elsewhere:
+        values |= {
+            "instance": ec2.types,
+            "region": ec2.region,
+            "profile": ec2.profile,
+            "ami": ec2.ami,
+            "subnet": ec2.subnet,
+            "security_group": ec2.security_group,
+            "ssh_cidr": ec2.ssh_cidr,
+            "volume_size": ec2.volume_gb,
+            "identity": ec2.identity,
+        }
+    return values
+
+
+def place_of(spec: RunSpec) -> dict[str, Any]:
+    """The arguments of `build` that say where: the place of a run that is to go on."""
+    host, ec2 = spec.host, spec.ec2
+    address = f"[{host.address}]" if host and ":" in host.address else host.address if host else ""
+    return {
+        "local": spec.target is Target.LOCAL,
+        "host": f"{host.user}@{address}:{host.port}" if host else None,
+        "host_key": host.fingerprint if host else ec2.host_key if ec2 else None,
+        "instance_id": ec2.instance_id if ec2 else None,
+        "dry_run": bool(ec2 and ec2.rehearsal),
+    }
+
+
+def refuse_other_training(given: Mapping[str, object]) -> None:
+    """A run that goes on trains what it began.
+
+    Raises:
+        UsageError: naming the flags that would change that.
+    """
+    flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if flags:
+        several = len(flags) > 1
+        raise UsageError(
+            f"{' and '.join(flags)} cannot be given with --resume: the training goes on as it began",
+            hint=f"leave {'them' if several else 'it'} out, or start a new run without --resume",
+            consequence="nothing was started",
+            code="bad_setting",
+        )
+
+
+def going_on(spec: RunSpec, continued: RunSpec) -> RunSpec:
+    """`spec`, which says where and within which limits, with the training of the run that it continues."""
+    return replace(
+        spec,
+        train=replace(continued.train, device=spec.train.device),
+        job=continued.job,
+        resume=continued.resume,
+    )
+
+
+def _restarts(asked: int | None) -> int:
+    if asked is not None and asked < 0:
+        raise UsageError(f"a run cannot go on {asked} times", hint="--spot-restarts 0 or more", code="bad_setting")
+    return Limits().spot_restarts if asked is None else asked
 
 
 def _target(settings: Settings, *, local: bool, host: str | None, instance_id: str | None, dry_run: bool) -> Target:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, Yes, look
+from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
 from cloudtrain.errors import UsageError
 
 
@@ -36,7 +36,10 @@ def run(
     host_key: Annotated[str | None, typer.Option(help="The machine's key, SHA256:... as ssh-keygen -l shows.")] = None,
     region: Annotated[str | None, typer.Option(help="AWS Region.")] = None,
     profile: Annotated[str | None, typer.Option(help="AWS profile.")] = None,
-    spot: Annotated[bool | None, typer.Option("--spot", help="Launch a spot instance.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot/--on-demand", help="Launch a spot instance, or do not.")] = None,
+    spot_restarts: Annotated[
+        int | None, typer.Option(help="How often it goes on by itself when its spot instance is taken back: 3.")
+    ] = None,
     ami: Annotated[str | None, typer.Option(help="Image, instead of the newest Deep Learning AMI.")] = None,
     subnet: Annotated[str | None, typer.Option(help="Subnet, instead of the default VPC's.")] = None,
     security_group: Annotated[str | None, typer.Option(help="Security group, instead of an own one.")] = None,
@@ -51,6 +54,12 @@ def run(
     if_i_vanish: Annotated[
         str | None, typer.Option(help="At its limit, with results on its disk: park (the default) or terminate.")
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Go on from this run's checkpoint, here or elsewhere.", autocompletion=complete_run
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")] = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
@@ -64,57 +73,85 @@ def run(
     """
     from cloudtrain import settings as settings_
     from cloudtrain.cli import following, request
+    from cloudtrain.events import Noted
+    from cloudtrain.names import new_name
+    from cloudtrain.rerun import continuation
+    from cloudtrain.spec import check_name
     from cloudtrain.store import Store
 
-    settings = settings_.load(
-        {
-            "model": model,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "seed": seed,
-            "lr": lr,
-            "recipe": recipe,
-            "device": device,
-            "job": job,
-            "instance": instance,
-            "identity": identity,
-            "region": region,
-            "profile": profile,
-            "spot": spot,
-            "ami": ami,
-            "subnet": subnet,
-            "security_group": security_group,
-            "ssh_cidr": ssh_cidr,
-            "volume_size": volume_size,
-            "max_time": max_time,
-            "max_cost": max_cost,
-            "grace": grace,
-            "if_i_vanish": if_i_vanish,
-        },
-        config=config,
-    )
-    if spot and dry_run is False and (local or host):
+    training = {
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "lr": lr,
+        "recipe": recipe,
+        "job": job,
+    }
+    where = {
+        "device": device,
+        "instance": instance,
+        "identity": identity,
+        "region": region,
+        "profile": profile,
+        "spot": spot,
+        "spot_restarts": spot_restarts,
+        "ami": ami,
+        "subnet": subnet,
+        "security_group": security_group,
+        "ssh_cidr": ssh_cidr,
+        "volume_size": volume_size,
+        "max_time": max_time,
+        "max_cost": max_cost,
+        "grace": grace,
+        "if_i_vanish": if_i_vanish,
+    }
+    place = {"local": local, "host": host, "host_key": host_key, "instance_id": instance_id, "dry_run": dry_run}
+    if spot and not dry_run and (local or host):
         raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
+    if resume is not None:
+        request.refuse_other_training({**training, "config": config, "": context.args or None})
     store = Store()
     with following.console(look(json, plain), name or "") as reporter:
         story = following.context(store, reporter)
         if name and not only_plan and name in store.names() and not store.get(name).state.final:
             # Up-arrow and Enter is safe: the run is joined, not started twice.
-            raise typer.Exit(following.to_the_end(store.get(name), story, reporter, join=True))
+            raise typer.Exit(following.to_the_end(store.get(name), story, reporter, join=True, relaunch=True))
+        rest = None
+        if resume is not None:
+            new = check_name(name) if name else new_name(set(store.names()))
+            rest = continuation(store.find(resume), store, new)
+            reporter.emit(Noted(rest.code_from))
+            elsewhere = any((local, host, instance_id, dry_run, instance))
+            was = request.of_run(rest.spec, elsewhere=elsewhere)
+            where = {key: was.get(key) if value is None else value for key, value in where.items()}
+            if not elsewhere:
+                place = request.place_of(rest.spec)
+            name = new
+        settings = settings_.load({**where, **training}, config=config)
         spec = request.build(
             settings,
             store,
             name=name,
-            local=local,
-            host=host,
-            host_key=host_key,
-            instance_id=instance_id,
-            dry_run=dry_run,
+            **place,  # type: ignore[arg-type]
             faults=tuple(fault or ()),
             args=tuple(context.args) or settings.get("args") or (),
         )
+        if rest is not None:
+            spec = request.going_on(spec, rest.spec)
         if spec.ec2 is not None and not spec.ec2.rehearsal and not only_plan:
             from cloudtrain import debts
 
             debts.settle(store, reporter.emit)
-        raise typer.Exit(following.begin(spec, story, reporter, settings, only_plan=only_plan, yes=yes, detach=detach))
+        code = following.begin(
+            spec,
+            story,
+            reporter,
+            settings,
+            only_plan=only_plan,
+            yes=yes,
+            detach=detach,
+            notes=rest.notes if rest else None,
+            checkpoint=(rest.checkpoint, rest.folder) if rest else None,
+        )
+        raise typer.Exit(code)
