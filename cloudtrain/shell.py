@@ -4,11 +4,54 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 from cloudtrain import disk
 from cloudtrain.errors import UsageError
 from cloudtrain.link import Link
 from cloudtrain.store import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How OpenSSH gets to a run's machine: where it is, who logs in by which key, and the file of its pinned key."""
+
+    address: str
+    port: int
+    user: str
+    identity: Path
+    known_hosts: Path
+
+    def options(self) -> dict[str, str]:
+        """What OpenSSH must and must not do there, by the names of its configuration."""
+        return {
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": str(self.known_hosts),
+            "GlobalKnownHostsFile": "none",
+            "UpdateHostKeys": "no",
+            "ForwardAgent": "no",
+        }
+
+
+def way(run: Run, link: Link) -> Way:
+    """The way to the machine of `run`; its pinned key is written where OpenSSH can read it.
+
+    Raises:
+        UsageError: the run has no machine with SSH.
+        ConnectionFailed: its machine is gone.
+    """
+    instance = link.find()
+    login = link.provider.login(instance, link.journal)
+    if login is None or instance.address is None:
+        raise UsageError(f"{run.name} trains on {instance.id}: there is no machine to log in to", code="no_ssh")
+    folder = disk.private_dir(disk.state_dir() / "keys" / run.name)
+    known = folder / "known_hosts"
+    # OpenSSH looks a port other than 22 up by this form of the address.
+    place = instance.address if instance.port == 22 else f"[{instance.address}]:{instance.port}"
+    disk.write_durably(known, f"{place} {login.host_key}\n".encode())
+    return Way(instance.address, instance.port, instance.user or "ubuntu", login.identity, known)
 
 
 def command(run: Run, link: Link, argv: tuple[str, ...] = ()) -> list[str]:
@@ -25,26 +68,15 @@ def command(run: Run, link: Link, argv: tuple[str, ...] = ()) -> list[str]:
             hint="install it (Windows: Settings, Optional features, OpenSSH Client)",
             code="no_ssh",
         )
-    instance = link.find()
-    login = link.provider.login(instance, link.journal)
-    if login is None or instance.address is None:
-        raise UsageError(f"{run.name} trains on {instance.id}: there is no machine to log in to", code="no_ssh")
-    folder = disk.private_dir(disk.state_dir() / "keys" / run.name)
-    known = folder / "known_hosts"
-    # OpenSSH looks a port other than 22 up by this form of the address.
-    place = instance.address if instance.port == 22 else f"[{instance.address}]:{instance.port}"
-    disk.write_durably(known, f"{place} {login.host_key}\n".encode())
-    options = {
-        "IdentitiesOnly": "yes",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": str(known),
-        "GlobalKnownHostsFile": "none",
-        "UpdateHostKeys": "no",
-        "ForwardAgent": "no",
-    }
-    line = [program, "-F", "none", "-i", str(login.identity), "-p", str(instance.port)]
-    for name, value in options.items():
+    to = way(run, link)
+    line = [program, "-F", "none", "-i", str(to.identity), "-p", str(to.port)]
+    for name, value in to.options().items():
         # ssh splits the value of an option at blanks, as in its configuration file.
-        line += ["-o", f'{name}="{value}"' if " " in value else f"{name}={value}"]
-    line += ["-l", instance.user or "ubuntu", instance.address]
+        line += ["-o", f"{name}={quoted(value)}"]
+    line += ["-l", to.user, to.address]
     return [*line, "--", shlex.join(argv)] if argv else line
+
+
+def quoted(value: str) -> str:
+    """A value as OpenSSH's configuration wants it: in quotes where it has blanks."""
+    return f'"{value}"' if " " in value else value

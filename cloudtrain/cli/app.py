@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cloudtrain.cli import cloud, lease, leftovers, logs, records, train
+from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, train, waiting
 from cloudtrain.cli import runs as runs_
 from cloudtrain.console.base import Look, forgive_encodings, reporter
 from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
@@ -44,6 +44,7 @@ app.command("ls")(runs_.ls)
 app.command("ps", hidden=True)(runs_.ls)
 app.command("show")(runs_.show)
 app.command("pull")(runs_.pull)
+app.command("wait")(waiting.wait)
 app.command("stop")(runs_.stop)
 app.command("clean")(leftovers.clean)
 app.command("adopt")(leftovers.adopt)
@@ -53,6 +54,8 @@ app.command("extend")(lease.extend)
 app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
 app.command("instances")(cloud.instances)
 app.command("doctor")(cloud.doctor)
+app.command("init")(config.init)
+app.add_typer(config.app, name="config")
 
 
 def run() -> int:

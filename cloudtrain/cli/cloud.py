@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Profile, Region, RunName
+from cloudtrain.cli.options import Json, Profile, Region, RunName, Yes
 from cloudtrain.errors import ExitCode
+from cloudtrain.events import Noted
+
+if TYPE_CHECKING:
+    from cloudtrain.console.base import Reporter
+    from cloudtrain.link import Link
+    from cloudtrain.store import Run
 
 
 def doctor(
@@ -83,18 +89,21 @@ def instances(
 def ssh(
     context: typer.Context,
     run: RunName = None,
+    setup: Annotated[
+        bool, typer.Option("--setup", help="Write an entry for ssh and for editors that use it, then leave.")
+    ] = False,
+    yes: Yes = False,
 ) -> None:
     """Open a shell on a run's machine, or run what stands after --. The host key is the pinned one."""
     import subprocess
     import time
 
-    from cloudtrain import lease
+    from cloudtrain import lease, shell
     from cloudtrain.cli import following
     from cloudtrain.console import listing
     from cloudtrain.console.base import Look, reporter
     from cloudtrain.errors import UsageError
     from cloudtrain.link import Link
-    from cloudtrain.shell import command
     from cloudtrain.store import Store
 
     store = Store()
@@ -106,6 +115,37 @@ def ssh(
             consequence="nothing was changed",
             code="parked",
         )
-    with Link(row, following.context(store, reporter(Look(plain=True)))) as link:
-        argv = command(row, link, tuple(context.args))
+    told = reporter(Look(plain=True))
+    story = following.context(store, told)
+    with Link(row, story) as link:
+        if setup:
+            _set_up(row, link, told, yes=yes)
+            return
+        argv = shell.command(row, link, tuple(context.args))
     raise typer.Exit(subprocess.run(argv, check=False).returncode)
+
+
+def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool) -> None:
+    """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
+    from cloudtrain import shell, ssh_config
+    from cloudtrain.errors import CloudtrainError
+    from cloudtrain.link import Link as OtherLink
+
+    entries = {row.name: shell.way(row, link)}
+    for other in link.context.store.runs():
+        # Of other runs only what is known here; a look at each machine is not worth the wait.
+        if other.name != row.name and not other.state.final and other.instance is not None:
+            with OtherLink(other, link.context, wakes=False) as its_link:
+                try:
+                    entries[other.name] = shell.way(other, its_link)
+                except CloudtrainError:
+                    continue
+    ssh_config.write(entries)
+    if not ssh_config.included():
+        asked = f'Add "{ssh_config.INCLUDE}" as the first line of {ssh_config.user_file()}?'
+        if not yes and not told.ask(asked, default=False, otherwise="add --yes"):
+            told.emit(Noted(f"{ssh_config.our_file()} is written, and your own file is as it was"))
+            return
+        ssh_config.include()
+    name = ssh_config.host(row.name)
+    told.emit(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))

@@ -18,6 +18,12 @@ def logs(
     lines: Annotated[
         int | None, typer.Option("-n", min=0, help="Begin with the last N lines; all of them if left out.")
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The log's own bytes, escapes included, also on a terminal.")
+    ] = False,
+    epochs: Annotated[
+        bool, typer.Option("--epochs", help="The table of epochs and the live view, instead of the log.")
+    ] = False,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
@@ -27,13 +33,19 @@ def logs(
     from cloudtrain import lease
     from cloudtrain.cli import following
     from cloudtrain.console import listing
+    from cloudtrain.errors import UsageError
     from cloudtrain.events import Noted
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
-    with following.console(look(json, plain), row.name, log=True) as reporter:
-        following.show_log(row, reporter, last=lines)
+    if raw and (epochs or json):
+        raise UsageError("--raw is for the log itself", hint="leave out --epochs and --json", code="usage")
+    with following.console(look(json, plain), row.name, log=not epochs, raw=raw) as reporter:
+        if epochs:
+            following.show_epochs(row, reporter, last=lines)
+        else:
+            following.show_log(row, reporter, last=lines)
         if lease.away(row, time.time()):
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         if not follow or row.state.final:

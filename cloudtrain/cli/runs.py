@@ -17,6 +17,13 @@ def ls(
     ] = False,
     region: Region = None,
     profile: Profile = None,
+    model: Annotated[int | None, typer.Option("--model", "-m", help="Only runs of this model.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only runs that stand so: living, parked, done, failed, stopped, interrupted ...")
+    ] = None,
+    where: Annotated[str | None, typer.Option(help="Only runs on: local, host, ec2 or rehearsal.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs that began within this time: 2h, 3d.")] = None,
+    last: Annotated[int | None, typer.Option("-n", min=1, help="Only the latest N.")] = None,
     json: Json = False,
 ) -> None:
     """List the runs of this computer, latest first. Asks nobody, no network, but with --remote."""
@@ -28,7 +35,8 @@ def ls(
 
         leftovers.remote(region=region, profile=profile, json=json)
         return
-    runs = Store().runs()
+    kept = listing.Filter.of(model=model, status=status, where=where, since=since)
+    runs = [run for run in Store().runs() if kept.takes(run)][:last]
     if json:
         from cloudtrain.console.jsonl import write_json
 
@@ -39,6 +47,8 @@ def ls(
     elif runs:
         for line in listing.table(runs):
             sys.stdout.write(f"{line}\n")
+    elif kept != listing.Filter():
+        sys.stderr.write("no run is like that; all of them: cloudtrain ls\n")
     else:
         sys.stderr.write("no run yet; the first one: cloudtrain run --model 3 --local\n")
 

@@ -4,17 +4,78 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtrain import disk, lease
 from cloudtrain.console.text import columns, money, percent, screen_safe
+from cloudtrain.errors import UsageError
 from cloudtrain.outcome import cost
+from cloudtrain.settings import duration
 from cloudtrain.spec import Target
 from cloudtrain.states import InstanceLife, RunState
 
 if TYPE_CHECKING:
     from cloudtrain.spec import RunSpec
     from cloudtrain.store import Run, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which runs a listing shows; None everywhere: all.
+
+    Attributes:
+        since: unix seconds; runs planned before then are left out.
+    """
+
+    model: int | None = None
+    status: str | None = None
+    where: str | None = None
+    since: float | None = None
+
+    WHERE: ClassVar = ("local", "host", "ec2", "rehearsal")
+    STATUS: ClassVar = ("living", "parked", *(state.value for state in RunState), "done", "limit")
+
+    @classmethod
+    def of(cls, *, model: int | None, status: str | None, where: str | None, since: str | None) -> Filter:
+        """A filter of words as typed.
+
+        Raises:
+            UsageError: a word that stands for nothing.
+        """
+        for flag, word, known in (("--status", status, cls.STATUS), ("--where", where, cls.WHERE)):
+            if word is not None and word not in known:
+                raise UsageError(f"{flag}: there is no {word!r}", hint=f"one of {', '.join(known)}", code="bad_setting")
+        try:
+            began = time.time() - duration(since) if since is not None else None
+        except ValueError as error:
+            raise UsageError(f"--since: {error}", hint="--since 3d", code="bad_setting") from error
+        return cls(model=model, status=status, where=where, since=began)
+
+    def takes(self, run: Run) -> bool:
+        """Whether `run` is shown."""
+        spec = run.plan.spec
+        place = "rehearsal" if rehearsed(spec) else spec.target.value
+        return (
+            self.model in (None, spec.train.model)
+            and self.where in (None, place)
+            and (self.since is None or run.created_at >= self.since)
+            and (self.status is None or self.status in _words(run))
+        )
+
+
+def _words(run: Run) -> set[str]:
+    """The words of `Filter.status` that hold for a run."""
+    words = {run.state.value}
+    if not run.state.final:
+        words.add("living")
+    if run.state is RunState.SUCCEEDED:
+        words.add("done")
+    if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
+        words.add("limit")
+    if lease.away(run, time.time()) or run.life is InstanceLife.PARKED:
+        words.add("parked")
+    return words
 
 
 def table(runs: Iterable[Run]) -> list[str]:

@@ -17,10 +17,14 @@ _CHUNK = 1 << 18
 
 
 class LogView(Reporter):
-    """On a terminal lines are made safe; into a pipe or file go the log's own bytes."""
+    """On a terminal lines are made safe; into a pipe or file go the log's own bytes.
 
-    def __init__(self) -> None:
-        self._raw = not sys.stdout.isatty()
+    Args:
+        raw: those go to a terminal, too: the user has asked for it.
+    """
+
+    def __init__(self, *, raw: bool = False) -> None:
+        self._raw = raw or not sys.stdout.isatty()
         self._text = LogText()
         self._path: Path | None = None
         self._shown = 0

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,15 @@ def test_ssh_opens_the_runs_machine_by_its_pinned_key_alone(account_of: Opens) -
     done = place.cli("ssh", "open-otter", "--", "echo", "it's $HOME", "&& false")
     assert done.stdout == b"it's $HOME && false\n"
     assert place.cli("ssh", "open-otter", "--", "sh", "-c", "exit 7", code=7).stdout == b""
+    # The entry for editors leads to the same machine, by the same key.
+    account.place.environment["HOME"] = str(account.place.cwd)
+    told = place.cli("ssh", "open-otter", "--setup", "--yes").stderr.decode()
+    assert "VS Code: Remote-SSH, host ct-open-otter" in told
+    folder = account.place.cwd / ".ssh"
+    assert (folder / "config").read_text() == "Include cloudtrain/config\n"
+    entry = ["ssh", "-F", str(folder / "cloudtrain" / "config"), "ct-open-otter", "echo from the editor"]
+    done = subprocess.run(entry, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert done.stdout == b"from the editor\n", done.stderr
     # Somebody else answers at the address: what is shown there is another key than the pinned one.
     [machine] = account.region.machines().values()
     key = machine.root / "etc" / "ssh" / "ssh_host_ed25519_key"

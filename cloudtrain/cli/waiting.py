@@ -1,0 +1,69 @@
+"""`cloudtrain wait`: until runs have ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, Plain, complete_run, look
+
+
+def wait(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Names or their beginnings.", autocompletion=complete_run),
+    ],
+    timeout: Annotated[str | None, typer.Option(help="Leave after this time, with exit code 8: 90s, 30m.")] = None,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
+    from cloudtrain.cli import following
+    from cloudtrain.errors import ExitCode, UsageError
+    from cloudtrain.settings import duration
+    from cloudtrain.store import Store
+
+    store = Store()
+    rows = [store.find(name) for name in runs]
+    try:
+        limit = duration(timeout) if timeout is not None else None
+    except ValueError as error:
+        raise UsageError(str(error), hint="--timeout 30m", consequence="nothing was changed") from error
+    code = int(ExitCode.DONE)
+    with following.console(look(json, plain), "") as reporter, _leaving_after(limit):
+        for row in rows:
+            ended = following.to_the_end(store.get(row.name), following.context(store, reporter), reporter, join=True)
+            if ended == ExitCode.STILL_RUNNING:
+                raise typer.Exit(ended)
+            code = code or ended
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _leaving_after(limit_s: float | None) -> Iterator[None]:
+    """What follows is left as if somebody had asked this process to end, once so many seconds are over."""
+
+    def leave() -> None:
+        if os.name == "nt":
+            import _thread
+
+            _thread.interrupt_main(signal.SIGTERM)
+        else:
+            # To the main thread, so that a wait in it is broken off.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    timer = threading.Timer(limit_s, leave) if limit_s is not None else None
+    try:
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,93 @@
+"""Tier 1: the user's OpenSSH configuration gets one line, at its top, and keeps every byte that was in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cloudtrain import ssh_config
+from cloudtrain.shell import Way
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "a home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    return folder
+
+
+def a_way(home: Path, port: int = 22) -> Way:
+    return Way("203.0.113.20", port, "ubuntu", home / "keys" / "id", home / "keys" / "known_hosts")
+
+
+@pytest.mark.parametrize("before", [b"", b"Host a\n  User b\n", b"# mine\r\nHost a\r\n  User b\r\n"])
+def test_the_line_comes_first_and_the_rest_stays(home: Path, before: bytes) -> None:
+    path = home / ".ssh" / "config"
+    if before:
+        path.parent.mkdir()
+        path.write_bytes(before)
+    assert not ssh_config.included()
+    ssh_config.include()
+    after = path.read_bytes()
+    assert ssh_config.included()
+    assert after.splitlines()[0] == b"Include cloudtrain/config"
+    assert after.endswith(before)
+    assert (b"\r\n" in after) == (b"\r\n" in before)
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("Include cloudtrain/config\n", True),
+        ("# mine\n\n  include ~/.ssh/cloudtrain/config\nHost a\n", True),
+        ("Host a\nInclude cloudtrain/config\n", False),
+        ("Include other/config\nInclude cloudtrain/config\n", False),
+    ],
+)
+def test_only_a_line_at_the_top_counts(home: Path, text: str, counts: bool) -> None:
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "config").write_text(text)
+    assert ssh_config.included() is counts
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
+def test_a_link_to_a_dotfiles_folder_stays_one(home: Path) -> None:
+    (home / ".ssh").mkdir()
+    (home / "dotfiles").write_text("Host a\n")
+    (home / ".ssh" / "config").symlink_to(home / "dotfiles")
+    ssh_config.include()
+    assert (home / ".ssh" / "config").is_symlink()
+    assert (home / "dotfiles").read_text().startswith("Include cloudtrain/config\n")
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")
+def test_openssh_reads_the_entry_as_it_was_meant(home: Path) -> None:
+    ssh_config.write({"brave-otter": a_way(home, 2222), "wide-heron": a_way(home)})
+    shown = subprocess.run(
+        ["ssh", "-F", str(ssh_config.our_file()), "-G", "ct-brave-otter"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout.splitlines()
+    for line in (
+        "hostname 203.0.113.20",
+        "port 2222",
+        "user ubuntu",
+        "stricthostkeychecking true",
+        "forwardagent no",
+        "identitiesonly yes",
+        f"identityfile {home / 'keys' / 'id'}",
+    ):
+        assert line in shown
+    ssh_config.write({})
+    assert "Host" not in ssh_config.our_file().read_text()
