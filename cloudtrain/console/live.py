@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleRenderable
 from rich.live import Live
@@ -34,7 +35,9 @@ from cloudtrain.lease import expires_at
 from cloudtrain.outcome import Result, cost, would_cost
 from cloudtrain.plan import Plan
 from cloudtrain.states import RunState
-from cloudtrain.store import Run
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run
 
 _WORD = 6  # columns of "ok", "warn", and of what hangs below them
 _TITLE = 14
