@@ -101,8 +101,9 @@ _KINDS = (
          "so long after boot sshd ends, for so long or for ever; programs go on", (33,),
          most=2, numbers=(0, 1)),
     Kind("terminated", "SECONDS", "somebody terminates the instance so long after it runs", (34,)),
-    Kind("spot-notice", "SECONDS[:SECONDS]", "so long after it runs a spot instance hears of its end so long (120) on",
-         (35,), most=2, numbers=(0, 1)),
+    Kind("spot-notice", "SECONDS[:SECONDS[:TIMES]]",
+         "so long after it runs a spot instance hears of its end so long (120) on; one instance, or so many",
+         (35,), most=3, numbers=(0, 1, 2), times=1),
     Kind("reboot", "SECONDS", "the machine reboots so long after it runs, once", (36,), times=1),
     Kind("clock-skew", "", "your clock is ten minutes behind (RequestExpired, SignatureDoesNotMatch)", (45,),
          needs=0, most=0),
@@ -205,7 +206,9 @@ def describe_one(kind: Kind) -> str:
 
 def _count_value(kind: Kind, values: list[str]) -> str:
     """The value that says how often, where a kind has one."""
-    place = {"error": 1, "dies-pending": 0, "stays-pending": 0, "reset-push": 1, "cut": 1}.get(kind.name)
+    place = {"error": 1, "dies-pending": 0, "stays-pending": 0, "reset-push": 1, "cut": 1, "spot-notice": 2}.get(
+        kind.name
+    )
     return values[place] if place is not None and place < len(values) else ""
 
 

@@ -141,7 +141,7 @@ class Lifecycle:
             self._core.later(fault.number(0, 0), while_it_lasts(lambda: self.terminate(instance)))
         if fault := faults.take("reboot"):
             self._core.later(fault.number(0, 0), while_it_lasts(lambda: self.reboot(instance)))
-        if instance.lifecycle == "spot" and (fault := faults.find("spot-notice")):
+        if instance.lifecycle == "spot" and (fault := faults.take("spot-notice")):
             lead = fault.number(1, self._core.timing.spot_lead_s)
             self._core.later(fault.number(0, 0), while_it_lasts(lambda: self._notice(instance, lead, while_it_lasts)))
 

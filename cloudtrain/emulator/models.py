@@ -88,7 +88,9 @@ class EmulatedInstance(moto_instances.Instance):  # type: ignore[misc]
         for nic in list(self.nics.values()):
             self.ec2_backend.enis.pop(nic.id, None)
         if request := self.ec2_backend.spot_instance_requests.get(self.spot_instance_request_id):
-            request.state, request._status_code = "closed", "instance-terminated-by-user"
+            taken = str(self.state_reason.code).startswith("Server.Spot")
+            request.state = "closed"
+            request._status_code = "instance-terminated-no-capacity" if taken else "instance-terminated-by-user"
 
     def fade(self) -> None:
         """AWS drops the tags of a terminated instance before it forgets the instance."""

@@ -2,12 +2,14 @@
 
 The journal's notes, each on the disk before the effect that it announces:
 
-    ec2_attempt     {"seed", "run", "region", "expires_at", "owner", "vpc", "group_name", "user_data"}
+    ec2_attempt     {"n", "seed", "run", "region", "expires_at", "owner", "vpc", "group_name", "user_data"}
     ec2_seeds       seeds of all attempts of this run: the value of the tag `cloudtrain:token` on all that they created
     ec2_host_key    the pinned key
     ec2_request     {"slot", "request"}: being sent, fate unknown
     ec2_tried       [[type, zone, why]]: places with nothing to give
     ec2_instance    {"id", "type", "zone", "price", "at"}: it exists
+
+Those of a run that goes on, on another machine, are in `attempts.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloudtrain import crash
-from cloudtrain.errors import CloudtrainError, NoCapacity, Refused
+from cloudtrain.errors import CloudtrainError, NoCapacity, QuotaExceeded, Refused
 from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.provider.base import Instance, Journal
-from cloudtrain.provider.ec2 import network, tags, trust, user_data
+from cloudtrain.provider.ec2 import attempts, network, tags, trust, user_data
+from cloudtrain.provider.ec2.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.inventory import ENDED, described, one, reason_of, state_of
 from cloudtrain.provider.ec2.launch import Launch, Slot, request_for, slots_of
@@ -34,8 +37,10 @@ from cloudtrain.states import InstanceLife
 from cloudtrain.transport.ssh_keys import public_key
 
 WORKDIR = "cloudtrain"
-# A lease with less than this left is not worth a launch: boot and set-up take longer.
-SHORTEST_LEASE_S = 60.0
+# A machine before that was taken back counts against the quota for a while. Its new place is asked for so long and so
+# often, in seconds.
+QUOTA_WAIT_S = 240.0
+QUOTA_PAUSE_S = 20.0
 
 
 class Acquisition:
@@ -77,9 +82,14 @@ class Acquisition:
         return found
 
     def _first_running(self) -> Instance:
-        slots = slots_of(self._plan.offer.details)
-        record = self._left_over()
-        begun = self._journal.read().get("ec2_attempt")
+        notes = self._journal.read()
+        slots = attempts.ordered(slots_of(self._plan.offer.details), notes.get("avoid_zones") or ())
+        record = begun = None
+        if attempts.superseded(notes):
+            attempts.end_former(self._clients, self._journal, self._emit, self._pace)
+        else:
+            record = self._left_over()
+            begun = self._journal.read().get("ec2_attempt")
         attempt = begun or self._begin()
         launch = self._launch(attempt)
         if begun and record is None:
@@ -91,13 +101,28 @@ class Acquisition:
                 group = group or self._group(attempt)
                 tried = {(t, z) for t, z, _ in self._journal.read().get("ec2_tried") or []}
                 left = [slot for slot in slots if (slot.type, slot.zone) not in tried]
-                record = launch.first_free(left, lambda slot: self._request(slot, attempt, group))  # noqa: B023
+                record = self._ask(launch, left, attempt, group)
             if record is None:
                 raise self._none_free(slots)
             if running := self._wait_running(record, launch):
+                attempts.forget_ended(self._clients, self._journal)
                 return self._as_instance(running, record, attempt)
             record = None
         raise self._none_free(slots)
+
+    def _ask(self, launch: Launch, slots: list[Slot], attempt: Mapping[str, Any], group: str) -> dict[str, Any] | None:
+        """The first of `slots` that has an instance to give. The quota may count the machine before for a while."""
+        patience = QUOTA_WAIT_S if attempts.number_of(attempt) > 1 else 0.0
+        began = self._pace.clock()
+        while True:
+            try:
+                return launch.first_free(slots, lambda slot: self._request(slot, attempt, group))
+            except QuotaExceeded as error:
+                gone = self._pace.clock() - began
+                if gone >= patience:
+                    raise
+                self._emit(StepProgress("instance", error.message, done=gone, total=patience, unit="s"))
+                self._pace.sleep(QUOTA_PAUSE_S)
 
     def _left_over(self) -> dict[str, Any] | None:
         """The instance on record, if it lives. One that has ended closes its attempt."""
@@ -138,8 +163,11 @@ class Acquisition:
         """Record a new attempt: who it is, when it ends, what it trusts."""
         details, run = self._plan.offer.details, self._plan.spec.name
         own = self._spec.security_group is None
-        seed = secrets.token_hex(8)
-        expires_at = self._pace.now() + (self._plan.limit_s or DEFAULT_LIMIT_S)
+        notes, now = self._journal.read(), self._pace.now()
+        number, before = attempts.wanted(notes), notes.get("ec2_attempt") or {}
+        # All ClientTokens are made from the seed, so each attempt has its own.
+        seed = secrets.token_hex(8) + (f"-{number}" if number > 1 else "")
+        expires_at = attempts.lease_end(notes, now + (self._plan.limit_s or DEFAULT_LIMIT_S), now)
         owner = details.get("owner") or self._owner()
         vpc = next((slot.vpc for slot in slots_of(details)), None)
         if own and vpc is None:
@@ -147,13 +175,15 @@ class Acquisition:
         host_private, host_public = trust.new_host_key(run)
         client = public_key(trust.client_key(run))
         attempt = {
+            "n": number,
             "seed": seed,
             "run": run,
             "region": self._clients.region,
             "expires_at": expires_at,
             "owner": owner,
             "vpc": vpc,
-            "group_name": f"cloudtrain-{run}-{seed[:8]}" if own else None,
+            # A later attempt uses the run's group again, if the one before has left it.
+            "group_name": before.get("group_name") or f"cloudtrain-{run}-{seed[:8]}" if own else None,
             "user_data": user_data.render(
                 host_private=host_private, host_public=host_public, client_public=client, expires_at=expires_at
             ),
@@ -161,7 +191,8 @@ class Acquisition:
         self._journal.write(
             {
                 "ec2_attempt": attempt,
-                "ec2_seeds": [*(self._journal.read().get("ec2_seeds") or []), seed],
+                "ec2_seeds": [*(notes.get("ec2_seeds") or []), seed],
+                "ec2_ends_by": expires_at if number == 1 else notes.get("ec2_ends_by") or expires_at,
                 "ec2_region": self._clients.region,
                 "ec2_user": str(details.get("user") or "ubuntu"),
                 "ec2_host_key": host_public,
@@ -304,7 +335,7 @@ class Acquisition:
                 group = network.group_named(self._clients, attempt["group_name"])
             if group:
                 network.delete_group(self._clients, group, within_s=self._pace.group, sleep=self._pace.sleep)
-            tell_inventory(left_of(self._clients, [attempt["seed"]]), self._clients.region, self._emit)
+            tell_inventory(left_of(self._clients, notes["ec2_seeds"]), self._clients.region, self._emit)
         except CloudtrainError:
             # The first error is what the user should read; `clean` finds the group by its tags.
             return

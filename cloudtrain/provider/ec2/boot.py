@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.errors import CloudtrainError, ConnectionFailed, HostKeyMismatch
+from cloudtrain.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, StepDone, StepStarted
 from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, one, reason_of, state_of
+from cloudtrain.provider.ec2.inventory import ENDED, one, reason_of, reclaimed, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint
@@ -157,7 +157,14 @@ class Door:
             # An expired session must not end a wait that SSH alone can finish.
             return {}
         if found is None:
-            return {}
+            return self._forgotten(instance, cause)
+        if reclaimed(found):
+            raise ConnectionFailed(
+                f"{instance.id} was taken back by EC2: {reason_of(found)}",
+                hint="what was streamed and pulled so far is kept",
+                consequence="it is not billed any more",
+                code=RECLAIMED,
+            ) from cause
         if instance.owned and state_of(found) in ("stopping", "stopped"):
             raise ConnectionFailed(
                 f"{instance.id} is parked: {reason_of(found)}",
@@ -170,9 +177,22 @@ class Door:
                 f"{instance.id} is {state_of(found)}: {reason_of(found)}",
                 hint="what was streamed and pulled so far is kept",
                 consequence="its GPU is not billed any more",
-                code="instance_gone",
+                code=GONE,
             ) from cause
         return found
+
+    def _forgotten(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
+        """EC2 does not know the instance: not yet, or, about an hour after its end, not any more."""
+        record = self._journal.read().get("ec2_instance") or {}
+        at = record.get("at") if record.get("id") == instance.id else None
+        if at is None or self._pace.now() - float(at) < self._pace.visible:
+            return {}
+        raise ConnectionFailed(
+            f"{instance.id} has ended: {reason_of(None)}",
+            hint="what was streamed and pulled so far is kept",
+            consequence="it is not billed any more",
+            code=GONE,
+        ) from cause
 
     def _let_in_again(self) -> None:
         """If this computer's address has changed since the launch, let the new one in and the old one no more."""

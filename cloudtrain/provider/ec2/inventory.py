@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LIVE = ("pending", "running", "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
+_RECLAIMED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,15 @@ def reason_of(instance: Mapping[str, Any] | None) -> str:
     if code and code not in message:
         return f"{code}: {message}" if message else code
     return message or str(instance.get("StateTransitionReason", "")) or "no reason given"
+
+
+def reclaimed(instance: Mapping[str, Any]) -> bool:
+    """Whether `instance` was a spot instance that EC2 has taken back."""
+    if instance.get("InstanceLifecycle") != "spot" or state_of(instance) not in (*ENDED, "stopping", "stopped"):
+        return False
+    code = str((instance.get("StateReason") or {}).get("Code", ""))
+    # The transition's reason is free text; it is asked only where there is no code.
+    return (code or str(instance.get("StateTransitionReason", ""))).startswith(_RECLAIMED)
 
 
 def _instance(instance: Mapping[str, Any], sizes: Mapping[str, int]) -> Item:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,7 @@ class Ec2Provider(Provider):
         clients = self._of(journal, instance.details.get("region"))
         with requests.recorded(clients, journal, self._pace.now):
             lease.move(instance, transport, expires_at, clients)
+        journal.write({"ec2_ends_by": expires_at})
         return True
 
     def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
@@ -152,12 +153,14 @@ class Ec2Provider(Provider):
             for _ in self._pace.polls(max(0.0, self._pace.visible - age)):
                 if found := one(clients, str(record["id"])):
                     break
-        if found is None:
-            wanted = tags.where(token=notes["ec2_seeds"]) if notes.get("ec2_seeds") else _of_caller(run, clients)
+        seeds = notes.get("ec2_seeds") or []
+        if found is None or (state_of(found) in ENDED and seeds):
+            wanted = tags.where(token=seeds) if seeds else _of_caller(run, clients)
             # A launch that was cut short may take some seconds to be listed.
             for _ in self._pace.polls(self._pace.settle if notes.get("ec2_request") else 0.0):
                 if several := described(clients, wanted):
-                    found = several[0]
+                    # Of the latest attempt, if several live: a run that goes on elsewhere has left the others.
+                    found = max(several, key=lambda i: _place(tags.as_map(i.get("Tags")).get(tags.TOKEN), seeds))
                     break
         if found is None or state_of(found) in ENDED:
             return None
@@ -202,6 +205,10 @@ class Ec2Provider(Provider):
     def _of(self, journal: Journal, region: str | None = None) -> Clients:
         """Clients of the Region that the run was launched in, whatever this shell's Region is now."""
         return self._clients.at(journal.read().get("ec2_region") or region or self._clients.region)
+
+
+def _place(token: str | None, seeds: Sequence[str]) -> int:
+    return seeds.index(token) if token in seeds else -1
 
 
 def _of_caller(run: str, clients: Clients) -> list[dict[str, Any]]:

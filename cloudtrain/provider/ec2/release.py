@@ -6,7 +6,8 @@ The debt is on the disk (`ec2_release_pending`) before the instance is told to e
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,9 +17,9 @@ from cloudtrain import crash
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, SignInError
 from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.provider.base import Instance, Journal, Released
-from cloudtrain.provider.ec2 import network, trust
+from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, Item, inventory, one, reason_of, state_of
+from cloudtrain.provider.ec2.inventory import ENDED, Item, described, inventory, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.tags import utc_text
 from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate
@@ -29,11 +30,18 @@ _SENDS_FOR_S = 90.0
 
 
 def terminate(
-    clients: Clients, instance_id: str, emit: Emit, pace: Pace, *, launched_at: float | None = None
+    clients: Clients,
+    instance_id: str,
+    emit: Emit,
+    pace: Pace,
+    *,
+    launched_at: float | None = None,
+    enough: Collection[str] = ("terminated",),
 ) -> Mapping[str, Any] | None:
     """End an instance and wait until EC2 says that it has ended.
 
     Args:
+        enough: the states that count as an end.
         launched_at: unix seconds; a young instance that EC2 does not know yet is not taken for one that is gone.
 
     Returns:
@@ -65,7 +73,7 @@ def terminate(
     for gone in pace.polls(pace.end):
         found = one(clients, instance_id)
         state = state_of(found) if found else "unknown"
-        if state == "terminated" or (found is None and pace.now() > young_until):
+        if state in enough or (found is None and pace.now() > young_until):
             return found
         emit(StepProgress("release", f"{instance_id} {state}", done=gone, total=pace.end, unit="s"))
     raise ConnectionFailed(f"{instance_id} is still {state} after {pace.end:.0f} s", code="not_terminated")
@@ -93,6 +101,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         after = terminate(clients, instance.id, emit, pace, launched_at=launched_at)
     except CloudtrainError as error:
         raise _debt(error, instance, clients) from error
+    _end_others(instance, clients, notes, emit, pace)
     if before is not None and state_of(before) in ENDED and not ours:
         summary = f"{instance.id} had already ended: {reason_of(before)}"
     elif before is None and after is None:
@@ -100,7 +109,8 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
     else:
         summary = f"{instance.id} terminated, nothing is billed any more"
     left = _sweep(instance, clients, journal, pace, emit)
-    journal.write({"ec2_release_pending": None, "ec2_instance": None, "ec2_attempt": None, "ec2_request": None})
+    ended = {"ec2_instance": None, "ec2_attempt": None, "ec2_request": None, "ec2_former": None}
+    journal.write({"ec2_release_pending": None, **ended})
     emit(StepDone("release", summary, time.monotonic() - began))
     if left is None:
         return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=("not known: it could not be listed",))
@@ -125,6 +135,18 @@ def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
         return one(clients, instance_id)
     except CloudtrainError:
         return {}
+
+
+def _end_others(instance: Instance, clients: Clients, notes: Mapping[str, Any], emit: Emit, pace: Pace) -> None:
+    """End what other launch attempts of the run have up: one that was cut short may have left the machine before."""
+    seeds = notes.get("ec2_seeds")
+    others = described(clients, tags.where(token=seeds)) if seeds else []
+    for other in (str(found["InstanceId"]) for found in others):
+        try:
+            if other != instance.id:
+                terminate(clients, other, emit, pace)
+        except CloudtrainError as error:
+            raise _debt(error, replace(instance, id=other), clients) from error
 
 
 def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, emit: Emit) -> list[Item] | None:
