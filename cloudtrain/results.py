@@ -20,6 +20,7 @@ import filelock
 
 from cloudtrain import disk, ignore
 from cloudtrain.artifact_names import collisions, refusal
+from cloudtrain.derived import is_derived
 from cloudtrain.errors import ArtifactRefused, Busy
 from cloudtrain.events import Emit, Warned
 from cloudtrain.fetch import PARTS as PARTS
@@ -133,7 +134,9 @@ def is_here(entry: Artifact, dest: Path) -> bool:
 
 
 def sha256sums(dest: Path) -> Path:
-    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but `run.json`, which is rewritten.
+    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but those that are rewritten.
+
+    These are `run.json` and the report.
 
     Raises:
         OSError: a file cannot be read, or the list not be written.
@@ -142,6 +145,7 @@ def sha256sums(dest: Path) -> Path:
     for path in sorted(dest.rglob("*")):
         name = path.relative_to(dest).as_posix()
         aside = name.startswith(PARTS + "/") or name.endswith(".part") or name in (SUMS, "run.json")
+        aside = aside or is_derived(path, name)
         if aside or path.is_symlink() or not path.is_file() or any(c in name for c in "\\\n\r"):
             continue
         lines.append(f"{sha256(path)}  {name}\n")

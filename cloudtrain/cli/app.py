@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, train, waiting
+from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, train, waiting
 from cloudtrain.cli import runs as runs_
 from cloudtrain.console.base import Look, forgive_encodings, reporter
 from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
@@ -50,6 +50,9 @@ app.command("clean")(leftovers.clean)
 app.command("adopt")(leftovers.adopt)
 app.command("verify")(records.verify)
 app.command("rerun")(records.rerun)
+app.command("report")(report.report)
+app.command("compare")(report.compare)
+app.command("export")(report.export)
 app.command("extend")(lease.extend)
 app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
 app.command("instances")(cloud.instances)

@@ -1,0 +1,220 @@
+"""`cloudtrain report`, `compare` and `export`: what is made of a run's results. They ask nobody, no network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloudtrain.cli.options import Json, RunName, complete_run
+from cloudtrain.console.text import screen_safe
+from cloudtrain.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloudtrain.report.facts import Facts
+
+
+class Format(StrEnum):
+    """What `report` writes."""
+
+    HTML = "html"
+    MD = "md"
+    JSON = "json"
+
+
+class Export(StrEnum):
+    """What `export` writes."""
+
+    ONNX = "onnx"
+    PT2 = "pt2"
+    TENSORBOARD = "tensorboard"
+    CSV = "csv"
+    HUB = "hub"
+
+
+class Weights(StrEnum):
+    """Which weights `export` takes."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+def report(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Name of a run, its folder, or a run.json from anywhere; the latest run if left out.",
+            autocompletion=complete_run,
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="A page to open, a section to hand in, or figures for programs.")
+    ] = Format.HTML,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write; else html goes to the run's folder, md and json to stdout.", show_default=False
+        ),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Make the report of a run: goals, learning curves, confusion matrix, mistakes, time, cost, settings."""
+    from cloudtrain.report import sources
+    from cloudtrain.store import Store
+
+    format = Format.JSON if json else format
+    if open_ and format is not Format.HTML:
+        raise UsageError(f"--open is for the page, not for {format.value}", hint="leave one of them out")
+    facts = sources.find(run, Store())
+    if format is Format.HTML:
+        from cloudtrain.report import write_facts
+
+        _check_free(out, facts)
+        with _writing(out or facts.folder):
+            path = write_facts(facts, out)
+        sys.stdout.write(f"{_shown(path)}\n")
+        if open_:
+            _open(path)
+        return
+    if format is Format.MD:
+        from cloudtrain.report import markdown
+
+        text = markdown.section(facts)
+        told = f"the section to hand in: goals, results, layer table, cleaned log ({len(facts.log)} lines)"
+    else:
+        from json import dumps
+
+        from cloudtrain.report import record
+
+        text, told = dumps(record.build(facts), indent=2) + "\n", "the report as JSON"
+    if out is None:
+        sys.stdout.write(text)
+        sys.stderr.write(f"wrote {told}\n")
+        return
+    from cloudtrain import disk
+
+    _check_free(out, facts)
+    with _writing(out):
+        disk.write_durably(out, text.encode("utf-8", "replace"), mode=0o644)
+    sys.stderr.write(f"wrote {told}: {_shown(out)}\n")
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN RUN...", help="Names, folders or run.json files.", autocompletion=complete_run),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page with the curves drawn over each other.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Put runs side by side: results, and the settings that differ."""
+    from cloudtrain.report import comparison, sources
+    from cloudtrain.store import Store
+
+    if len(runs) < 2:
+        raise UsageError("one run cannot be compared", hint="cloudtrain compare RUN RUN")
+    store = Store()
+    found = comparison.compare([sources.find(run, store) for run in runs])
+    if html is not None:
+        from cloudtrain import disk
+        from cloudtrain.report import page
+
+        with _writing(html):
+            disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
+        sys.stderr.write(f"wrote {_shown(html)}\n")
+    if json:
+        from cloudtrain.console.jsonl import write_json
+
+        write_json(comparison.record(found))
+        return
+    from cloudtrain.console.comparison import lines
+
+    for line in lines(found):
+        sys.stdout.write(f"{line}\n")
+
+
+def export(
+    to: Annotated[Export, typer.Option("--to", help="Form: ONNX, torch.export, TensorBoard, CSV, or a model card.")],
+    run: RunName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write into; exports/NAME/ beside runs/ if left out.", show_default=False),
+    ] = None,
+    weights: Annotated[Weights, typer.Option(help="Of which epoch.")] = Weights.BEST,
+    json: Json = False,
+) -> None:
+    """Write a run's results in the form of another tool. Networks are rebuilt by the run's own, verified code."""
+    from cloudtrain.report import exports, sources
+    from cloudtrain.store import Store
+
+    store = Store()
+    row = store.find(run)
+
+    def code() -> Path:
+        from cloudtrain.rerun import repetition
+
+        return Path(repetition(row, store, row.name).spec.job.source)
+
+    with _writing(out or row.folder):
+        done = exports.export(sources.of_run(row, store), to.value, out, weights.value, code)
+    if json:
+        from cloudtrain.console.jsonl import write_json
+
+        write_json(
+            {"schema_version": 1, "run": row.name, "to": to.value, "path": str(done.path), "detail": done.detail}
+        )
+        return
+    sys.stdout.write(f"{_shown(done.path)}\n")
+    sys.stderr.write(f"{row.name}: {screen_safe(done.detail)}\n")
+
+
+def _shown(path: Path) -> str:
+    from cloudtrain.console.summary import shown_path
+
+    return screen_safe(shown_path(path))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Failures of this computer's disk, told as what they are."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{_shown(path)} cannot be written: {(error.strerror or str(error)).lower()}",
+            hint="--out FILE writes it somewhere else",
+            consequence="the results are untouched",
+            code="cannot_write",
+        ) from error
+
+
+def _check_free(out: Path | None, facts: Facts) -> None:
+    """No report takes the place of a result."""
+    if out is None:
+        return
+    taken = {(facts.folder / name).resolve() for name in (*facts.artifacts, "run.json", "console.log", "events.jsonl")}
+    if out.resolve() in taken:
+        raise UsageError(
+            f"{_shown(out)} is a result of {facts.name}",
+            hint="--out with another file",
+            consequence="nothing was written",
+            code="cannot_write",
+        )
+
+
+def _open(path: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(path.absolute().as_uri()):
+        sys.stderr.write("no browser was found here; open the file yourself\n")

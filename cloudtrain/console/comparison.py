@@ -1,0 +1,20 @@
+"""Runs side by side, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtrain.console.text import columns, screen_safe
+
+if TYPE_CHECKING:
+    from cloudtrain.report.comparison import Comparison
+
+_DIFFERS = "<- differs"
+
+
+def lines(found: Comparison) -> list[str]:
+    """The table, one line a figure; settings that are not the same everywhere are marked."""
+    count = len(found.runs)
+    header = ["", *(facts.name for facts in found.runs), ""]
+    rows = [[row.label, *row.cells, _DIFFERS if row.differs else row.note] for row in found.rows]
+    return [screen_safe(line) for line in columns(header, rows, right=range(1, count + 1))]

@@ -1,0 +1,25 @@
+"""What is made here from a run's results and lies beside them: no part of them, so no checksum covers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPORT = "report.html"
+# Where a training package leaves a result of that name itself: the result is worth more.
+OTHER_REPORT = "cloudtrain-report.html"
+# In the head of every page that cloudtrain makes.
+MARK = b'<meta name="generator" content="cloudtrain">'
+
+
+def is_derived(path: Path, name: str) -> bool:
+    """Whether the file at `path`, called `name` below the run's folder, is a report that was made here.
+
+    A job's own file of that name is a result.
+    """
+    if name not in (REPORT, OTHER_REPORT):
+        return False
+    try:
+        with path.open("rb") as file:
+            return MARK in file.read(1024)
+    except OSError:
+        return False

@@ -1,0 +1,92 @@
+"""The epochs of a run as CSV and as TensorBoard's event files."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cloudtrain import disk
+from cloudtrain.errors import UsageError
+from cloudtrain.report.exports import Exported
+from cloudtrain.report.exports.network import missing
+from cloudtrain.report.facts import Facts
+
+COLUMNS = ("step", "timestamp", "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds")
+# Names in TensorBoard: what is before the slash groups the charts.
+TAGS = {
+    "loss/train": "train_loss",
+    "loss/test": "test_loss",
+    "accuracy/train": "train_acc",
+    "accuracy/test": "test_acc",
+    "learning rate": "lr",
+}
+_EVENTS = "events.out.tfevents."
+
+
+def table(facts: Facts, folder: Path) -> Exported:
+    """`metrics.csv`: a row an epoch, with the header that trackio's and other importers know.
+
+    Raises:
+        UsageError: no epoch was finished.
+    """
+    _some(facts)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for epoch in facts.epochs:
+        utc = datetime.fromtimestamp(epoch.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if epoch.at is not None else None
+        values = {"timestamp": utc, "step": epoch.step if epoch.step is not None else epoch.epoch}
+        writer.writerow([values.get(column, getattr(epoch, column, None)) for column in COLUMNS])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "metrics.csv"
+    disk.write_durably(path, text.getvalue().encode(), mode=0o644)
+    return Exported(path, f"{_counted(facts)}")
+
+
+def tensorboard(facts: Facts, folder: Path) -> Exported:
+    """Event files for `tensorboard --logdir FOLDER`. The x axis is the epoch.
+
+    Raises:
+        UsageError: no epoch was finished, or TensorBoard's package is missing.
+    """
+    _some(facts)
+    if importlib.util.find_spec("tensorboard") is None:
+        raise missing(["tensorboard"], "event files are written by TensorBoard's own package")
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as aside:
+        writer = EventFileWriter(aside)
+        for epoch in facts.epochs:
+            figures = {tag: getattr(epoch, name) for tag, name in TAGS.items()}
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items() if value is not None]
+            writer.add_event(Event(wall_time=epoch.at or 0.0, step=epoch.epoch, summary=Summary(value=values)))
+        writer.close()
+        (written,) = Path(aside).glob(f"{_EVENTS}*")
+        # An earlier export of the run would be drawn a second time.
+        for old in folder.glob(f"{_EVENTS}*"):
+            old.unlink()
+        # Named by TensorBoard it would tell this computer's name.
+        path = folder / f"{_EVENTS}{written.name.removeprefix(_EVENTS).split('.')[0]}.{facts.name}"
+        written.replace(path)
+    return Exported(path, f"{_counted(facts)}; tensorboard --logdir {folder} shows them")
+
+
+def _counted(facts: Facts) -> str:
+    return f"{len(facts.epochs)} epoch{'' if len(facts.epochs) == 1 else 's'}"
+
+
+def _some(facts: Facts) -> None:
+    if not facts.epochs:
+        raise UsageError(
+            f"{facts.name} has no finished epoch",
+            hint=f"cloudtrain show {facts.name}",
+            consequence="nothing was written",
+            code="no_figures",
+        )

@@ -1,0 +1,169 @@
+"""`report.html` and the page of `compare --html`: one file each, no script, no request to anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from cloudtrain.report import pictures, words
+from cloudtrain.report.chart import Chart, Series, accuracy_chart, loss_chart
+from cloudtrain.report.comparison import Comparison
+from cloudtrain.report.facts import Epoch, Facts
+from cloudtrain.report.record import MOST_MISTAKES
+
+TRAIN, TEST = 0, 1
+LAST_LINES = 30
+# Of a job that tells very many epochs: rows of the table, points of a line.
+MOST_ROWS, MOST_POINTS = 500, 1000
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("cloudtrain.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def report(facts: Facts) -> str:
+    """The page of one run."""
+    return _environment().get_template("report.html").render(_report_values(facts))
+
+
+def comparison(found: Comparison) -> str:
+    """The page of several runs side by side."""
+    runs = found.runs
+    charts = [
+        accuracy_chart(
+            [Series(facts.name, look, _points(facts, "test_acc")) for look, facts in enumerate(runs)],
+            title="Test accuracy of each epoch",
+            summary="; ".join(_ended(facts) for facts in runs),
+            goal=None,
+            best=None,
+        ),
+        loss_chart(
+            [Series(facts.name, look, _points(facts, "test_loss")) for look, facts in enumerate(runs)],
+            title="Test loss of each epoch",
+            summary="; ".join(f"{facts.name} {words.loss_summary(facts)}" for facts in runs if facts.epochs),
+            best=None,
+        ),
+    ]
+    last = min(MOST_ROWS, max((facts.last.epoch for facts in runs if facts.last), default=0))
+    return (
+        _environment()
+        .get_template("compare.html")
+        .render(
+            found=found,
+            charts=[chart for chart in charts if chart],
+            epochs=range(1, last + 1),
+            figures=[{epoch.epoch: epoch for epoch in facts.epochs} for facts in runs],
+            words=words,
+        )
+    )
+
+
+def _ended(facts: Facts) -> str:
+    last = facts.last
+    return f"{facts.name} ended at {words.percent(last.test_acc)}" if last else f"{facts.name} has no epoch"
+
+
+def _report_values(facts: Facts) -> dict[str, Any]:
+    found = pictures.of(facts.receipt) if facts.answers else None
+    mistakes = facts.answers.mistakes[:MOST_MISTAKES] if facts.answers else ()
+    return {
+        "facts": facts,
+        "words": words,
+        "status": words.status(facts),
+        "charts": _charts(facts),
+        "epochs": facts.epochs[-MOST_ROWS:],
+        "phases": _phases(facts),
+        "matrix": _matrix(facts),
+        "mistakes": [(mistake, found.data_url(mistake.index) if found else None) for mistake in mistakes],
+        "has_pictures": found is not None,
+        "last_lines": [line for line in facts.log if line.strip()][-LAST_LINES:],
+        "finished": facts.receipt.get("ended_how") == "finished",
+        "weights": facts.weights("best") is not None,
+    }
+
+
+def _charts(facts: Facts) -> list[Chart]:
+    best = facts.best
+    found = [
+        accuracy_chart(
+            [Series("train", TRAIN, _points(facts, "train_acc")), Series("test", TEST, _points(facts, "test_acc"))],
+            title="Accuracy of each epoch",
+            summary=words.curve_summary(facts),
+            goal=words.target_accuracy(facts) if facts.subset is None else None,
+            best=(best.epoch, best.test_acc) if best and best.test_acc is not None else None,
+        ),
+        loss_chart(
+            [Series("train", TRAIN, _points(facts, "train_loss")), Series("test", TEST, _points(facts, "test_loss"))],
+            title="Loss of each epoch",
+            summary=words.loss_summary(facts),
+            best=(best.epoch, best.test_loss) if best and best.test_loss is not None else None,
+        ),
+    ]
+    return [chart for chart in found if chart]
+
+
+def _points(facts: Facts, figure: str) -> Sequence[tuple[int, float]]:
+    points = [(epoch.epoch, value) for epoch in facts.epochs if (value := _figure(epoch, figure)) is not None]
+    every = 1 + len(points) // MOST_POINTS
+    return points[::every] if every == 1 else [*points[:-1:every], points[-1]]
+
+
+def _figure(epoch: Epoch, name: str) -> float | None:
+    value: float | None = getattr(epoch, name)
+    return value
+
+
+def _phases(facts: Facts) -> list[dict[str, Any]]:
+    spans = facts.phases
+    total = sum(spans.values())
+    return [
+        {
+            "state": state,
+            "label": words.PHASES.get(state, state),
+            "seconds": seconds,
+            "share": 100 * seconds / total if total else 0.0,
+        }
+        for state, seconds in spans.items()
+    ]
+
+
+def _matrix(facts: Facts) -> list[dict[str, Any]]:
+    """A row a digit: counts with the strength of their colour from 0 to 5, accuracy, how many were missed."""
+    matrix = facts.confusion
+    if matrix is None:
+        return []
+    worst = max((count for d, row in enumerate(matrix) for a, count in enumerate(row) if a != d), default=0)
+    most_missed = max((sum(row) - row[digit] for digit, row in enumerate(matrix)), default=0)
+    rows = []
+    for digit, row in enumerate(matrix):
+        cells = [
+            ("right" if digit == answer else f"wrong{_strength(count, worst)}", count)
+            for answer, count in enumerate(row)
+        ]
+        missed = sum(row) - row[digit]
+        rows.append(
+            {
+                "digit": digit,
+                "cells": cells,
+                "total": sum(row),
+                "missed": missed,
+                "bar": 100 * missed / most_missed if most_missed else 0.0,
+                "accuracy": words.class_accuracy(matrix, digit),
+            }
+        )
+    return rows
+
+
+def _strength(count: int, worst: int) -> int:
+    """0 for none, else 1 to 5 by the square root, so that single mistakes can be seen beside frequent ones."""
+    return 0 if not count else max(1, round(5 * (count / worst) ** 0.5))

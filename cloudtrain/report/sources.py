@@ -1,0 +1,44 @@
+"""The facts of a run that is named, or whose folder or `run.json` is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloudtrain import receipt, verify
+from cloudtrain.errors import UnknownRun
+from cloudtrain.private import Redaction
+from cloudtrain.report.facts import Facts, gather
+from cloudtrain.store import Run, Store
+
+
+def of_run(run: Run, store: Store) -> Facts:
+    """The facts of a run of this computer, as it stands now."""
+    error = run.error or {}
+    told = ": ".join(str(error[key]) for key in ("message", "detail") if error.get(key))
+    # As in the receipt: a report is made to be handed in.
+    return gather(receipt.build(run, store), run.folder, Redaction(run, store.read_journal(run.name))(told))
+
+
+def of_path(path: Path) -> Facts:
+    """The facts of the run whose folder or `run.json` is at `path`, from any computer.
+
+    Raises:
+        UsageError: there is no receipt, or it cannot be understood.
+    """
+    return gather(verify.load(path), path if path.is_dir() else path.parent)
+
+
+def find(run: str | None, store: Store) -> Facts:
+    """The facts of the run that a user means: a name, the beginning of one, a folder, a `run.json`, None: the latest.
+
+    Raises:
+        UsageError: there is no such run or receipt.
+    """
+    if run is not None and (Path(run).name != run or run.endswith(".json")):
+        return of_path(Path(run))
+    try:
+        return of_run(store.find(run), store)
+    except UnknownRun:
+        if run is not None and Path(run).exists():
+            return of_path(Path(run))
+        raise

@@ -1,0 +1,373 @@
+"""Sentences and labels of a report: the same in HTML, Markdown and on the screen. Pure."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from cloudtrain.console.text import money, ordinal, seconds
+from cloudtrain.report.facts import Facts, Goal
+from cloudtrain.report.reading import mapping, number, text, whole
+
+PHASES = {
+    "planned": "preparing",
+    "provisioning": "getting the machine",
+    "booting": "connecting",
+    "syncing": "sending the code",
+    "running": "training",
+    "pulling": "fetching results",
+}
+_ENDINGS = {
+    "finished": ("done", "The training finished and its results are here."),
+    "failed": ("failed", "The training program failed."),
+    "not_started": ("not started", "The training never began."),
+    "stopped": ("stopped", "The run was stopped before its end."),
+    "limit": ("ended by its limit", "The run reached its time or cost limit before its end."),
+    "spot": ("interrupted", "AWS took the spot instance back before the end."),
+    "lost": ("lost", "Its machine or its supervisor ended without a record of how the training stood."),
+}
+MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
+
+
+def status(facts: Facts) -> tuple[str, str]:
+    """One or two words for how the run ended, and a sentence."""
+    if facts.living:
+        state = text(facts.receipt.get("status")) or "unknown"
+        return state, "The run had not ended when this was written: figures are those of the epochs so far."
+    how = str(facts.receipt.get("ended_how"))
+    return _ENDINGS.get(how, (how, f"The run was ended: {how}."))
+
+
+def subject(facts: Facts) -> str:
+    """What was trained: "Model 3", or the name of a training package of one's own."""
+    model = facts.settings.get("model", facts.train.get("model"))
+    if facts.shipped or "model" in facts.settings:
+        return f"Model {model}"
+    return f"Job {text(facts.train.get('module')) or 'of your own'}"
+
+
+def where(facts: Facts) -> str:
+    """Where it ran, without names of computers."""
+    machine, target = facts.machine, facts.receipt.get("target")
+    if target == "local":
+        return "a local computer"
+    if target == "host":
+        return "a machine reached by SSH"
+    kind = text(machine.get("instance_type")) or "an EC2 instance"
+    return f"{kind}, rehearsed" if facts.receipt.get("rehearsal") else kind
+
+
+def device(facts: Facts) -> str | None:
+    """The chip that trained."""
+    return text(facts.settings.get("device_name")) or text(facts.settings.get("device"))
+
+
+def date(facts: Facts) -> str | None:
+    """The day on which the run was planned, UTC: 23 November 2026."""
+    try:
+        at = datetime.fromisoformat(str(facts.receipt.get("created")))
+    except ValueError:
+        return None
+    return f"{at.day} {at:%B %Y}"
+
+
+def percent(value: float | None, places: int = 2) -> str:
+    """An accuracy as people read it, "–" for none."""
+    return "–" if value is None else f"{value:.{places}f} %"
+
+
+def loss(value: float | None) -> str:
+    """A loss with four places, as the training log has it."""
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def goal_value(goal: Goal) -> str:
+    """What was reached, in the unit of the goal."""
+    if goal.value is None:
+        return "–"
+    if "accuracy" in goal.goal:
+        return percent(goal.value)
+    return f"{goal.value:,.0f}" if goal.value.is_integer() else f"{goal.value:g}"
+
+
+def goal_verdict(goal: Goal) -> str:
+    """met, not met, open, or not judged: an accuracy on a part of the test set."""
+    if goal.met is False and goal.value is None and "accuracy" in goal.goal:
+        return "not judged"
+    return {True: "met", False: "not met", None: "open"}[goal.met]
+
+
+def target_accuracy(facts: Facts) -> float | None:
+    """The accuracy that a goal names, in percent."""
+    for goal in facts.goals:
+        left, sign, right = goal.goal.partition(">=")
+        if sign and "accuracy" in left:
+            try:
+                value = float(right.replace("%", "").strip())
+            except ValueError:
+                continue
+            if math.isfinite(value) and 0 < value <= 100:
+                return value
+    return None
+
+
+def subset_note(facts: Facts) -> str | None:
+    """What a rehearsal on a part of the data set is worth; None for a run on all of it."""
+    if facts.subset is None:
+        return None
+    return (
+        f"Trained on the first {facts.subset:,} of {MNIST_TRAIN:,} pictures and tested on the first "
+        f"{max(1, facts.subset // 6):,} of {MNIST_TEST:,}: a rehearsal. No accuracy here is one of MNIST, "
+        "and the accuracy goal is not judged."
+    )
+
+
+def rehearsal_note(facts: Facts) -> str | None:
+    """That no machine of AWS was used; None where one was, or none was asked for."""
+    if not facts.receipt.get("rehearsal"):
+        return None
+    return (
+        "A rehearsal: the EC2 region was emulated on one computer, whose own processor trained. "
+        "Nothing was billed, no account was asked; the figures of the training are real."
+    )
+
+
+def cost(facts: Facts) -> str:
+    """What it cost, in one sentence."""
+    told = mapping(facts.receipt.get("cost"))
+    estimate, hourly = number(told.get("estimate")), number(told.get("price_per_hour"))
+    priced = f" at {money(hourly)} an hour" if hourly is not None else ""
+    dated = text(told.get("price_date"))
+    table = f" (price table of {dated})" if dated else ""
+    if estimate is None:
+        return "Nothing was billed: the machine was there already."
+    if not told.get("billed"):
+        return f"Nothing was billed. The same time on the real instance costs about {money(estimate)}{priced}{table}."
+    return f"About {money(estimate)}{priced}{table}, by the clock; the bill of AWS has the last word."
+
+
+def short_cost(facts: Facts) -> str:
+    """The cost as one figure."""
+    told = mapping(facts.receipt.get("cost"))
+    estimate = number(told.get("estimate"))
+    return money(estimate) if estimate is not None and told.get("billed") else "$0"
+
+
+def curve_summary(facts: Facts) -> str:
+    """What the learning curves show, for whoever does not see them."""
+    last, best = facts.last, facts.best
+    if last is None or best is None:
+        return ""
+    first = next(epoch for epoch in facts.epochs if epoch.test_acc is not None)
+    told = []
+    if first.epoch != last.epoch:
+        told.append(
+            f"Test accuracy went from {percent(first.test_acc)} in epoch {first.epoch} to {percent(last.test_acc)} "
+            f"in epoch {last.epoch}; it was highest, {percent(best.test_acc)}, in epoch {best.epoch}."
+        )
+    else:
+        told.append(f"Test accuracy was {percent(last.test_acc)} after epoch {last.epoch}, the only one.")
+    if last.train_acc is not None and last.test_acc is not None:
+        gap = last.test_acc - last.train_acc
+        side = "above" if gap >= 0 else "below"
+        told.append(f"In the last epoch it was {abs(gap):.2f} points {side} the training accuracy.")
+    target = target_accuracy(facts)
+    if target is not None and facts.subset is None:
+        reached = next((e.epoch for e in facts.epochs if e.test_acc is not None and e.test_acc >= target), None)
+        told.append(
+            f"The goal of {target:g} % was first reached in epoch {reached}."
+            if reached
+            else f"The goal of {target:g} % was reached in no epoch."
+        )
+    return " ".join(told)
+
+
+def loss_summary(facts: Facts) -> str:
+    """The same of the losses."""
+    told = [epoch for epoch in facts.epochs if epoch.test_loss is not None]
+    if not told:
+        return ""
+    low = min(told, key=lambda epoch: epoch.test_loss or 0.0)
+    return (
+        f"Test loss went from {loss(told[0].test_loss)} to {loss(told[-1].test_loss)}; "
+        f"it was lowest, {loss(low.test_loss)}, in epoch {low.epoch}."
+    )
+
+
+def worst_pairs(matrix: Sequence[Sequence[int]], most: int = 3) -> list[tuple[int, int, int]]:
+    """(digit, answer, how often) of the most frequent mix-ups."""
+    found = [
+        (digit, answer, count)
+        for digit, row in enumerate(matrix)
+        for answer, count in enumerate(row)
+        if digit != answer and count
+    ]
+    return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))[:most]
+
+
+def confusion_summary(matrix: Sequence[Sequence[int]]) -> str:
+    """How many were right, and what was mixed up most."""
+    total = sum(map(sum, matrix))
+    right = sum(row[digit] for digit, row in enumerate(matrix))
+    told = f"{right:,} of {total:,} test pictures are right, {total - right:,} wrong."
+    pairs = [f"{digit} taken for {answer} ({count})" for digit, answer, count in worst_pairs(matrix)]
+    return f"{told} Most frequent: {', '.join(pairs)}." if pairs else told
+
+
+def class_accuracy(matrix: Sequence[Sequence[int]], digit: int) -> float | None:
+    """Share of a digit's pictures that were answered right, in percent; None for a digit that does not occur."""
+    total = sum(matrix[digit])
+    return 100 * matrix[digit][digit] / total if total else None
+
+
+def rerun_command(facts: Facts) -> str:
+    """The run once more from its own record: settings, seed, place and the very code."""
+    return f"cloudtrain rerun {facts.name}"
+
+
+def run_command(facts: Facts) -> str:
+    """The run with every setting spelt out. What belongs to a person is in capitals, to be filled in."""
+    train, settings, machine = facts.train, facts.settings, facts.machine
+    argv = ["cloudtrain", "run"]
+    target = facts.receipt.get("target")
+    if target == "local":
+        argv.append("--local")
+    elif target == "host":
+        argv += ["--host", "USER@ADDRESS"]
+    else:
+        argv += [*_flag("--instance", machine.get("instance_type")), *_flag("--region", machine.get("region"))]
+        argv += ["--spot"] if machine.get("market") == "spot" else []
+        argv += ["--dry-run"] if facts.receipt.get("rehearsal") else []
+    if not facts.shipped:
+        argv += ["--job", "FOLDER"]
+    if facts.shipped or "model" in settings:
+        argv += _flag("--model", settings.get("model", train.get("model")))
+    for key in ("epochs", "batch_size", "seed", "lr", "recipe"):
+        value = train.get(key)
+        argv += _flag("--" + key.replace("_", "-"), settings.get(key) if value is None else value)
+    argv += _flag("--device", train.get("device"))
+    args = train.get("args")
+    if isinstance(args, list) and args:
+        argv += ["--", *map(str, args)]
+    return shlex.join(argv)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, float):
+        return [name, f"{value:g}" if float(f"{value:g}") == value else repr(value)]
+    return [name, str(value)] if isinstance(value, (int, str)) and not isinstance(value, bool) else []
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows: (augment.degrees, 10)."""
+    rows: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            rows += flat(inner, f"{name}.")
+        else:
+            rows.append((name, plain(inner)))
+    return rows
+
+
+def plain(value: Any) -> str:
+    """A setting's value for people."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(plain(inner) for inner in value) or "none"
+    return text(str(value)) or "none"
+
+
+def setting_rows(facts: Facts) -> list[tuple[str, str]]:
+    """The settings that matter first, in words."""
+    settings, train = facts.settings, facts.train
+    names = {
+        "model": "model",
+        "epochs": "epochs",
+        "batch_size": "batch size",
+        "seed": "seed",
+        "lr": "peak learning rate",
+        "recipe": "recipe",
+    }
+    if not facts.shipped and not settings:
+        names = {}
+    rows = []
+    for key, label in names.items():
+        value = settings.get(key, train.get(key))
+        if value is not None:
+            rows.append((label, plain(value)))
+    if facts.subset is not None:
+        rows.append(("training pictures", f"the first {facts.subset:,}"))
+    args = train.get("args")
+    if isinstance(args, list) and args:
+        rows.append(("arguments", shlex.join(map(str, args))))
+    if not facts.shipped:
+        rows.append(("training package", plain(train.get("module"))))
+    return rows
+
+
+def recipe_rows(facts: Facts) -> list[tuple[str, str]]:
+    """Every hyper-parameter of the recipe that `setting_rows` does not have."""
+    known = {"name", "epochs", "batch_size", "lr"}
+    rows = flat(mapping(facts.settings.get("hyperparameters")))
+    return [(name.replace("_", " "), value) for name, value in rows if name not in known]
+
+
+def environment_rows(facts: Facts) -> list[tuple[str, str]]:
+    """What it ran on and with."""
+    machine, settings, receipt = facts.machine, facts.settings, facts.receipt
+    gpus = machine.get("gpus")
+    names = [text(mapping(gpu).get("name")) for gpu in gpus] if isinstance(gpus, list) else []
+    code = mapping(receipt.get("code"))
+    git = mapping(code.get("git"))
+    commit = text(git.get("commit"))
+    places = [text(machine.get(key)) for key in ("zone", "market")]
+    cpus = whole(machine.get("cpus"))
+    rows = [
+        ("where", where(facts) + "".join(f", {place}" for place in places if place)),
+        ("trained by", device(facts)),
+        ("GPU", ", ".join(name for name in names if name) or None),
+        ("driver", text(machine.get("driver"))),
+        ("CUDA", text(machine.get("cuda"))),
+        ("processors", str(cpus) if cpus else None),
+        ("PyTorch", text(settings.get("torch")) or text(machine.get("torch"))),
+        ("Python", text(machine.get("python"))),
+        ("system", text(machine.get("os"))),
+        ("image", text(machine.get("image_name"))),
+        ("code", _short(code.get("digest"), "sha256 ")),
+        ("git", f"{commit[:12]}{', with changes' if git.get('dirty') else ''}" if commit else None),
+        ("data", _data(mapping(receipt.get("data")))),
+        ("cloudtrain", text(receipt.get("cloudtrain"))),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _short(value: Any, before: str) -> str | None:
+    found = text(value)
+    return f"{before}{found[:12]}…" if found else None
+
+
+def _data(data: Mapping[str, Any]) -> str | None:
+    hashes = mapping(data.get("sha256"))
+    if not hashes:
+        return None
+    name = "MNIST" if "t10k-images-idx3-ubyte" in hashes else "data set"
+    return f"{name}, {len(hashes)} files checked by sha256"
+
+
+def span(value: float | None) -> str:
+    """A span of time for people, "–" for none."""
+    return "–" if value is None else seconds(value)
+
+
+def ordinal_epoch(epoch: int) -> str:
+    """14th epoch."""
+    return f"{ordinal(epoch)} epoch"
