@@ -69,6 +69,9 @@ TICK_S = 0.1
 LOOK_EVERY_S = 0.5
 # What is left of the job's processes when the job itself has ended gets this long between SIGTERM and SIGKILL.
 LEFTOVER_GRACE_S = 2.0
+# Codes of a job that ended by SIGTERM, and how long its supervisor may take to hear of the same shutdown, in seconds.
+TOLD_TO_END = (-15, 143)
+HEARS_WITHIN_S = 1.0
 # A process in an uninterruptible system call survives SIGKILL until the call returns; nobody waits longer for it.
 UNKILLABLE_S = 30.0
 TREE_WAIT_S = 60.0
@@ -120,7 +123,7 @@ class Failure(Exception):
 def from_os(error: OSError) -> Failure:
     """The failure that an operating system error means."""
     where = " (%s)" % error.filename if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return Failure("disk_full", "the disk of the host is full%s" % where)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Failure("not_writable", "the host refuses access: %s%s" % (error.strerror, where))
@@ -699,6 +702,9 @@ def supervise(run: Run, lock: int) -> int:
             # Whatever was promised before: the machine goes.
             kill_at = min(kill_at, taken_at)
         wait_for(wake, TICK_S)
+    if stop is None and job.code in TOLD_TO_END:
+        stop = with_its_machine(run, spec, asked_to_end, wake)
+        kill_at = time.monotonic() + LEFTOVER_GRACE_S
     if stop:
         grace = max(0.0, kill_at - time.monotonic())
     else:
@@ -710,6 +716,20 @@ def supervise(run: Run, lock: int) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         power_off_unless_wanted(run, float(spec["deadline"] or 0.0))
     return 0
+
+
+def with_its_machine(
+    run: Run, spec: Dict[str, Any], asked_to_end: Callable[[], bool], wake: Optional[int]
+) -> Optional[Dict[str, Any]]:
+    """The stop that a job which ended by SIGTERM belongs to; None: somebody has sent it that signal alone.
+
+    A machine that goes down tells all its programs at once, and the job may be quicker to end than its supervisor to
+    hear.
+    """
+    limit = time.monotonic() + HEARS_WITHIN_S
+    while not asked_to_end() and time.monotonic() < limit:
+        wait_for(wake, TICK_S)
+    return load(run.path("stop.json")) or (due(run, spec, True) if asked_to_end() else None)
 
 
 def due(

@@ -166,6 +166,23 @@ def test_sigterm_to_the_supervisor_is_the_machine_going_down(host: Any) -> None:
     host.nothing_left()
 
 
+@pytest.mark.parametrize(("told", "stop"), [(True, "shutdown"), (False, None)])
+def test_a_job_that_ends_by_sigterm_a_moment_before_its_supervisor_hears_of_it(
+    host: Any, told: bool, stop: str | None
+) -> None:
+    """A machine that goes down tells all its programs at once; alone, the signal is somebody's wish about the job."""
+    started(host, SLEEPER)
+    job = json.loads((host.run_dir() / "job.json").read_text())["job"]
+    supervisor = host.supervisor()
+    os.kill(job, signal.SIGTERM)
+    if told:
+        time.sleep(0.3)
+        os.kill(supervisor, signal.SIGTERM)
+    record = host.finished()
+    assert (record["code"], record["signal"], record["stop"]) == (-15, 15, stop)
+    host.nothing_left()
+
+
 def test_hangup_of_the_session_that_started_it_changes_nothing(host: Any) -> None:
     spec = host.spec(SLEEPER)
     with subprocess.Popen(
