@@ -18,6 +18,7 @@ from cloudtrain import actions, lease
 from cloudtrain import run as story
 from cloudtrain import settings as settings_
 from cloudtrain.checkpoints import Checkpoint
+from cloudtrain.cli import standing
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, tail_offset
@@ -154,11 +155,13 @@ def to_the_end(
     reporter.about(run, lambda: context.store.get(run.name))
     while True:
         try:
-            result = story.resume(run, context, detach=detach, relaunch=relaunch)
+            with standing.told(run.name, context.store):
+                result = story.resume(run, context, detach=detach, relaunch=relaunch)
         except Busy:
             if not join:
                 raise
-            result = actions.watch(run, context)
+            with standing.told(run.name, context.store):
+                result = actions.watch(run, context)
         except KeyboardInterrupt:
             code = _interrupted(context.store.get(run.name), context, reporter)
             if code is None:

@@ -72,7 +72,7 @@ def show(run: RunName = None, json: Json = False) -> None:
 def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
     from cloudtrain import actions
-    from cloudtrain.cli import following
+    from cloudtrain.cli import following, standing
     from cloudtrain.console.listing import rehearsed
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
@@ -85,14 +85,15 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
             from cloudtrain import debts
 
             debts.settle(store, reporter.emit, skip=row.name)
-        result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
+        with standing.told(row.name, store):
+            result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
         reporter.result(result)
 
 
 def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
     """End a run: it saves, its results are pulled, its machine is given back."""
     from cloudtrain import actions
-    from cloudtrain.cli import following
+    from cloudtrain.cli import following, standing
     from cloudtrain.console.listing import rehearsed
     from cloudtrain.events import Noted
     from cloudtrain.spec import Target
@@ -113,4 +114,6 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
             if not rehearsed(row.plan.spec):
                 debts.settle(store, reporter.emit, skip=row.name)
             debts.admit(row, store)
-        reporter.result(actions.stop(row, context))
+        with standing.told(row.name, store):
+            result = actions.stop(row, context)
+        reporter.result(result)

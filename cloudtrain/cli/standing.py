@@ -1,0 +1,46 @@
+"""A command that fails while the run's machine is up says so: what it costs, who ends it, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cloudtrain import lease
+from cloudtrain.errors import Busy, CloudtrainError, UsageError
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run, Store
+
+# The loudest error names machine, price and lease itself.
+_SAYS_IT_ITSELF = "release_pending"
+
+
+@contextmanager
+def told(name: str, store: Store) -> Iterator[None]:
+    """Add to a failure inside what becomes of the machine of run `name`, if it has one that is up."""
+    try:
+        yield
+    except (Busy, UsageError):
+        raise
+    except CloudtrainError as error:
+        if error.code != _SAYS_IT_ITSELF and name in store.names():
+            said = machine_up(store.get(name), time.time())
+            error.consequence = "; ".join(filter(None, [error.consequence, said])) or None
+        raise
+
+
+def machine_up(run: Run, now: float) -> str | None:
+    """What becomes of the run's own machine by itself, for people; None: it has none that is up, as far as is known.
+
+    Args:
+        now: unix seconds.
+    """
+    instance, end = run.instance, lease.expires_at(run)
+    if instance is None or end is None or now >= end or run.life not in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
+        return None
+    rehearsal = run.plan.spec.ec2 is not None and run.plan.spec.ec2.rehearsal
+    price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
+    keeps = lease.parks(run.plan) and run.state in (RunState.RUNNING, RunState.PULLING)
+    fate = "parks itself, with its disk," if keeps else "ends itself"
+    at = time.strftime("%H:%M" if end - now < 86400 else "%a %H:%M", time.localtime(end))
+    return f"{instance.id} is still up{price}; it {fate} by {at}"
