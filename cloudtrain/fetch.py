@@ -65,6 +65,32 @@ def fetch(read: Read, name: str, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
+def fetch_anew(read: Read, name: str, path: Path) -> Path | None:
+    """`fetch`, but what is here and not there any more stays: the path of a copy of it, None where nothing was lost.
+
+    Raises:
+        ConnectionFailed: the link broke or the disk is full; `path` is as it was.
+    """
+    before = path.with_name(f"{path.stem}-before{path.suffix}")
+    with full_disk_told(path.parent):
+        if is_plain(path):
+            shutil.copy2(path, before)
+    fetch(read, name, path)
+    if is_plain(before) and not _begins(path, before):
+        return before
+    before.unlink(missing_ok=True)
+    return None
+
+
+def _begins(path: Path, start: Path) -> bool:
+    """Whether `path` begins with all that is in `start`."""
+    with path.open("rb") as file, start.open("rb") as beginning:
+        while piece := beginning.read(_CHUNK):
+            if file.read(len(piece)) != piece:
+                return False
+    return True
+
+
 def sha256(path: Path) -> str | None:
     """Hex sha256 of a file, or None if there is none."""
     total = hashlib.sha256()

@@ -19,6 +19,7 @@ from cloudtrain.claims import check_folder
 from cloudtrain.claims import claim as claim
 from cloudtrain.errors import RECLAIMED, ArtifactRefused, CloudtrainError, ConnectionFailed, LimitReached, UsageError
 from cloudtrain.events import Noted, Warned
+from cloudtrain.fetch import fetch_anew
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, ending, result
@@ -386,5 +387,7 @@ def _check_log(run: Run, link: Link) -> None:
             return
         if attempt == 0:
             link.context.emit(Noted("the local log differs from the host's and is fetched again"))
-            results.fetch(link.supervisor().read, "console.log", path)
+            kept = fetch_anew(link.supervisor().read, "console.log", path)
+            if kept is not None:
+                link.context.emit(Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}"))
     link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
