@@ -234,6 +234,12 @@ class Lifecycle:
             with contextlib.suppress(TimeoutError):
                 await machine.go_down(grace=0)
             machine.destroy_disk()
+        # What is left are sessions that waited for a program which outlived their connection.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=5.0)
 
     def _surroundings(self, instance: Any) -> Surroundings:
         core = self._core

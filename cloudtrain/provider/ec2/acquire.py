@@ -27,7 +27,7 @@ from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.ec2 import attempts, network, tags, trust, user_data
 from cloudtrain.provider.ec2.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, described, one, reason_of, state_of
+from cloudtrain.provider.ec2.inventory import ENDED, described, glance, one, reason_of, state_of
 from cloudtrain.provider.ec2.launch import Launch, Slot, request_for, slots_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.release import left_of, tell_inventory, terminate
@@ -263,15 +263,15 @@ class Acquisition:
         """
         seen = False
         for gone in self._pace.polls(self._pace.pending):
-            found = one(self._clients, record["id"])
+            found = glance(self._clients, record["id"])
             if found is None and (seen or gone > self._pace.visible):
                 break
-            seen = seen or found is not None
+            seen = seen or bool(found)
             state = state_of(found) if found else "not listed yet"
             self._emit(
                 StepProgress("instance", f"{record['id']} {state}", done=gone, total=self._pace.pending, unit="s")
             )
-            if found is None:
+            if not found:
                 continue
             if state in ENDED:
                 why = reason_of(found)

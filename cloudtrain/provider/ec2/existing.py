@@ -15,7 +15,7 @@ from cloudtrain.plan import Plan
 from cloudtrain.provider.base import Instance, Journal, Released
 from cloudtrain.provider.ec2.acquire import to_instance
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, one, reason_of, state_of
+from cloudtrain.provider.ec2.inventory import ENDED, glance, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.states import InstanceLife
@@ -101,7 +101,7 @@ def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace)
                 clients.ec2.start_instances(InstanceIds=[instance_id])
             asked = True
         emit(StepProgress("instance", f"{instance_id} {state}", done=gone, total=pace.pending, unit="s"))
-        current = one(clients, instance_id)
+        current = glance(clients, instance_id)
     raise Refused(
         f"{instance_id} did not start within {pace.pending:.0f} s",
         hint=f"aws ec2 describe-instances --instance-ids {instance_id}",
@@ -125,8 +125,8 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
     ):
         clients.ec2.stop_instances(InstanceIds=[instance.id])
     for gone in pace.polls(pace.end):
-        found = one(clients, instance.id)
-        state = state_of(found) if found else "gone"
+        found = glance(clients, instance.id)
+        state = "gone" if found is None else state_of(found) or "unknown"
         if state in ("stopped", "gone", *ENDED):
             journal.write({"ec2_started": None})
             summary = f"{instance.id} stopped again; its disk is billed as before"

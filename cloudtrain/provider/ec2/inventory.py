@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from cloudtrain.errors import ConnectionFailed
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.prices import load
@@ -118,6 +119,14 @@ def one(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
                 return None
             raise
     return next((i for reservation in answer["Reservations"] for i in reservation.get("Instances", [])), None)
+
+
+def glance(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
+    """`one`, for a wait that has a deadline of its own: empty where AWS gave no usable answer this time."""
+    try:
+        return one(clients, instance_id)
+    except ConnectionFailed:
+        return {}
 
 
 def state_of(instance: Mapping[str, Any]) -> str:

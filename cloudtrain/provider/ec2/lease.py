@@ -22,7 +22,7 @@ from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.ec2 import tags, user_data
 from cloudtrain.provider.ec2.acquire import to_instance
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, one, reason_of, state_of
+from cloudtrain.provider.ec2.inventory import ENDED, glance, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
@@ -84,7 +84,7 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
     emit(StepStarted("instance", told, pace.pending))
     asked = False
     for gone in pace.polls(pace.end + pace.pending):
-        found = one(clients, instance.id)
+        found = glance(clients, instance.id)
         state = state_of(found) if found else "unknown"
         if found is None or state in ENDED:
             raise ConnectionFailed(

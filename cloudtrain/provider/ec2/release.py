@@ -19,7 +19,7 @@ from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, 
 from cloudtrain.provider.base import Instance, Journal, Released
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, Item, described, inventory, one, reason_of, state_of
+from cloudtrain.provider.ec2.inventory import ENDED, Item, described, glance, inventory, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.tags import utc_text
 from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate
@@ -71,7 +71,7 @@ def terminate(
         raise translate(error, f"terminate {instance_id}", profile=clients.profile, consequence=None) from error
     state = "unknown"
     for gone in pace.polls(pace.end):
-        found = one(clients, instance_id)
+        found = glance(clients, instance_id)
         state = state_of(found) if found else "unknown"
         if state in enough or (found is None and pace.now() > young_until):
             return found

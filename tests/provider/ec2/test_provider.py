@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
-from cloudtrain.events import StepDone
+from cloudtrain.events import StepDone, StepProgress
 from cloudtrain.provider.base import Instance
 from cloudtrain.provider.ec2 import boot, existing, trust
 from cloudtrain.states import InstanceLife
@@ -122,6 +122,25 @@ def test_termination_is_asked_for_until_it_is_answered(trip_of: Any) -> None:
     released = trip.release(instance)
     assert released.life is InstanceLife.TERMINATED and trip.left() == {}
     assert trip.notes.read()["ec2_release_pending"] is None
+
+
+def test_an_answer_that_is_none_ends_no_wait(trip_of: Any) -> None:
+    """More of them than the SDK asks again by itself."""
+    trip = trip_of()
+    tell = trip.told.append
+
+    def deaf_for_a_while(event: Any) -> None:
+        if isinstance(event, StepProgress) and not trip.region.faults.find("html500", "DescribeInstances"):
+            trip.region.faults.replace(["html500@DescribeInstances:7"] if len(said) < 2 else [])
+            said.append(event.title)
+        tell(event)
+
+    said: list[str] = []
+    instance = trip.provider.acquire(trip.plan, trip.notes, deaf_for_a_while)
+    assert trip.effects() == 1 and len(said) >= 2
+    said.clear()
+    released = trip.provider.release(instance, trip.notes, deaf_for_a_while)
+    assert said and released.life is InstanceLife.TERMINATED and trip.left() == {}
 
 
 def test_a_termination_that_is_not_allowed_is_a_debt_and_says_so(trip_of: Any) -> None:
