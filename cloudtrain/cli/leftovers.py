@@ -171,7 +171,7 @@ def _registry(emit: Emit) -> Store | None:
 
     try:
         store = Store()
-        store.names()
+        store.runs()  # one row that is torn must hide no machine either
     except StoreDamaged as error:
         emit(Warned(f"{error.message}; going on without it", hint=error.hint))
         return None
