@@ -16,5 +16,8 @@ def lines(found: Comparison) -> list[str]:
     """The table, one line a figure; settings that are not the same everywhere are marked."""
     count = len(found.runs)
     header = ["", *(facts.name for facts in found.runs), ""]
-    rows = [[row.label, *row.cells, _DIFFERS if row.differs else row.note] for row in found.rows]
+    rows = [
+        [row.label, *("-" if cell == "–" else cell for cell in row.cells), _DIFFERS if row.differs else row.note]
+        for row in found.rows
+    ]
     return [screen_safe(line) for line in columns(header, rows, right=range(1, count + 1))]

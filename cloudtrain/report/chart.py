@@ -10,6 +10,7 @@ WIDTH, HEIGHT = 460.0, 300.0
 LEFT, TOP, BOTTOM = 52.0, 14.0, 40.0
 # Room for the names at the lines' ends, by the length of the longest.
 LETTER, MOST_NAME = 7.4, 150.0
+LOSSES = (1e-9, 1e9)
 # Labels at the lines' ends keep this distance.
 LABEL_GAP = 15.0
 
@@ -82,12 +83,13 @@ def accuracy_chart(
 ) -> Chart | None:
     """Accuracies in percent on a scale that widens towards 100, where good networks differ; None without a point.
 
-    Equal factors of the error rate are equal distances: 90, 99 and 99.9 % are evenly spaced.
+    Equal factors of the error rate are equal distances: 90, 99 and 99.9% are evenly spaced.
     """
     values = [value for line in series for _, value in line.points]
     if not values:
         return None
-    errors = [max(100 - value, 0.01) for value in values] + ([max(100 - goal, 0.01)] if goal else [])
+    values += [goal] if goal else []
+    errors = [min(max(100 - value, 0.01), 100.0) for value in values]
     low, high = min(errors) / 1.25, max(errors) * 1.15
 
     def y(value: float) -> float:
@@ -98,8 +100,8 @@ def accuracy_chart(
     ticks = [Tick(y(100 - error), f"{100 - error:g}") for error in steps if low <= error <= high]
     if len(ticks) < 2:
         ticks = [Tick(y(100 - error), f"{100 - error:.2f}") for error in (min(errors), max(errors))]
-    goal_tick = Tick(y(goal), f"goal {goal:g} %") if goal else None
-    marked = (best[0], best[1], f"best {best[1]:.2f} % in epoch {best[0]}") if best else None
+    goal_tick = Tick(y(goal), f"goal {goal:g}%") if goal else None
+    marked = (best[0], best[1], f"best {best[1]:.2f}% in epoch {best[0]}") if best else None
     # Accuracies rise: the lower right is free.
     return _chart(
         series, y, _thin(ticks), title=title, summary=summary, goal=goal_tick, best=marked, mark_y=HEIGHT - BOTTOM - 8
@@ -107,8 +109,15 @@ def accuracy_chart(
 
 
 def loss_chart(series: Sequence[Series], *, title: str, summary: str, best: tuple[int, float] | None) -> Chart | None:
-    """Losses on a logarithmic scale; None without a point. What is not above zero cannot be drawn and is left out."""
-    series = [Series(line.name, line.look, [p for p in line.points if p[1] > 0]) for line in series]
+    """Losses on a logarithmic scale; None without a point.
+
+    What is not above zero cannot be drawn and is left out; what has exploded is drawn at the edge.
+    """
+    low, high = LOSSES
+    series = [
+        Series(line.name, line.look, [(x, min(max(value, low), high)) for x, value in line.points if value > 0])
+        for line in series
+    ]
     values = [value for line in series for _, value in line.points]
     if not values:
         return None

@@ -15,7 +15,7 @@ from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
 
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.
-MOST_LOG = 2 * 2**20
+MOST_LOG = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def _analysis(facts: Facts) -> list[str]:
         known = [(score, digit) for score, digit in scores if score is not None]
         if known:
             (low, hardest), (high, easiest) = min(known), max(known)
-            told.append(f"Hardest digit: {hardest} ({low:.2f} % right); easiest: {easiest} ({high:.2f} %).")
+            told.append(f"Hardest digit: {hardest} ({low:.2f}% right); easiest: {easiest} ({high:.2f}%).")
     seconds = facts.training_seconds
     if seconds is not None:
         each = seconds / len([epoch for epoch in facts.epochs if epoch.seconds is not None])

@@ -76,7 +76,12 @@ def date(facts: Facts) -> str | None:
 
 def percent(value: float | None, places: int = 2) -> str:
     """An accuracy as people read it, "–" for none."""
-    return "–" if value is None else f"{value:.{places}f} %"
+    return "–" if value is None else f"{value:.{places}f}%"
+
+
+def sureness(confidence: float) -> str:
+    """A confidence from 0 to 1 as people read it, never rounded up to a certainty that it is not."""
+    return f"{math.floor(1000 * confidence) / 10:.1f}%"
 
 
 def loss(value: float | None) -> str:
@@ -178,9 +183,9 @@ def curve_summary(facts: Facts) -> str:
     if target is not None and facts.subset is None:
         reached = next((e.epoch for e in facts.epochs if e.test_acc is not None and e.test_acc >= target), None)
         told.append(
-            f"The goal of {target:g} % was first reached in epoch {reached}."
+            f"The goal of {target:g}% was first reached in epoch {reached}."
             if reached
-            else f"The goal of {target:g} % was reached in no epoch."
+            else f"The goal of {target:g}% was reached in no epoch."
         )
     return " ".join(told)
 

@@ -1,0 +1,42 @@
+"""A real tiny run of the shipped job, made once for all workers, and folders of runs made by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import filelock
+import pytest
+
+from tests.report.made import MadeRun
+from tests.whole_path.place import Place
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, mnist: Path, worker_id: str) -> Place:
+    """A place with two runs of the shipped job on few pictures, tiny-otter and tiny-wren. Not to be changed."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("training here needs the extra `local`")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "report-runs"
+    place = Place("local", ["--local"], folder / "home", folder / "my digits", {"CLOUDTRAIN_DATA": str(mnist)})
+    with filelock.FileLock(f"{folder}.lock", timeout=280):
+        if not (folder / "done").exists():
+            place.cwd.mkdir(parents=True)
+            common = ["run", "--local", "--device", "cpu", "--epochs", "2", "--yes"]
+            for name, model, images in (("tiny-otter", "3", "900"), ("tiny-wren", "2", "600")):
+                place.cli(*common, "--name", name, "--model", model, "--", "--subset", images, timeout=250)
+            (folder / "done").touch()
+    return place
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """Which xdist worker this is; "master" without xdist."""
+    return str(getattr(request.config, "workerinput", {"workerid": "master"})["workerid"])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeRun:
+    """A folder as a run of 15 epochs leaves it, to be changed."""
+    return MadeRun(tmp_path / "runs" / "brave-otter")
