@@ -112,6 +112,9 @@ class Machine:
         """Take an address and port, a new one or the old one again: nothing listens yet, so connections are refused."""
         if port is None:
             self._address, port = own_address(), 0
+            # Another host, another serial port: what was printed before the stop is gone.
+            self._printed = ""
+            (self.root / "dev" / "console").unlink(missing_ok=True)
         self.sshd = SshServer(
             self._address,
             user=self.around.user,
@@ -220,6 +223,10 @@ class Machine:
         self._prepare_disk(data, first=first)
         for argv in data.bootcmd:
             await self._run_as_root(argv, BOOTCMD_LIMIT_S)
+        if first:
+            # cloud-init's mark that the keys of this instance are made, which it does after `bootcmd`.
+            (self.root / "var" / "lib" / "cloud" / "instance" / "sem").mkdir()
+            (self.root / "var" / "lib" / "cloud" / "instance" / "sem" / "config_ssh").touch()
         self.systemd.boot()
         assert self.sshd is not None
         self.sshd.open()
@@ -262,7 +269,7 @@ class Machine:
         _write_private(self.home / ".ssh" / "authorized_keys", "".join(f"{key.strip()}\n" for key in keys))
 
     async def _final_stage(self, data: cloudinit.UserData, *, first: bool) -> None:
-        """User scripts of the first boot, then the host keys on the console: in this order, as cloud-init has it."""
+        """Of the first boot: user scripts, then the host keys on the console. In this order, as cloud-init has it."""
         if first:
             for argv in data.runcmd:
                 await self._run_as_root(argv, 3600)
@@ -271,7 +278,7 @@ class Machine:
                 _write_private(path, data.script)
                 path.chmod(0o700)
                 await self._run_as_root([str(path)], 3600)
-        self._print("-----BEGIN SSH HOST KEY KEYS-----", *self.host_keys(), "-----END SSH HOST KEY KEYS-----")
+            self._print("-----BEGIN SSH HOST KEY KEYS-----", *self.host_keys(), "-----END SSH HOST KEY KEYS-----")
         self._print(
             f"cloud-init: finished at {datetime.now(UTC):%a, %d %b %Y %H:%M:%S} +0000. Datasource DataSourceEc2Local"
         )

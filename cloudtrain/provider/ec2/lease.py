@@ -31,16 +31,21 @@ from cloudtrain.transport.base import Transport
 WAKE_S = 30 * 60.0
 
 # As root, by `sh -c`. systemd reads a changed unit at `daemon-reload`; `start` changes nothing of a timer that runs.
-# A reboot brings the lease of the user data back: the machine then parks early, and loses nothing.
+# The next boot makes the timer anew from the user data, and takes the later end from the file; it is in place last, so
+# that no boot honours what this machine has not taken.
 MOVE = """\
 set -eu
 unit="${{CLOUDTRAIN_ROOT:-}}/etc/systemd/system/cloudtrain-lease.timer"
+kept="${{CLOUDTRAIN_ROOT:-}}{kept}"
+mkdir -p "$(dirname "$kept")"
+echo '{seconds} {expiry}' > "$kept.new"
 sed 's/^OnCalendar=.*/OnCalendar={expiry}/' "$unit" > "$unit.new"
 grep -q '^OnCalendar={expiry}$' "$unit.new"
 mv -f "$unit.new" "$unit"
 systemctl daemon-reload
 systemctl restart cloudtrain-lease.timer
 systemctl is-active --quiet cloudtrain-lease.timer
+mv -f "$kept.new" "$kept"
 """
 
 
@@ -134,7 +139,7 @@ def move(instance: Instance, transport: Transport, expires_at: float, clients: C
     # The tag first: a machine that ends before its tag says so harms nobody, one that seems expired may be cleaned up.
     with translated(f"mark {instance.id}", profile=clients.profile, consequence="it ends at the time that it had"):
         mark(instance.id, expires_at, clients)
-    script = MOVE.format(expiry=user_data.calendar(expires_at))
+    script = MOVE.format(expiry=user_data.calendar(expires_at), seconds=int(expires_at), kept=user_data.EXTENDED)
     done = transport.run(["sudo", "-n", "sh", "-c", script], timeout=60)
     if done.exit_code != 0:
         told = done.stderr.decode(errors="replace").strip()[-200:]
