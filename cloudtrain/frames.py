@@ -24,6 +24,7 @@ class ExitRecord:
         code: exit code; negative: the signal that ended it.
         at: unix seconds.
         log_bytes, log_sha256, events_bytes: of the complete `console.log` and `events.jsonl`.
+        events_sha256: None: an earlier supervisor's record.
         stop: why it was told to end ("user", "deadline", ...); None: it ended by itself.
     """
 
@@ -34,6 +35,7 @@ class ExitRecord:
     log_sha256: str
     events_bytes: int
     stop: str | None
+    events_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -208,4 +210,5 @@ def exit_record(value: Mapping[str, Any] | None) -> ExitRecord | None:
         log_sha256=str(value["log_sha256"]),
         events_bytes=int(value["events_bytes"]),
         stop=value["stop"],
+        events_sha256=value.get("events_sha256"),
     )

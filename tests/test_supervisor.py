@@ -39,6 +39,7 @@ record = st.builds(
     log_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     events_bytes=st.integers(0, 2**40),
     stop=st.none() | st.sampled_from(["user", "deadline"]),
+    events_sha256=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
 )
 size = st.integers(0, 2**50)
 frame: st.SearchStrategy[Frame] = st.one_of(

@@ -932,6 +932,8 @@ def write_exit(run: Run, code: int, reason: Optional[str]) -> None:
     with open(run.path("console.log"), "rb+") as file:
         os.fsync(file.fileno())
     size, sha256 = hash_file(run.path("console.log"))
+    open(run.path("events.jsonl"), "ab").close()
+    events_size, events_sha256 = hash_file(run.path("events.jsonl"))
     record = {
         "v": 1,
         "code": code,
@@ -939,7 +941,8 @@ def write_exit(run: Run, code: int, reason: Optional[str]) -> None:
         "at": time.time(),
         "log_bytes": size,
         "log_sha256": sha256,
-        "events_bytes": file_size(run.path("events.jsonl")),
+        "events_bytes": events_size,
+        "events_sha256": events_sha256,
         "stop": reason,
     }
     try:
@@ -1257,7 +1260,8 @@ def do_follow(options: Options) -> None:
     offsets = {"log": options.log, "events": options.events}
     files = {"log": "console.log", "events": "events.jsonl"}
 
-    def send_new() -> bool:
+    def send_new(last: bool = False) -> bool:
+        """`last`: nothing is written any more, so a line without an end is sent as it is."""
         sent = False
         for kind, name in files.items():
             path, offset = run.path(name), offsets[kind]
@@ -1267,7 +1271,8 @@ def do_follow(options: Options) -> None:
                 offsets[kind] = size
                 sent = True
             elif size > offset:
-                data = read_tail(path, offset, CHUNK) if kind == "log" else whole_lines(path, offset, CHUNK)
+                whole = kind == "events" and not last
+                data = whole_lines(path, offset, CHUNK) if whole else read_tail(path, offset, CHUNK)
                 for start in range(0, len(data), CHUNK):
                     piece = data[start : start + CHUNK]
                     frame({"k": kind, "o": offset + start, "n": len(piece)}, piece)
@@ -1297,7 +1302,7 @@ def do_follow(options: Options) -> None:
             next_look = now + LOOK_EVERY_S
             send_notice()
             if state != "running":
-                while send_new():
+                while send_new(last=state == "exited"):
                     pass
                 return frame({"k": "end", "state": state, "exit": record, **sizes()})
         if send_new():

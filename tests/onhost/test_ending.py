@@ -63,7 +63,17 @@ def test_stop_ends_every_process_and_lets_the_job_save(host: Any) -> None:
     log = host.log()
     assert log.endswith(b"saving\n")
     assert record["log_sha256"] == hashlib.sha256(log).hexdigest()
+    assert (record["events_bytes"], record["events_sha256"]) == (0, hashlib.sha256(b"").hexdigest())
     host.nothing_left()
+
+
+def test_the_record_names_the_events_too(host: Any) -> None:
+    host.start("import os\nopen(os.environ['CLOUDTRAIN_EVENTS'], 'w').write('{}\\n{')")
+    record = host.finished()
+    assert (record["events_bytes"], record["events_sha256"]) == (4, hashlib.sha256(b"{}\n{").hexdigest())
+    # A job that takes its own file away, too.
+    host.start("import os\nos.unlink(os.environ['CLOUDTRAIN_EVENTS'])", run="calm-otter")
+    assert host.finished("calm-otter")["events_bytes"] == 0
 
 
 def test_a_job_that_ignores_sigterm_is_killed_after_the_grace(host: Any) -> None:
