@@ -152,8 +152,14 @@ class Fetcher:
                 return "it is longer than its manifest says"
             self._tell(entry, have)
             if have < entry.size:
-                if shutil.disk_usage(part.parent).free < entry.size - have:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                free = shutil.disk_usage(part.parent).free
+                if free < entry.size - have:
+                    raise ConnectionFailed(
+                        f"{entry.name!r} has {entry.size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free here",
+                        hint="free space on this computer and pull again",
+                        consequence="nothing is lost: the host has it all, and what arrived is kept",
+                        code="disk_full",
+                    )
                 with self._read(f"out/{entry.name}", have) as stream:
                     while chunk := _next(stream, entry.name):
                         have += len(chunk)

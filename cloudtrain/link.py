@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cloudtrain import receipt
-from cloudtrain.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
+from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Instance, Provider
 from cloudtrain.spec import RunSpec
@@ -135,7 +135,7 @@ class Link:
         for wait in (0.5, 2.0, None):
             try:
                 return action()
-            except HostKeyMismatch:
+            except (HostKeyMismatch, ArtifactRefused):
                 raise
             except ConnectionFailed as error:
                 if wait is None or error.code in _HOST_SAID_NO:
