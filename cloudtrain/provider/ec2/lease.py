@@ -11,6 +11,7 @@ Notes in the run's journal:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -82,10 +83,7 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
         CloudtrainError: AWS refused; it stays parked and its disk keeps the results.
     """
     began = time.monotonic()
-    price = f", at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not clients.loopback else ""
-    told = (
-        f"{instance.id} is parked; starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds"
-    )
+    told = f"{instance.id} is parked; {told_of_wake(None if clients.loopback else instance.price_per_hour)}"
     emit(StepStarted("instance", told, pace.pending))
     asked = False
     for gone in pace.polls(pace.end + pace.pending):
@@ -112,6 +110,13 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
         consequence="its disk keeps the results",
         code="not_started",
     )
+
+
+def told_of_wake(price_per_hour: float | None) -> str:
+    """What a woken machine does and can cost, for people; USD, rounded up to the cent."""
+    price = f" at ${price_per_hour:.3f} an hour" if price_per_hour else ""
+    most = f"; at most ${math.ceil(price_per_hour * WAKE_S / 36) / 100:.2f} beyond the plan" if price_per_hour else ""
+    return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{most}"
 
 
 def _start(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> None:

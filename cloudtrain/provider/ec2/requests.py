@@ -1,4 +1,4 @@
-"""The ids that AWS gave to the calls which start and end machines: what its support asks for, kept for the receipt."""
+"""The ids that AWS gave to the calls which start and end machines or move their end: its support asks for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from cloudtrain.errors import CloudtrainError
 from cloudtrain.provider.base import Journal
 from cloudtrain.provider.ec2.clients import Clients
 
-CALLS = ("RunInstances", "TerminateInstances", "StartInstances", "StopInstances")
+CALLS = (
+    "RunInstances",
+    "TerminateInstances",
+    "StartInstances",
+    "StopInstances",
+    "ModifyInstanceAttribute",
+    "CreateTags",
+)
 # A launch that is throttled in many zones asks often; the latest calls tell how it ended.
 MOST = 100
 

@@ -88,3 +88,32 @@ def test_a_machine_that_was_woken_tells_its_key_and_can_be_adopted(trip: Trip) -
     assert fingerprint(notes.read()["ec2_host_key"]) == fingerprint(pinned)
     trip.release(woken)
     assert trip.left() == {}
+
+
+def test_the_requests_that_move_a_machines_end_are_on_record(trip: Trip) -> None:
+    instance = trip.acquire()
+    extended(trip, instance, 600)
+    parked(trip, instance)
+    woken = trip.provider.wake(instance, trip.notes, trip.told.append)
+    trip.release(woken)
+    calls = [request["call"] for request in trip.notes.read()["aws_requests"]]
+    # `parked` stops it by hand, which is nobody's record.
+    assert calls == [
+        "RunInstances",
+        "CreateTags",
+        "ModifyInstanceAttribute",
+        "ModifyInstanceAttribute",
+        "CreateTags",
+        "StartInstances",
+        "TerminateInstances",
+    ]
+    assert trip.left() == {}
+
+
+def test_what_a_wake_can_cost_is_said_before_it_costs() -> None:
+    told = (
+        "starting it at $0.526 an hour for 30 min at most, to fetch what its disk holds; at most $0.27 beyond the plan"
+    )
+    assert lease.told_of_wake(0.526) == told
+    assert "; at most $0.26 beyond" in lease.told_of_wake(0.52)
+    assert lease.told_of_wake(None) == "starting it for 30 min at most, to fetch what its disk holds"
