@@ -17,7 +17,8 @@ The tree (exit code of the command in brackets, `ux` section "Exit codes" in doc
     │   └── ArtifactRefused             [6]
     ├── RunLost                         [6]   the host no longer runs it and left no exit record
     ├── LimitReached                    [7]   time or cost limit, or spot reclaim
-    └── Busy                            [8]   still running; another command has the run
+    ├── Busy                            [8]   still running; another command has the run
+    └── Interrupted                     [130] Ctrl-C, or the process was asked to end
 
 An error says what happened (`message`), what it means for money and data (`consequence`) and the next command
 (`hint`). `code` is stable and documented; scripts may rely on it.
@@ -178,3 +179,10 @@ class Busy(CloudtrainError):
 
     code = "busy"
     exit_code = ExitCode.STILL_RUNNING
+
+
+class Interrupted(CloudtrainError):
+    """Ctrl-C where there is nothing to ask about, or the process was asked to end."""
+
+    code = "interrupted"
+    exit_code = ExitCode.INTERRUPTED

@@ -142,6 +142,7 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
     }
     if told:
         error["detail"] = str(told[-1].get("message", ""))
+        error["cause"] = str(told[-1].get("code", ""))
         if told[-1].get("hint"):
             error["hint"] = str(told[-1]["hint"])
     return RunState.FAILED, error

@@ -338,6 +338,7 @@ _CONSEQUENCES = {
     "manifest": "the results stay on the host",
 }
 _STAYS = "the run goes on, its log and results stay on the host"
+_SAYS_MORE = "the end of supervisor.log in the run's folder on the host says more"
 
 
 def _no_answer(done: Completed, verb: str) -> CloudtrainError:
@@ -380,15 +381,13 @@ def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
         case "tree_busy":
             return Busy(message, hint="let the other push end, then run again", consequence=consequence)
         case "refused" | "no_such_file" | "shrunk" | "bad_name":
-            return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence, code=code)
+            return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence)
         case "no_python":
             return ConnectionFailed(
                 message, hint="install Python 3.8 or newer there", consequence=consequence, code=code
             )
+        case "bad_spec" | "start_failed" | "host_error":
+            return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code=code)
         case _:
-            return ConnectionFailed(
-                message,
-                hint="the end of supervisor.log in the run's folder on the host says more",
-                consequence=consequence,
-                code=code,
-            )
+            # Whatever else it says, now or in another version: one code of ours.
+            return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code="host_refused")

@@ -112,7 +112,7 @@ def scan(source: Path, *, cache: Path | None, runs_dir: Path | None = None) -> T
             path.encode()
         except UnicodeEncodeError:
             raise _refused(
-                f"the name of {path!r} is not valid UTF-8", "rename or ignore the file", "bad_name"
+                f"the name of {path!r} is not valid UTF-8", "rename or ignore the file", "bad_file_name"
             ) from None
         files[path] = memory.entry(path, file)
     if not files:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from itertools import takewhile
+from typing import Any
 
 import typer
 
 from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, train, waiting
 from cloudtrain.cli import runs as runs_
 from cloudtrain.console.base import Look, forgive_encodings, reporter
-from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
+from cloudtrain.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
 app = typer.Typer(
     name="cloudtrain",
@@ -67,7 +70,8 @@ def run() -> int:
     No traceback reaches a user: an unexpected failure is written to a file and named.
     """
     forgive_encodings()
-    look = Look(json="--json" in sys.argv, plain="--plain" in sys.argv)
+    typed = list(takewhile(lambda word: word != "--", sys.argv))
+    look = Look(json="--json" in typed, plain="--plain" in typed)
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else int(ExitCode.DONE)
@@ -75,13 +79,13 @@ def run() -> int:
         if len(sys.argv) == 1:
             typer.echo(error.format_message(), err=True)  # the help
         else:
-            reporter(look).failure(_mistyped(error))
+            _told(look, _mistyped(error))
         return int(ExitCode.USAGE)
     except CloudtrainError as error:
-        reporter(look).failure(error)
+        _told(look, error)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
+        _told(look, Interrupted("interrupted"))
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing to say, nobody to say it to.
@@ -90,8 +94,19 @@ def run() -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
-        reporter(look).failure(_unexpected(error))
+        _told(look, _unexpected(error))
         return int(ExitCode.UNEXPECTED)
+
+
+def _told(look: Look, error: CloudtrainError) -> None:
+    """Show why a command failed that had no run to speak of yet."""
+
+    def billing(run: str) -> Mapping[str, Any]:
+        from cloudtrain.cli import billing
+
+        return billing.now(run)
+
+    reporter(look, billing=billing).failure(error)
 
 
 def _mistyped(error: typer.TyperException) -> UsageError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Profile, Region, RunName, Yes
-from cloudtrain.errors import ExitCode
+from cloudtrain.errors import ExitCode, Refused
 from cloudtrain.events import Noted
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def doctor(
     """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
     from cloudtrain import settings
     from cloudtrain.cli import leftovers
-    from cloudtrain.console import account, jsonl
+    from cloudtrain.console import account, failure, jsonl
     from cloudtrain.provider.ec2.doctor import checks
     from cloudtrain.spec import Ec2Spec
 
@@ -48,11 +48,15 @@ def doctor(
                 sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
     failed = any(check.status == "fail" for check in seen)
+    code = ExitCode.REFUSED if failed else ExitCode.DONE
     if json:
-        jsonl.write_json({"schema_version": 1, "ok": not failed, "checks": [asdict(check) for check in seen]})
+        names = ", ".join(check.name for check in seen if check.status == "fail")
+        error = Refused(f"not ready for a launch: {names}", code="doctor_failed") if failed else None
+        told = failure.record(error) if error else None
+        jsonl.write_result("", int(code), checks=[asdict(check) for check in seen], error=told)
     else:
         sys.stdout.write(f"{account.verdict(seen)}\n")
-    raise typer.Exit(int(ExitCode.REFUSED if failed else ExitCode.DONE))
+    raise typer.Exit(int(code))
 
 
 def instances(
@@ -78,7 +82,7 @@ def instances(
         leftovers.settle_debts()
         found = catalogue.survey(Clients(get("profile"), get("region")), gpu=gpu, refresh=refresh)
     if json:
-        jsonl.write_json({"schema_version": 1, **found.to_dict()})
+        jsonl.write_result(**found.to_dict())
         return
     for line in account.catalogue_lines(found):
         sys.stdout.write(f"{line}\n")
@@ -93,6 +97,7 @@ def ssh(
         bool, typer.Option("--setup", help="Write an entry for ssh and for editors that use it, then leave.")
     ] = False,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Open a shell on a run's machine, or run what stands after --. The host key is the pinned one."""
     import subprocess
@@ -106,6 +111,8 @@ def ssh(
     from cloudtrain.link import Link
     from cloudtrain.store import Store
 
+    if json and not setup:
+        raise UsageError("a shell has no JSON form", hint="leave out --json, or add --setup")
     store = Store()
     row = store.find(run)
     if lease.away(row, time.time()):
@@ -119,13 +126,13 @@ def ssh(
     story = following.context(store, told)
     with Link(row, story) as link:
         if setup:
-            _set_up(row, link, told, yes=yes)
+            _set_up(row, link, told, yes=yes, json=json)
             return
         argv = shell.command(row, link, tuple(context.args))
     raise typer.Exit(subprocess.run(argv, check=False).returncode)
 
 
-def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool) -> None:
+def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool, json: bool) -> None:
     """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
     from cloudtrain import shell, ssh_config
     from cloudtrain.errors import CloudtrainError
@@ -143,9 +150,19 @@ def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool) -> None:
     ssh_config.write(entries)
     if not ssh_config.included():
         asked = f'Add "{ssh_config.INCLUDE}" as the first line of {ssh_config.user_file()}?'
-        if not yes and not told.ask(asked, default=False, otherwise="add --yes"):
+        # A program is not asked: without --yes the user's own file stays as it is.
+        if yes or (not json and told.ask(asked, default=False, otherwise="add --yes")):
+            ssh_config.include()
+        elif not json:
             told.emit(Noted(f"{ssh_config.our_file()} is written, and your own file is as it was"))
             return
-        ssh_config.include()
     name = ssh_config.host(row.name)
+    if json:
+        from cloudtrain.console.jsonl import write_result
+
+        hosts = [ssh_config.host(known) for known in entries]
+        write_result(
+            row.name, host=name, hosts=hosts, config=str(ssh_config.our_file()), included=ssh_config.included()
+        )
+        return
     told.emit(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))

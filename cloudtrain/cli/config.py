@@ -26,10 +26,10 @@ def show(
 
     found = settings.load({}, config=config).origins()
     if json:
-        from cloudtrain.console.jsonl import write_json
+        from cloudtrain.console.jsonl import write_result
 
         told = {name: {"value": _plain(each.value), "origin": each.origin} for name, each in found.items()}
-        write_json({"schema_version": 1, "settings": told})
+        write_result(settings=told)
         return
     rows = [(name, shown(each.value), each.origin if origin else "") for name, each in found.items()]
     if all_:
@@ -55,12 +55,18 @@ def _plain(value: object) -> object:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the project; this one if left out.")] = Path(),
+    json: Json = False,
 ) -> None:
     """Write a cloudtrain.toml with each setting explained, and keep runs/ out of git."""
     from cloudtrain import project_file
     from cloudtrain.console.summary import shown_path
 
     written = project_file.write(folder)
+    if json:
+        from cloudtrain.console.jsonl import write_result
+
+        write_result(files=[{"path": str(path), "done": what} for path, what in written])
+        return
     for path, what in written:
         sys.stderr.write(f"ok    {shown_path(path)}: {what}\n")
     sys.stderr.write("hint:  every line of cloudtrain.toml is a comment until you remove its #\n")

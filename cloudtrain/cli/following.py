@@ -14,20 +14,21 @@ from typing import Any
 
 import typer
 
-from cloudtrain import actions, lease
+from cloudtrain import actions, lease, spot
 from cloudtrain import run as story
 from cloudtrain import settings as settings_
 from cloudtrain.checkpoints import Checkpoint
-from cloudtrain.cli import standing
+from cloudtrain.cli import billing, standing
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, tail_offset
 from cloudtrain.console.summary import ends_by
-from cloudtrain.errors import Busy, CloudtrainError, ExitCode, UsageError
+from cloudtrain.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
 from cloudtrain.events import LogLines, Metric, Noted
-from cloudtrain.follow import read_objects
+from cloudtrain.follow import files_of_attempts, read_attempts
 from cloudtrain.link import Context
 from cloudtrain.outcome import cost
+from cloudtrain.outcome import result as result_of
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.settings import Settings
@@ -41,9 +42,12 @@ class Leave(BaseException):
 
 
 @contextmanager
-def console(look: Look, run: str, *, log: bool = False, raw: bool = False) -> Iterator[Reporter]:
-    """A reporter for the time of a command; closed terminals and SIGTERM become `Leave`."""
-    reporter = LogView(raw=raw) if log and not look.json else reporter_for(look, run=run)
+def console(look: Look, run: str, *, log: bool = False, raw: bool = False, lines: bool = True) -> Iterator[Reporter]:
+    """A reporter for the time of a command (`lines`: see there); closed terminals and SIGTERM become `Leave`."""
+    if log and not look.json:
+        reporter: Reporter = LogView(raw=raw)
+    else:
+        reporter = reporter_for(look, run=run, billing=billing.now, lines=lines)
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise Leave
@@ -58,6 +62,9 @@ def console(look: Look, run: str, *, log: bool = False, raw: bool = False) -> It
     except CloudtrainError as error:
         reporter.failure(error)
         raise typer.Exit(int(error.exit_code)) from error
+    except (KeyboardInterrupt, Leave) as left:
+        reporter.failure(Interrupted("interrupted"))
+        raise typer.Exit(int(ExitCode.INTERRUPTED)) from left
     finally:
         reporter.close()
         for number, handling in before.items():
@@ -102,6 +109,7 @@ def begin(
     plan = story.plan_run(spec, context)
     reporter.plan(plan)
     if only_plan:
+        reporter.leave(None, int(ExitCode.DONE))
         return int(ExitCode.DONE)
     rehearsal = spec.ec2 is not None and spec.ec2.rehearsal
     costs = plan.at_most_usd is not None and plan.at_most_usd > settings.get("confirm_above")
@@ -115,8 +123,11 @@ def begin(
 
 
 def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
-    """Show what is here of a run's log."""
-    path = run.folder / "console.log"
+    """Show what is here of a run's log: that of its last machine, and those before where all of it is wanted."""
+    *earlier, path = files_of_attempts(run.folder, "console.log")
+    if last is None:
+        for shelved in earlier:
+            reporter.emit(LogLines(shelved.read_bytes(), 0))
     if isinstance(reporter, LogView):
         reporter.show_file(path, last=last)
     elif path.exists():
@@ -128,7 +139,7 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
 
 def show_epochs(run: Run, reporter: Reporter, *, last: int | None) -> None:
     """Show the epochs of a run that are known here."""
-    done = {values.get("epoch"): values for values in read_objects(run.folder / "events.jsonl") if is_epoch(values)}
+    done = {values.get("epoch"): values for values in read_attempts(run.folder) if is_epoch(values)}
     for values in list(done.values())[-last if last else 0 :] if last != 0 else []:
         reporter.emit(Metric("epoch", values))
 
@@ -168,9 +179,10 @@ def to_the_end(
                 continue
             return code
         except Leave:
-            return _detached(context.store.get(run.name), reporter)
+            return _detached(context.store.get(run.name), context, reporter)
         if detach and not result.state.final:
             reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
+            reporter.leave(result, int(ExitCode.DONE))
             return int(ExitCode.DONE)
         reporter.result(result)
         return int(result.exit_code)
@@ -180,14 +192,17 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
     """Ctrl-C: the exit code, or None to go on watching."""
     reporter.close()
     if run.state.final:
+        reporter.leave(result_of(run, context), int(ExitCode.INTERRUPTED))
         return int(ExitCode.INTERRUPTED)
     trains = run.state in (RunState.RUNNING, RunState.PULLING)
-    if not may_ask():
-        return _detached(run, reporter)
+    if not (reporter.asks and may_ask()):
+        return _detached(run, context, reporter)
     try:
         if not trains:
+            again = spot.attempt_of(context.store.read_journal(run.name)) > 1
+            so_far = "What it has trained so far is here." if again else "Nothing has trained yet."
             machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
-            if reporter.ask(f"Nothing has trained yet. {machine}", default=True):
+            if reporter.ask(f"{so_far} {machine}", default=True):
                 actions.abandon(run, context)
                 reporter.emit(Noted("ended; nothing is running"))
                 return int(ExitCode.INTERRUPTED)
@@ -198,14 +213,14 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
         sys.stderr.flush()
         answer = sys.stdin.readline().strip().lower()[:1]
     except KeyboardInterrupt:
-        return _detached(run, reporter)
+        return _detached(run, context, reporter)
     if answer == "c":
         return None
     if answer == "s":
         result = actions.stop(run, context)
         reporter.result(result)
         return int(result.exit_code)
-    return _detached(run, reporter)
+    return _detached(run, context, reporter)
 
 
 def _stands(run: Run) -> str:
@@ -217,7 +232,7 @@ def _stands(run: Run) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def _detached(run: Run, reporter: Reporter) -> int:
+def _detached(run: Run, context: Context, reporter: Reporter) -> int:
     ends = ends_by(run.plan, run.created_at, lease.expires_at(run))
     limit = f" It ends itself by {ends}." if ends else ""
     if run.state in (RunState.RUNNING, RunState.PULLING):
@@ -225,4 +240,5 @@ def _detached(run: Run, reporter: Reporter) -> int:
     else:
         told = f"left while {run.name} was being set up.{limit}"
         reporter.emit(Noted(f"{told} To go on: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"))
+    reporter.leave(result_of(run, context), int(ExitCode.STILL_RUNNING))
     return int(ExitCode.STILL_RUNNING)

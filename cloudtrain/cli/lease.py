@@ -32,7 +32,7 @@ def extend(
         raise UsageError(str(error), hint=f"cloudtrain extend {run} 30m", consequence="nothing was changed") from error
     store = Store()
     row = store.find(run)
-    with following.console(look(json, plain), row.name) as reporter:
+    with following.console(look(json, plain), row.name, lines=False) as reporter:
         context = following.context(store, reporter)
         told = lease.extension(row, context, seconds)
         most = text.money(told.at_most_usd) if told.at_most_usd is not None else None
@@ -48,14 +48,6 @@ def extend(
         cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
         reporter.emit(Noted(f"{row.name} now ends by {ends}{cost}"))
         if json:
-            from cloudtrain.console.jsonl import write_json
+            from cloudtrain.console.jsonl import write_result
 
-            write_json(
-                {
-                    "schema_version": 1,
-                    "run": row.name,
-                    "ended_by": told.before,
-                    "ends_by": told.after,
-                    "at_most_usd": told.at_most_usd,
-                }
-            )
+            write_result(row.name, ended_by=told.before, ends_by=told.after, at_most_usd=told.at_most_usd)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
 if TYPE_CHECKING:
     from cloudtrain.events import Emit
     from cloudtrain.leftovers import View
+    from cloudtrain.provider.ec2.cleaning import Ended
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.store import Store
 
@@ -38,10 +40,10 @@ def clean(
     pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it.
     """
     from cloudtrain import leftovers
+    from cloudtrain.cli import billing
     from cloudtrain.console import leftovers as shown
     from cloudtrain.console.base import Look, may_ask, reporter
-    from cloudtrain.console.jsonl import write_json
-    from cloudtrain.errors import ExitCode
+    from cloudtrain.console.jsonl import write_result
 
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
     console = reporter(Look(plain=True))
@@ -67,14 +69,14 @@ def clean(
         chosen = [one for one in view.leftovers if one.item.id in agreed and (everything or one.safe)]
     elif not yes:
         if json:
-            write_json({**shown.view_record(view), "ok": not view.unseen, "exit": int(_code(view))})
+            write_result("", _code(view), **shown.view_record(view), error=_unseen(view))
         raise typer.Exit(_code(view))
     ended = leftovers.end(chosen, where, store, console.emit, everything=everything)
     code = leftovers.exit_code(view, ended)
     if json:
-        billed = {"running": any(one.may_cost for one in ended)}
-        found = shown.view_record(view, ended, acted=True)
-        write_json({**found, "ok": code is ExitCode.DONE, "exit": int(code), "billing": billed})
+        error = _unseen(view) or _unended(ended)
+        billed = {**billing.now(), "running": any(one.may_cost for one in ended)}
+        write_result("", int(code), **shown.view_record(view, ended, acted=True), error=error, billing=billed)
     elif view.leftovers:
         _lines(shown.fates(ended, view))
     raise typer.Exit(int(code))
@@ -98,8 +100,8 @@ def adopt(
     from pathlib import Path
 
     from cloudtrain import adoption, debts, settings
-    from cloudtrain.cli import following
-    from cloudtrain.console.jsonl import write_json
+    from cloudtrain.cli import billing, following
+    from cloudtrain.console.jsonl import write_result
     from cloudtrain.console.listing import record
     from cloudtrain.events import Noted
     from cloudtrain.provider.ec2.clients import Clients
@@ -110,7 +112,7 @@ def adopt(
 
     got = settings.load({"region": region, "profile": profile})
     store = Store()
-    with following.console(look(False, plain or json), "") as reporter:
+    with following.console(look(json, plain), "", lines=False) as reporter:
         debts.settle(store, reporter.emit)
         run = adoption.adopt(
             instance,
@@ -128,7 +130,7 @@ def adopt(
             what = f"pull {run.name} starts it, fetches its results and ends it" if parked else f"logs {run.name}"
             reporter.emit(Noted(f"{run.name} is yours again: cloudtrain {what}"))
     if json:
-        write_json({"schema_version": 1, "ok": True, "run": record(run)})
+        write_result(run.name, adopted=record(run), billing=billing.now(run.name))
 
 
 def remote(*, region: str | None, profile: str | None, json: bool) -> None:
@@ -136,7 +138,7 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     from cloudtrain.console import leftovers as shown
     from cloudtrain.console import listing
     from cloudtrain.console.base import Look, reporter
-    from cloudtrain.console.jsonl import write_json
+    from cloudtrain.console.jsonl import write_result
 
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
@@ -145,7 +147,7 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     runs = store.runs() if store is not None else []
     if json:
         rows = [listing.record(run) for run in runs]
-        write_json({**shown.view_record(view), "runs": rows, "ok": not view.unseen, "exit": _code(view)})
+        write_result("", _code(view), **shown.view_record(view), runs=rows, error=_unseen(view))
     else:
         _lines([*(listing.table(runs) if runs else ["no run is known on this computer"]), ""])
         _lines([f"in {', '.join(view.regions)}:", *shown.remote(view, time.time())])
@@ -208,6 +210,28 @@ def _code(view: View) -> int:
     return int(ExitCode.CONNECTION if view.unseen else ExitCode.DONE)
 
 
+def _unseen(view: View) -> dict[str, Any] | None:
+    """The `error` of a command that could not see all it was asked to look at."""
+    from cloudtrain.console import failure
+    from cloudtrain.errors import ConnectionFailed
+
+    if not view.unseen:
+        return None
+    regions = ", ".join(region for region, _ in view.refused)
+    return failure.record(ConnectionFailed(f"not all could be seen: {regions} did not answer", code="not_seen"))
+
+
+def _unended(ended: Sequence[Ended]) -> dict[str, Any] | None:
+    """The `error` of a command after which something may still be billed."""
+    from cloudtrain.console import failure
+    from cloudtrain.errors import ConnectionFailed
+
+    left = [one.leftover.item.id for one in ended if one.may_cost]
+    return (
+        failure.record(ConnectionFailed(f"may still be billed: {', '.join(left)}", code="not_ended")) if left else None
+    )
+
+
 def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool) -> str:
     """The command as it was typed, to be typed again with more."""
     words = ["cloudtrain clean", *(ids or [])]
@@ -219,10 +243,10 @@ def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profi
 
 
 def _nothing_rehearsed(*, json: bool) -> None:
-    from cloudtrain.console.jsonl import write_json
+    from cloudtrain.console.jsonl import write_result
 
     if json:
-        write_json({"schema_version": 1, "regions": [], "refused": [], "leftovers": [], "ok": True, "exit": 0})
+        write_result(regions=[], refused=[], leftovers=[])
     else:
         sys.stdout.write("no rehearsal lives on this computer: nothing is there to clean\n")
 

@@ -30,10 +30,10 @@ def logs(
     """Show a run's console log; follow it while the run lives, then pull its results."""
     import time
 
-    from cloudtrain import lease
+    from cloudtrain import lease, outcome
     from cloudtrain.cli import following
     from cloudtrain.console import listing
-    from cloudtrain.errors import UsageError
+    from cloudtrain.errors import ExitCode, UsageError
     from cloudtrain.events import Noted
     from cloudtrain.store import Store
 
@@ -49,5 +49,6 @@ def logs(
         if lease.away(row, time.time()):
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         if not follow or row.state.final:
+            reporter.leave(outcome.result(row, following.context(store, reporter)), int(ExitCode.DONE))
             return
         raise typer.Exit(following.to_the_end(row, following.context(store, reporter), reporter, join=True))

@@ -30,25 +30,34 @@ def verify(
 ) -> None:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
     from cloudtrain import verify as verify_
-    from cloudtrain.console import jsonl, records
+    from cloudtrain.console import failure, jsonl, records
     from cloudtrain.store import Store
 
     store = Store()
     found = verify_.check(_receipt(run, store), store)
+    wrong = _wrong(found)
     if json:
-        jsonl.write_json({"schema_version": 1, **found.to_dict()})
-        raise typer.Exit(int(ExitCode.CONNECTION if found.wrong else ExitCode.DONE))
+        code = wrong.exit_code if wrong else ExitCode.DONE
+        values = {key: value for key, value in found.to_dict().items() if key not in ("run", "ok")}
+        jsonl.write_result(found.run, int(code), **values, error=failure.record(wrong) if wrong else None)
+        raise typer.Exit(int(code))
     for line in records.lines(found):
         sys.stdout.write(f"{line}\n")
-    if found.wrong:
-        named = ", ".join(check.subject for check in found.wrong[:3])
-        more = f" and {len(found.wrong) - 3} more" if len(found.wrong) > 3 else ""
-        raise ArtifactRefused(
-            f"not as the receipt of {found.run} says: {named}{more}",
-            hint=_mending(found),
-            consequence="nothing was changed",
-            code="verify_failed",
-        )
+    if wrong:
+        raise wrong
+
+
+def _wrong(found: Verification) -> ArtifactRefused | None:
+    if not found.wrong:
+        return None
+    named = ", ".join(check.subject for check in found.wrong[:3])
+    more = f" and {len(found.wrong) - 3} more" if len(found.wrong) > 3 else ""
+    return ArtifactRefused(
+        f"not as the receipt of {found.run} says: {named}{more}",
+        hint=_mending(found),
+        consequence="nothing was changed",
+        code="verify_failed",
+    )
 
 
 def _mending(found: Verification) -> str:

@@ -94,7 +94,13 @@ def report(
 
         from cloudtrain.report import record
 
-        text, told = dumps(record.build(facts), indent=2) + "\n", "the report as JSON"
+        built = record.build(facts)
+        if json and out is None:
+            from cloudtrain.console.jsonl import write_result
+
+            write_result(facts.name, format=format.value, path=None, report=built)
+            return
+        text, told = dumps(built, indent=2) + "\n", "the report as JSON"
     if out is None:
         sys.stdout.write(text)
         sys.stderr.write(f"wrote {told}\n")
@@ -104,6 +110,11 @@ def report(
     _check_free(out, facts)
     with _writing(out):
         disk.write_durably(out, text.encode("utf-8", "replace"), mode=0o644)
+    if json:
+        from cloudtrain.console.jsonl import write_result
+
+        write_result(facts.name, format=format.value, path=str(out), report=None)
+        return
     sys.stderr.write(f"wrote {told}: {_shown(out)}\n")
 
 
@@ -134,9 +145,9 @@ def compare(
             disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
         sys.stderr.write(f"wrote {_shown(html)}\n")
     if json:
-        from cloudtrain.console.jsonl import write_json
+        from cloudtrain.console.jsonl import write_result
 
-        write_json(comparison.record(found))
+        write_result(**comparison.record(found))
         return
     from cloudtrain.console.comparison import lines
 
@@ -169,11 +180,9 @@ def export(
     with _writing(out or row.folder):
         done = exports.export(sources.of_run(row, store), to.value, out, weights.value, code)
     if json:
-        from cloudtrain.console.jsonl import write_json
+        from cloudtrain.console.jsonl import write_result
 
-        write_json(
-            {"schema_version": 1, "run": row.name, "to": to.value, "path": str(done.path), "detail": done.detail}
-        )
+        write_result(row.name, to=to.value, path=str(done.path), detail=done.detail)
         return
     sys.stdout.write(f"{_shown(done.path)}\n")
     sys.stderr.write(f"{row.name}: {screen_safe(done.detail)}\n")

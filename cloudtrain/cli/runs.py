@@ -38,9 +38,9 @@ def ls(
     kept = listing.Filter.of(model=model, status=status, where=where, since=since)
     runs = [run for run in Store().runs() if kept.takes(run)][:last]
     if json:
-        from cloudtrain.console.jsonl import write_json
+        from cloudtrain.console.jsonl import write_result
 
-        write_json({"schema_version": 1, "runs": [listing.record(run) for run in runs]})
+        write_result(runs=[listing.record(run) for run in runs])
     elif quiet:
         for run in runs:
             sys.stdout.write(f"{run.name}\n")
@@ -61,9 +61,9 @@ def show(run: RunName = None, json: Json = False) -> None:
     store = Store()
     row = store.find(run)
     if json:
-        from cloudtrain.console.jsonl import write_json
+        from cloudtrain.console.jsonl import write_result
 
-        write_json(listing.record(row) | {"schema_version": 1, "receipt": listing.receipt_of(row, store)})
+        write_result(row.name, **listing.record(row), receipt=listing.receipt_of(row, store))
         return
     for line in listing.page(row, store):
         sys.stdout.write(f"{line}\n")
@@ -74,6 +74,7 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
     from cloudtrain import actions
     from cloudtrain.cli import following, standing
     from cloudtrain.console.listing import rehearsed
+    from cloudtrain.errors import ExitCode
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
 
@@ -87,6 +88,7 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
             debts.settle(store, reporter.emit, skip=row.name)
         with standing.told(row.name, store):
             result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
+        reporter.own_exit = ExitCode.DONE
         reporter.result(result)
 
 
@@ -95,6 +97,7 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
     from cloudtrain import actions
     from cloudtrain.cli import following, standing
     from cloudtrain.console.listing import rehearsed
+    from cloudtrain.errors import ExitCode
     from cloudtrain.events import Noted
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
@@ -116,4 +119,5 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
             debts.admit(row, store)
         with standing.told(row.name, store):
             result = actions.stop(row, context)
+        reporter.own_exit = ExitCode.DONE
         reporter.result(result)

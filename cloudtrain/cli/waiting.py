@@ -24,6 +24,7 @@ def wait(
     plain: Plain = False,
 ) -> None:
     """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
+    from cloudtrain import outcome
     from cloudtrain.cli import following
     from cloudtrain.errors import ExitCode, UsageError
     from cloudtrain.settings import duration
@@ -37,9 +38,13 @@ def wait(
         raise UsageError(str(error), hint="--timeout 30m", consequence="nothing was changed") from error
     code = int(ExitCode.DONE)
     with following.console(look(json, plain), "") as reporter, _leaving_after(limit):
-        for row in rows:
-            ended = following.to_the_end(store.get(row.name), following.context(store, reporter), reporter, join=True)
+        context = following.context(store, reporter)
+        for number, row in enumerate(rows, 1):
+            ended = following.to_the_end(store.get(row.name), context, reporter, join=True)
             if ended == ExitCode.STILL_RUNNING:
+                for other in rows[number:]:
+                    stands = outcome.result(store.get(other.name), context)
+                    reporter.leave(stands, int(stands.exit_code))
                 raise typer.Exit(ended)
             code = code or ended
     raise typer.Exit(code)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cloudtrain.errors import CloudtrainError, ConfirmationNeeded
+from cloudtrain.errors import CloudtrainError, ConfirmationNeeded, ExitCode
 
 if TYPE_CHECKING:
     from cloudtrain.events import Event
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 
 class Reporter(ABC):
-    """Shows a run as it goes. One is made for each command; library code only ever sees its `emit`."""
+    """Shows a run as it goes. One is made for each command; library code only ever sees its `emit`.
+
+    Attributes:
+        own_exit: exit code of the command however its run has ended; None: it is that of the run.
+        asks: whether it can put a question at all.
+    """
+
+    own_exit: ExitCode | None = None
+    asks: bool = True
 
     @abstractmethod
     def emit(self, event: Event) -> None:
@@ -36,6 +44,9 @@ class Reporter(ABC):
     @abstractmethod
     def failure(self, error: CloudtrainError) -> None:
         """Show why the command could not do what was asked; the last thing that is shown."""
+
+    def leave(self, result: Result | None, exit_code: int) -> None:  # noqa: B027 - people have been told already
+        """The command ends with `exit_code` while its run goes on as `result` says, or before there is one (None)."""
 
     def about(self, run: Run, again: Callable[[], Run]) -> None:  # noqa: B027 - most reporters need no more than events
         """Hear which run the events are of; `again` gives it as it stands later."""
@@ -94,12 +105,20 @@ def forgive_encodings() -> None:
             reconfigure(errors="replace")
 
 
-def reporter(look: Look, *, run: str = "") -> Reporter:
-    """The reporter for this command on this terminal."""
+def reporter(
+    look: Look, *, run: str = "", billing: Callable[[str], Mapping[str, Any]] | None = None, lines: bool = True
+) -> Reporter:
+    """The reporter for this command on this terminal.
+
+    Args:
+        run: name of the run that the command is about, where it is known.
+        billing: says of a run by its name, or of all runs here (""), whether money is being spent.
+        lines: as JSON each event is a line; else only the result is, and events are told on stderr.
+    """
     if look.json:
         from cloudtrain.console.jsonl import JsonReporter
 
-        return JsonReporter(run)
+        return JsonReporter(run, billing, None if lines else reporter(Look(plain=True)))
     if look.plain or not may_redraw(sys.stderr):
         from cloudtrain.console.plain import PlainReporter
 

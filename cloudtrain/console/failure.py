@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cloudtrain.console.text import screen_safe, wrapped
-from cloudtrain.errors import CloudtrainError, ExitCode
+from cloudtrain.error_codes import completed
+from cloudtrain.errors import CloudtrainError
 
 _HANG = 7  # what follows "error: "
 
@@ -16,14 +18,15 @@ def lines(error: CloudtrainError, width: int | None = None) -> list[str]:
     Args:
         width: columns to stay in; a hint holds a command to copy, so it stays one line whatever its length.
     """
+    consequence, next_ = completed(error)
     shown = [f"error: {screen_safe(error.message)}"]
     if error.detail:
         shown += [f"       {screen_safe(part)}" for part in error.detail.splitlines()]
     if width is not None:
         shown = [part for line in shown for part in wrapped(line, width, _HANG)]
-    if error.hint or error.consequence:
-        hint = f"hint:  {screen_safe(error.hint or error.consequence or '')}"
-        meaning = f"({screen_safe(error.consequence)})" if error.hint and error.consequence else ""
+    if next_ or consequence:
+        hint = f"hint:  {screen_safe(next_ or consequence or '')}"
+        meaning = f"({screen_safe(consequence)})" if next_ and consequence else ""
         if width is None or len(hint) + len(meaning) + 3 <= width:
             shown.append(f"{hint}   {meaning}".rstrip())
         else:
@@ -32,19 +35,34 @@ def lines(error: CloudtrainError, width: int | None = None) -> list[str]:
     return shown
 
 
-def record(error: CloudtrainError) -> dict[str, Any]:
-    """The same for programs."""
+def record(error: CloudtrainError, exit_code: int | None = None) -> dict[str, Any]:
+    """The same for programs.
+
+    Args:
+        exit_code: that of the command, where it is not the one of the error's kind.
+    """
+    consequence, next_ = completed(error)
     return {
         "code": error.code,
-        "exit": int(error.exit_code),
+        "exit": int(error.exit_code if exit_code is None else exit_code),
         "message": error.message,
         "detail": error.detail,
-        "consequence": error.consequence,
-        "hint": error.hint,
+        "consequence": consequence,
+        "hint": next_,
+        "cause": None,
     }
 
 
-def billing(error: CloudtrainError) -> dict[str, bool]:
-    """Whether money may still be being spent when a command leaves with `error`."""
-    pending = error.code == "release_pending"
-    return {"running": pending or error.exit_code in (ExitCode.CONNECTION, ExitCode.STILL_RUNNING)}
+def of_run(error: Mapping[str, Any] | None, exit_code: int) -> dict[str, Any] | None:
+    """The `error` that a run has ended with, as the registry keeps it, for programs; None: it has none.
+
+    Args:
+        exit_code: that of a command which followed the run to its end.
+    """
+    if not error:
+        return None
+    told = {key: error.get(key) for key in ("code", "hint", "detail", "consequence")}
+    return {
+        **record(CloudtrainError(str(error.get("message", "it failed")), **told), exit_code),
+        "cause": error.get("cause"),
+    }

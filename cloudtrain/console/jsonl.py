@@ -1,17 +1,19 @@
-"""JSON lines on stdout and nothing else there: for scripts. `docs/structure.md` names the types."""
+"""JSON on stdout and nothing else there: for scripts. docs/json.md explains it, docs/schema/ has its schemas."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudtrain.console import failure
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.text import LogText
-from cloudtrain.errors import CloudtrainError, ConfirmationNeeded
+from cloudtrain.errors import Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
 from cloudtrain.events import (
     Event,
     LogLines,
@@ -25,20 +27,40 @@ from cloudtrain.events import (
 )
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Plan
-from cloudtrain.states import InstanceLife
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run
 
 SCHEMA_VERSION = 1
 
 
 class JsonReporter(Reporter):
-    """Every line: `ts` (ISO 8601 UTC), `type`, `run`, and what the type brings. Exactly one `result`, last."""
+    """Every line: `ts` (ISO 8601 UTC), `type`, `run`, and what the type brings. Exactly one `result`, last.
 
-    def __init__(self, run: str = "") -> None:
+    Args:
+        run: name of the run that the command is about, where it is known.
+        billing: says of a run by its name, or of all runs here (""), whether money is being spent.
+        aside: where events go of a command that writes one object and nothing else; None: each is a line.
+    """
+
+    asks = False
+
+    def __init__(
+        self,
+        run: str = "",
+        billing: Callable[[str], Mapping[str, Any]] | None = None,
+        aside: Reporter | None = None,
+    ) -> None:
         self._run = run
+        self._billing = billing
+        self._aside = aside
         self._log = LogText()
 
     def emit(self, event: Event) -> None:
         """Write one event."""
+        if self._aside is not None:
+            self._aside.emit(event)
+            return
         match event:
             case StepStarted(title, detail, limit_s):
                 self._write("step", step=title, status="started", detail=detail, limit_s=limit_s)
@@ -61,6 +83,10 @@ class JsonReporter(Reporter):
             case Warned(message, hint):
                 self._write("warning", message=message, hint=hint)
 
+    def about(self, run: Run, again: Callable[[], Run]) -> None:
+        """Every line from now on is of this run."""
+        self._run = run.name
+
     def plan(self, plan: Plan) -> None:
         """Write the plan."""
         self._run = plan.spec.name
@@ -68,47 +94,86 @@ class JsonReporter(Reporter):
 
     def result(self, result: Result) -> None:
         """Write the one `result`."""
+        self._ended(result, int(result.exit_code if self.own_exit is None else self.own_exit))
+
+    def leave(self, result: Result | None, exit_code: int) -> None:
+        """Write the one `result`, of a command that leaves its run as it is, or that had none to begin."""
+        if result is not None:
+            self._ended(result, exit_code)
+        else:
+            self._result(exit_code, error=_why(self._run, exit_code))
+
+    def failure(self, error: CloudtrainError) -> None:
+        """Write the one `result`, of a command that failed."""
+        self._result(int(error.exit_code), error=failure.record(error))
+
+    def _ended(self, result: Result, exit_code: int) -> None:
         self._run = result.run
-        self._write(
-            "result",
-            schema_version=SCHEMA_VERSION,
-            ok=int(result.exit_code) == 0,
-            exit=int(result.exit_code),
+        error = failure.of_run(result.error, int(result.exit_code))
+        self._result(
+            exit_code,
             state=result.state.value,
             cost=result.cost_usd,
+            rehearsed_cost=result.rehearsed_usd,
             seconds=round(result.seconds, 3),
             folder=str(result.folder),
             metrics=dict(result.metrics),
             artifacts=[{"name": e.name, "size": e.size, "sha256": e.sha256} for e in result.artifacts],
-            error=dict(result.error) if result.error else None,
-            billing={"running": result.life in (InstanceLife.LAUNCHING, InstanceLife.RUNNING)},
+            error=error or _why(result.run, exit_code),
             leftovers=list(result.leftovers),
         )
 
-    def failure(self, error: CloudtrainError) -> None:
-        """Write the one `result`, of a command that failed."""
-        self._write(
-            "result",
-            schema_version=SCHEMA_VERSION,
-            ok=False,
-            exit=int(error.exit_code),
-            error=failure.record(error),
-            billing=failure.billing(error),
-        )
+    def _result(self, exit_code: int, **values: Any) -> None:
+        for line in self._log.feed(b"", final=True):
+            self._write("log", line=line)
+        billing = {} if self._billing is None else {"billing": dict(self._billing(self._run))}
+        write_result(self._run, exit_code, **values, **billing)
 
     def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
         """Programs are never asked."""
-
         raise ConfirmationNeeded(
-            "cannot ask for confirmation with --json", hint=otherwise, consequence="nothing was started"
+            "cannot ask for confirmation with --json", hint=otherwise, consequence="nothing was started or changed"
         )
 
     def _write(self, kind: str, /, **values: Any) -> None:
-        now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-        write_json({"ts": now, "type": kind, "run": self._run, **values})
+        write_json({"ts": _now(), "type": kind, "run": self._run, **values})
+
+
+def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
+    """The last object that a command writes, for commands with one object the only one.
+
+    Args:
+        run: name of the run that it is about; empty: it is about none.
+        exit_code: that of the command.
+        values: what the command has found, and `error` where it failed.
+    """
+    head = {"ts": _now(), "type": "result", "run": run, "schema_version": SCHEMA_VERSION}
+    write_json({**head, "ok": exit_code == 0, "exit": exit_code, "error": None, **values})
 
 
 def write_json(value: Any) -> None:
     """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON has no word for: a loss may have become NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value
+
+
+def _why(run: str, exit_code: int) -> dict[str, Any] | None:
+    """The error of a command that leaves although nothing has failed."""
+    if exit_code == ExitCode.STILL_RUNNING:
+        return failure.record(Busy(f"{run} has not ended yet", code="still_running"))
+    return failure.record(Interrupted("interrupted")) if exit_code == ExitCode.INTERRUPTED else None
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

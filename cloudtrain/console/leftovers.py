@@ -179,7 +179,6 @@ def view_record(view: View, ended: Sequence[Ended] = (), *, acted: bool = False)
         became = ("ended" if done.gone else "failed") if done else ("kept" if acted else None)
         rows.append({**record(one), "fate": became, "told": done.told if done else None})
     return {
-        "schema_version": 1,
         "regions": list(view.regions),
         "refused": [{"region": region, "code": e.code, "message": e.message} for region, e in view.refused],
         "leftovers": rows,

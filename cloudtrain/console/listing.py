@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtrain import disk, lease
+from cloudtrain.console import failure
 from cloudtrain.console.text import columns, money, percent, screen_safe
 from cloudtrain.errors import UsageError
-from cloudtrain.outcome import cost
+from cloudtrain.outcome import cost, exit_code
 from cloudtrain.settings import duration
 from cloudtrain.spec import Target
 from cloudtrain.states import InstanceLife, RunState
@@ -99,6 +100,8 @@ def table(runs: Iterable[Run]) -> list[str]:
         )
     lines = columns(header, rows, right=(4, 5))
     lines += [f"{run.name}: {fetch(run)}" for run in runs if lease.away(run, now)]
+    interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
+    lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
     for run in owing:
         lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
     return lines
@@ -137,7 +140,8 @@ def record(run: Run) -> dict[str, Any]:
         "created_at": run.created_at,
         "ended_at": run.ended_at,
         "folder": str(run.folder),
-        "error": dict(run.error) if run.error else None,
+        "exit_code": int(exit_code(run)),
+        "error": failure.of_run(run.error, int(exit_code(run))),
     }
 
 
@@ -213,14 +217,14 @@ def page(run: Run, store: Store) -> list[str]:
     """The lines of `cloudtrain show`."""
     from cloudtrain.console.summary import shown_path
     from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, size
-    from cloudtrain.follow import read_objects
+    from cloudtrain.follow import read_attempts
     from cloudtrain.link import Context
     from cloudtrain.outcome import result
 
     outcome = result(run, Context(store=store, provider=_no_provider))
     train, started = run.plan.spec.train, {}
     epochs: list[dict[str, Any]] = []
-    for values in read_objects(run.folder / "events.jsonl"):
+    for values in read_attempts(run.folder):
         if values.get("kind") == "start":
             started = dict(values)
         elif values.get("kind") == "epoch":
@@ -241,6 +245,7 @@ def page(run: Run, store: Store) -> list[str]:
         f"  code     {run.plan.code.files} files{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
         f"  results  {shown_path(run.folder)}",
     ]
+    lines += _story(run, store.read_journal(run.name))
     if lease.away(run, time.time()):
         lines.append(f"  machine  {fetch(run)}")
     elif (ends := lease.expires_at(run)) is not None and not run.state.final:
@@ -270,6 +275,18 @@ def page(run: Run, store: Store) -> list[str]:
     if not run.state.final:
         lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
     return [screen_safe(line) for line in lines]
+
+
+def _story(run: Run, notes: Mapping[str, Any]) -> list[str]:
+    """What a run went on from, and the spot instances that were taken from it."""
+    lines = []
+    if run.plan.spec.resume is not None:
+        lines.append(f"  resumed  from {run.plan.spec.resume.run}, {run.plan.spec.resume.where}")
+    for over in notes.get("attempts") or []:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(over["ended"])) if over.get("ended") else "?"
+        where = ", ".join(filter(None, (over.get("instance_type"), over.get("zone"))))
+        lines.append(f"  spot     {over.get('instance_id')} ({where}) was taken back {at}; log console.{over['n']}.log")
+    return lines
 
 
 def receipt_of(run: Run, store: Store) -> dict[str, Any]:

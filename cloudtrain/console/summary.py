@@ -13,7 +13,7 @@ from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Candidate, Plan
 from cloudtrain.spec import Target
-from cloudtrain.states import RunState
+from cloudtrain.states import InstanceLife, RunState
 
 _PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
 
@@ -36,6 +36,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     lines = [
         f"Plan for {spec.name}",
         f"  train    {', '.join(settings)}",
+        *([f"  resume   from {spec.resume.run}, {spec.resume.where}"] if spec.resume else []),
         f"  code     {shown_path(Path(spec.job.source))} ({files}, {size(plan.code.bytes)}{git})",
         f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
     ]
@@ -124,8 +125,24 @@ def error_of(result: Result) -> CloudtrainError | None:
     """What ended a run badly, in the form of a failure; None for one that ended well, as asked, or goes on."""
     if not result.error or result.error.get("code") in ("stopped", "abandoned"):
         return None
-    told = {key: result.error.get(key) for key in ("hint", "detail", "consequence")}
+    told = {key: result.error.get(key) for key in ("code", "hint", "detail", "consequence")}
+    told["consequence"] = told["consequence"] or _kept(result)
     return CloudtrainError(str(result.error.get("message", "it failed")), **told)
+
+
+def _kept(result: Result) -> str:
+    """What a run that ended badly means for data and money."""
+    results = "its results so far are" if result.artifacts else "its log is"
+    parts = [f"{results} in {shown_path(result.folder)}"]
+    machine = {
+        InstanceLife.TERMINATED: "the instance is terminated",
+        InstanceLife.PARKED: "the instance is parked, its disk is billed",
+        InstanceLife.RUNNING: "the instance may still run until its own limit",
+        InstanceLife.LAUNCHING: "the instance may still run until its own limit",
+    }.get(result.life)
+    if machine:
+        parts.append(machine + (f" ({money(result.cost_usd)})" if result.cost_usd is not None else ""))
+    return "; ".join(parts)
 
 
 def away_line(plan: Plan) -> str | None:

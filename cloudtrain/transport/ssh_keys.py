@@ -122,7 +122,7 @@ def parse_public_key(text: str) -> tuple[str, bytes]:
         blob = b""
     length = int.from_bytes(blob[:4], "big")
     if not kind or len(blob) <= 4 or blob[4 : 4 + length] != kind.encode("ascii", "replace"):
-        raise UsageError(f"not a public key: {text[:40]!r}", code="bad_key")
+        raise UsageError(f"not a public key: {text[:40]!r}", code="bad_public_key")
     return kind, blob
 
 
