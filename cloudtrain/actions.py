@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from cloudtrain import receipt, results
+from cloudtrain import receipt, results, spot, trickle
 from cloudtrain import run as story
 from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, Warned
@@ -123,7 +123,10 @@ def abandon(run: Run, context: Context) -> Result:
         trains = run.state in (RunState.RUNNING, RunState.PULLING)
         if not run.state.final and not trains:
             story.give_back(run, link)
-            error = {"code": "abandoned", "message": "ended before training began"}
+            again = spot.attempt_of(link.journal.read()) > 1
+            before = "while another machine was made ready for it" if again else "before training began"
+            trickle.keep(run.folder, link.journal)
+            error = {"code": "abandoned", "message": f"ended {before}"}
             run = link.move(run, RunState.STOPPED, error=error)
     return stop(run, context) if trains else result(run, context)
 

@@ -17,6 +17,8 @@ _WINDOWS_ONLY = frozenset('<>:"|?*')
 
 # Files that a run's folder holds beside the results; a result must not replace them.
 _TAKEN = frozenset({"run.json", "console.log", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
+# Log and events of the machines that a run was on before its last one.
+OF_ATTEMPTS = re.compile(r"console\.\d+\.log|events\.\d+\.jsonl")
 
 
 def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
@@ -41,7 +43,7 @@ def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
             return "Windows reserves it for a device"
         if windows and (segment[-1] in ". " or _WINDOWS_ONLY.intersection(segment)):
             return "Windows cannot store it"
-    if fold(segments[0]) in _TAKEN:
+    if fold(segments[0]) in _TAKEN or OF_ATTEMPTS.fullmatch(fold(segments[0])):
         return f"{segments[0]} in a run's folder is cloudtrain's own"
     if name.endswith(".part"):
         return "it is not a finished file"

@@ -77,6 +77,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "cloudtrain": __version__,
         "id": notes.get("id"),
         "rerun_of": notes.get("rerun_of"),
+        "resumed_from": notes.get("resumed_from"),
         "name": run.name,
         "status": run.state.value,
         "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
@@ -122,8 +123,9 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "log": {"bytes": ending.get("log_bytes"), "sha256": ending.get("log_sha256")},
         "events": {
             "bytes": ending.get("events_bytes"),
-            "sha256": _hash(run.folder / "events.jsonl") if run.ending else None,
+            "sha256": ending.get("events_sha256") or (_hash(run.folder / "events.jsonl") if run.ending else None),
         },
+        "attempts": [_attempt(attempt) for attempt in notes.get("attempts") or []],
         "artifacts": [{key: entry[key] for key in ("name", "size", "sha256")} for entry in notes.get("pulled") or []],
     }
 
@@ -203,6 +205,12 @@ def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str,
         "cpus": facts.get("cpus"),
         "os": public(facts.get("os")),
     }
+
+
+def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
+    """A machine that the run was on before this one; its log and events are `console.N.log` and `events.N.jsonl`."""
+    kept = ("n", "instance_id", "instance_type", "zone", "ended_how", "exit", "log", "events")
+    return {**{key: over.get(key) for key in kept}, "ended": _iso(over.get("ended"))}
 
 
 def _cost(run: Run) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain import code_copy, fetch, receipt, results, used_settings
-from cloudtrain.artifact_names import refusal
+from cloudtrain.artifact_names import OF_ATTEMPTS, refusal
 from cloudtrain.errors import UnknownRun, UsageError
 from cloudtrain.store import Run, Store
 
@@ -126,6 +126,10 @@ def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
         else:
             why = "the run had not ended" if told.get("ended_how") is None else "its host left no record of it"
             yield Check(name, Verdict.UNCHECKED, why)
+    for attempt in told.get("attempts") or []:
+        for kind, name in (("log", "console.{}.log"), ("events", "events.{}.jsonl")):
+            if facts := attempt.get(kind):
+                yield _file(folder, name.format(attempt["n"]), facts["bytes"], facts["sha256"])
     yield _code(folder, told["code"])
 
 
@@ -165,7 +169,9 @@ def _code(folder: Path, code: Mapping[str, Any]) -> Check:
 def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        ours = name in _OURS or name.startswith(fetch.PARTS + "/") or name.endswith(".part")
+        ours = (
+            name in _OURS or OF_ATTEMPTS.fullmatch(name) or name.startswith(fetch.PARTS + "/") or name.endswith(".part")
+        )
         if not ours and name not in named and (path.is_symlink() or not path.is_dir()):
             yield Check(name, Verdict.EXTRA, "the receipt does not name it")
 
@@ -204,8 +210,21 @@ def _whole(found: Mapping[str, Any]) -> bool:
         and isinstance(found.get("log"), dict)
         and isinstance(found.get("events") or {}, dict)
         and (not archive or _is_entry(archive))
+        and _are_attempts(found.get("attempts") or [])
         and isinstance(artifacts, list)
         and all(_is_entry(entry) and isinstance(entry.get("name"), str) for entry in artifacts)
+    )
+
+
+def _are_attempts(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("n"), int)
+        and all(
+            not facts or (isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys())
+            for facts in (one.get("log"), one.get("events"))
+        )
+        for one in value
     )
 
 

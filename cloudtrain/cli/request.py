@@ -86,8 +86,8 @@ def build(
 
 
 def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
-    """The settings of a run that is to go on, None where nobody had set one: its limits and its device, and those of its
-    place unless it is to go on `elsewhere`."""
+    """The settings of a run that is to go on: its limits and its device, and those of its place unless it is to go on
+    `elsewhere`. None where nobody had set one."""
     limits, ec2 = spec.limits, spec.ec2
     values: dict[str, Any] = {
         "device": spec.train.device,

@@ -1,0 +1,223 @@
+"""Results come down beside the story: verified, paced, and never in anybody's way."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain import checkpoints, results, trickle
+from cloudtrain.errors import ConnectionFailed
+from cloudtrain.events import Event, Noted, discard
+from cloudtrain.results import sha256
+from cloudtrain.store import Run, Store
+from cloudtrain.supervisor import FileEntry, Supervisor
+from cloudtrain.sync import supervisor_source
+from cloudtrain.transport.base import Stream
+from cloudtrain.transport.local import LocalTransport
+from cloudtrain.trickle import Trickle
+from tests import plans
+
+CHECKPOINT = {"kind": "checkpoint", "epoch": 1, "name": "checkpoints/last.pt"}
+
+
+class Host:
+    """A run directory on this computer, and the way to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = folder / "runs" / "brave-otter"
+        (self.run / "out").mkdir(parents=True)
+        (self.run / "supervise.py").write_bytes(supervisor_source())
+        self.transport = LocalTransport(folder)
+        self.supervisor: Supervisor | None = Supervisor(self.transport, sys.executable, str(self.run), str(folder))
+        self.looked = 0
+
+    def living(self) -> Supervisor | None:
+        self.looked += 1
+        return self.supervisor
+
+    def put(self, name: str, data: bytes) -> str:
+        path = self.run / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".part")
+        aside.write_bytes(data)
+        aside.replace(path)
+        return str(sha256(path))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path / "host")
+    yield made
+    made.transport.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "registry.sqlite")
+
+
+@pytest.fixture
+def run(store: Store, tmp_path: Path) -> Run:
+    row = store.add(plans.plan(tmp_path / "results"))
+    row.folder.mkdir(parents=True)
+    return row
+
+
+def beside(host: Host, run: Run, store: Store, told: list[Event], **options: Any) -> Trickle:
+    options = {"mib_s": 1000.0, "spacing_s": 0.0, **options}
+    return Trickle(host, run.folder, ("**",), store.journal(run.name), told.append, **options)
+
+
+def until(what: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_checkpoint_and_all_that_is_finished_come_when_the_job_tells_of_it(
+    host: Host, run: Run, store: Store
+) -> None:
+    digest = host.put("checkpoints/last.pt", b"weights" * 1000)
+    host.put("metrics.csv", b"1,2,3\n")
+    (host.run / "out" / "half.bin.part").write_bytes(b"half")
+    told: list[Event] = []
+    with beside(host, run, store, told) as going:
+        going.heard({"kind": "step", "step": 1})
+        going.heard({**CHECKPOINT, "step": 7})
+        until(lambda: store.read_journal(run.name).get(checkpoints.NOTE))
+    assert (run.folder / "checkpoints" / "last.pt").read_bytes() == b"weights" * 1000
+    assert (run.folder / "metrics.csv").exists() and not list(run.folder.rglob("half*"))
+    known = checkpoints.latest(run, store.read_journal(run.name))
+    assert known is not None and (known.sha256, known.epoch, known.step) == (digest, 1, 7)
+    assert known.where() == "in epoch 2, after 7 steps"
+    trickle.keep(run.folder, store.journal(run.name))
+    kept = [FileEntry(**entry) for entry in store.read_journal(run.name)["pulled"]]
+    assert {entry.name for entry in kept} == {"checkpoints/last.pt", "metrics.csv"} and not told
+
+
+def test_a_job_that_tells_nothing_is_looked_at_now_and_then(host: Host, run: Run, store: Store) -> None:
+    host.put("weights.bin", b"w")
+    with beside(host, run, store, [], every_s=0.1):
+        until(lambda: (run.folder / "weights.bin").exists())
+        host.put("weights.bin", b"new")
+        until(lambda: (run.folder / "weights.bin").read_bytes() == b"new")
+    assert trickle.EVERY_S <= 60
+    assert checkpoints.latest(run, store.read_journal(run.name)) is None
+
+
+def test_nothing_comes_at_a_rate_of_zero(host: Host, run: Run, store: Store) -> None:
+    host.put("checkpoints/last.pt", b"w")
+    with beside(host, run, store, [], mib_s=0.0, every_s=0.05) as going:
+        going.heard(CHECKPOINT)
+        time.sleep(0.3)
+    assert not host.looked and not list(run.folder.iterdir())
+
+
+def test_it_lets_go_at_once_and_the_final_pull_goes_on_where_it_stopped(host: Host, run: Run, store: Store) -> None:
+    data = os.urandom(24 * 2**20)
+    host.put("checkpoints/last.pt", data)
+    with beside(host, run, store, [], mib_s=1.0) as going:
+        going.heard(CHECKPOINT)
+        until(lambda: any(part.stat().st_size for part in (run.folder / ".pull").glob("*.part")))
+        began = time.monotonic()
+    assert time.monotonic() - began < 8, "24 s would be left at this rate"
+    [part] = (run.folder / ".pull").glob("*.part")
+    have = part.stat().st_size
+    assert 0 < have < len(data) and not (run.folder / "checkpoints").exists()
+    assert host.supervisor is not None
+    report = results.pull(host.supervisor.read, host.supervisor.manifest(), run.folder, emit=discard)
+    assert report.bytes == len(data) - have
+    assert (run.folder / "checkpoints" / "last.pt").read_bytes() == data
+
+
+def test_a_file_that_is_replaced_while_it_comes_is_the_old_one_or_the_new_one(
+    host: Host, run: Run, store: Store
+) -> None:
+    old = os.urandom(3 * 2**20)
+    host.put("checkpoints/last.pt", old)
+    with beside(host, run, store, [], mib_s=3.0) as going:
+        going.heard(CHECKPOINT)
+        until(lambda: any(part.stat().st_size for part in (run.folder / ".pull").glob("*.part")))
+        newer = host.put("checkpoints/last.pt", os.urandom(3 * 2**20))
+        until(lambda: store.read_journal(run.name).get(trickle.PULLED) is not None)
+        assert checkpoints.latest(run, store.read_journal(run.name)) is not None
+        going.heard({**CHECKPOINT, "epoch": 2})
+        until(lambda: (store.read_journal(run.name).get(checkpoints.NOTE) or {}).get("sha256") == newer)
+    known = checkpoints.latest(run, store.read_journal(run.name))
+    assert known is not None and (known.sha256, known.epoch) == (newer, 2)
+
+
+class Frozen(Supervisor):
+    """A host that has stopped to answer, without a word."""
+
+    def __init__(self, host: Host, *, manifest: bool) -> None:
+        super().__init__(host.transport, sys.executable, str(host.run), str(host.run))
+        self._host = host
+        self._manifest = manifest
+        self.asked = False
+
+    def manifest(self) -> list[FileEntry]:
+        if not self._manifest:
+            return super().manifest()
+        self.asked = True
+        with self._silence() as stream:
+            for _ in range(100):
+                try:
+                    stream.read(0.1)
+                except TimeoutError:
+                    continue
+        raise ConnectionFailed("it fell silent")
+
+    def read(self, name: str, offset: int = 0) -> Stream:
+        self.asked = True
+        return self._silence()
+
+    def _silence(self) -> Stream:
+        return self._host.transport.stream([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_frozen_link_holds_nobody_up(host: Host, run: Run, store: Store, manifest: bool) -> None:
+    host.put("weights.bin", b"w")
+    frozen = Frozen(host, manifest=manifest)
+    host.supervisor = frozen
+    with beside(host, run, store, []) as going:
+        going.heard(CHECKPOINT)
+        until(lambda: frozen.asked)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert not (run.folder / "weights.bin").exists()
+    # Whatever the thread still waits for: the folder is the final pull's alone.
+    entry = FileEntry("weights.bin", 1, str(sha256(host.run / "out" / "weights.bin")))
+    whole = Supervisor(host.transport, sys.executable, str(host.run), str(host.run))
+    assert results.pull(whole.read, [entry], run.folder, emit=discard).files == (entry,)
+
+
+def test_a_failure_is_noted_once_and_tried_again(host: Host, run: Run, store: Store) -> None:
+    class Broken(Supervisor):
+        def manifest(self) -> list[FileEntry]:
+            raise ConnectionFailed("the link broke")
+
+    host.put("weights.bin", b"w")
+    whole, told = host.supervisor, list[Event]()
+    host.supervisor = Broken(host.transport, sys.executable, str(host.run), str(host.run))
+    with beside(host, run, store, told) as going:
+        for _ in range(3):
+            before = host.looked
+            going.heard(CHECKPOINT)
+            until(lambda: host.looked > before)  # noqa: B023
+        until(lambda: going.heard({"kind": "step"}) or told)
+        host.supervisor = None  # the story is about to connect again: nothing to look at, and nothing to say
+        going.heard(CHECKPOINT)
+        host.supervisor = whole
+        going.heard(CHECKPOINT)
+        until(lambda: (run.folder / "weights.bin").exists())
+    [note] = told
+    assert isinstance(note, Noted) and "the link broke" in note.message
