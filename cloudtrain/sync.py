@@ -36,7 +36,7 @@ BOOT = "import json,sys;size,load=json.loads(sys.stdin.buffer.readline()).values
 # and size whether a compiled form is that of a source. Written aside and renamed: no folder ever holds half of one.
 # It runs in this process, because stdin's buffer already holds bytes meant for it.
 LOADER = """\
-import hashlib, os, sys, zlib
+import errno, hashlib, json, os, sys, zlib
 packed = sys.stdin.buffer.read(size)
 if len(packed) != size:
     sys.exit("the connection ended early")
@@ -60,7 +60,13 @@ def put(folder, name, content):
         if os.path.exists(aside):
             os.unlink(aside)
 workdir, run = sys.argv[1:3]
-put(run, "supervise.py", source)
+try:
+    put(run, "supervise.py", source)
+except OSError as error:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    why = "the disk of the host is full" if full else "%s cannot be written: %s" % (run, error.strerror)
+    print(json.dumps({"ok": False, "code": "disk_full" if full else "refused", "message": why}))
+    sys.exit(1)
 once = os.path.join(workdir, "lib", mark)
 try:
     put(once, "supervise.py", source)

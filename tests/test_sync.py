@@ -392,6 +392,27 @@ def test_a_full_disk_of_the_host_is_told(place: Place, monkeypatch: pytest.Monke
     assert caught.value.code == "disk_full" and caught.value.hint
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the limit is a POSIX shell's")
+def test_a_disk_too_full_for_the_supervisor_itself_is_told_without_a_traceback(place: Place) -> None:
+    place.write("train.py", "print(1)")
+    place.transport.greeting = "ulimit -f 20; "
+    with pytest.raises(ConnectionFailed, match="the disk of the host is full") as caught:
+        place.push()
+    assert caught.value.code == "disk_full" and caught.value.detail is None
+    assert "free space" in (caught.value.hint or "")
+    place.transport.greeting = ""
+    (place.host / "work dir").chmod(0o755)
+    place.push()
+
+
+def test_a_run_directory_that_cannot_be_made_is_told_without_a_traceback(place: Place) -> None:
+    place.write("train.py", "print(1)")
+    (place.host / "work dir").write_text("a file stands in the way")
+    with pytest.raises(ConnectionFailed, match="cannot be written") as caught:
+        place.push()
+    assert caught.value.code == "push_failed" and caught.value.detail is None
+
+
 def test_progress_reaches_the_total(place: Place) -> None:
     place.push()
     told = [event for event in place.events if isinstance(event, StepProgress)]
