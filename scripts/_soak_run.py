@@ -210,7 +210,7 @@ class Trial:
 
     def _kill(self, verb: str) -> str | float | None:
         """None: let it live; a number: seconds after its start; else a crash point."""
-        match self._random.choices(("none", "moment", "point"), (3, 4, 4))[0]:
+        match self._random.choices(("none", "moment", "point"), (3, 3, 5))[0]:
             case "moment":
                 # In parts of what such a command takes on this computer as busy as it is now.
                 return self._random.uniform(0.05, 1.2) * self._typical.get(verb, 4.0)
