@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, Refused, UsageError
+from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, Refused, SignInError, UsageError
 from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted
 from cloudtrain.plan import Plan
 from cloudtrain.provider.base import Instance, Journal, Released
@@ -17,7 +18,7 @@ from cloudtrain.provider.ec2.acquire import to_instance
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.inventory import ENDED, glance, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.provider.ec2.translate import NO_POLICY, translated
 from cloudtrain.states import InstanceLife
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
 
@@ -97,7 +98,7 @@ def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace)
                 code="no_public_ip",
             )
         if state == "stopped" and not asked:
-            with translated(f"start {instance_id}", profile=clients.profile, consequence="it stays stopped"):
+            with _of_theirs(instance_id, f"start {instance_id}", clients, "it stays stopped"):
                 clients.ec2.start_instances(InstanceIds=[instance_id])
             asked = True
         emit(StepProgress("instance", f"{instance_id} {state}", done=gone, total=pace.pending, unit="s"))
@@ -118,10 +119,11 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
         return Released(life=InstanceLife.NONE, summary=summary)
     began = time.monotonic()
     emit(StepStarted("release", f"stopping {instance.id} again", pace.end))
-    with translated(
+    with _of_theirs(
+        instance.id,
         f"stop {instance.id} again",
-        profile=clients.profile,
-        consequence=f"it goes on running and being billed: aws ec2 stop-instances --instance-ids {instance.id}",
+        clients,
+        f"it goes on running and being billed: aws ec2 stop-instances --instance-ids {instance.id}",
     ):
         clients.ec2.stop_instances(InstanceIds=[instance.id])
     for gone in pace.polls(pace.end):
@@ -186,7 +188,7 @@ def _from_given(given: str, instance: Instance, emit: Emit, pace: Pace) -> Publi
 def _from_console(instance: Instance, clients: Clients, emit: Emit, pace: Pace) -> PublicKey:
     # The keys are printed once the start-up scripts have ended.
     for gone in pace.polls(min(120.0, pace.boot)):
-        with translated("read the console output", profile=clients.profile, consequence="nothing was sent"):
+        with _console(instance, clients):
             answer = clients.ec2.get_console_output(InstanceId=instance.id, Latest=True)
         keys = host_keys_in(answer.get("Output") or "")
         if keys:
@@ -198,6 +200,28 @@ def _from_console(instance: Instance, clients: Clients, emit: Emit, pace: Pace) 
         consequence="nothing was sent: a host is not trusted unverified",
         code="no_host_key",
     )
+
+
+def _console(instance: Instance, clients: Clients) -> AbstractContextManager[None]:
+    what, consequence = "read the console output", "nothing was sent"
+    if instance.owned:
+        return translated(what, profile=clients.profile, consequence=consequence)
+    return _of_theirs(instance.id, what, clients, consequence)
+
+
+@contextmanager
+def _of_theirs(instance_id: str, action: str, clients: Clients, consequence: str) -> Iterator[None]:
+    """`translated`, for a call about a machine of the user's, which the shipped policy allows for those with a tag."""
+    try:
+        with translated(action, profile=clients.profile, consequence=consequence):
+            yield
+    except SignInError as error:
+        if error.code == "denied" and error.detail == NO_POLICY:
+            error.hint = (
+                "docs/iam-policy.json allows it for machines of yours with the tag cloudtrain:use=true: aws ec2"
+                f" create-tags --resources {instance_id} --tags Key=cloudtrain:use,Value=true"
+            )
+        raise
 
 
 def host_keys_in(output: str) -> dict[str, PublicKey]:

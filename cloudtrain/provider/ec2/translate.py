@@ -24,6 +24,8 @@ from cloudtrain.errors import (
 )
 
 NOTHING = "nothing was created"
+# Why a call is denied that nothing forbids.
+NO_POLICY = "no policy allows it"
 # AWS refuses a signature whose time is 15 minutes off; some services refuse sooner.
 CLOCK_TOLERANCE_S = 240
 
@@ -388,7 +390,7 @@ def _denied(error: sdk.ClientError, action: str, text: str, consequence: str | N
     elif "explicit deny" in text:
         why, hint = "a policy denies it explicitly", "ask the account's administrator"
     else:
-        why, hint = "no policy allows it", "add the right; docs/iam-policy.json lists all that a run needs"
+        why, hint = NO_POLICY, "add the right; docs/iam-policy.json lists all that a run needs"
     return SignInError(
         f"not allowed to {action}: the right {right} is missing",
         hint=hint,

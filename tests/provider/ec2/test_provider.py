@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,27 @@ def test_a_stopped_machine_is_started_and_stopped_again(own_machine: Any) -> Non
     released = trip.release(instance)
     assert "stopped again" in released.summary and state() == "stopped"
     assert len(trip.region.calls("StartInstances")) == 1 and not trip.region.calls("TerminateInstances")
+
+
+def test_a_machine_that_the_policy_does_not_cover_says_which_tag_it_needs(own_machine: Any) -> None:
+    visit, launched, host_key, _, wait, base = own_machine
+    told = f"aws ec2 create-tags --resources {launched} --tags Key=cloudtrain:use,Value=true"
+
+    def denied(action: str, act: Callable[[], object], consequence: str) -> None:
+        base.region.inject(f"UnauthorizedOperation:1@{action}")
+        with pytest.raises(SignInError) as caught:
+            act()
+        assert told in str(caught.value.hint) and consequence in str(caught.value.consequence)
+
+    trip = visit()
+    instance = trip.acquire()
+    denied("GetConsoleOutput", lambda: trip.open(instance), "nothing was sent")
+    base.clients.ec2.stop_instances(InstanceIds=[launched])
+    wait("stopped")
+    trip = visit(host_key=fingerprint(host_key))
+    denied("StartInstances", trip.acquire, "it stays stopped")
+    instance = trip.acquire()
+    denied("StopInstances", lambda: trip.release(instance), "being billed")
 
 
 def test_a_machine_that_shows_another_key_than_the_one_given_is_not_trusted(own_machine: Any) -> None:
