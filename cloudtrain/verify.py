@@ -11,6 +11,7 @@ from typing import Any
 
 from cloudtrain import code_copy, fetch, receipt, results, used_settings
 from cloudtrain.artifact_names import OF_ATTEMPTS, refusal
+from cloudtrain.derived import is_derived
 from cloudtrain.errors import UnknownRun, UsageError
 from cloudtrain.store import Run, Store
 
@@ -169,9 +170,8 @@ def _code(folder: Path, code: Mapping[str, Any]) -> Check:
 def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        ours = (
-            name in _OURS or OF_ATTEMPTS.fullmatch(name) or name.startswith(fetch.PARTS + "/") or name.endswith(".part")
-        )
+        aside = name.startswith(fetch.PARTS + "/") or name.endswith(".part")
+        ours = aside or name in _OURS or OF_ATTEMPTS.fullmatch(name) or is_derived(path, name)
         if not ours and name not in named and (path.is_symlink() or not path.is_dir()):
             yield Check(name, Verdict.EXTRA, "the receipt does not name it")
 

@@ -64,7 +64,7 @@ def report(
         ),
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As --format json, in the result of a command.")] = False,
 ) -> None:
     """Make the report of a run: goals, learning curves, confusion matrix, mistakes, time, cost, settings."""
     from cloudtrain.report import sources

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.follow import read_objects
+from cloudtrain.follow import files_of_attempts, read_attempts, read_objects
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
 
@@ -196,7 +196,7 @@ def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None)
         confusion=reading.square(final.get("confusion")),
         confusion_epoch=whole(final.get("epoch")),
         answers=_answers(folder / "predictions.csv"),
-        log=_log(folder / "console.log"),
+        log=tuple(line for path in files_of_attempts(folder, "console.log") for line in _log(path)),
         layers=_layers(folder / "model_summary.txt"),
     )
 
@@ -205,7 +205,7 @@ def _epochs(folder: Path) -> tuple[Epoch, ...]:
     """From the events, which are here even of a run that failed; else from `metrics.jsonl`."""
     try:
         told: Sequence[Mapping[str, Any]] = [
-            values for values in read_objects(folder / "events.jsonl") if values.get("kind") == "epoch"
+            values for values in read_attempts(folder) if values.get("kind") == "epoch"
         ]
         told = told or read_objects(folder / "metrics.jsonl")
     except OSError:

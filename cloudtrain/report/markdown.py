@@ -70,7 +70,7 @@ def _analysis(facts: Facts) -> list[str]:
         scores = [(words.class_accuracy(matrix, digit), digit) for digit in range(len(matrix))]
         known = [(score, digit) for score, digit in scores if score is not None]
         if known:
-            (low, hardest), (high, easiest) = min(known), max(known)
+            (low, hardest), (high, easiest) = min(known), max(known, key=lambda pair: (pair[0], -pair[1]))
             told.append(f"Hardest digit: {hardest} ({low:.2f}% right); easiest: {easiest} ({high:.2f}%).")
     seconds = facts.training_seconds
     if seconds is not None:

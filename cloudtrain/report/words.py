@@ -336,7 +336,10 @@ def environment_rows(facts: Facts) -> list[tuple[str, str]]:
     commit = text(git.get("commit"))
     places = [text(machine.get(key)) for key in ("zone", "market")]
     cpus = whole(machine.get("cpus"))
+    attempts = receipt.get("attempts")
+    earlier = len(attempts) if isinstance(attempts, list) else 0
     rows = [
+        ("machines before", f"{earlier}: the run went on from its last checkpoint" if earlier else None),
         ("where", where(facts) + "".join(f", {place}" for place in places if place)),
         ("trained by", device(facts)),
         ("GPU", ", ".join(name for name in names if name) or None),

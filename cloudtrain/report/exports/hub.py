@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +20,64 @@ WEIGHTS = "model.safetensors"
 
 
 def card(facts: Facts, folder: Path, which: str, code: Callable[[], Path]) -> Exported:
-    """`README.md` with YAML front matter, `model.safetensors`, `config.json` and, where it stands alone, `models.py`.
+    """`README.md` with YAML front matter, `model.safetensors`, `config.json` and the code of the network.
 
     Raises:
         UsageError: the weights are not here or not what they were, or the code of the run is gone.
     """
     weights = verified_weights(facts, which)
-    models = _network_code(code()) if facts.shipped else None
+    source = code()
+    modules = network_code(source)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / WEIGHTS)
-    if models is not None:
-        disk.write_durably(folder / "models.py", models, mode=0o644)
+    for name, data in modules.items():
+        path = folder / source.name / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        disk.write_durably(path, data, mode=0o644)
     told = {"settings": dict(facts.settings), "run": facts.name, "weights": which}
     disk.write_durably(folder / "config.json", (json.dumps(told, indent=2) + "\n").encode(), mode=0o644)
-    text = _text(facts, which, standalone=models is not None)
+    text = _text(facts, which, source.name if modules else None)
     disk.write_durably(folder / "README.md", text.encode("utf-8", "replace"), mode=0o644)
     return Exported(folder, f"weights of the {which} epoch, model card; add a licence before you publish it")
 
 
-def _network_code(source: Path) -> bytes | None:
-    """`models.py` of the training package, if it needs nothing else of it."""
-    try:
-        data = (source / "models.py").read_bytes()
-        tree = ast.parse(data)
-    except (OSError, SyntaxError, ValueError):
-        return None
+def network_code(source: Path) -> dict[str, bytes]:
+    """`models.py` of a training package and all that it needs of it, by path; empty where it has no `build`."""
+    found: dict[str, bytes] = {}
+    wanted = ["__init__", "models"] if source.name.isidentifier() else []
+    while wanted:
+        module = wanted.pop()
+        path = module.replace(".", "/")
+        name = f"{path}/__init__.py" if (source / path).is_dir() else f"{path}.py"
+        if name in found:
+            continue
+        try:
+            data = (source / name).read_bytes()
+            tree = ast.parse(data)
+        except (OSError, SyntaxError, ValueError):
+            if module == "models":
+                return {}
+            continue
+        if module == "models" and not any(isinstance(n, ast.FunctionDef) and n.name == "build" for n in tree.body):
+            return {}
+        found[name] = data
+        wanted += _imported(tree, source.name)
+    return found
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Modules of `package` that one of its top modules imports; names that are no modules are among them."""
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or "." if not node.level else "."]
-        if any(name.startswith(".") or name.split(".")[0] == source.name for name in names):
-            return None
-    return data
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(part for part in (package if node.level else "", node.module or "") if part)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        yield from (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))
 
 
-def _text(facts: Facts, which: str, *, standalone: bool) -> str:
+def _text(facts: Facts, which: str, package: str | None) -> str:
     epoch = facts.best if which == "best" else facts.last
     subject = words.subject(facts)
     blocks = [
@@ -65,7 +88,7 @@ def _text(facts: Facts, which: str, *, standalone: bool) -> str:
         else f"{escaped(subject)}, trained with cloudtrain.",
         _results(facts, epoch, which),
         "## How to load it",
-        fenced(_loading(facts, standalone)).replace("```\n", "```python\n", 1),
+        fenced(_loading(facts, package)).replace("```\n", "```python\n", 1),
         "Pictures are N x 1 x 28 x 28 floats: bytes as fractions of 255, less 0.1307, over 0.3081. "
         "What comes out are the logarithms of the ten probabilities."
         if facts.shipped
@@ -89,22 +112,22 @@ def _results(facts: Facts, epoch: Epoch | None, which: str) -> str:
         lines.append(f"- Test accuracy: {words.percent(epoch.test_acc)} (epoch {epoch.epoch}{picked})")
     if facts.parameters is not None:
         lines.append(f"- Parameters: {facts.parameters:,}")
-    lines += [f"- {escaped(goal.goal)}: {words.goal_verdict(goal)} (judged on the last epoch)" for goal in facts.goals]
+    lines += [f"- {escaped(goal.goal)}: {words.goal_verdict(goal)}" for goal in facts.goals]
     note = words.subset_note(facts)
     return "\n".join([*lines, *(["", note] if note else [])])
 
 
-def _loading(facts: Facts, standalone: bool) -> str:
-    lines = ["import safetensors.torch"]
-    if facts.shipped:
-        lines += [
-            "from models import build" if standalone else "from job.models import build  # cloudtrain's own package",
-            f"network = build({facts.settings.get('model')})",
-            f'network.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))',
-            "network.eval()",
-        ]
-    else:
-        lines += [f'state = safetensors.torch.load_file("{WEIGHTS}")']
+def _loading(facts: Facts, package: str | None) -> str:
+    load = f'safetensors.torch.load_file("{WEIGHTS}")'
+    if package is None:
+        return f"import safetensors.torch\nstate = {load}"
+    lines = [
+        "import safetensors.torch",
+        f"from {package}.models import build",
+        f"network = build({facts.settings.get('model', facts.train.get('model'))!r})",
+        f"network.load_state_dict({load})",
+        "network.eval()",
+    ]
     return "\n".join(lines)
 
 
