@@ -9,7 +9,7 @@ from dataclasses import asdict
 from cloudtrain import receipt, results, spot, trickle
 from cloudtrain import run as story
 from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, ConnectionFailed, UsageError
-from cloudtrain.events import Noted, Warned
+from cloudtrain.events import Event, LogLines, Noted, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, result
@@ -22,9 +22,29 @@ LIVE_PULLS = 3
 def watch(run: Run, context: Context) -> Result:
     """Follow a run that another command acts on: reads only, writes nothing, waits until that command has finished."""
     run = context.store.get(run.name)
+    path = run.folder / "console.log"
+    shown = path.stat().st_size if path.exists() else 0
+
+    def emit(event: Event) -> None:
+        nonlocal shown
+        if isinstance(event, LogLines):
+            shown = event.offset + len(event.data)
+        context.emit(event)
+
     if run.state is RunState.RUNNING:
-        with Link(run, context) as link:
-            Follower(run.folder, link, context.emit, keep=False, sleep=context.sleep).run()
+        try:
+            # Whether a machine that has parked is started again is the other command's to decide.
+            with Link(run, context, wakes=False) as link:
+                Follower(run.folder, link, emit, keep=False, sleep=context.sleep).run()
+        except ConnectionFailed as error:
+            if error.code not in (GONE, RECLAIMED, "parked"):
+                raise
+            # It was quicker: what it has received of the log, and this one has not, is on the disk here.
+            finished = _finished_elsewhere(run, context)
+            with path.open("rb") as log:
+                log.seek(shown)
+                context.emit(LogLines(log.read(), shown))
+            return finished
     return _finished_elsewhere(run, context)
 
 
