@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudtrain import lease
-from cloudtrain.errors import Busy, CloudtrainError, UsageError
+from cloudtrain.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
 
-# The loudest error names machine, price and lease itself.
-_SAYS_IT_ITSELF = "release_pending"
+# The loudest error names machine, price and lease itself; the others say that the machine is up no more.
+_SAY_IT_THEMSELVES = frozenset({"release_pending", "parked", GONE, RECLAIMED})
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def told(name: str, store: Store) -> Iterator[None]:
     except (Busy, UsageError):
         raise
     except CloudtrainError as error:
-        if error.code != _SAYS_IT_ITSELF and name in store.names():
+        if error.code not in _SAY_IT_THEMSELVES and name in store.names():
             said = machine_up(store.get(name), time.time())
             error.consequence = "; ".join(filter(None, [error.consequence, said])) or None
         raise
