@@ -12,7 +12,7 @@ import torch
 from job.errors import JobError
 from job.files import write_whole
 
-VERSION = 1
+VERSION = 2
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -34,10 +34,15 @@ class Meter:
         self.losses = torch.zeros(len(sizes), device=device)
         self.hits = torch.zeros(len(sizes), dtype=torch.int64, device=device)
 
-    def add(self, step: int, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
-        """Note `step` (from 0): mean loss of its batch, and how many of `scores`' best answers are right."""
-        self.losses[step] = loss.detach()
-        self.hits[step] = (scores.detach().argmax(dim=1) == labels).sum()
+    def add(self, step: Tensor, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
+        """Note `step` (one number, from 0): mean loss of its batch, and how many best answers of `scores` are right."""
+        self.losses.index_copy_(0, step, loss.detach().view(1))
+        self.hits.index_copy_(0, step, (scores.detach().argmax(dim=1) == labels).sum().view(1))
+
+    def clear(self) -> None:
+        """Begin a new epoch in the same memory."""
+        self.losses.zero_()
+        self.hits.zero_()
 
     def read(self, steps: int) -> Reading:
         """The figures after `steps` steps. Waits for the device: ask a few times a second at most.

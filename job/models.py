@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from job.fused import Masks, channels_last, norm_and_drop
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -41,8 +43,20 @@ def convolution(inputs: int, outputs: int, size: int, padding: int = 0) -> nn.Co
     return nn.Conv2d(inputs, outputs, kernel_size=size, padding=padding, bias=False)
 
 
-def block(inputs: int, outputs: int, form: Architecture, padding: int = 0) -> nn.Sequential:
-    return nn.Sequential(
+class Block(nn.Sequential):
+    """Convolution, activation, BatchNorm, dropout; with `masks`, the same in fewer passes while it trains."""
+
+    masks: Masks | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.masks is None or not self.training:
+            return super().forward(x)
+        convolution, activation, norm, dropout = self
+        return norm_and_drop(activation(convolution(channels_last(x))), norm, dropout, self.masks)
+
+
+def block(inputs: int, outputs: int, form: Architecture, padding: int = 0) -> Block:
+    return Block(
         convolution(inputs, outputs, 3, padding),
         form.activation(),
         nn.BatchNorm2d(outputs),
@@ -115,6 +129,14 @@ def build(model: int) -> Net:
     """
     form = ARCHITECTURES[model]
     return SkipNet(form) if form.skips else Net(form)
+
+
+def train_fused(model: nn.Module, masks: Masks) -> None:
+    """Let the blocks of `model` train the way that suits a CPU (`fused.py`), with dropout decided by `masks`."""
+    model.to(memory_format=torch.channels_last)
+    for part in model.modules():
+        if isinstance(part, Block):
+            part.masks = masks
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -18,10 +18,13 @@ def optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     weights = [parameter for parameter in model.parameters() if parameter.ndim == 4]
     others = [parameter for parameter in model.parameters() if parameter.ndim != 4]
     groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = weights[0].device.type in ("cpu", "cuda")
+    device = weights[0].device
+    fused = device.type in ("cpu", "cuda")
+    lr = torch.tensor(recipe.lr, device=device)  # a tensor, so that a captured step sees it change
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+        capturable = device.type == "cuda"
+        return torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, fused=fused, capturable=capturable)
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
 
 
 def rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -37,9 +40,12 @@ def rate(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.lr * share
 
 
-def set_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+def share_rate(optimiser: torch.optim.Optimizer) -> torch.Tensor:
+    """One tensor that is the rate of all parameters: what is written into it counts from the next step on."""
+    first = optimiser.param_groups[0]["lr"]
     for group in optimiser.param_groups:
-        group["lr"] = value
+        group["lr"] = first
+    return first
 
 
 class Average:
@@ -52,15 +58,18 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay**EMA_EVERY
-        self.updates = 0
+        self.updates = torch.zeros((), device=next(model.parameters()).device)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Follow `model`. Nothing here waits for the device or depends on a number that is not on it."""
         self.updates += 1
-        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        current = model.state_dict()
-        for name, mean in self.model.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(current[name], 1 - keep)
-            else:  # BatchNorm's count of batches
-                mean.copy_(current[name])
+        share = 1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self.decay)
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        means = [mean for mean, _ in pairs if mean.is_floating_point()]
+        moves = torch._foreach_sub([current for mean, current in pairs if mean.is_floating_point()], means)
+        torch._foreach_mul_(moves, share)
+        torch._foreach_add_(means, moves)
+        for mean, current in pairs:
+            if not mean.is_floating_point():  # BatchNorm's count of batches
+                mean.copy_(current)

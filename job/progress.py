@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from job import checkpoint, goals
+from job import batches, checkpoint, goals
 from job.data import Split
 from job.evaluate import Score, confusion, per_class
 from job.meter import Meter, Reading
@@ -18,6 +18,7 @@ from job.models import parameter_count
 from job.optim import Average, optimiser
 from job.outputs import Outputs, State, on_cpu
 from job.recipes import Recipe
+from job.step import Step
 
 FIGURES = ("step", "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds", "train_seconds")
 
@@ -51,13 +52,11 @@ class Progress:
     best: Best | None = None
 
     def __post_init__(self) -> None:
-        count, batch = len(self.train.labels), self.recipe.batch_size
-        self.sizes = [min(batch, count - start) for start in range(0, count, batch)]
-        if self.recipe.drop_last and self.sizes[-1] < batch and len(self.sizes) > 1:
-            self.sizes.pop()
+        self.sizes = batches.sizes(len(self.train.labels), self.recipe.batch_size, self.recipe.drop_last)
         self.optimiser = optimiser(self.model, self.recipe)
         self.average = None if self.recipe.ema is None else Average(self.model, self.recipe.ema)
         self.meter = Meter(self.sizes, self.device)
+        self.stepper = Step(self.model, self.optimiser, self.average, self.meter, self.recipe, self.sizes)
 
     @property
     def steps(self) -> int:
@@ -74,9 +73,8 @@ class Progress:
         return self.model if self.average is None else self.average.model
 
     def order(self) -> Tensor:
-        """The order of the training images in this epoch: a function of seed and epoch alone."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(len(self.train.labels), generator=generator).to(self.device)
+        """The order of the training images in this epoch."""
+        return batches.order(len(self.train.labels), self.seed, self.epoch).to(self.device)
 
     def finish_epoch(self, reading: Reading, score: Score, lr: float, seconds: float, train_seconds: float) -> None:
         """Note an epoch's figures and go on to the next."""
@@ -100,7 +98,7 @@ class Progress:
         )
         if best:
             self.best = Best(self.epoch, on_cpu(self.scored.state_dict()), score.predicted, score.confidence)
-        self.meter = Meter(self.sizes, self.device)
+        self.meter.clear()
 
     # checkpoint
 
@@ -136,7 +134,7 @@ class Progress:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"]["model"])
-            self.average.updates = state["average"]["updates"]
+            self.average.updates.copy_(state["average"]["updates"])
         self.meter.losses.copy_(state["meter"]["losses"])
         self.meter.hits.copy_(state["meter"]["hits"])
         checkpoint.restore_random_state(state["random"])

@@ -52,12 +52,12 @@ BEST = Recipe("best", epochs=15, batch_size=64, lr=0.02, augment=FULL)
 RECIPES: dict[str, dict[int, Recipe]] = {
     "best": {
         1: BEST,
-        2: BEST,
+        2: replace(BEST, ema=0.998),
         3: replace(BEST, lr=0.01, clean_finish=0.15, ema=0.998),
     },
     "fast": {
         1: replace(BEST, name="fast", epochs=4),
-        2: replace(BEST, name="fast", epochs=5),
+        2: replace(BEST, name="fast", epochs=5, ema=0.998),
         3: replace(BEST, name="fast", epochs=5, lr=0.01, clean_finish=0.15, ema=0.998),
     },
     "seed": dict.fromkeys(

@@ -18,17 +18,18 @@ from job import needs  # noqa: F401  # isort: skip  (before all others: it ends 
 from job import cores  # noqa: F401  # isort: skip  (before torch: it settles how OpenMP waits)
 
 import torch
-import torch.nn.functional as F
 
 from job import checkpoint, data, devices, goals, models, recipes
-from job.augment import move, normalise
 from job.console import Console, Pace
+from job.eager import Eager
 from job.errors import JobError
 from job.evaluate import evaluate
 from job.events import EventLog
+from job.graphs import Graphs
 from job.interrupt import Stop, Stopped
 from job.meter import NonFiniteLoss
-from job.optim import EMA_EVERY, rate, set_rate
+from job.oncpu import OnCpu
+from job.optim import rate
 from job.options import BadArguments, Options, parse
 from job.outputs import Outputs, on_cpu
 from job.progress import Progress
@@ -102,11 +103,12 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     )
 
     # epochs
+    path = way(progress, console)
     while progress.epoch < recipe.epochs:
         console.epoch(progress.epoch)
         started = time.monotonic() - progress.elapsed
         try:
-            train_epoch(progress, console, events, stop)
+            train_epoch(progress, path, console, events, stop)
         except Stopped:
             progress.elapsed = time.monotonic() - started
             save_stopped(progress, outputs, console, events, device_name)
@@ -147,39 +149,30 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     )
 
 
-def train_epoch(progress: Progress, console: Console, events: EventLog, stop: Stop) -> None:
+def way(progress: Progress, console: Console) -> OnCpu | Eager:
+    """The fastest way that this device has of running a step."""
+    if progress.device.type == "cpu":
+        return OnCpu(progress.stepper, progress.train, progress.seed)
+    if progress.device.type == "cuda":
+        return Graphs(progress.stepper, progress.train, console.line)
+    return Eager(progress.stepper, progress.train)
+
+
+def train_epoch(progress: Progress, path: OnCpu | Eager, console: Console, events: EventLog, stop: Stop) -> None:
     """The steps of one epoch that are still to do.
 
     Raises:
         Stopped: a signal came; `progress.step` says how many steps are done.
         JobError: the loss is no number any more (`non_finite_loss`).
     """
-    model, optimiser, recipe, average = progress.model, progress.optimiser, progress.recipe, progress.average
-    images, labels = progress.train.images, progress.train.labels
-    order = progress.order()
-    first, all_steps = progress.epoch * progress.steps, recipe.epochs * progress.steps
-    augmented_steps = all_steps - round(recipe.clean_finish * all_steps)
+    path.begin(progress.epoch, progress.step, progress.order())
     pace = Pace(REPORTS_PER_SECOND)
     pace.due()  # the first report comes after a moment's training, not after the first step
     started, start_step = time.monotonic(), progress.step
-    model.train()
-
+    progress.model.train()
     for step in range(progress.step, progress.steps):
         stop.check()
-        chosen = order[step * recipe.batch_size :][: progress.sizes[step]]
-        batch, truth = images[chosen], labels[chosen]
-        batch = normalise(move(batch, recipe.augment) if first + step < augmented_steps else batch)
-
-        set_rate(optimiser, rate(first + step, all_steps, recipe))
-        optimiser.zero_grad(set_to_none=True)
-        scores = model(batch)
-        loss = F.nll_loss(scores, truth)
-        loss.backward()
-        optimiser.step()
-
-        if average is not None and (first + step + 1) % EMA_EVERY == 0:
-            average.update(model)
-        progress.meter.add(step, loss, scores, truth)
+        path.run(progress.epoch, step)
         progress.step = step + 1
         if pace.due():
             report_step(progress, console, events, (progress.step - start_step) / (time.monotonic() - started))
