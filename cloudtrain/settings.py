@@ -208,7 +208,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:
     try:
         return read(value)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{origin}: {error}", hint=f"correct {name} there", code="bad_setting") from error
+        hint = "cloudtrain run --help" if origin.startswith("--") else f"correct {name} there"
+        raise UsageError(f"{origin}: {error}", hint=hint, code="bad_setting") from error
 
 
 def _project_file(here: Path) -> tuple[Path, Mapping[str, Any]] | None:

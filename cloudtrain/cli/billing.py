@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from cloudtrain import lease
+from cloudtrain.console.text import iso
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.states import InstanceLife
 from cloudtrain.store import Run, Store
@@ -44,9 +44,8 @@ def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, An
         parked = (
             parked or run.life is InstanceLife.PARKED or (over and _may_be_up(run, notes) and lease.parks(run.plan))
         )
-    known = [end for end in ends if end is not None]
-    last = datetime.fromtimestamp(max(known), UTC).isoformat(timespec="seconds") if known else None
-    return {"running": bool(ends), "parked": parked, "ends_by": last}
+    last = max((end for end in ends if end is not None), default=None)
+    return {"running": bool(ends), "parked": parked, "ends_by": iso(last)}
 
 
 def _may_be_up(run: Run, notes: Mapping[str, Any]) -> bool:

@@ -59,7 +59,7 @@ def init(
 ) -> None:
     """Write a cloudtrain.toml with each setting explained, and keep runs/ out of git."""
     from cloudtrain import project_file
-    from cloudtrain.console.summary import shown_path
+    from cloudtrain.console.text import shown_path
 
     written = project_file.write(folder)
     if json:

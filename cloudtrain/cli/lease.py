@@ -50,4 +50,5 @@ def extend(
         if json:
             from cloudtrain.console.jsonl import write_result
 
-            write_result(row.name, ended_by=told.before, ends_by=told.after, at_most_usd=told.at_most_usd)
+            moved = {"ended_by": text.iso(told.before), "ends_by": text.iso(told.after)}
+            write_result(row.name, **moved, at_most_usd=told.at_most_usd)

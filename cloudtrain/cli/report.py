@@ -189,7 +189,7 @@ def export(
 
 
 def _shown(path: Path) -> str:
-    from cloudtrain.console.summary import shown_path
+    from cloudtrain.console.text import shown_path
 
     return screen_safe(shown_path(path))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from cloudtrain.console.text import screen_safe, wrapped
+from cloudtrain.console.text import money, screen_safe, shown_path, wrapped
 from cloudtrain.error_codes import completed
 from cloudtrain.errors import CloudtrainError
+from cloudtrain.states import InstanceLife
 
 _HANG = 7  # what follows "error: "
 
@@ -53,16 +55,39 @@ def record(error: CloudtrainError, exit_code: int | None = None) -> dict[str, An
     }
 
 
-def of_run(error: Mapping[str, Any] | None, exit_code: int) -> dict[str, Any] | None:
+def of_run(error: Mapping[str, Any] | None, exit_code: int, run: str, kept: str) -> dict[str, Any] | None:
     """The `error` that a run has ended with, as the registry keeps it, for programs; None: it has none.
 
     Args:
         exit_code: that of a command which followed the run to its end.
+        kept: what the end means for money and data, where the error does not say it.
     """
     if not error:
         return None
     told = {key: error.get(key) for key in ("code", "hint", "detail", "consequence")}
-    return {
-        **record(CloudtrainError(str(error.get("message", "it failed")), **told), exit_code),
-        "cause": error.get("cause"),
-    }
+    told["consequence"] = told["consequence"] or kept
+    made = record(CloudtrainError(str(error.get("message", "it failed")), **told), exit_code)
+    hint = None if made["hint"] is None else made["hint"].replace("RUN", run)
+    return {**made, "hint": hint, "cause": error.get("cause")}
+
+
+def kept(folder: Path, life: InstanceLife, *, files: int | None = None, usd: float | None = None) -> str:
+    """What a run that ended badly means for data and money.
+
+    Args:
+        folder: its results here; files: how many of them are verified, None: not looked at.
+        usd: what it cost; None: nothing is billed, or it is told elsewhere.
+    """
+    what = {0: "its log is", None: "what is here of it is"}.get(files, "its results so far are")
+    parts = [f"{what} in {shown_path(folder)}"]
+    if machine := _MACHINE.get(life):
+        parts.append(machine + (f" ({money(usd)})" if usd is not None else ""))
+    return "; ".join(parts)
+
+
+_MACHINE = {
+    InstanceLife.TERMINATED: "the instance is terminated",
+    InstanceLife.PARKED: "the instance is parked, its disk is billed",
+    InstanceLife.RUNNING: "the instance may still run until its own limit",
+    InstanceLife.LAUNCHING: "the instance may still run until its own limit",
+}

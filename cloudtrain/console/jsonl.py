@@ -109,12 +109,13 @@ class JsonReporter(Reporter):
 
     def _ended(self, result: Result, exit_code: int) -> None:
         self._run = result.run
-        error = failure.of_run(result.error, int(result.exit_code))
+        kept = failure.kept(result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd)
+        error = failure.of_run(result.error, int(result.exit_code), result.run, kept)
         self._result(
             exit_code,
             state=result.state.value,
-            cost=result.cost_usd,
-            rehearsed_cost=result.rehearsed_usd,
+            cost=_usd(result.cost_usd),
+            rehearsed_cost=_usd(result.rehearsed_usd),
             seconds=round(result.seconds, 3),
             folder=str(result.folder),
             metrics=dict(result.metrics),
@@ -136,7 +137,7 @@ class JsonReporter(Reporter):
         )
 
     def _write(self, kind: str, /, **values: Any) -> None:
-        write_json({"ts": _now(), "type": kind, "run": self._run, **values})
+        write_json({"ts": _now(), "type": kind, "run": self._run or None, **values})
 
 
 def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
@@ -147,7 +148,7 @@ def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
         exit_code: that of the command.
         values: what the command has found, and `error` where it failed.
     """
-    head = {"ts": _now(), "type": "result", "run": run, "schema_version": SCHEMA_VERSION}
+    head = {"ts": _now(), "type": "result", "run": run or None, "schema_version": SCHEMA_VERSION}
     write_json({**head, "ok": exit_code == 0, "exit": exit_code, "error": None, **values})
 
 
@@ -173,6 +174,10 @@ def _why(run: str, exit_code: int) -> dict[str, Any] | None:
     if exit_code == ExitCode.STILL_RUNNING:
         return failure.record(Busy(f"{run} has not ended yet", code="still_running"))
     return failure.record(Interrupted("interrupted")) if exit_code == ExitCode.INTERRUPTED else None
+
+
+def _usd(amount: float | None) -> float | None:
+    return None if amount is None else round(amount, 6)
 
 
 def _now() -> str:

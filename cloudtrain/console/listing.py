@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtrain import disk, lease
 from cloudtrain.console import failure
-from cloudtrain.console.text import columns, money, percent, screen_safe
+from cloudtrain.console.text import columns, iso, money, percent, screen_safe
 from cloudtrain.errors import UsageError
 from cloudtrain.outcome import cost, exit_code
 from cloudtrain.settings import duration
@@ -119,7 +119,8 @@ def _unbilled(run: Run) -> str:
 
 
 def record(run: Run) -> dict[str, Any]:
-    """One run for programs."""
+    """One run for programs: points in time ISO 8601 UTC, money USD."""
+    usd = cost(run, time.time())
     return {
         "name": run.name,
         "state": run.state.value,
@@ -132,16 +133,16 @@ def record(run: Run) -> dict[str, Any]:
         "epochs": run.progress.get("epochs") or run.plan.spec.train.epochs,
         "best_test_acc": run.progress.get("best_test_acc"),
         "best_epoch": run.progress.get("best_epoch"),
-        "cost": cost(run, time.time()),
+        "cost": None if usd is None else round(usd, 6),
         "rehearsal": rehearsed(run.plan.spec),
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
-        "ends_by": lease.expires_at(run) if not run.state.final else None,
+        "ends_by": iso(lease.expires_at(run)) if not run.state.final else None,
         "parked_per_day": lease.parked_per_day(run.plan) if lease.away(run, time.time()) else None,
-        "created_at": run.created_at,
-        "ended_at": run.ended_at,
+        "created": iso(run.created_at),
+        "ended": iso(run.ended_at),
         "folder": str(run.folder),
         "exit_code": int(exit_code(run)),
-        "error": failure.of_run(run.error, int(exit_code(run))),
+        "error": failure.of_run(run.error, int(exit_code(run)), run.name, failure.kept(run.folder, run.life)),
     }
 
 
@@ -215,8 +216,7 @@ def age(seconds: float) -> str:
 
 def page(run: Run, store: Store) -> list[str]:
     """The lines of `cloudtrain show`."""
-    from cloudtrain.console.summary import shown_path
-    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, size
+    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path, size
     from cloudtrain.follow import read_attempts
     from cloudtrain.link import Context
     from cloudtrain.outcome import result

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtrain.console.summary import shown_path
-from cloudtrain.console.text import screen_safe
+from cloudtrain.console.text import screen_safe, shown_path
 
 if TYPE_CHECKING:
     from cloudtrain.verify import Verification

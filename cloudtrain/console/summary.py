@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from cloudtrain import lease
-from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, size, wrapped
+from cloudtrain.console import failure
+from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, shown_path, size, wrapped
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Candidate, Plan
 from cloudtrain.spec import Target
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.states import RunState
 
 _PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
 
@@ -126,23 +126,10 @@ def error_of(result: Result) -> CloudtrainError | None:
     if not result.error or result.error.get("code") in ("stopped", "abandoned"):
         return None
     told = {key: result.error.get(key) for key in ("code", "hint", "detail", "consequence")}
-    told["consequence"] = told["consequence"] or _kept(result)
+    told["consequence"] = told["consequence"] or failure.kept(
+        result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd
+    )
     return CloudtrainError(str(result.error.get("message", "it failed")), **told)
-
-
-def _kept(result: Result) -> str:
-    """What a run that ended badly means for data and money."""
-    results = "its results so far are" if result.artifacts else "its log is"
-    parts = [f"{results} in {shown_path(result.folder)}"]
-    machine = {
-        InstanceLife.TERMINATED: "the instance is terminated",
-        InstanceLife.PARKED: "the instance is parked, its disk is billed",
-        InstanceLife.RUNNING: "the instance may still run until its own limit",
-        InstanceLife.LAUNCHING: "the instance may still run until its own limit",
-    }.get(result.life)
-    if machine:
-        parts.append(machine + (f" ({money(result.cost_usd)})" if result.cost_usd is not None else ""))
-    return "; ".join(parts)
 
 
 def away_line(plan: Plan) -> str | None:
@@ -187,12 +174,3 @@ def status_word(result: Result) -> str:
 def block_lines(result: Result) -> list[str]:
     """The Results block, empty where the job gave no figures."""
     return results_block(result.metrics)
-
-
-def shown_path(path: Path) -> str:
-    """A path as a person at this folder would type it."""
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:
-        return str(path)
-    return str(path) if relative.startswith("..") else relative

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 # Escape sequences of a terminal, 7- and 8-bit: CSI; OSC and other strings up to their end; any two-byte sequence.
@@ -206,3 +209,17 @@ def results_block(metrics: Mapping[str, Any]) -> list[str]:
         f"Best Test Accuracy: {test:.2f} ({ordinal(epoch)} Epoch)",
         rule,
     ]
+
+
+def iso(at: float | None) -> str | None:
+    """Unix seconds as ISO 8601 UTC, to the second, for programs."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person at this folder would type it."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return str(path)
+    return str(path) if relative.startswith("..") else relative

@@ -129,7 +129,7 @@ GROUP = group(
         _NOTHING,
         "aws ec2 create-default-vpc, or --subnet subnet-...",
     ),
-    ("no_subnet", (5, 2), "there is no such subnet in the Region", _NOTHING, "aws ec2 describe-subnets"),
+    ("no_subnet", (2,), "there is no such subnet in the Region", _NOTHING, "aws ec2 describe-subnets"),
     (
         "no_public_ip",
         (5,),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,8 @@ def test_extend_and_park_on_a_command_line(scene: Scene, tmp_path: Path) -> None
     assert b"not a duration" in place.cli("extend", NAME, "soon", code=2).stderr
     done = place.cli("extend", NAME, "2h", "--yes", "--json")
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["ends_by"] - told["ended_by"] == 7200 and 1.1 < told["at_most_usd"] < 1.3
+    before, after = (datetime.fromisoformat(told[key]) for key in ("ended_by", "ends_by"))
+    assert (after - before).total_seconds() == 7200 and 1.1 < told["at_most_usd"] < 1.3
     assert place.shown(NAME)["ends_by"] == told["ends_by"]
     scene.until("stopped")
     said = place.cli("pull", NAME).stderr.decode()
