@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import _require_python  # noqa: F401  first: under an old Python it ends here, with a clear message
 import _bootstrap
@@ -20,13 +21,47 @@ from check import CHECKS, run_stages
 WORKERS = min(8, 2 * (os.cpu_count() or 1))
 TESTS = ("pytest", "-n", str(WORKERS), "--dist", "worksteal")
 
-SSHD_PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/sbin", r"C:\Windows\System32\OpenSSH")
-# Package manager -> the commands that bring an OpenSSH server without asking anything.
+
+@dataclass(frozen=True)
+class Program:
+    """What some tests need of the system, under any of its names; `tests`: which are skipped without it."""
+
+    names: tuple[str, ...]
+    package: str
+    tests: str
+    places: tuple[str, ...] = ()
+
+    def find(self) -> str | None:
+        """Where it is, or None. Some folders are on the administrator's PATH alone."""
+        path = os.pathsep.join([os.environ.get("PATH", ""), *self.places])
+        return next((found for name in self.names if (found := shutil.which(name, path=path))), None)
+
+
+PROGRAMS = (
+    Program(
+        ("sshd",),
+        "openssh-server",
+        "the tests over a real OpenSSH server",
+        ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/sbin", r"C:\Windows\System32\OpenSSH"),
+    ),
+    Program(
+        ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge", "Google Chrome", "Chromium"),
+        "chromium",
+        "the tests of the report in a real browser",
+        (
+            "/Applications/Google Chrome.app/Contents/MacOS",
+            "/Applications/Chromium.app/Contents/MacOS",
+            r"C:\Program Files\Google\Chrome\Application",
+            r"C:\Program Files (x86)\Microsoft\Edge\Application",
+        ),
+    ),
+)
+# Package manager -> the commands that bring a package, named last, without asking anything.
 INSTALLERS = {
-    "apt-get": (("update", "-qq"), ("install", "-qq", "-y", "--no-install-recommends", "openssh-server")),
-    "dnf": (("install", "-q", "-y", "openssh-server"),),
-    "apk": (("add", "-q", "openssh-server"),),
-    "zypper": (("--non-interactive", "install", "openssh-server"),),
+    "apt-get": (("update", "-qq"), ("install", "-qq", "-y", "--no-install-recommends")),
+    "dnf": (("install", "-q", "-y"),),
+    "apk": (("add", "-q"),),
+    "zypper": (("--non-interactive", "install"),),
 }
 
 
@@ -36,46 +71,45 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     python = _bootstrap.prepare({"dev"})
-    get_sshd()
+    for program in PROGRAMS:
+        get(program)
     return run_stages(python, {**CHECKS, "tests": (*TESTS, *arguments)})
 
 
-def find_sshd() -> str | None:
-    """Where OpenSSH's server is, or None. On many systems its folder is on the administrator's PATH alone."""
-    return shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), *SSHD_PLACES]))
+def get(program: Program) -> None:
+    """See to it that `program` is there for the tests that need it, or say that they are skipped.
 
-
-def get_sshd() -> None:
-    """See to it that there is an OpenSSH server for the tests that need one, or say that they are skipped.
-
-    On a desktop system the package also starts a server that is open to the network. So it is installed only for
+    On a desktop system a package may also start a server that is open to the network. So it is installed only for
     root, as in containers, and in continuous integration; elsewhere the user decides.
     """
-    if find_sshd():
+    if program.find():
         return
+    name = f"{program.names[0]:<12} "
     manager = next((name for name in INSTALLERS if shutil.which(name)), None)
     rights = _administrator()
     if manager is None or rights is None:
-        say("  sshd         not found: the tests over a real OpenSSH server are skipped")
+        say(f"  {name}not found: {program.tests} are skipped")
         if manager is not None:
-            say(f"               to run them, too: sudo {manager} {subprocess.list2cmdline(INSTALLERS[manager][-1])}")
+            command = subprocess.list2cmdline([*INSTALLERS[manager][-1], program.package])
+            say(f"               to run them, too: sudo {manager} {command}")
         return
-    say(f"  sshd         not found: installing openssh-server with {manager}")
+    say(f"  {name}not found: installing {program.package} with {manager}")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in INSTALLERS[manager]:
+    *before, install = INSTALLERS[manager]
+    for arguments in (*before, (*install, program.package)):
         try:
             done = subprocess.run(
                 [*rights, manager, *arguments], env=quiet, stdin=subprocess.DEVNULL, capture_output=True,
                 text=True, errors="replace", timeout=300,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
-            say(f"  sshd         {manager} {arguments[0]} did not end well: {error}")
+            say(f"  {name}{manager} {arguments[0]} did not end well: {error}")
             break
         if done.returncode:
             lines = (done.stdout + done.stderr).strip().splitlines()
-            say(f"  sshd         {manager} {arguments[0]} failed: {lines[-1] if lines else done.returncode}")
-    if not find_sshd():
-        say("  sshd         not installed: the tests over a real OpenSSH server are skipped")
+            say(f"  {name}{manager} {arguments[0]} failed: {lines[-1] if lines else done.returncode}")
+    if not program.find():
+        say(f"  {name}not installed: {program.tests} are skipped")
 
 
 def _administrator() -> list[str] | None:

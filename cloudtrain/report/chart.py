@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, TOP, BOTTOM = 52.0, 14.0, 40.0
-# Room for the names at the lines' ends, by the length of the longest.
-LETTER, MOST_NAME = 7.4, 150.0
+# Room for the names at the lines' ends, by the longest; on a narrow screen their letters are this wide.
+LETTER, MOST_LETTERS = 8.6, 16
 LOSSES = (1e-9, 1e9)
 # Labels at the lines' ends keep this distance.
 LABEL_GAP = 15.0
@@ -159,7 +159,8 @@ def _chart(
     first, last = min(epochs), max(epochs)
 
     drawn = [line for line in series if line.points]
-    right = WIDTH - 12 - min(MOST_NAME, LETTER * max(len(line.name) for line in drawn))
+    names = [_short(line.name) for line in drawn]
+    right = WIDTH - 10 - LETTER * max(map(len, names))
 
     def x(epoch: float) -> float:
         share = (epoch - first) / (last - first) if last > first else 0.5
@@ -167,13 +168,13 @@ def _chart(
 
     ends = _apart([y(line.points[-1][1]) for line in drawn])
     lines = []
-    for line, label_y in zip(drawn, ends, strict=True):
+    for line, name, label_y in zip(drawn, names, ends, strict=True):
         points = tuple((x(epoch), y(value)) for epoch, value in line.points)
         path = "M" + " L".join(f"{px:g} {py:g}" for px, py in points)
         dots = points if len(points) <= 3 else ()
-        lines.append(Line(line.name, line.look, path, dots, label_y, points[-1]))
+        lines.append(Line(name, line.look, path, dots, label_y, points[-1]))
     marks = []
-    if best is not None:
+    if best is not None and last > first:
         px, py = x(best[0]), y(best[1])
         anchor = "end" if px > (LEFT + right) / 2 else "start"
         end = mark_y - 13 if mark_y > py else mark_y + 5
@@ -188,6 +189,10 @@ def _chart(
         goal=goal,
         marks=tuple(marks),
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def _epoch_ticks(first: int, last: int, most: int = 8) -> list[int]:

@@ -84,6 +84,30 @@ def test_a_server_is_installed_only_where_nobody_is_surprised(  # type: ignore[n
     assert test._administrator() == rights
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the programs are scripts of a shell")
+def test_a_program_that_is_missing_is_installed_once_or_named(  # type: ignore[no-untyped-def]
+    load, monkeypatch, tmp_path, capfd
+) -> None:
+    test = load("test")
+    program = test.Program(("nowhere-browser",), "nowhere", "the tests of nothing", (str(tmp_path / "places"),))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(test, "INSTALLERS", {"fake-get": (("update",), ("install", "-y"))})
+    installer = tmp_path / "fake-get"
+    installer.write_text(
+        f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n"
+        f"[ $1 = update ] || {{ mkdir {tmp_path}/places; cp $0 {tmp_path}/places/nowhere-browser; }}\n"
+    )
+    installer.chmod(0o755)
+    monkeypatch.setattr(test, "_administrator", lambda: None)
+    test.get(program)
+    assert "sudo fake-get install -y nowhere" in capfd.readouterr().err and not (tmp_path / "asked").exists()
+    monkeypatch.setattr(test, "_administrator", list)
+    test.get(program)
+    test.get(program)
+    assert (tmp_path / "asked").read_text().splitlines() == ["update", "install -y nowhere"]
+    assert program.find() == str(tmp_path / "places" / "nowhere-browser")
+
+
 def test_a_section_of_the_benchmarks_is_replaced_and_nothing_else(load, tmp_path) -> None:  # type: ignore[no-untyped-def]
     benchmarks = load("_benchmarks")
     page = tmp_path / "page.md"
