@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloudtrain.provider.ec2.tags import EXPIRES_AT, utc_seconds, utc_text
+from tests.whole_path.test_story import sums_hold
 
 if TYPE_CHECKING:
     from tests.faults.scene import Scene
@@ -78,6 +79,11 @@ def judge(case: Case, scene: Scene) -> None:
     assert scene.code == case.code, told.format(f"exit code {scene.code}, not {case.code}")
     for words in (*case.sees, case.money):
         assert words in scene.screen, told.format(f"not on the screen: {words!r}")
+    if case.code in range(2, 8):
+        errors = [line for line in scene.last.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and not errors[0].endswith("."), told.format(f"not one clear error: {errors}")
+    if "nothing was created" in case.money:
+        assert not scene.folder.exists(), told.format("a run that never was has a folder")
     live = scene.region.inventory()["instances"]
     if not case.alive:
         assert not any(scene.region.inventory().values()), told.format(scene.region.inventory())
@@ -94,6 +100,8 @@ def judge(case: Case, scene: Scene) -> None:
     tokens = [call["parameters"]["ClientToken"] for call in made]
     assert len(set(tokens)) == len(tokens), told.format("two launches of one attempt")
     scene.check_log(case.log)
+    if case.log == "whole" and not case.alive:
+        sums_hold(scene.folder)
     assert scene.seconds < case.cap_s, told.format(f"it took {scene.seconds:.0f} s")
 
 

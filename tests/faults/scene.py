@@ -85,7 +85,8 @@ class Scene:
     """What a case plays on.
 
     Attributes:
-        screen: everything that the commands have printed so far. `code`: exit code of the last one that has ended.
+        screen: everything that the commands have printed so far.
+        last, code: what the last one that has ended has printed, and its exit code.
     """
 
     region: Region
@@ -93,6 +94,7 @@ class Scene:
     logs: KeptLogs
     hurried: bool = False
     screen: str = ""
+    last: str = ""
     code: int | None = None
     _wanted: list[str] = field(default_factory=list)
     _calls_before: int = 0
@@ -168,6 +170,7 @@ class Scene:
     def shown(self, text: str, code: int) -> None:
         """Take what a command has printed, and how it ended."""
         self.screen += text
+        self.last = text
         self.code = code
         # The job's own is its user's business.
         assert not re.search(r'Traceback(.|\n)*File "[^"]*/cloudtrain/[a-z_0-9/]+\.py"', text), text
