@@ -34,7 +34,7 @@ class Program:
     def find(self) -> str | None:
         """Where it is, or None. Some folders are on the administrator's PATH alone."""
         path = os.pathsep.join([os.environ.get("PATH", ""), *self.places])
-        return next((found for name in self.names if (found := shutil.which(name, path=path))), None)
+        return next(filter(None, (shutil.which(name, path=path) for name in self.names)), None)
 
 
 PROGRAMS = (
