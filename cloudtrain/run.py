@@ -18,17 +18,17 @@ from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.claims import check_folder
 from cloudtrain.claims import claim as claim
 from cloudtrain.errors import RECLAIMED, ArtifactRefused, CloudtrainError, ConnectionFailed, LimitReached, UsageError
-from cloudtrain.events import Noted, Warned
-from cloudtrain.fetch import fetch_anew
+from cloudtrain.events import Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, ending, result
 from cloudtrain.plan import CodeSummary, Plan, make_plan
 from cloudtrain.progress import Progress
+from cloudtrain.pulling import check_log
+from cloudtrain.pulling import fetch_results as fetch_results
 from cloudtrain.spec import RunSpec, Target
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
-from cloudtrain.supervisor import FileEntry
 
 STOP_GRACE_S = lease.STOP_GRACE_S
 
@@ -242,7 +242,7 @@ def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
     if run.state is not RunState.PULLING or link.journal.read().get("pulled") is not None:
         return run
-    _check_log(run, link)
+    check_log(run, link)
     try:
         files = fetch_results(run, link)
     except ArtifactRefused as error:
@@ -310,34 +310,6 @@ def release(run: Run, link: Link) -> Result:
     return result(run, link.context)
 
 
-def fetch_results(run: Run, link: Link) -> list[FileEntry]:
-    """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is made anew.
-
-    Raises:
-        ArtifactRefused: a file is not what the host's manifest says; the others are here.
-        ConnectionFailed: the link broke again and again, or this disk is full; what arrived is kept.
-    """
-
-    def attempt() -> results.PullReport[FileEntry]:
-        supervisor = link.supervisor()
-        entries = supervisor.manifest()
-        link.journal.write(checkpoints.coming(run, entries))
-        return results.pull(
-            supervisor.read, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=link.context.emit
-        )
-
-    with link.step("pull") as closing:
-        try:
-            report = link.insist(attempt)
-        except ConnectionFailed as error:
-            if type(error) is ConnectionFailed and error.code not in (*spot.ENDED, "disk_full", "folder"):
-                error.hint = f"cloudtrain pull {run.name} goes on where this one stopped"
-                error.consequence = "what arrived is kept, the rest stays on the machine"
-            raise
-        closing.append(report.summary(run.folder))
-    return list(report.files)
-
-
 def _life_while_launching(run: Run) -> InstanceLife:
     return InstanceLife.LAUNCHING if run.plan.spec.target is Target.EC2 else InstanceLife.NONE
 
@@ -387,18 +359,3 @@ def give_back(run: Run, link: Link) -> None:
     except CloudtrainError as error:
         link.journal.write({"owed": True})
         link.context.emit(Warned(error.message, hint=error.hint))
-
-
-def _check_log(run: Run, link: Link) -> None:
-    """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
-    record = run.ending or {}
-    path = run.folder / "console.log"
-    for attempt in range(2):
-        if not record.get("log_sha256") or results.sha256(path) == record["log_sha256"]:
-            return
-        if attempt == 0:
-            link.context.emit(Noted("the local log differs from the host's and is fetched again"))
-            kept = link.insist(lambda: fetch_anew(link.supervisor().read, "console.log", path))
-            if kept is not None:
-                link.context.emit(Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}"))
-    link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))

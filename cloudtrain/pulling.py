@@ -1,0 +1,54 @@
+"""What the end of a run fetches: every finished file of its job, and a log that is the host's to the byte."""
+
+from __future__ import annotations
+
+from cloudtrain import checkpoints, results, spot
+from cloudtrain.errors import ConnectionFailed
+from cloudtrain.events import Noted, Warned
+from cloudtrain.fetch import fetch_anew
+from cloudtrain.link import Link
+from cloudtrain.store import Run
+from cloudtrain.supervisor import FileEntry
+
+
+def fetch_results(run: Run, link: Link) -> list[FileEntry]:
+    """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is made anew.
+
+    Raises:
+        ArtifactRefused: a file is not what the host's manifest says; the others are here.
+        ConnectionFailed: the link broke again and again, or this disk is full; what arrived is kept.
+    """
+
+    def attempt() -> results.PullReport[FileEntry]:
+        supervisor = link.supervisor()
+        entries = supervisor.manifest()
+        link.journal.write(checkpoints.coming(run, entries))
+        return results.pull(
+            supervisor.read, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=link.context.emit
+        )
+
+    with link.step("pull") as closing:
+        try:
+            report = link.insist(attempt)
+        except ConnectionFailed as error:
+            if type(error) is ConnectionFailed and error.code not in (*spot.ENDED, "disk_full", "folder"):
+                error.hint = f"cloudtrain pull {run.name} goes on where this one stopped"
+                error.consequence = "what arrived is kept, the rest stays on the machine"
+            raise
+        closing.append(report.summary(run.folder))
+    return list(report.files)
+
+
+def check_log(run: Run, link: Link) -> None:
+    """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
+    record = run.ending or {}
+    path = run.folder / "console.log"
+    for attempt in range(2):
+        if not record.get("log_sha256") or results.sha256(path) == record["log_sha256"]:
+            return
+        if attempt == 0:
+            link.context.emit(Noted("the local log differs from the host's and is fetched again"))
+            kept = link.insist(lambda: fetch_anew(link.supervisor().read, "console.log", path))
+            if kept is not None:
+                link.context.emit(Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}"))
+    link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
