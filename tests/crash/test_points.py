@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -76,16 +77,20 @@ def test_a_run_whose_every_command_is_killed_ends_well(here: Killable, region: R
     assert (row["state"], row["instance"]["life"]) == ("succeeded", "terminated")
 
 
+# One of each kind that `clean` can tell apart, and every point.
+LEFT = tuple(case for case in CASES if case.name not in ("K1", "K5:2"))
+
+
 def test_clean_ends_or_explains_what_is_left_with_and_without_the_registry(here: Killable, region: Region) -> None:
-    names = {case.name: f"left-{case.name.lower().replace(':', '-')}" for case in CASES}
+    names = {case.name: f"left-{case.name.lower().replace(':', '-')}" for case in LEFT}
     # The machine of K8 has been told to end: it is a debt, and not standing for long.
-    machines = {names[case.name] for case in CASES if case.machine and case.point != "K8"}
+    machines = {names[case.name] for case in LEFT if case.machine and case.point != "K8"}
 
     def kill(case: Case) -> None:
         crashed(here, region, case, here.toy(names[case.name]))
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(kill, [case for case in CASES if case.point != "K8"]))
+        list(pool.map(kill, [case for case in LEFT if case.point != "K8"]))
     # Last, since the commands of the others would pay the debt by the way.
     kill(by_name("K8"))
     here.wait_for(lambda: {row["tags"]["cloudtrain:run"] for row in left(region)["instances"]} == machines)
@@ -103,8 +108,8 @@ def test_clean_ends_or_explains_what_is_left_with_and_without_the_registry(here:
     assert {row["tags"]["cloudtrain:run"] for row in left(region)["security_groups"]} == machines
     assert told.count("keep: it may be training; not known here: cloudtrain adopt i-") == len(machines)
     assert told.count(" ends in ") == len(machines)
-    groups = [case for case in CASES if case.group and not case.machine]
-    assert all(case.judged == "no instance uses it" for case in groups)
+    groups = [case for case in LEFT if case.group and not case.machine]
+    assert groups and all(case.judged == "no instance uses it" for case in groups)
     assert told.count("safe to end: no instance uses it") >= len(groups)
     trained = names["K6"]
     (machine,) = [r["id"] for r in left(region)["instances"] if r["tags"]["cloudtrain:run"] == trained]
@@ -116,23 +121,21 @@ def test_clean_ends_or_explains_what_is_left_with_and_without_the_registry(here:
     # With the registry `clean` knows what each of them is.
     shutil.rmtree(here.home)
     shutil.copytree(kept_home, here.home)
-    told = here.cli("clean", "--all-regions").stdout.decode()
-    rows = dict(zip(told.splitlines(), told.splitlines()[1:], strict=False))
-    for case in CASES:
+    told = here.cli("clean", "--all-regions", "--yes").stdout.decode()
+    rows = dict(itertools.pairwise(told.splitlines()))
+    for case in LEFT:
         listed = [below for line, below in rows.items() if f" {names[case.name]} " in line and " ends in " in line]
         assert len(listed) == (case.machine and case.name not in ("K6", "K8")), (case.name, told)
         for below in listed:
             assert case.judged in below and below.startswith("  keep" if case.kept else "  safe to end"), told
-    told = here.cli("clean", "--all-regions", "--yes").stdout.decode()
-    (kept,) = [case for case in CASES if case.kept and case.name != "K6"]
+    (kept,) = [case for case in LEFT if case.kept and case.name != "K6"]
     (alive,) = left(region)["instances"]
     assert alive["tags"]["cloudtrain:run"] == names[kept.name]
-    assert f"kept    instance {alive['id']} of {names[kept.name]} in us-east-1: " in told and " ends in " in told
+    assert f"kept    instance {alive['id']} of {names[kept.name]} in us-east-1: " in told
     here.cli("pull", names[kept.name])
     ended_well(here, names[kept.name])
     assert left(region) == {}
     assert all(launched(region, name) <= 1 for name in names.values())
-    assert b"0 instances, 0 volumes, 0 security groups" in here.cli("clean").stdout
 
 
 def test_every_point_is_on_the_way_of_a_launch() -> None:
