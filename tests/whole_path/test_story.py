@@ -10,7 +10,12 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.whole_path.place import Place
+
+# On an emulated machine these are cases of the fault matrix (tests/faults).
+NOT_EMULATED = pytest.mark.parametrize("place", ["local", pytest.param("sshd", marks=pytest.mark.sshd)], indirect=True)
 
 
 def sums_hold(folder: Path) -> None:
@@ -50,6 +55,7 @@ def test_a_run_from_start_to_end(place: Place) -> None:
     place.after()
 
 
+@NOT_EMULATED
 def test_a_training_that_fails_is_pulled_and_says_why(place: Place) -> None:
     done = place.cli(*place.toy("bad-run", "--crash", "out of luck"), code=3)
     told = done.stderr.decode()
@@ -61,6 +67,7 @@ def test_a_training_that_fails_is_pulled_and_says_why(place: Place) -> None:
     place.after()
 
 
+@NOT_EMULATED
 def test_a_training_that_is_killed_by_a_signal(place: Place) -> None:
     done = place.cli(*place.toy("killed-run", "--kill", str(int(signal.SIGSEGV))), code=3)
     assert f"signal {int(signal.SIGSEGV)}" in done.stderr.decode()
@@ -83,6 +90,7 @@ def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
     place.after()
 
 
+@NOT_EMULATED
 def test_a_command_killed_in_mid_training_loses_nothing(place: Place) -> None:
     argv = place.toy("left-run", "--lines", "40", "--pause", "0.03", "--epochs", "3")
     with place.started(*argv) as command:
@@ -127,6 +135,7 @@ def test_detach_and_come_back(place: Place) -> None:
     place.after()
 
 
+@NOT_EMULATED
 def test_two_commands_watch_one_run_and_only_one_acts(place: Place) -> None:
     argv = place.toy("shared-run", "--lines", "30", "--pause", "0.05", "--epochs", "2")
     with place.started(*argv) as first:
