@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncssh
 
-from cloudtrain.emulator import cloudinit, processes, shims
+from cloudtrain.emulator import cloudinit, posix_shell, processes, shims
 from cloudtrain.emulator.faults import Faults
 from cloudtrain.emulator.metadata import MetadataService
 from cloudtrain.emulator.sshd import SshServer, own_address
@@ -191,7 +191,7 @@ class Machine:
             "HOME": str(home),
             "USER": user,
             "LOGNAME": user,
-            "SHELL": shutil.which("bash") or "/bin/sh",
+            "SHELL": posix_shell.find() or "/bin/sh",
             "PATH": os.pathsep.join(path),
             "LANG": "C.UTF-8",
             "TMPDIR": str(self.root / "tmp"),
@@ -289,7 +289,8 @@ class Machine:
     async def _run_as_root(self, argv: list[str], limit: float | None) -> int:
         """Run a program with the machine's environment; its output goes to the console."""
         environment = self.environment("root", self.root / "root")
-        program = shutil.which(argv[0], path=environment["PATH"])
+        shell = argv[0] in ("sh", "bash", "/bin/sh", "/bin/bash")
+        program = posix_shell.find() if shell else shutil.which(argv[0], path=environment["PATH"])
         if program is None:
             self._print(f"{argv[0]}: not found")
             return 127

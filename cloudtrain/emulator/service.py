@@ -20,7 +20,7 @@ import filelock
 
 import cloudtrain
 from cloudtrain.disk import private_dir
-from cloudtrain.emulator import processes
+from cloudtrain.emulator import posix_shell, processes
 from cloudtrain.emulator.faults import parse
 from cloudtrain.errors import CloudtrainError, UsageError
 
@@ -244,6 +244,13 @@ def _check_installed() -> None:
         raise UsageError(
             f"the rehearsal needs {' and '.join(missing)}",
             hint='pip install "cloudtrain[rehearse]"',
+            consequence="nothing was started",
+            code="not_installed",
+        )
+    if posix_shell.find() is None:
+        raise UsageError(
+            "the rehearsal needs a POSIX shell for its machines: that of Git for Windows",
+            hint="winget install Git.Git, then again; --local trains here without it",
             consequence="nothing was started",
             code="not_installed",
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
 
 import asyncssh
+
+from cloudtrain.emulator import posix_shell
 
 CHUNK = 64 * 1024
 
@@ -26,10 +27,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 def login_shell(command: str | None, *, interactive: bool) -> list[str]:
     """How the login shell is started, for `command` or to read commands."""
-    if os.name != "posix":
-        shell = os.environ.get("COMSPEC", "cmd.exe")
-        return [shell, "/c", command] if command else [shell]
-    shell = shutil.which("bash") or "/bin/sh"
+    shell = posix_shell.find()
+    assert shell is not None, "the region is not started without one"
     if command:
         return [shell, "-c", command]
     return [shell, "-i" if interactive else "-s"]

@@ -11,7 +11,7 @@ from pathlib import Path
 # Isolated and without site packages: starts in a third of the time.
 _SYSTEMCTL = """#!{python} -IS
 import socket, sys
-name = sys.argv[0].replace("\\\\", "/").rsplit("/", 1)[-1]
+name = sys.argv[0].replace("\\\\", "/").rsplit("/", 1)[-1].removesuffix(".py")
 words = sys.argv[1:] if name.startswith("systemctl") else [name, *sys.argv[1:]]
 body = "\\0".join(words).encode()
 try:
@@ -47,20 +47,23 @@ exec '{python}' "$@"
 """
 
 
-def write(folder: Path, *, port: int, secret: str) -> None:
+# Windows reads no interpreter off a file's first line, but the shell of Git does.
+_BESIDE = """#!/bin/sh
+exec '{python}' -IS "$(dirname "$0")/{name}.py" "$@"
+"""
+
+
+def write(folder: Path, *, port: int, secret: str, windows: bool = sys.platform == "win32") -> None:
     """Put the programs into `folder`; they reach the machine's service port with `secret`."""
     folder.mkdir(parents=True, exist_ok=True)
+    python = sys.executable.replace("'", "'\\''")
     systemctl = _SYSTEMCTL.format(python=sys.executable, port=port, secret=secret)
-    if sys.platform == "win32":
-        for name in ("systemctl", "poweroff", "reboot", "shutdown", "halt"):
-            (folder / f"{name}.py").write_text(systemctl.split("\n", 1)[1], encoding="utf-8")
-            (folder / f"{name}.cmd").write_text(f'@"{sys.executable}" -IS "%~dp0{name}.py" %*\n', encoding="utf-8")
-        (folder / "sudo.cmd").write_text("@%*\n", encoding="utf-8")
-        (folder / "python3.cmd").write_text(f'@"{sys.executable}" %*\n', encoding="utf-8")
-        return
-    texts = dict.fromkeys(("systemctl", "poweroff", "reboot", "shutdown", "halt"), systemctl)
-    texts |= {"sudo": _SUDO, "python3": _PYTHON.format(python=sys.executable.replace("'", "'\\''"))}
+    texts = {"sudo": _SUDO, "python3": _PYTHON.format(python=python)}
+    for name in ("systemctl", "poweroff", "reboot", "shutdown", "halt"):
+        if windows:
+            texts[f"{name}.py"] = systemctl.split("\n", 1)[1]
+        texts[name] = _BESIDE.format(python=python, name=name) if windows else systemctl
     for name, text in texts.items():
         path = folder / name
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
         path.chmod(0o755)
