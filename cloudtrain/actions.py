@@ -9,7 +9,7 @@ from dataclasses import asdict
 from cloudtrain import receipt, results, spot, trickle
 from cloudtrain import run as story
 from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, ConnectionFailed, UsageError
-from cloudtrain.events import Event, LogLines, Noted, Warned
+from cloudtrain.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, result
@@ -17,11 +17,42 @@ from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
 
 LIVE_PULLS = 3
+# Another command may be launching another machine for a run whose spot instance was taken back, in seconds.
+RELAUNCH_S = 1800.0
+_LOOK_S = 0.5
 
 
 def watch(run: Run, context: Context) -> Result:
     """Follow a run that another command acts on: reads only, writes nothing, waits until that command has finished."""
-    run = context.store.get(run.name)
+    while True:
+        run = context.store.get(run.name)
+        try:
+            return _watch_machine(run, context)
+        except Busy:
+            # Bounded: a run gets so many machines and no more.
+            if not _goes_on(run, context):
+                raise
+
+
+def _goes_on(run: Run, context: Context) -> bool:
+    """Whether another command takes the run to another machine; waits until it trains there, or has ended."""
+    now, until = context.store.get(run.name), context.clock() + RELAUNCH_S
+    if not spot.relaunched(run, now, context.store.read_journal(run.name)):
+        return False
+    context.emit(PhaseChanged(run.name, RunState.PROVISIONING))
+    context.emit(Noted(f"another command takes {run.name} to another machine; waiting for it, at most 30 min"))
+    while now.state in spot.ON_THE_WAY and context.clock() < until:
+        context.sleep(_LOOK_S)
+        now = context.store.get(run.name)
+    return now.state not in spot.ON_THE_WAY
+
+
+def _watch_machine(run: Run, context: Context) -> Result:
+    """Watch what becomes of a run on the machine that it has.
+
+    Raises:
+        Busy: another command still acts on it a minute after that machine's end.
+    """
     path = run.folder / "console.log"
     shown = path.stat().st_size if path.exists() else 0
 
@@ -41,9 +72,10 @@ def watch(run: Run, context: Context) -> Result:
                 raise
             # It was quicker: what it has received of the log, and this one has not, is on the disk here.
             finished = _finished_elsewhere(run, context)
-            with path.open("rb") as log:
-                log.seek(shown)
-                context.emit(LogLines(log.read(), shown))
+            if path.exists():
+                with path.open("rb") as log:
+                    log.seek(shown)
+                    context.emit(LogLines(log.read(), shown))
             return finished
     return _finished_elsewhere(run, context)
 
@@ -104,6 +136,8 @@ def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
     Safe to call again, and while another command follows the run: that one then finishes the story.
     """
     run = context.store.get(run.name)  # it may have gone on while a person was asked
+    if not run.state.final:
+        context.store.write_journal(run.name, {"stop_wanted": True})
     if run.state.final:
         return settle(run, context)
     if run.state in (RunState.RUNNING, RunState.PULLING):
@@ -167,7 +201,11 @@ def _finished_elsewhere(run: Run, context: Context, *, leave_refused: bool = Fal
         try:
             return story.resume(context.store.get(run.name), context, leave_refused=leave_refused)
         except Busy:
-            context.sleep(0.5)
-        if (now := context.store.get(run.name)).state.final:
+            context.sleep(_LOOK_S)
+        now = context.store.get(run.name)
+        # One that is interrupted may go on: the command that has it says so by letting go of it.
+        if now.state.final and now.state is not RunState.INTERRUPTED:
             return result(now, context)
+        if spot.relaunched(run, now, context.store.read_journal(run.name)):
+            break
     raise Busy(f"another command is still pulling {run.name}", hint=f"cloudtrain show {run.name}")

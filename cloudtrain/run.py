@@ -297,8 +297,10 @@ def release(run: Run, link: Link) -> Result:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
     state, ended_by = ending(run)
-    if state is RunState.INTERRUPTED and ended_by is not None:
+    if state is RunState.INTERRUPTED:
         ended_by = spot.told(run, link.journal.read(), "its spot instance was taken back")
+    elif state is RunState.STOPPED and ended_by is not None:
+        ended_by |= checkpoints.onward(run, link.journal.read())
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
     run = link.move(run, state, life=life, error=ended_by)

@@ -5,6 +5,7 @@ The journal's notes, each on the disk before its effect:
     attempt       number of the machine that the run is on, from 1; one more before INTERRUPTED -> PROVISIONING
     attempts      [{n, instance_id, instance_type, zone, ended, ended_how, exit, usd, log, events}]: those that are over
     avoid_zones   where machines of it were taken back; `Provider.acquire` tries other places first
+    stop_wanted   somebody has asked for the run's end: it gets no other machine
     run_ends_at   unix seconds at which the run ends whatever happens: no later machine moves it
 """
 
@@ -30,6 +31,8 @@ _AGAIN_S = 2.0
 # Less time than this before its end is not worth another machine: boot and set-up take minutes on a real one.
 LEAST_LEFT_S = 120.0
 ENDED = frozenset({GONE, RECLAIMED})
+# States of a run that has no machine to train on yet.
+ON_THE_WAY = frozenset({RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING})
 
 
 def attempt_of(notes: Mapping[str, Any]) -> int:
@@ -69,14 +72,18 @@ def within_notice(run: Run, link: Link, act: Callable[[], Run]) -> Run:
             link.context.sleep(_AGAIN_S)
 
 
+def relaunched(before: Run, now: Run, notes: Mapping[str, Any]) -> bool:
+    """Whether a run that trained as `before` has been taken to another machine since."""
+    if before.state not in (RunState.RUNNING, RunState.PULLING) or attempt_of(notes) == 1:
+        return False
+    same = before.instance is not None and now.instance is not None and before.instance.id == now.instance.id
+    return now.state in ON_THE_WAY or (now.state is RunState.RUNNING and not same)
+
+
 def told(run: Run, notes: Mapping[str, Any], why: str, code: str = RECLAIMED) -> dict[str, Any]:
     """The `error` of a run that a spot instance was taken from."""
-    checkpoint = checkpoints.latest(run, notes)
-    if checkpoint is None:
-        hint = f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"
-    else:
-        hint = f"cloudtrain run --resume {run.name} trains on from its checkpoint ({checkpoint.where()})"
-    return {"code": code, "message": f"{run.name} was interrupted: {why}", "hint": hint}
+    anew = {"hint": f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"}
+    return {"code": code, "message": f"{run.name} was interrupted: {why}", **anew, **checkpoints.onward(run, notes)}
 
 
 def plan_for(run: Run, notes: Mapping[str, Any], now: float) -> Plan:
@@ -166,6 +173,8 @@ def shelve(folder: Path, number: int) -> None:
 def _why_not(run: Run, notes: Mapping[str, Any], number: int, left_s: float) -> str | None:
     """Why there is no other machine for it, for people; None: there may be one."""
     limits = run.plan.spec.limits
+    if notes.get("stop_wanted"):
+        return "it was asked to stop"
     if number > limits.spot_restarts:
         count = limits.spot_restarts
         return f"--spot-restarts allows {'none' if not count else f'{count}, and all are used'}"

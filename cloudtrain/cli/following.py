@@ -24,10 +24,10 @@ from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, tail_offset
 from cloudtrain.console.summary import ends_by
 from cloudtrain.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
-from cloudtrain.events import LogLines, Metric, Noted
+from cloudtrain.events import LogLines, Metric, Noted, Warned
 from cloudtrain.follow import files_of_attempts, read_attempts
 from cloudtrain.link import Context
-from cloudtrain.outcome import cost
+from cloudtrain.outcome import Result, cost
 from cloudtrain.outcome import result as result_of
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
@@ -125,9 +125,11 @@ def begin(
 def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
     """Show what is here of a run's log: that of its last machine, and those before where all of it is wanted."""
     *earlier, path = files_of_attempts(run.folder, "console.log")
-    if last is None:
-        for shelved in earlier:
-            reporter.emit(LogLines(shelved.read_bytes(), 0))
+    offset = 0
+    for shelved in earlier if last is None else ():
+        data = shelved.read_bytes()
+        reporter.emit(LogLines(data, offset))
+        offset += len(data)
     if isinstance(reporter, LogView):
         reporter.show_file(path, last=last)
     elif path.exists():
@@ -184,8 +186,22 @@ def to_the_end(
             reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
             reporter.leave(result, int(ExitCode.DONE))
             return int(ExitCode.DONE)
-        reporter.result(result)
+        ended(result, context.store, reporter)
         return int(result.exit_code)
+
+
+def ended(result: Result, store: Store, reporter: Reporter) -> None:
+    """Show how a run stands; one that is over gets its report first."""
+    if result.state.final and result.folder.is_dir():
+        from cloudtrain import report
+
+        try:
+            report.write(store.get(result.run), store)
+        except Exception as error:
+            # A page about results must never stand between a person and the results.
+            why = str(error) or type(error).__name__
+            reporter.emit(Warned(f"the report could not be written: {why}", hint=f"cloudtrain report {result.run}"))
+    reporter.result(result)
 
 
 def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
@@ -218,7 +234,7 @@ def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
         return None
     if answer == "s":
         result = actions.stop(run, context)
-        reporter.result(result)
+        ended(result, context.store, reporter)
         return int(result.exit_code)
     return _detached(run, context, reporter)
 

@@ -9,9 +9,10 @@ from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.text import LogText, screen_safe
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.events import Event, LogLines, Noted, Warned
+from cloudtrain.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Plan
+from cloudtrain.states import RunState
 
 _CHUNK = 1 << 18
 
@@ -37,6 +38,8 @@ class LogView(Reporter):
                 self._catch_up(offset)
                 self.write(data[max(0, self._shown - offset) :])
                 self._shown = max(self._shown, offset + len(data))
+            case PhaseChanged(_, RunState.PROVISIONING):
+                self._shown = 0  # another machine: its log begins at its first byte
             case Noted(message):
                 self._say(message)
             case Warned(message, hint):
