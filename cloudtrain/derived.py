@@ -23,3 +23,8 @@ def is_derived(path: Path, name: str) -> bool:
             return MARK in file.read(1024)
     except OSError:
         return False
+
+
+def report_in(folder: Path) -> Path | None:
+    """The report in a run's folder, if one was made."""
+    return next((folder / name for name in (REPORT, OTHER_REPORT) if is_derived(folder / name, name)), None)

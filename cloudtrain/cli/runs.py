@@ -89,7 +89,7 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
         with standing.told(row.name, store):
             result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
         reporter.own_exit = ExitCode.DONE
-        reporter.result(result)
+        following.ended(result, store, reporter)
 
 
 def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
@@ -120,4 +120,4 @@ def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain
         with standing.told(row.name, store):
             result = actions.stop(row, context)
         reporter.own_exit = ExitCode.DONE
-        reporter.result(result)
+        following.ended(result, store, reporter)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudtrain import lease
+from cloudtrain import derived, lease
 from cloudtrain.console import failure
 from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, shown_path, size, wrapped
 from cloudtrain.errors import CloudtrainError
@@ -112,6 +112,8 @@ def ending_lines(result: Result) -> list[str]:
         )
     elif result.state.final:
         lines.append(f"results  {shown_path(result.folder)}: the log; the job left no files")
+    if result.state.final and (report := derived.report_in(result.folder)) is not None:
+        lines.append(f"report   {shown_path(report)}")
     if result.cost_usd is not None:
         lines.append(f"cost     about {money(result.cost_usd)}")
     if result.rehearsed_usd is not None:

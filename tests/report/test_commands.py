@@ -49,6 +49,26 @@ def test_the_section_and_the_record_go_to_stdout(trained: Place) -> None:
     assert told["best"]["test_acc"] == metrics["best"]["test_acc"]
 
 
+def test_every_run_that_ends_leaves_its_report(tmp_path: Path) -> None:
+    place = Place("local", ["--local"], tmp_path / "home", tmp_path)
+    try:
+        done = place.cli(*place.toy("calm-wren", "--lines", "2"))
+        page = place.folder("calm-wren") / "report.html"
+        assert f"report   {Path('runs', 'calm-wren', 'report.html')}" in done.stderr.decode()
+        assert "98.20%" in page.read_text(encoding="utf-8")
+        done = place.cli(*place.toy("sad-wren", "--lines", "2", "--crash", "out of luck"), code=3)
+        told = (place.folder("sad-wren") / "report.html").read_text(encoding="utf-8")
+        assert "out of luck" in told and "The training program failed." in told
+        # A page that cannot be written stands in nobody's way.
+        page.unlink()
+        page.mkdir()
+        done = place.cli("pull", "calm-wren")
+        assert b"the report could not be written" in done.stderr and b"cloudtrain report calm-wren" in done.stderr
+        assert b"checksums verified" in done.stderr
+    finally:
+        place.cleanup()
+
+
 def test_verify_takes_a_report_for_no_result_and_no_stranger(trained: Place, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "tiny-otter"
     shutil.copytree(trained.folder("tiny-otter"), folder)
