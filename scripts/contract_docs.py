@@ -1,0 +1,242 @@
+"""Write docs/errors.md from the catalogue of error codes, and docs/json.md from the schemas in docs/schema.
+
+python scripts/contract_docs.py            writes them
+python scripts/contract_docs.py --check    says whether they are up to date; exit code 1 if they are not
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cloudtrain.error_codes import GROUPS, JOB  # noqa: E402
+from cloudtrain.error_codes.entry import Group  # noqa: E402
+
+DOCS = ROOT / "docs"
+BY = "This page is written by `python scripts/contract_docs.py`; do not edit it."
+
+ERRORS = f"""\
+# Errors
+
+{BY} Its source is `cloudtrain/error_codes`, and a test
+holds that against every place in the program that makes an error.
+
+An error on the screen says three things: what happened, what to do next, and, in brackets, what it means for money and
+data. With `--json` it also has its code (`error.code`). Codes are stable: scripts may rely on them, and none is ever
+used for something else. The words may change.
+
+```text
+error: no g4dn.xlarge free in us-east-1 (5 places tried)
+hint:  --instance g4dn.xlarge,g6.xlarge tries both types; or another Region   (nothing is billed)
+```
+
+Most errors say more exactly what they mean and what to type than the table does; it has what holds for all that share
+the code, and that is shown where an error says no more itself.
+
+The exit codes are those of the [README](../README.md#exit-codes). Where a code has two, the same thing is met at
+different moments: 2 and 5 before anything was billed, 6 while a machine may be running, 7 and 130 as the end of a run.
+
+**Is something still billed?** `billing.running` in `--json` says what this computer knows. `cloudtrain ls --remote` and
+`cloudtrain clean` ask AWS, and need nothing on this computer for it.
+"""
+
+JSON = f"""\
+# JSON
+
+{BY} Its source is the schemas in [schema/](schema)
+(JSON Schema, draft 2020-12), and tests hold the real output of every command against them.
+
+Every command takes `--json`. Then stdout is JSON and nothing else; messages for people go to stderr. Nothing is asked:
+what needs an answer fails with `confirmation_needed` unless `--yes` gives it. Characters outside ASCII are escaped, so
+the encoding of a terminal does not matter, and a number that JSON has no word for (a loss that became NaN) is `null`.
+
+- **One object** is what most commands print.
+- **JSON lines** come from {{lines}}: one object a line, as things happen.
+
+The last line is a `result`, and there is exactly one, also when the command fails, is interrupted or was mistyped
+(`wait` has one for each run). So a script reads the last line and looks at `ok`:
+
+```sh
+cloudtrain run --model 3 --local --yes --json | tail -n 1
+```
+
+```text
+{{example}}
+```
+
+`ok` is whether the exit code is 0, `exit` is the exit code, `error` says why. **`billing.running` says whether a
+machine may be up and billed**: look at it after every failure.
+
+In schema version 1 things are only added: ignore keys and types of lines that you do not know. Money is in US dollars,
+accuracies are in percent, durations in seconds, sizes in bytes, points in time ISO 8601 UTC (but `at` of an epoch, the
+training's own, is unix seconds).
+
+A failure of any command:
+
+```json
+{{failure}}
+```
+"""
+
+EXAMPLE = """\
+{"ts": "2026-11-23T07:43:26.120+00:00", "type": "result", "run": "brave-otter", "schema_version": 1, "ok": true, "exit": 0, ...}"""  # noqa: E501
+
+FAILURE = {
+    "ts": "2026-11-23T07:43:26.120+00:00",
+    "type": "result",
+    "run": "brave-otter",
+    "schema_version": 1,
+    "ok": False,
+    "exit": 5,
+    "error": {
+        "code": "quota",
+        "exit": 5,
+        "message": "g4dn.xlarge needs 4 vCPU, the quota allows 0 (Running On-Demand G and VT instances, us-east-1)",
+        "detail": None,
+        "consequence": "nothing was created, nothing is billed",
+        "hint": "cloudtrain doctor prints the command that asks for more",
+        "cause": None,
+    },
+    "billing": {"running": False, "parked": False, "ends_by": None},
+}
+
+
+def pages() -> dict[Path, str]:
+    """The text of each page that this writes, by its path."""
+    return {DOCS / "errors.md": _errors(), DOCS / "json.md": _json()}
+
+
+def _errors() -> str:
+    parts = [ERRORS, *(_group(group) for group in (*GROUPS, JOB))]
+    return "\n".join(parts)
+
+
+def _group(group: Group) -> str:
+    rows = [
+        (f"`{e.code}`", ", ".join(str(code) for code in e.exits), e.cause, e.means, _next(e.next))
+        for e in sorted(group.entries, key=lambda entry: entry.code)
+    ]
+    head = ("code", "exit", "what has happened", "money and data", "next")
+    return f"## {group.title}\n\n{group.about}\n\n{_table(head, rows)}\n"
+
+
+def _next(text: str) -> str:
+    """What to do, its options and commands readable as such."""
+    return text.replace("|", "\\|")
+
+
+def _json() -> str:
+    schemas = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (DOCS / "schema").glob("*.json")}
+    shared = schemas.pop("shared")["$defs"]
+    lines = [f"`{name}`" for name in sorted(schemas) if schemas[name]["x-lines"]]
+    head = JSON.format(
+        lines=f"{', '.join(lines[:-1])} and {lines[-1]}", example=EXAMPLE, failure=json.dumps(FAILURE, indent=2)
+    )
+    parts = [head, "## What every result has\n", _keys(shared["result"], shared), ""]
+    for name in ("error", "billing"):
+        parts += [f"### `{name}`\n", f"{shared[name]['description']}\n", _keys(shared[name], shared), ""]
+    parts += ["## Lines\n", "Lines that come before the result. Each has `ts`, `type` and `run`, too.\n"]
+    for name, schema in shared.items():
+        if name.endswith("_line"):
+            kind = name.removesuffix("_line")
+            parts += [f"### `{kind}`\n", f"{schema['description']}\n", _keys(schema, shared, ("ts", "type", "run")), ""]
+    parts += ["## Commands\n"]
+    for name in sorted(schemas):
+        parts += _command(name, schemas[name], shared)
+    parts += ["## Objects\n", "What several commands print.\n"]
+    for name in ("run", "leftover", "report", "plan", "artifact"):
+        parts += [f"### {name}\n", f"{shared[name]['description']}\n", _keys(shared[name], shared), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _command(name: str, schema: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### `cloudtrain {name.replace('-', ' ')} --json`\n"
+    kind = "JSON lines" if schema["x-lines"] else "One object"
+    yield f"{kind} ([schema](schema/{name}.json)). {schema['description']}\n"
+    known = set(_properties(shared["result"], shared))
+    for one in schema["anyOf"]:
+        reference = one.get("$ref", "").rpartition("/")[2]
+        if reference in ("failure", "plan_result") or reference.endswith("_line"):
+            continue
+        if reference == "run_result":
+            if name == "run":
+                yield "Its result, beside what every result has:\n"
+                yield _keys(shared["run_result"], shared, known)
+            else:
+                yield "Its result is that of `run`."
+        else:
+            yield _keys(one, shared, known)
+        yield ""
+
+
+def _properties(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """All keys of an object, those of what it refers to first."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for part in schema.get("allOf", ()):
+        found |= _properties(shared[_name(part)] if "$ref" in part else part, shared)
+    return found | schema.get("properties", {})
+
+
+def _keys(schema: Mapping[str, Any], shared: Mapping[str, Any], without: object = ()) -> str:
+    assert isinstance(without, tuple | set)
+    rows = [
+        (f"`{key}`", _kind(value), value.get("description", ""))
+        for key, value in _properties(schema, shared).items()
+        if key not in without
+    ]
+    return _table(("key", "type", "what"), rows) if rows else "Nothing more."
+
+
+def _name(part: Mapping[str, Any]) -> str:
+    return str(part["$ref"]).rpartition("/")[2]
+
+
+def _kind(value: Mapping[str, Any]) -> str:
+    """What a value is, in a word or two."""
+    if "$ref" in value:
+        name = _name(value)
+        return f"[{name}](#{name})" if name not in ("epoch", "receipt") else "object"
+    if "anyOf" in value:
+        return " or ".join(_kind(one) for one in value["anyOf"])
+    if "const" in value:
+        return f"`{json.dumps(value['const'])}`"
+    if "enum" in value:
+        words = [f"`{word}`" for word in value["enum"] if word is not None]
+        return ", ".join(words) + (" or null" if None in value["enum"] else "")
+    kinds = value.get("type", "any")
+    if kinds == "array":
+        return f"list of {_kind(value['items'])}"
+    if value.get("format") == "date-time":
+        kinds = ["time", *(["null"] if isinstance(kinds, list) else [])]
+    return " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |".replace("  |", " |") for line in lines)
+
+
+def main() -> int:
+    """Write or check the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in pages().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if not check:
+                path.write_text(text, encoding="utf-8", newline="\n")
+    print(f"{'not current' if check else 'written'}: {', '.join(stale)}" if stale else "current")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
