@@ -86,9 +86,10 @@ class Console:
             self.close()
         self.line(tqdm.format_meter(steps, steps, seconds, ncols=width, prefix=bar_text(steps, loss, accuracy)))
 
-    def test(self, loss: float, correct: int, total: int) -> None:
+    def test(self, loss: float, correct: int, total: int, *, held_out: bool = False) -> None:
         share = 100 * correct / total
-        self.line(f"\nTest set: Average loss: {loss:.4f}, Accuracy: {correct}/{total} ({share:.2f}%)\n")
+        name = "Held-out set" if held_out else "Test set"
+        self.line(f"\n{name}: Average loss: {loss:.4f}, Accuracy: {correct}/{total} ({share:.2f}%)\n")
 
     def results(self, parameters: int, train_accuracy: float, test_accuracy: float, best_epoch: int) -> None:
         """The closing block; accuracies in percent, `best_epoch` counts from 1."""

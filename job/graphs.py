@@ -43,6 +43,8 @@ class Graphs(Eager):
             return
         try:
             self.graphs[kind] = self._captured(kind)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             self.capture = False
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -5,27 +5,31 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from job.data import default_folder
 from job.models import ARCHITECTURES
-from job.recipes import RECIPES
+from job.overrides import add_flags, given_by
+from job.recipes import RECIPES, Refused, choose
 
 DEFAULT_OUT = Path("runs") / "job"
 MOST_IMAGES = 60_000
+FEWEST_FOR_VAL = 12  # images of a subset of which a sixth is held out
 
 
 @dataclass(frozen=True)
 class Options:
-    """None for what the recipe decides (`epochs`, `batch_size`, `lr`) or what is not wanted (`subset`, `resume`)."""
+    """None for what is not wanted (`subset`, `resume`).
+
+    Attributes:
+        changes: what was asked for in the recipe's place: fields of it and values.
+        val: hold out the last training images, and open the test set once.
+    """
 
     model: int
     recipe: str
-    epochs: int | None
-    batch_size: int | None
-    lr: float | None
     seed: int
     device: str
     data: Path
@@ -33,6 +37,8 @@ class Options:
     events: Path
     resume: Path | None
     subset: int | None
+    val: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BadArguments(Exception):
@@ -95,15 +101,26 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str] | None = No
         metavar="N",
         help="train on the first N images and test on the first N/6: a rehearsal, its figures say little",
     )
+    parser.add_argument(
+        "--val",
+        action="store_true",
+        help="hold out the last 10,000 training images for scoring, and open the test set once, at the end",
+    )
+    add_flags(parser.add_argument_group("hyper-parameters in place of the recipe's"))
     given = parser.parse_args(argv)
+    changes = {name: getattr(given, name) for name in ("epochs", "batch_size", "lr")}
+    changes = {name: value for name, value in changes.items() if value is not None} | given_by(given)
+    try:
+        choose(given.recipe, given.model, given.device, **changes)
+    except Refused as refusal:
+        raise BadArguments(str(refusal)) from None
+    if given.val and given.subset is not None and given.subset < FEWEST_FOR_VAL:
+        raise BadArguments(f"--val needs a --subset of at least {FEWEST_FOR_VAL}")
     out = given.out or Path(env.get("CLOUDTRAIN_OUT") or DEFAULT_OUT)
     resume = given.resume or (Path(env["CLOUDTRAIN_RESUME"]) if env.get("CLOUDTRAIN_RESUME") else None)
     return Options(
         model=given.model,
         recipe=given.recipe,
-        epochs=given.epochs,
-        batch_size=given.batch_size,
-        lr=given.lr,
         seed=given.seed,
         device=given.device,
         data=given.data or Path(env.get("CLOUDTRAIN_DATA") or default_folder()),
@@ -111,4 +128,6 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str] | None = No
         events=Path(env.get("CLOUDTRAIN_EVENTS") or out / "events.jsonl"),
         resume=resume,
         subset=given.subset,
+        val=given.val,
+        changes=changes,
     )

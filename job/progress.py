@@ -35,7 +35,13 @@ class Best:
 
 @dataclass
 class Progress:
-    """`epoch` epochs are done and `step` steps of the next. `rows` has one dict an epoch."""
+    """`epoch` epochs are done and `step` steps of the next. `rows` has one dict an epoch.
+
+    Attributes:
+        test: what every epoch is scored on: the test set, with `val` the held-out training images.
+        changed: hyper-parameters that were asked for in the recipe's place.
+        opened: with `val`, the score on the test set, once it was opened; `test_labels` are its digits.
+    """
 
     model_number: int
     model: nn.Module
@@ -45,6 +51,10 @@ class Progress:
     train: Split
     test: Split
     subset: int | None
+    val: bool = False
+    changed: list[str] = field(default_factory=list)
+    opened: Score | None = None
+    test_labels: Tensor | None = None
     epoch: int = 0
     step: int = 0
     elapsed: float = 0.0  # seconds of training in the epoch under way, before an interruption
@@ -66,6 +76,11 @@ class Progress:
     @property
     def epochs(self) -> int:
         return self.recipe.epochs
+
+    @property
+    def scored_on(self) -> str:
+        """What the figures of the epochs are measured on."""
+        return "held-out training images" if self.val else "test set"
 
     @property
     def scored(self) -> nn.Module:
@@ -105,7 +120,8 @@ class Progress:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be gone on from."""
         recipe = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.recipe).items()}
-        return {"model": self.model_number, "seed": self.seed, "images": len(self.train.labels), **recipe}
+        run = {"model": self.model_number, "seed": self.seed, "images": len(self.train.labels), "val": self.val}
+        return {**run, **recipe}
 
     def save(self, outputs: Outputs) -> None:
         state = {
@@ -145,10 +161,29 @@ class Progress:
         """A row an epoch, for metrics.jsonl and metrics.csv."""
         return [{key: row[key] for key in ("t", *FIGURES, "best")} for row in self.rows]
 
+    def final_test_acc(self) -> float | None:
+        """The headline: test accuracy of the last epoch in percent; None before there is one."""
+        if self.val:
+            return None if self.opened is None else self.opened.accuracy
+        return self.rows[-1]["test_acc"] if self.rows else None
+
+    def headline(self) -> dict[str, Any]:
+        """The figures of a finished run's `result` event.
+
+        With `val` there is one figure of the test set, that of the last epoch, so it is the best one as well; what was
+        reached on the held-out images is beside it.
+        """
+        final, best = self.final_test_acc(), self.rows[self.best.epoch - 1]
+        told = {"best_epoch": best["epoch"], "best_test_acc": best["test_acc"]}
+        if self.val:
+            told = {"best_epoch": self.epoch, "best_test_acc": final, "final_val_acc": self.rows[-1]["test_acc"]}
+            told |= {"best_val_acc": best["test_acc"], "best_val_epoch": best["epoch"]}
+        return {**told, "best_train_acc": max(row["train_acc"] for row in self.rows), "final_test_acc": final}
+
     def goals(self) -> list[dict[str, Any]]:
         """The goals against the last epoch's accuracy, which counts only on the whole data set."""
-        whole = self.rows and self.subset is None
-        return goals.judge(self.rows[-1]["test_acc"] if whole else None, parameter_count(self.model), self.epochs)
+        value = self.final_test_acc() if self.subset is None else None
+        return goals.judge(value, parameter_count(self.model), self.epochs)
 
     def document(self, status: str, device_name: str) -> dict[str, Any]:
         """metrics.json: settings, goals, the last and the best epoch. `status`: running, done, stopped or failed."""
@@ -159,6 +194,7 @@ class Progress:
             "parameters": parameter_count(self.model),
             "seed": self.seed,
             "recipe": asdict(self.recipe),
+            "changed": self.changed,
             "epochs": self.epochs,
             "epochs_done": self.epoch,
             "steps_per_epoch": self.steps,
@@ -172,15 +208,25 @@ class Progress:
                 "test_images": len(self.test.labels),
                 "subset": self.subset,
             },
+            "scored_on": self.scored_on,
             "scored_weights": "last step" if self.average is None else "average",
-            "headline": "final",
+            "headline": "test" if self.val else "final",
             "goals": self.goals(),
             "final": self._epoch_document(self.rows[-1]) if self.rows else None,
             "best": self._epoch_document(self.rows[self.best.epoch - 1]) if self.best else None,
-            "best_picked_on": "test set",
+            "test": self._opened_document(),
+            "best_picked_on": self.scored_on,
             "best_train_acc": max((row["train_acc"] for row in self.rows), default=None),
             "seconds": round(sum(row["seconds"] for row in self.rows), 3),
         }
+
+    def _opened_document(self) -> dict[str, Any] | None:
+        """With `val`: the one look at the test set, None until then."""
+        if self.opened is None or self.test_labels is None:
+            return None
+        matrix = confusion(self.test_labels, self.opened.predicted)
+        figures = {"epoch": self.epoch, "test_loss": self.opened.loss, "test_acc": self.opened.accuracy}
+        return {**figures, "per_class_acc": per_class(matrix), "confusion": matrix}
 
     @staticmethod
     def _epoch_document(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,18 +9,25 @@ Schedules and clean finishes are shares of the run, so any recipe works for any 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+
+def _set_by(flag: str, default: Any, help: str, low: float = 0.0, high: float | None = None, **more: Any) -> Any:
+    """A field of a recipe that the job's `flag` overrides: its limits (`below`: the upper one itself is too much)."""
+    return field(default=default, metadata={"flag": flag, "help": help, "low": low, "high": high, **more})
 
 
 @dataclass(frozen=True)
 class Affine:
     """How far an augmented picture is moved; every picture of every step draws its own, uniformly within the limits."""
 
-    degrees: float = 0.0  # rotation
-    scale: float = 0.0  # one factor for both axes, 1 - scale to 1 + scale
-    shear_degrees: float = 0.0
-    shift_px: float = 0.0
-    crop_chance: float = 0.0  # share of pictures that are zoomed to their middle 22 x 22 pixels
+    degrees: float = _set_by("--degrees", 0.0, "rotation, at most so many degrees either way", high=180)
+    scale: float = _set_by("--scale", 0.0, "one factor for both axes, 1 - SCALE to 1 + SCALE", high=1, below=True)
+    shear_degrees: float = _set_by("--shear", 0.0, "shear along x, in degrees", high=90, below=True)
+    shift_px: float = _set_by("--shift", 0.0, "shift along each axis, in pixels", high=28)
+    crop_chance: float = _set_by("--crop-chance", 0.0, "share of pictures zoomed to their middle 22 x 22", high=1)
 
 
 @dataclass(frozen=True)
@@ -32,18 +39,34 @@ class Recipe:
     batch_size: int
     lr: float
     augment: Affine
-    optimiser: str = "adamw"  # "adamw" or "sgd"
-    momentum: float = 0.9  # sgd
-    nesterov: bool = False  # sgd
-    betas: tuple[float, float] = (0.9, 0.99)  # adamw
-    weight_decay: float = 0.01  # on convolution weights alone
-    schedule: str = "rise-and-fall"  # or "constant"
-    rise: float = 0.2  # share of the run over which the rate climbs to its peak
-    first_lr: float = 0.04  # of the peak, at the first step
-    last_lr: float = 0.001  # of the peak, at the last step
-    clean_finish: float = 0.0  # share of the run, at its end, without augmentation
-    ema: float | None = None  # decay a step of the averaged weights; where there are any, they are scored
-    drop_last: bool = True  # leave out an epoch's last, smaller batch (the order is new each epoch)
+    optimiser: str = _set_by("--optimiser", "adamw", "adamw or sgd", choices=("adamw", "sgd"))
+    momentum: float = _set_by("--momentum", 0.9, "of sgd", high=1, below=True)
+    nesterov: bool = _set_by("--nesterov", False, "of sgd")
+    betas: tuple[float, float] = _set_by("--betas", (0.9, 0.99), "of adamw, as 0.9,0.99", high=1, below=True)
+    weight_decay: float = _set_by("--weight-decay", 0.01, "on convolution weights alone")
+    schedule: str = _set_by(
+        "--schedule", "rise-and-fall", "of the learning rate", choices=("rise-and-fall", "constant")
+    )
+    rise: float = _set_by("--rise", 0.2, "share of the run over which the rate climbs to its peak", high=1)
+    first_lr: float = _set_by("--first-lr", 0.04, "share of the peak rate at the first step", high=1)
+    last_lr: float = _set_by("--last-lr", 0.001, "share of the peak rate at the last step", high=1)
+    clean_finish: float = _set_by("--clean-finish", 0.0, "share of the run, at its end, not augmented", high=1)
+    ema: float | None = _set_by(
+        "--ema",
+        None,
+        "decay a step of the averaged weights, which are then scored, or none",
+        high=1,
+        below=True,
+    )
+    drop_last: bool = _set_by("--drop-last", True, "leave out an epoch's last, smaller batch")
+
+
+# What means nothing beside which choice.
+POINTLESS = {
+    ("optimiser", "adamw"): ("momentum", "nesterov"),
+    ("optimiser", "sgd"): ("betas",),
+    ("schedule", "constant"): ("rise", "first_lr", "last_lr"),
+}
 
 
 FULL = Affine(degrees=10.0, scale=0.10, shear_degrees=5.0, shift_px=2.0)
@@ -79,26 +102,42 @@ RECIPES: dict[str, dict[int, Recipe]] = {
 SEED_BATCH_ON_CUDA = 128
 
 
-def choose(
-    name: str,
-    model: int,
-    device: str,
-    *,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-) -> Recipe:
-    """The recipe `name` for `model` on a device of type `device`, with what was asked for in its place.
+class Refused(ValueError):
+    """These settings do not go together; the text is one line."""
+
+
+def choose(name: str, model: int, device: str, **changes: Any) -> Recipe:
+    """The recipe `name` for `model` on a device of type `device`, with `changes` (fields, also those of `Affine`).
+
+    A change that is None is none; an `ema` of 0 is no average.
 
     Raises:
         KeyError: no such recipe or model.
+        Refused: a change that has no meaning here.
     """
     recipe = RECIPES[name][model]
     if name == "seed" and device == "cuda":
         recipe = replace(recipe, batch_size=SEED_BATCH_ON_CUDA)
-    return replace(
-        recipe,
-        epochs=recipe.epochs if epochs is None else epochs,
-        batch_size=recipe.batch_size if batch_size is None else batch_size,
-        lr=recipe.lr if lr is None else lr,
-    )
+    return changed(recipe, {key: value for key, value in changes.items() if value is not None})
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """`recipe` with `changes`, whose keys are fields of it or of its `augment`.
+
+    Raises:
+        Refused: a change that has no meaning beside the others, or beside what the recipe says.
+    """
+    moves = {item.name for item in fields(Affine)} & changes.keys()
+    own = {key: value for key, value in changes.items() if key not in moves}
+    if "ema" in own:
+        own["ema"] = own["ema"] or None
+    made = replace(recipe, **own, augment=replace(recipe.augment, **{key: changes[key] for key in moves}))
+    flags = {item.name: item.metadata["flag"] for item in fields(Recipe) if item.metadata}
+    for (choice, value), pointless in POINTLESS.items():
+        for key in pointless:
+            if key in changes and getattr(made, choice) == value:
+                chosen = "chosen" if choice in changes else f"what recipe {recipe.name} uses"
+                raise Refused(f"{flags[key]} has no meaning with {flags[choice]} {value}, which is {chosen}")
+    if made.nesterov and not made.momentum:
+        raise Refused("--nesterov needs a --momentum above 0")
+    return made

@@ -7,7 +7,7 @@ exit code: 0 done, 1 failed, 2 bad arguments, 143 ended by SIGTERM (130 by Ctrl-
 from __future__ import annotations
 
 import contextlib
-import errno
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from job import cores  # noqa: F401  # isort: skip  (before torch: it settles ho
 
 import torch
 
-from job import checkpoint, data, devices, goals, models, recipes
+from job import checkpoint, data, devices, failures, goals, models, recipes
 from job.console import Console, Pace
 from job.eager import Eager
 from job.errors import JobError
@@ -48,12 +48,19 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     outputs = Outputs(options.out)
 
     # device
-    device = devices.choose(options.device)
+    def note(message: str) -> None:
+        console.line(message)
+        events.emit("warning", message=message)
+
+    device = devices.choose(options.device, note)
     device_name = devices.name(device)
     console.line(device.type)
 
     # data
     train_split, test_split = load_data(options, console, events, stop, device)
+    scored_split = test_split
+    if options.val:
+        train_split, scored_split = data.hold_out(train_split)
 
     # model
     torch.manual_seed(options.seed)
@@ -64,19 +71,28 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     console.line(f"CUDA Available? {torch.cuda.is_available()}")
 
     # recipe, optimiser, schedule
-    recipe = recipes.choose(
-        options.recipe,
+    recipe = recipes.choose(options.recipe, options.model, device.type, **options.changes)
+    progress = Progress(
         options.model,
-        device.type,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        lr=options.lr,
+        model,
+        recipe,
+        options.seed,
+        device,
+        train_split,
+        scored_split,
+        options.subset,
+        val=options.val,
+        changed=sorted(options.changes),
     )
-    progress = Progress(options.model, model, recipe, options.seed, device, train_split, test_split, options.subset)
     if options.subset is not None:
         console.line(
-            f"Subset: the first {len(train_split.labels):,} of 60,000 training images and the first "
+            f"Subset: the first {options.subset:,} of 60,000 training images and the first "
             f"{len(test_split.labels):,} of 10,000 test images; no accuracy below is one of MNIST"
+        )
+    if options.val:
+        console.line(
+            f"Validation: the last {len(scored_split.labels):,} training images are held out, each epoch is scored on "
+            f"them, and the test set is opened once, at the end"
         )
     if options.resume is not None:
         progress.restore(checkpoint.load(options.resume, progress.identity()))
@@ -98,6 +114,8 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         steps=progress.steps,
         goals=list(goals.TEXTS),
         settings=asdict(recipe),
+        changed=progress.changed,
+        scored_on=progress.scored_on,
         subset=options.subset,
         resumed={"epoch": progress.epoch, "step": progress.step} if options.resume else None,
     )
@@ -109,6 +127,12 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         started = time.monotonic() - progress.elapsed
         try:
             train_epoch(progress, path, console, events, stop)
+            reading = progress.meter.read(progress.steps)
+            train_seconds = time.monotonic() - started
+            console.bar_done(progress.steps, reading.last_loss, reading.accuracy, train_seconds)
+            score = evaluate(progress.scored, scored_split)
+            if not math.isfinite(score.loss):
+                raise failures.non_finite_score(score.loss, progress.epoch + 1, recipe)
         except Stopped:
             progress.elapsed = time.monotonic() - started
             save_stopped(progress, outputs, console, events, device_name)
@@ -117,36 +141,28 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
             with contextlib.suppress(OSError):  # the failure itself is what matters
                 outputs.metrics(progress.metrics(), progress.document("failed", device_name))
             raise
-        reading = progress.meter.read(progress.steps)
-        train_seconds = time.monotonic() - started
-        console.bar_done(progress.steps, reading.last_loss, reading.accuracy, train_seconds)
-
-        score = evaluate(progress.scored, test_split)
-        console.test(score.loss, score.correct, score.total)
+        console.test(score.loss, score.correct, score.total, held_out=options.val)
 
         lr = rate((progress.epoch + 1) * progress.steps - 1, recipe.epochs * progress.steps, recipe)
         progress.finish_epoch(reading, score, lr, time.monotonic() - started, train_seconds)
         row = progress.rows[-1]
         write_weights(progress, outputs, best=row["best"])
         outputs.metrics(progress.metrics(), progress.document("running", device_name))
-        events.emit("epoch", **{key: row[key] for key in row if key not in ("t", "confusion")}, epochs=recipe.epochs)
+        told = {key: row[key] for key in row if key not in ("t", "confusion")}
+        events.emit("epoch", **told, epochs=recipe.epochs, scored_on=progress.scored_on)
         progress.save(outputs)
         events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt")
 
     # results
-    best, final = progress.rows[progress.best.epoch - 1], progress.rows[-1]
-    best_train_acc = max(row["train_acc"] for row in progress.rows)
+    if options.val:
+        progress.opened, progress.test_labels = evaluate(progress.scored, test_split), test_split.labels
+        console.test(progress.opened.loss, progress.opened.correct, progress.opened.total)
+        outputs.predictions(test_split.labels, progress.opened.predicted, progress.opened.confidence)
     outputs.metrics(progress.metrics(), progress.document("done", device_name))
-    console.results(summary.parameters, best_train_acc, best["test_acc"], best["epoch"])
-    events.emit(
-        "result",
-        parameters=summary.parameters,
-        best_epoch=best["epoch"],
-        best_test_acc=best["test_acc"],
-        best_train_acc=best_train_acc,
-        final_test_acc=final["test_acc"],
-        goals={goal["goal"]: goal["met"] for goal in progress.goals()},
-    )
+    told = progress.headline()
+    console.results(summary.parameters, told["best_train_acc"], told["best_test_acc"], told["best_epoch"])
+    met = {goal["goal"]: goal["met"] for goal in progress.goals()}
+    events.emit("result", parameters=summary.parameters, **told, goals=met)
 
 
 def way(progress: Progress, console: Console) -> OnCpu | Eager:
@@ -168,30 +184,30 @@ def train_epoch(progress: Progress, path: OnCpu | Eager, console: Console, event
     path.begin(progress.epoch, progress.step, progress.order())
     pace = Pace(REPORTS_PER_SECOND)
     pace.due()  # the first report comes after a moment's training, not after the first step
-    started, start_step = time.monotonic(), progress.step
+    since = progress.step, time.monotonic()
     progress.model.train()
     for step in range(progress.step, progress.steps):
         stop.check()
         path.run(progress.epoch, step)
         progress.step = step + 1
         if pace.due():
-            report_step(progress, console, events, (progress.step - start_step) / (time.monotonic() - started))
+            report_step(progress, console, events, since)
     report_step(progress, console, events, None)
 
 
-def report_step(progress: Progress, console: Console, events: EventLog, speed: float | None) -> None:
-    """Tell how far the epoch is; `speed` in steps a second, None to check the figures and tell nothing."""
+def report_step(progress: Progress, console: Console, events: EventLog, since: tuple[int, float] | None) -> None:
+    """Tell how far the epoch is and how fast it went `since` a step and its time; None: check the figures alone.
+
+    Raises:
+        JobError: a loss is no number any more (`non_finite_loss`).
+    """
     try:
         reading = progress.meter.read(progress.step)
     except NonFiniteLoss as broken:
-        raise JobError(
-            "non_finite_loss",
-            f"the loss became {broken.loss} in epoch {progress.epoch + 1}, step {broken.step} "
-            f"(recipe {progress.recipe.name}, peak learning rate {progress.recipe.lr:g})",
-            f"try a lower rate: --lr {progress.recipe.lr / 4:g}; the last good checkpoint is kept",
-        ) from None
-    if speed is None:
+        raise failures.non_finite(broken, progress.epoch + 1, progress.recipe) from None
+    if since is None:
         return
+    step, started = since
     console.bar(progress.step, progress.steps, reading.last_loss, reading.accuracy)
     events.emit(
         "step",
@@ -200,7 +216,7 @@ def report_step(progress: Progress, console: Console, events: EventLog, speed: f
         steps=progress.steps,
         loss=reading.loss,
         train_acc=reading.accuracy,
-        rate=round(speed, 2),
+        rate=round((progress.step - step) / (time.monotonic() - started), 2),
     )
 
 
@@ -210,11 +226,18 @@ def write_weights(progress: Progress, outputs: Outputs, *, best: bool) -> None:
         outputs.weights("last", on_cpu(progress.scored.state_dict()))
     if best:
         outputs.weights("best", progress.best.state)
-        outputs.predictions(progress.test.labels, progress.best.predicted, progress.best.confidence)
+        if not progress.val:  # its test set is still closed
+            outputs.predictions(progress.test.labels, progress.best.predicted, progress.best.confidence)
 
 
 def save_stopped(progress: Progress, outputs: Outputs, console: Console, events: EventLog, device_name: str) -> None:
-    """Keep what going on from this very step needs, and the results so far."""
+    """Keep what going on from this very step needs, and the results so far.
+
+    Raises:
+        JobError: the loss is no number any more, so nothing is worth going on from; the older checkpoint stays.
+    """
+    if progress.step:
+        report_step(progress, console, events, None)
     progress.save(outputs)
     outputs.metrics(progress.metrics(), progress.document("stopped", device_name))
     events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt", step=progress.step)
@@ -268,21 +291,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             events = EventLog(Path(os.environ["CLOUDTRAIN_EVENTS"]))
         failed(console, events, JobError("bad_arguments", str(error), "python -m job.train --help lists what there is"))
         return 2
-    except JobError as error:
-        failed(console, events, error)
-    except torch.cuda.OutOfMemoryError:
-        hint = "use a smaller --batch-size, or a GPU with more memory; the last good checkpoint is kept"
-        failed(console, events, JobError("out_of_memory", "the GPU has no memory left", hint))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-        where = f" ({error.filename})" if error.filename else ""
-        hint = "free some disk space" if full else "name a folder you may write with --out"
-        code = "disk_full" if full else "cannot_write"
-        failed(console, events, JobError(code, f"{error.strerror or error}{where}", hint))
     except Exception as error:
-        console.traceback()
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        failed(console, events, JobError("unexpected", text, "the traceback above is in the console log"))
+        known = failures.named(error)
+        if known is None:
+            console.traceback()
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            known = JobError("unexpected", text, "the traceback above is in the console log")
+        failed(console, events, known)
     finally:
         console.close()
         events.close()
