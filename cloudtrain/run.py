@@ -264,6 +264,7 @@ def lost(run: Run, link: Link, error: ConnectionFailed) -> Run:
         "message": f"{run.name} was lost: its machine ended {what} ({error.message})",
         "hint": f"what had arrived is in {run.folder}; a new run: cloudtrain rerun {run.name}",
     }
+    told |= checkpoints.onward(run, link.journal.read())
     give_back(run, link)
     return _ended(run, link, RunState.LOST, told)
 
@@ -299,7 +300,7 @@ def release(run: Run, link: Link) -> Result:
     state, ended_by = ending(run)
     if state is RunState.INTERRUPTED:
         ended_by = spot.told(run, link.journal.read(), "its spot instance was taken back")
-    elif state is RunState.STOPPED and ended_by is not None:
+    elif state in (RunState.STOPPED, RunState.LOST) and ended_by is not None:
         ended_by |= checkpoints.onward(run, link.journal.read())
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})

@@ -40,6 +40,7 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
         values |= _of_ec2(ec2)
     values |= {"max_time": limits.max_time_s, "max_cost": limits.max_cost_usd, "grace": limits.grace_s}
     values["if_i_vanish"] = limits.if_i_vanish
+    values["spot_restarts"] = limits.spot_restarts if ec2 is not None and ec2.spot else None
     lines = [f"# The settings of {run.name}. To use them again: {_command(run)}\n"]
     lines += [f"{key} = {_value(value)}\n" for key, value in values.items() if value is not None]
     return "".join(lines)

@@ -54,6 +54,9 @@ ELSEWHERE = {
     "cloudtrain run --model 3 --instance g4dn.xlarge --plan": "tests/whole_path/test_ec2_commands.py::"
     "test_the_plan_names_price_limit_and_who_ends_it",
     "cloudtrain run --model 3 --instance g4dn.xlarge": "tests/whole_path/test_story.py::test_a_run_from_start_to_end",
+    "cloudtrain run --resume brave-otter": "tests/whole_path/test_resume.py::test_a_stopped_run_goes_on_in_mid_epoch",
+    "cloudtrain run --resume brave-otter --local": "tests/whole_path/test_spot.py::"
+    "test_without_restarts_it_ends_interrupted_and_goes_on_by_hand",
     "python -m job.train --model 3 --epochs 1": "tests/test_readme.py::test_the_training_package_works_on_its_own",
 }
 

@@ -61,6 +61,8 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
     if away := away_line(plan):
         lines.append(f"  Away     {away}")
+    if taken := taken_line(plan):
+        lines.append(f"  Spot     {taken}")
     if plan.at_most_usd is not None:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
@@ -147,6 +149,17 @@ def away_line(plan: Plan) -> str | None:
     kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
     wait = seconds(plan.spec.limits.grace_s)
     return f"{wait} after the training, or at the limit, it parks: GPU billing is over, {kept} until cloudtrain pull"
+
+
+def taken_line(plan: Plan) -> str | None:
+    """What follows if the spot instance is taken back; None where there is none of the run's own."""
+    ec2, times = plan.spec.ec2, plan.spec.limits.spot_restarts
+    if ec2 is None or not ec2.spot or ec2.instance_id:
+        return None
+    if not times:
+        return "if EC2 takes it back the run is interrupted; cloudtrain run --resume goes on (--spot-restarts 0)"
+    often = "once" if times == 1 else f"at most {times} times"
+    return f"if EC2 takes it back it goes on on another, {often}, while this command is there; the limit stays"
 
 
 def ends_by(plan: Plan, began: float, at: float | None = None) -> str | None:
