@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -258,6 +259,11 @@ def run_command(facts: Facts) -> str:
     if isinstance(args, list) and args:
         argv += ["--", *map(str, args)]
     return shlex.join(argv)
+
+
+def parts(command: str) -> list[str]:
+    """A command in the pieces between which its line may break: an option stays with its value."""
+    return re.split(r" (?=--)", command)
 
 
 def _flag(name: str, value: Any) -> list[str]:
