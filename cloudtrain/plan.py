@@ -120,7 +120,7 @@ def make_plan(spec: RunSpec, offer: Offer, code: CodeSummary) -> Plan:
             # EC2 bills at least a minute (docs: "minimum of 60 seconds").
             if limit_s < 60:
                 raise Refused(
-                    f"${spec.limits.max_cost_usd:.2f} does not buy a minute at ${dearest:.3f} an hour",
+                    f"--max-cost ${spec.limits.max_cost_usd:g} does not buy a minute at ${dearest:.3f} an hour",
                     hint="raise --max-cost or choose a cheaper --instance",
                     consequence="nothing was created",
                     code="price_cap",

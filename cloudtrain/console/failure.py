@@ -81,7 +81,7 @@ def kept(folder: Path, life: InstanceLife, *, files: int | None = None, usd: flo
     what = {0: "its log is", None: "what is here of it is"}.get(files, "its results so far are")
     parts = [f"{what} in {shown_path(folder)}"]
     if machine := _MACHINE.get(life):
-        parts.append(machine + (f" ({money(usd)})" if usd is not None else ""))
+        parts.append(machine + (f", about {money(usd)}" if usd is not None else ""))
     return "; ".join(parts)
 
 
