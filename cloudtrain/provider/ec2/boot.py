@@ -218,8 +218,8 @@ def _stranger(error: HostKeyMismatch, instance: Instance) -> HostKeyMismatch:
         f"{instance.address} does not show the host key of {instance.id}",
         detail=error.detail,
         # `stop` has to ask the machine first: where its key stays another one, only EC2 can end it.
-        hint=f"do not connect to it by other means; cloudtrain clean --all --yes {instance.id} ends it with what is on it"
-        f" (cloudtrain stop {instance.details.get('run', '')} once it shows its own key again)",
+        hint=f"do not connect to it by other means; cloudtrain clean --all --yes {instance.id} ends it with what is on "
+        f"it (cloudtrain stop {instance.details.get('run', '')} once it shows its own key again)",
         consequence=error.consequence or "nothing was sent",
     )
 
