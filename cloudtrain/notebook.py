@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.report import words
 from cloudtrain.report.facts import Facts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def load(run: str | Path | None = None) -> LoadedRun:
@@ -102,8 +99,8 @@ class LoadedRun:
         """The whole of `run.json`."""
         return dict(self._facts.receipt)
 
-    def state_dict(self, which: str = "best") -> dict[str, Tensor]:
-        """The weights of the best or the last epoch, on the CPU, for `network.load_state_dict(...)`. Needs PyTorch.
+    def state_dict(self, which: str = "best") -> dict[str, Any]:
+        """The weights of the best or the last epoch, tensors on the CPU, for `network.load_state_dict(...)`.
 
         Raises:
             UsageError: they are not here, are not what the run left, or PyTorch is missing.

@@ -39,6 +39,7 @@ TOUR = [
     "cloudtrain show",
     "cloudtrain logs",
     "cloudtrain pull",
+    "cloudtrain report --format md --out RESULTS.md",
 ]
 # Command -> the test that runs it.
 ELSEWHERE = {
@@ -57,6 +58,9 @@ ELSEWHERE = {
     "cloudtrain run --resume brave-otter": "tests/whole_path/test_resume.py::test_a_stopped_run_goes_on_in_mid_epoch",
     "cloudtrain run --resume brave-otter --local": "tests/whole_path/test_spot.py::"
     "test_without_restarts_it_ends_interrupted_and_goes_on_by_hand",
+    "cloudtrain compare brave-otter dry-finch": "tests/report/test_commands.py::"
+    "test_a_copied_folder_is_reported_and_compared",
+    "cloudtrain export --to onnx": "tests/report/test_exports.py::test_onnx_is_one_file_that_answers_as_the_original",
     "python -m job.train --model 3 --epochs 1": "tests/test_readme.py::test_the_training_package_works_on_its_own",
 }
 
@@ -107,6 +111,7 @@ def test_the_tour(tmp_path: Path, mnist: Path) -> None:
     assert kept.name in seen["cloudtrain ls"].stdout
     assert kept.name in seen["cloudtrain show"].stdout
     assert "Best Test Accuracy" in seen["cloudtrain logs"].stdout
+    assert (folder / "RESULTS.md").read_text(encoding="utf-8").startswith("# Model 3\n\n### Targets:\n")
     # The plan alone started nothing: one run, not two.
     assert seen["cloudtrain ls"].stdout.count("this computer") == 1
 
