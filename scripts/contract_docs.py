@@ -28,12 +28,12 @@ ERRORS = f"""\
 {BY} Its source is `cloudtrain/error_codes`, and a test
 holds that against every place in the program that makes an error.
 
-An error on the screen says three things: what happened, what to do next, and, in brackets, what it means for money and
-data. With `--json` it also has its code (`error.code`). Codes are stable: scripts may rely on them, and none is ever
+An error on the screen says what happened, with its code in square brackets, then what to do next, and what it means
+for money and data. With `--json` the code is `error.code`. Codes are stable: scripts may rely on them, and none is ever
 used for something else. The words may change.
 
 ```text
-error: no g4dn.xlarge free in us-east-1 (5 places tried)
+error: no g4dn.xlarge free in us-east-1 (5 places tried) [no_capacity]
 hint:  --instance g4dn.xlarge,g6.xlarge tries both types; or another Region   (nothing is billed)
 ```
 

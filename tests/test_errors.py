@@ -259,7 +259,7 @@ def test_the_codes_of_the_training_package_are_in_their_own_section() -> None:
 def test_an_error_that_says_no_more_than_what_happened_is_completed(code: str) -> None:
     entry = CODES[code]
     bare = CloudtrainError("it happened", code=code)
-    assert failure.lines(bare) == ["error: it happened", f"hint:  {entry.next}   ({entry.means})"]
+    assert failure.lines(bare) == [f"error: it happened [{code}]", f"hint:  {entry.next}   ({entry.means})"]
     told = failure.record(bare)
     assert (told["code"], told["consequence"], told["hint"]) == (code, entry.means, entry.next)
     own = CloudtrainError("it happened", code=code, hint="do this", consequence="all is safe")

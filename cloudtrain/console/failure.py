@@ -15,13 +15,14 @@ _HANG = 7  # what follows "error: "
 
 
 def lines(error: CloudtrainError, width: int | None = None) -> list[str]:
-    """`error:` and `hint:` lines for people. Text from a host is made safe for the screen.
+    """`error:` and `hint:` lines for people, with the code to look up in docs/errors.md. Text from a host is made safe
+    for the screen.
 
     Args:
         width: columns to stay in; a hint holds a command to copy, so it stays one line whatever its length.
     """
     consequence, next_ = completed(error)
-    shown = [f"error: {screen_safe(error.message)}"]
+    shown = [f"error: {screen_safe(error.message)} [{screen_safe(error.code)}]"]
     if error.detail:
         shown += [f"       {screen_safe(part)}" for part in error.detail.splitlines()]
     if width is not None:
