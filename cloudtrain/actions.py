@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from cloudtrain import receipt, results, spot, trickle
 from cloudtrain import run as story
-from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, ConnectionFailed, UsageError
-from cloudtrain.events import Event, LogLines, Noted, PhaseChanged, Warned
+from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.events import Noted, PhaseChanged, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, result
@@ -53,30 +53,15 @@ def _watch_machine(run: Run, context: Context) -> Result:
     Raises:
         Busy: another command still acts on it a minute after that machine's end.
     """
-    path = run.folder / "console.log"
-    shown = path.stat().st_size if path.exists() else 0
-
-    def emit(event: Event) -> None:
-        nonlocal shown
-        if isinstance(event, LogLines):
-            shown = event.offset + len(event.data)
-        context.emit(event)
-
     if run.state is RunState.RUNNING:
         try:
             # Whether a machine that has parked is started again is the other command's to decide.
             with Link(run, context, wakes=False) as link:
-                Follower(run.folder, link, emit, keep=False, sleep=context.sleep).run()
-        except ConnectionFailed as error:
-            if error.code not in (GONE, RECLAIMED, "parked"):
+                Follower(run.folder, link, context.emit, keep=False, sleep=context.sleep).run()
+        except CloudtrainError as error:
+            # The other command was quicker: it has ended the machine, and deleted the keys to it.
+            if error.code not in (GONE, RECLAIMED, "parked") and context.store.get(run.name).state is RunState.RUNNING:
                 raise
-            # It was quicker: what it has received of the log, and this one has not, is on the disk here.
-            finished = _finished_elsewhere(run, context)
-            if path.exists():
-                with path.open("rb") as log:
-                    log.seek(shown)
-                    context.emit(LogLines(log.read(), shown))
-            return finished
     return _finished_elsewhere(run, context)
 
 
@@ -86,6 +71,10 @@ def pull_now(run: Run, context: Context) -> Result:
     Raises:
         UsageError: it has not begun to train.
     """
+    if run.state is RunState.SYNCING:
+        with suppress(Busy), story.claim(run.name), Link(run, context) as link:
+            if story.started_unnoted(run, link):
+                run = link.move(run, RunState.RUNNING)
     if run.state is RunState.PULLING:
         return story.resume(run, context)
     if run.state is not RunState.RUNNING:
@@ -174,6 +163,8 @@ def abandon(run: Run, context: Context) -> Result:
     """
     with story.claim(run.name), Link(run, context) as link:
         run = context.store.get(run.name)
+        if story.started_unnoted(run, link):
+            run = link.move(run, RunState.RUNNING)
         trains = run.state in (RunState.RUNNING, RunState.PULLING)
         if not run.state.final and not trains:
             story.give_back(run, link)
