@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def judge(case: Case, scene: Scene) -> None:
         ends = utc_seconds(live[0]["tags"][EXPIRES_AT])
         assert ends is not None
         known = (utc_text(ends), time.strftime("%H:%M", time.localtime(ends)))
-        assert any(text in scene.screen for text in known), told.format(f"its end, {known}, is not on the screen")
+        # A table of what is left says how long it still lives.
+        shown = any(text in scene.screen for text in known) or re.search(r"  ends in \d+h \d\dm  ", scene.screen)
+        assert shown, told.format(f"its end, {known}, is not on the screen")
     made = [call for call in scene.calls("RunInstances") if call["effect"]]
     assert len(made) == case.launches, told.format(f"{len(made)} launches took effect, not {case.launches}")
     tokens = [call["parameters"]["ClientToken"] for call in made]

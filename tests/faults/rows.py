@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.faults import rows_account, rows_boot, rows_host, rows_laptop, rows_launch, rows_link
+from tests.faults import rows_account, rows_boot, rows_host, rows_laptop, rows_launch, rows_link, rows_spot
 
 SUBJECTS = (
     ("Launch", rows_launch.CASES),
     ("Boot and trust", rows_boot.CASES),
     ("Link", rows_link.CASES),
     ("Job and machine", rows_host.CASES),
+    ("Spot", rows_spot.CASES),
     ("This computer", rows_laptop.CASES),
     ("Account", rows_account.CASES),
 )

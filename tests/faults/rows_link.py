@@ -55,6 +55,13 @@ def _reboot(scene: Scene) -> None:
     scene.cli("logs", NAME)
 
 
+def _sshd_away(scene: Scene) -> None:
+    with scene.started(*scene.toy("--pause", "0.05", "--lines", "60", "--epochs", "2")) as command:
+        scene.until(scene.here)
+        scene.region.wait_for(scene.machine().drop_sshd(1.5))
+        command.wait(100)
+
+
 def _sshd_gone(scene: Scene) -> None:
     """sshd ends in mid-training and stays away."""
     with scene.started(*scene.toy("--pause", "0.1", "--lines", "100", "--epochs", "50")) as command:
@@ -133,10 +140,9 @@ CASES = (
         row=33,
         way="comes back",
         fault="The machine's sshd ends in mid-training and comes back",
-        how="`sshd-dies:3s:2s`",
-        script=("sshd-dies:3s:2s",),
+        how="sshd of the machine ends, and is there again after 1.5 s",
         hurried=True,
-        play=lambda scene: scene.run("--pause", "0.1", "--lines", "60", "--epochs", "2") and None,
+        play=_sshd_away,
         sees=("connection lost; training goes on. Reconnecting", "reconnected"),
         code=0,
         money=TERMINATED,

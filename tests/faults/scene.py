@@ -22,6 +22,7 @@ from typing import Any
 from cloudtrain.emulator.faults import Fault, Faults
 from cloudtrain.emulator.machine import Machine
 from cloudtrain.emulator.region import Region
+from cloudtrain.follow import files_of_attempts
 from cloudtrain.store import Run, Store
 from tests.whole_path.place import Place
 
@@ -283,16 +284,18 @@ class Scene:
         if not how:
             assert not on_hosts, "something has trained"
             return
-        ((theirs, record),) = on_hosts.values()
+        ours = files_of_attempts(self.folder, "console.log")
         if how == "any":
             return
-        ours = self.log.read_bytes() if self.log.exists() else b""
-        if how == "whole":
-            digest = hashlib.sha256(ours).hexdigest()
-            assert digest == hashlib.sha256(theirs).hexdigest(), f"{len(ours)} bytes here, {len(theirs)} on the host"
-            assert record.get("log_sha256") == digest and record["log_bytes"] == len(ours)
-        else:
-            assert theirs.startswith(ours), f"{len(ours)} bytes here are not the host's first"
+        assert len(on_hosts) == len(ours), f"{len(on_hosts)} machines have trained, {len(ours)} logs are here"
+        for path, (theirs, record) in zip(ours, on_hosts.values(), strict=True):
+            data = path.read_bytes() if path.exists() else b""
+            if how == "part":
+                assert theirs.startswith(data), f"{len(data)} bytes here are not the host's first"
+                continue
+            digest = hashlib.sha256(data).hexdigest()
+            assert digest == hashlib.sha256(theirs).hexdigest(), f"{len(data)} bytes here, {len(theirs)} on the host"
+            assert record.get("log_sha256") == digest and record["log_bytes"] == len(data)
 
 
 class Command:
