@@ -17,7 +17,15 @@ from cloudtrain import checkpoints, code_copy, crash, disk, lease, receipt, resu
 from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.claims import check_folder
 from cloudtrain.claims import claim as claim
-from cloudtrain.errors import RECLAIMED, ArtifactRefused, CloudtrainError, ConnectionFailed, LimitReached, UsageError
+from cloudtrain.errors import (
+    RECLAIMED,
+    ArtifactRefused,
+    CloudtrainError,
+    ConnectionFailed,
+    LimitReached,
+    RunLost,
+    UsageError,
+)
 from cloudtrain.events import Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
@@ -167,12 +175,12 @@ def push_and_start(run: Run, link: Link) -> Run:
     """SYNCING -> RUNNING: the job's files are there and it trains, detached from this command."""
     if run.state is not RunState.SYNCING:
         return run
+    if started_unnoted(run, link):
+        # What is sent now would not be what runs.
+        return link.move(run, RunState.RUNNING)
     with _or_failed(run, link):
         instance = link.instance
         assert instance is not None
-        if code_copy.kept(link.journal.read(), instance.id) and link.supervisor().poll().state != "absent":
-            # An earlier command started it and did not live to say so. What is sent now would not be what runs.
-            return link.move(run, RunState.RUNNING)
         notes = link.journal.read()
         source, first = spot.source_of(run, notes), spot.attempt_of(notes) == 1
         key = tree.tree_key(source)
@@ -216,6 +224,25 @@ def push_and_start(run: Run, link: Link) -> Run:
             closing.append(f"survives disconnects; log: cloudtrain logs {run.name}")
         crash.point("K6")
         return link.move(run, RunState.RUNNING)
+
+
+def started_unnoted(run: Run, link: Link) -> bool:
+    """Whether an earlier command started the job and did not live to say so, in SYNCING.
+
+    Raises:
+        ConnectionFailed: the machine cannot be asked. It may have trained for hours: nobody ends it for that.
+    """
+    known = link.instance is not None and code_copy.kept(link.journal.read(), link.instance.id)
+    if run.state is not RunState.SYNCING or not known:
+        return False
+    try:
+        return link.insist(lambda: link.supervisor().poll()).state != "absent"
+    except RunLost:
+        return False
+    except ConnectionFailed as error:
+        if error.code in spot.ENDED:
+            return False
+        raise
 
 
 def follow(run: Run, link: Link) -> Run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -42,10 +44,13 @@ class Here(LocalProvider):
         self.released = 0
         self.fails = False
         self.gone = False
+        self.silent = False
 
     def open(self, *arguments: Any) -> Transport:
         if self.gone:
             raise ConnectionFailed("i-1 is terminated: Client.UserInitiatedShutdown", code=GONE)
+        if self.silent:
+            raise ConnectionFailed("i-1 (running) did not answer on port 22 within 30 s", code="unreachable")
         return super().open(*arguments)
 
     def release(self, *arguments: Any) -> Released:
@@ -106,6 +111,59 @@ def test_a_run_that_began_to_train_while_a_person_was_asked_is_pulled(
     assert outcome.state is RunState.STOPPED
     assert (trains.folder / "weights").read_bytes() == b"trained"
     assert here.released == 1
+
+
+@pytest.fixture
+def unnoted(trains: Run, context: Context) -> Run:
+    """The same, as a command leaves it that is killed between the start and the note of it (crash point K6)."""
+    deadline = time.monotonic() + 60
+    with Link(trains, context) as link:
+        while b"saved" not in link.supervisor().poll().log:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    with contextlib.closing(sqlite3.connect(context.store.path)) as db, db:
+        db.execute("UPDATE runs SET state = 'syncing' WHERE name = ?", (trains.name,))
+    return context.store.get(trains.name)
+
+
+@pytest.mark.parametrize("act", [actions.stop, actions.abandon])
+def test_a_start_that_nobody_noted_is_stopped_and_pulled(unnoted: Run, context: Context, act: Any, here: Here) -> None:
+    outcome = act(unnoted, context)
+    assert outcome.state is RunState.STOPPED and (outcome.error or {})["code"] == "stopped"
+    assert (unnoted.folder / "weights").read_bytes() == b"trained"
+    assert here.released == 1
+
+
+def test_a_start_that_nobody_noted_is_pulled_from_while_it_trains(unnoted: Run, context: Context, here: Here) -> None:
+    outcome = actions.pull_now(unnoted, context)
+    assert outcome.state is RunState.RUNNING and here.released == 0
+    assert (unnoted.folder / "weights").read_bytes() == b"trained"
+
+
+@pytest.mark.parametrize("act", [actions.stop, actions.abandon, actions.pull_now, story.resume])
+def test_a_machine_that_may_train_is_not_ended_because_it_does_not_answer(
+    unnoted: Run, context: Context, act: Any, here: Here
+) -> None:
+    here.silent = True
+    quick = Context(store=context.store, provider=context.provider, sleep=lambda _: None)
+    with pytest.raises(ConnectionFailed, match="did not answer"):
+        act(unnoted, quick)
+    assert here.released == 0 and not context.store.get(unnoted.name).state.final
+    here.silent = False
+    assert actions.stop(unnoted, context).state is RunState.STOPPED
+    assert (unnoted.folder / "weights").read_bytes() == b"trained"
+
+
+def test_a_machine_that_may_have_trained_and_has_ended_is_not_waited_for(
+    unnoted: Run, context: Context, here: Here
+) -> None:
+    here.gone = True
+    waited: list[float] = []
+    quick = Context(store=context.store, provider=context.provider, sleep=waited.append)
+    assert actions.stop(unnoted, quick).state.final and not waited
+    here.gone = False
+    with Link(unnoted, context) as link:
+        link.supervisor().stop("user", 1)
 
 
 def test_a_machine_that_cannot_be_ended_is_owed_even_if_the_command_is_killed_right_then(
