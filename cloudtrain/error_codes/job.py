@@ -19,6 +19,27 @@ GROUP = group(
         "python -m job.train --help lists what there is",
     ),
     ("no_cuda", (3,), "CUDA was asked for, and torch sees no CUDA device", _BEFORE, "--device auto"),
+    (
+        "driver_too_old",
+        (3,),
+        "the NVIDIA driver is too old for the CUDA that torch was built for",
+        _BEFORE,
+        "update the driver, or --device cpu",
+    ),
+    (
+        "gpu_unsupported",
+        (3,),
+        "this torch has no code for this GPU: it is too old, or too new",
+        _BEFORE,
+        "another --instance, or --device cpu",
+    ),
+    (
+        "cuda_failed",
+        (3,),
+        "the GPU failed while it computed",
+        _SAVED,
+        "cloudtrain run --resume RUN, on another machine",
+    ),
     ("no_mps", (3,), "an Apple GPU was asked for, and torch sees none", _BEFORE, "--device cpu"),
     (
         "data_unavailable",
