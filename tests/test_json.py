@@ -33,7 +33,7 @@ from cloudtrain.store import Store
 from tests import plans
 from tests.test_errors import pages
 from tests.test_structure import ROOT
-from tests.whole_path.place import JOBS
+from tests.whole_path.place import JOBS, Place
 
 SCHEMAS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "docs/schema").glob("*.json")}
 ALIASES = {"ps": "ls"}
@@ -250,6 +250,19 @@ def test_a_training_that_fails_is_an_error_with_its_cause(cli: Callable[..., Ans
     # However the run ended: the command has done what it was asked.
     assert cli("stop", "bad-run").result["error"]["code"] == "training_failed"
     assert cli("logs", "bad-run").result["state"] == "failed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is asked to end by a signal")
+def test_a_command_that_is_asked_to_end_says_how_its_run_stands(tmp_path: Path) -> None:
+    place = Place("local", ["--local"], tmp_path / "home", tmp_path)
+    with place.started(*place.toy("left-run", "--pause", "0.1", "--epochs", "500", flags=("--json",))) as command:
+        place.wait_for(lambda: place.processes("left-run") != {} and place.shown("left-run")["state"] == "running")
+        command.terminate()
+        out, _ = command.communicate(timeout=60)
+    answer = Answer([json.loads(line) for line in out.splitlines()], command.returncode, "")
+    check("run", answer, "run, then SIGTERM")
+    assert (answer.code, answer.result["error"]["code"], answer.result["state"]) == (8, "still_running", "running")
+    place.cli("stop", "left-run", "--yes", "--json")
 
 
 FAILURES = [
