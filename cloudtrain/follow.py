@@ -24,6 +24,8 @@ from cloudtrain.supervisor import Supervisor
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 _SYNC_EVERY_S = 1.0
 _NO_SPACE_WAIT_S = 5.0
+# A training that says nothing for so long may hang, in seconds; it is told again after twice as long, and so on.
+SILENT_S = 300.0
 
 
 class Link(Protocol):
@@ -115,6 +117,26 @@ class PassingBytes:
         """Nothing to do."""
 
 
+class Silence:
+    """Notices that a training which lives says nothing."""
+
+    def __init__(self) -> None:
+        self.broken()
+
+    def broken(self) -> None:
+        """Something new has come."""
+        self._since = time.monotonic()
+        self._told_after = SILENT_S
+
+    def too_long(self) -> float | None:
+        """Seconds of silence, once they are worth telling; None otherwise."""
+        silent = time.monotonic() - self._since
+        if silent < self._told_after:
+            return None
+        self._told_after *= 2
+        return silent
+
+
 class Follower:
     """Follows one run until it ends on the host.
 
@@ -144,6 +166,7 @@ class Follower:
         self._keep = keep
         self._sleep = sleep
         self._failures = 0
+        self._silence = Silence()
 
     def run(self) -> End:
         """Follow to the end.
@@ -192,6 +215,8 @@ class Follower:
                 if self._failures:
                     self._failures = 0
                     self._emit(Noted("reconnected"))
+                if not isinstance(frame, Beat):
+                    self._silence.broken()
                 match frame:
                     case LogFrame(offset, data):
                         new = log.append(offset, data)
@@ -210,7 +235,14 @@ class Follower:
                     case Notice():
                         self._emit(Warned(frame.text()))
                     case Beat():
-                        pass
+                        if (silent := self._silence.too_long()) is not None:
+                            told = f"{silent / 60:.0f} min" if silent >= 60 else f"{silent:.0f} s"
+                            self._emit(
+                                Warned(
+                                    f"the training has said nothing for {told}; it may hang",
+                                    hint="cloudtrain stop ends it; its limit does, where it has one",
+                                )
+                            )
                     case End():
                         return frame
         raise ConnectionFailed("the host closed the stream")

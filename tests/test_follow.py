@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudtrain import follow as follow_module
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Event, LogLines, Metric, Noted, Warned
 from cloudtrain.follow import BACKOFF_S, Follower, GrowingFile, read_objects
@@ -165,6 +167,30 @@ def test_beside_another_command_nothing_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "console.log").read_bytes() == b"01"
     assert not (tmp_path / "events.jsonl").exists()
     assert b"".join(event.data for event in seen if isinstance(event, LogLines)) == b"23"
+
+
+def test_a_training_that_says_nothing_is_told_of_and_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(follow_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    host = Host(b"x" * 7, b"", [])
+
+    def frames() -> Iterator[Any]:
+        yield LogFrame(0, b"x" * 7)
+        for now[0] in range(0, 2000, 4):
+            yield Beat(0.0, 7, 0)
+        yield Shrunk("console.log", 0)
+        for now[0] in range(2000, 2320, 4):
+            yield Beat(0.0, 0, 0)
+        yield End("exited", ENDED, 0, 0)
+
+    host.frames_made = frames()
+    seen, _ = follow(tmp_path, host)
+    told = [event.message for event in seen if isinstance(event, Warned) and "may hang" in event.message]
+    assert [text.split(";")[0] for text in told] == [
+        f"the training has said nothing for {minutes} min" for minutes in (5, 10, 20, 5)
+    ]
 
 
 def test_lines_that_are_no_objects_are_passed_over(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     defaults.update(WAITS)
     follow.BACKOFF_S = (0.1, 0.2, 0.4, 0.8)
     acquire.SHORTEST_LEASE_S = 0.0
-    follow._NO_SPACE_WAIT_S = 0.5
+    follow._NO_SPACE_WAIT_S, follow.SILENT_S = 0.5, 3.0
     boot.LOOK_EVERY_S, boot.AGAIN_S, boot.ASK_EVERY_S = 1.0, 3.0, 0.5
     release._SENDS_FOR_S = 2.0
     ssh_link.PROBE_AFTER_S, ssh_link.PROBE_LIMIT_S = 1.0, 2.0

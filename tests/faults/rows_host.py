@@ -203,10 +203,10 @@ CASES = (
     Case(
         row=32,
         fault="The training hangs without a word",
-        how="a job that is silent, `--max-time 20s`",
+        how="a job that is silent, `--max-time 20s`; silence is told after 5 min, here 3 s",
         hurried=True,
         play=_silent,
-        sees=("was ended by its time limit",),
+        sees=("the training has said nothing for", "it may hang", "was ended by its time limit"),
         code=7,
         money=TERMINATED,
     ),
