@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "boto3", "botocore", "paramiko", "rich.live", "moto", "asyncssh")
+HEAVY = ("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh")
 
 PROGRAM = """
 import atexit, sys

@@ -50,7 +50,7 @@ def comparison(found: Comparison) -> str:
         loss_chart(
             [Series(facts.name, look, _points(facts, "test_loss")) for look, facts in enumerate(runs)],
             title="Test loss of each epoch",
-            summary="; ".join(f"{facts.name} {words.loss_summary(facts)}" for facts in runs if facts.epochs),
+            summary="; ".join(_losses(facts) for facts in runs),
             best=None,
         ),
     ]
@@ -71,6 +71,11 @@ def comparison(found: Comparison) -> str:
 def _ended(facts: Facts) -> str:
     last = facts.last
     return f"{facts.name} ended at {words.percent(last.test_acc)}" if last else f"{facts.name} has no epoch"
+
+
+def _losses(facts: Facts) -> str:
+    told = [epoch.test_loss for epoch in facts.epochs if epoch.test_loss is not None]
+    return f"{facts.name} {words.loss(told[0])} to {words.loss(told[-1])}" if told else f"{facts.name} told no loss"
 
 
 def _report_values(facts: Facts) -> dict[str, Any]:

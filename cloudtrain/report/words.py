@@ -317,6 +317,8 @@ def setting_rows(facts: Facts) -> list[tuple[str, str]]:
             rows.append((label, plain(value)))
     if facts.subset is not None:
         rows.append(("training pictures", f"the first {facts.subset:,}"))
+    elif facts.shipped and settings:
+        rows.append(("training pictures", f"all {MNIST_TRAIN:,}"))
     args = train.get("args")
     if isinstance(args, list) and args:
         rows.append(("arguments", shlex.join(map(str, args))))

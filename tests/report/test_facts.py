@@ -85,7 +85,7 @@ JSON = st.recursive(
 KEYS = sorted(RECEIPT)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     told=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6),
     inner=st.dictionaries(st.sampled_from([*RECEIPT["settings"], *RECEIPT["machine"], *RECEIPT["cost"]]), JSON),

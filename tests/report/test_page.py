@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import typer
 
-from cloudtrain.report import page, write_facts
+from cloudtrain.cli.app import app
+from cloudtrain.report import page, words, write_facts
 from tests.report.made import MadeRun
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.example/x onerror=alert(1)>{{ 7*7 }}"
@@ -72,6 +75,31 @@ def test_goals_and_headline_come_first(made: MadeRun) -> None:
         " --lr 0.01 --recipe best --device auto" in text
     )
     assert "script" in text  # the footer says that there is none
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"target": "local"},
+            {"local": True, "instance": None, "epochs": 15, "lr": 0.01, "batch_size": 128, "seed": 1},
+        ),
+        ({"target": "host"}, {"host": "USER@ADDRESS", "local": False, "model": 3, "recipe": "best"}),
+        ({"rehearsal": True}, {"dry_run": True, "instance": "g4dn.xlarge", "region": "us-east-1", "spot": None}),
+    ],
+)
+def test_the_command_that_repeats_it_is_one_of_this_program(
+    made: MadeRun, changes: dict[str, object], expected: dict[str, object]
+) -> None:
+    made.receipt |= changes
+    made.receipt["train"]["args"] = ["--subset", "600", "two words"]
+    command = words.run_command(made.facts())
+    assert " ".join(words.parts(command)) == command
+    program, name, *arguments = shlex.split(command)
+    assert (program, name) == ("cloudtrain", "run")
+    context = typer.main.get_command(app).commands["run"].make_context("run", arguments)  # type: ignore[attr-defined]
+    assert {key: context.params[key] for key in expected} == expected
+    assert context.args == ["--subset", "600", "two words"]
 
 
 def test_what_others_wrote_is_text(made: MadeRun) -> None:

@@ -29,10 +29,11 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
     Raises:
         NoNetwork: there is no network to export.
     """
+    build = builder(order)  # before torch, which takes seconds: a package that has none is told at once
     import torch
 
     torch.set_num_threads(1)
-    network = rebuild(order)
+    network = rebuild(order, build)
     generator = torch.Generator().manual_seed(1)
     batches = [torch.randn(count, 1, 28, 28, generator=generator) for count in BATCHES]
     write = {"onnx": write_onnx, "pt2": write_pt2}[order["to"]]
@@ -44,20 +45,24 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
     return {"ok": True, "difference": float(difference)}
 
 
-def rebuild(order: dict[str, Any]) -> Any:
+def builder(order: dict[str, Any]) -> Any:
+    """`build` of the training package's `models`."""
+    sys.path.insert(0, order["root"])
+    try:
+        return importlib.import_module(f"{order['package']}.models").build
+    except (ImportError, AttributeError) as error:
+        raise NoNetwork(f"{order['package']}.models.build: {error!r}") from error
+
+
+def rebuild(order: dict[str, Any], build: Any) -> Any:
     """The network with the run's weights, in evaluation mode."""
     import safetensors.torch
 
-    sys.path.insert(0, order["root"])
     try:
-        models = importlib.import_module(f"{order['package']}.models")
-        network = models.build(order["model"])
-    except (ImportError, AttributeError, KeyError, TypeError) as error:
-        raise NoNetwork(f"{order['package']}.models.build({order['model']}): {error!r}") from error
-    try:
+        network = build(order["model"])
         network.load_state_dict(safetensors.torch.load_file(order["weights"]), strict=True)
-    except RuntimeError as error:
-        raise NoNetwork(str(error).splitlines()[0]) from error
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        raise NoNetwork(f"{order['package']}.models.build({order['model']!r}): {str(error).splitlines()[0]}") from error
     return network.eval()
 
 
