@@ -138,7 +138,7 @@ def write_live(screen, title):
                 if colour and re.fullmatch("[0-9a-f]{6}", colour):
                     colour = f"#{colour}"
                 segments.append(Segment(text, Style(color=colour, bold=bool(look and look.bold))))
-            console.print(Line([*segments, Segment.line()]), end="")
+            console.print(Line([*Segment.simplify(segments), Segment.line()]), end="")
         theme = TerminalTheme(GROUND, INK, COLOURS)
         svg = console.export_svg(title=title, theme=theme, code_format=template)
     path = IMAGES / "live.svg"
