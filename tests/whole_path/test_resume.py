@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ from tests.whole_path.test_story import sums_hold
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the cases look into /proc")
 
 NAME, REST = "brave-otter", "calm-otter"
-SLOWLY = ("--epochs", "3", "--steps", "40", "--pause", "0.1")
+# It stands still in the second of three epochs, until it is asked to end.
+STANDS = ("--epochs", "3", "--steps", "40", "--wait-at", "2:5")
 
 
 def keeper(place: Place, *args: str, flags: tuple[str, ...] = ()) -> list[str]:
@@ -42,17 +42,28 @@ def known(place: Place, name: str = NAME) -> checkpoints.Checkpoint | None:
     return checkpoints.latest(store.get(name), store.read_journal(name))
 
 
+def stands(place: Place, name: str) -> None:
+    """Until the job has come to where it waits, by its log on the host, which is this computer."""
+    roots = [place.home, place.home.parent]
+
+    def waits() -> bool:
+        logs = {path for root in roots for path in root.rglob(f"runs/{name}/console.log")}
+        return any(b"epoch 2 step 5\n" in path.read_bytes() for path in logs)
+
+    place.wait_for(waits)
+
+
 def trickled(place: Place) -> bool:
     return place.folder(NAME).joinpath("run.json").exists() and known(place) is not None
 
 
 def test_a_stopped_run_goes_on_in_mid_epoch(place: Place) -> None:
-    place.cli(*keeper(place, *SLOWLY, flags=("-d",)))
-    time.sleep(1.0)
+    place.cli(*keeper(place, *STANDS, flags=("-d",)))
+    stands(place, NAME)
     place.cli("stop", NAME, "--yes")
     place.after()
     at = known(place)
-    assert at is not None and at.step
+    assert at is not None and (at.epoch, at.step) == (1, 5)
     if place.name == "emulated":  # a second instance of the same account; the record counts one
         place.flags = []
     done = place.cli("run", "--resume", NAME, "--name", REST, "--yes").stderr.decode()
@@ -72,14 +83,14 @@ def test_what_had_come_down_is_enough_when_host_and_command_are_lost(place: Plac
     """kill -9 of the command, then the host's folder is gone: the last checkpoint that trickled down is a whole one."""
     if place.name == "emulated":
         pytest.skip("test_spot.py has this for machines that go")
-    with place.started(*keeper(place, *SLOWLY, "--ballast", "3000000")) as command:
+    with place.started(*keeper(place, *STANDS, "--ballast", "3000000")) as command:
         place.wait_for(lambda: trickled(place))
         command.send_signal(signal.SIGKILL)
         command.wait(30)
     os.kill(place.supervisor(NAME), signal.SIGKILL)
     place.wait_for(lambda: not place.processes(NAME), seconds=20)
     at = known(place)
-    assert at is not None and at.epoch
+    assert at is not None and (at.epoch, at.step) == (1, 0)
     place.cli("logs", NAME, code=6)
     place.cli("run", "--resume", NAME, "--local", "--name", REST, "--yes")
     assert (place.folder(REST) / "weights.txt").read_text() == weights(3, 40)
@@ -96,12 +107,13 @@ def test_what_cannot_go_on_says_why(local_place: object, tmp_path: Path) -> None
     place.cli(*keeper(place, "--epochs", "1"))
     assert "has finished" in (told := refused(NAME)) and f"cloudtrain rerun {NAME}" in told
     job = ["--job", str(JOBS / "keeper"), "--local", "--yes"]
-    place.cli("run", *job, "--name", "quiet-otter", "-d", "--", *SLOWLY, "--silent")
+    place.cli("run", *job, "--name", "quiet-otter", "-d", "--", *STANDS, "--silent")
     assert "has not ended" in refused("quiet-otter")
+    stands(place, "quiet-otter")
     place.cli("stop", "quiet-otter", "--yes")
     assert "no checkpoint of quiet-otter is here" in refused("quiet-otter")
-    place.cli("run", *job, "--name", "slow-otter", "-d", "--", *SLOWLY)
-    time.sleep(0.5)
+    place.cli("run", *job, "--name", "slow-otter", "-d", "--", *STANDS)
+    stands(place, "slow-otter")
     place.cli("stop", "slow-otter", "--yes")
     for flags in (["--epochs", "5"], ["--seed", "2"], ["--model", "1"], ["--job", "."], ["--config", "x"]):
         assert f"{flags[0]} cannot be given with --resume" in refused("slow-otter", *flags)

@@ -19,6 +19,8 @@ parser.add_argument("--seed", type=int)
 parser.add_argument("--device")
 parser.add_argument("--steps", type=int, default=10, help="steps an epoch")
 parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
+parser.add_argument("--wait-at", default="", help="EPOCH:STEP after which it waits until it is asked to end")
+parser.add_argument("--wait-again-at", default="", help="the same, once it has gone on from a checkpoint")
 parser.add_argument("--ballast", type=int, default=0, help="bytes of a further file, new in each epoch")
 parser.add_argument("--deaf", action="store_true", help="saves at epochs' ends alone, whoever asks it to end")
 parser.add_argument("--silent", action="store_true", help="tells nothing")
@@ -54,6 +56,7 @@ if resumed:
     saved = json.loads(Path(resumed).read_text())
     epoch, step, state = saved["epoch"], saved["step"], saved["state"]
     print(f"goes on after epoch {epoch}, step {step}", flush=True)
+wait_at = options.wait_again_at if resumed else options.wait_at
 where = {"epoch": epoch, "step": step} if resumed else None
 tell("start", model=options.model, parameters=7902, epochs=options.epochs, seed=options.seed, resumed=where)
 while epoch < options.epochs:
@@ -67,6 +70,10 @@ while epoch < options.epochs:
         print(f"epoch {epoch + 1} step {step}", flush=True)
         tell("step", epoch=epoch + 1, step=step, steps=options.steps, loss=0.1, train_acc=90.0, rate=10.0)
         time.sleep(options.pause)
+        # Nobody waits for ever, not even for a test that has died.
+        until = time.monotonic() + 300
+        while wait_at == f"{epoch + 1}:{step}" and not asked and time.monotonic() < until:
+            time.sleep(0.05)
     epoch, step = epoch + 1, 0
     figures = {"train_loss": 0.1, "train_acc": 97.5, "test_loss": 0.05, "test_acc": 98.0 + epoch / 10, "seconds": 0.1}
     put("metrics.json", json.dumps({"epoch": epoch}).encode())
