@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudtrain import checkpoints, results, spot
+from cloudtrain import checkpoints, log_times, results, spot
 from cloudtrain.errors import ConnectionFailed
 from cloudtrain.events import Noted, Warned
 from cloudtrain.fetch import fetch_anew
@@ -36,6 +36,7 @@ def fetch_results(run: Run, link: Link) -> list[FileEntry]:
                 error.consequence = "what arrived is kept, the rest stays on the machine"
             raise
         closing.append(report.summary(run.folder))
+    log_times.bring(run.folder, link)
     return list(report.files)
 
 

@@ -14,19 +14,19 @@ from typing import Any
 
 import typer
 
-from cloudtrain import actions, lease, spot
+from cloudtrain import actions, lease, log_times, spot
 from cloudtrain import run as story
 from cloudtrain import settings as settings_
 from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.cli import billing, standing
 from cloudtrain.console.base import Look, Reporter, may_ask
 from cloudtrain.console.base import reporter as reporter_for
-from cloudtrain.console.logview import LogView, tail_offset
+from cloudtrain.console.logview import LogView, line_start, tail_offset
 from cloudtrain.console.summary import ends_by
 from cloudtrain.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
 from cloudtrain.events import LogLines, Metric, Noted, Warned
 from cloudtrain.follow import files_of_attempts, read_attempts
-from cloudtrain.link import Context
+from cloudtrain.link import Context, Link
 from cloudtrain.outcome import Result, cost
 from cloudtrain.outcome import result as result_of
 from cloudtrain.provider.base import Provider
@@ -42,10 +42,12 @@ class Leave(BaseException):
 
 
 @contextmanager
-def console(look: Look, run: str, *, log: bool = False, raw: bool = False, lines: bool = True) -> Iterator[Reporter]:
+def console(
+    look: Look, run: str, *, log: bool = False, raw: bool = False, stamped: bool = False, lines: bool = True
+) -> Iterator[Reporter]:
     """A reporter for the time of a command (`lines`: see there); closed terminals and SIGTERM become `Leave`."""
     if log and not look.json:
-        reporter: Reporter = LogView(raw=raw)
+        reporter: Reporter = LogView(raw=raw, stamped=stamped)
     else:
         reporter = reporter_for(look, run=run, billing=billing.now, lines=lines)
 
@@ -122,18 +124,32 @@ def begin(
     return to_the_end(run, context, reporter, detach=detach, relaunch=True)
 
 
-def show_log(run: Run, reporter: Reporter, *, last: int | None) -> None:
-    """Show what is here of a run's log: that of its last machine, and those before where all of it is wanted."""
+def bring_times(run: Run, context: Context) -> None:
+    """The times of the lines of a run that trains, from its host where that answers."""
+    if run.state is RunState.RUNNING:
+        with Link(run, context, wakes=False) as link:
+            log_times.bring(run.folder, link)
+
+
+def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | None = None) -> None:
+    """Show what is here of a run's log: that of its last machine, and those before where all of it is wanted.
+
+    Args:
+        since: unix seconds; what was written before is left out, as far as its time is known.
+    """
     *earlier, path = files_of_attempts(run.folder, "console.log")
+    times = log_times.LogTimes.read(run.folder / log_times.NAME)
     offset = 0
-    for shelved in earlier if last is None else ():
+    for shelved in earlier if last is None and since is None else ():
         data = shelved.read_bytes()
         reporter.emit(LogLines(data, offset))
         offset += len(data)
     if isinstance(reporter, LogView):
-        reporter.show_file(path, last=last)
+        reporter.show_file(path, last=last, since=since, times=times)
     elif path.exists():
         offset = tail_offset(path, last) if last is not None else 0
+        if since is not None:
+            offset = max(offset, line_start(path, times.size_before(since)))
         with path.open("rb") as file:
             file.seek(offset)
             reporter.emit(LogLines(file.read(), offset))

@@ -18,6 +18,8 @@ def logs(
     lines: Annotated[
         int | None, typer.Option("-n", min=0, help="Begin with the last N lines; all of them if left out.")
     ] = None,
+    since: Annotated[str | None, typer.Option(help="Only what was written within this time: 10m, 2h.")] = None,
+    times: Annotated[bool, typer.Option("-t", "--times", help="Begin each line with when it was written.")] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="The log's own bytes, escapes included, also on a terminal.")
     ] = False,
@@ -35,17 +37,26 @@ def logs(
     from cloudtrain.console import listing
     from cloudtrain.errors import ExitCode, UsageError
     from cloudtrain.events import Noted
+    from cloudtrain.settings import duration
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
     if raw and (epochs or json):
         raise UsageError("--raw is for the log itself", hint="leave out --epochs and --json", code="usage")
-    with following.console(look(json, plain), row.name, log=not epochs, raw=raw) as reporter:
+    if times and (epochs or json):
+        raise UsageError("-t is for the log itself", hint="leave out --epochs; JSON lines have times", code="usage")
+    try:
+        began = time.time() - duration(since) if since is not None else None
+    except ValueError as error:
+        raise UsageError(f"--since: {error}", hint="--since 10m", code="bad_setting") from error
+    with following.console(look(json, plain), row.name, log=not epochs, raw=raw, stamped=times) as reporter:
+        if follow and (times or began is not None):
+            following.bring_times(row, following.context(store, reporter))
         if epochs:
             following.show_epochs(row, reporter, last=lines)
         else:
-            following.show_log(row, reporter, last=lines)
+            following.show_log(row, reporter, last=lines, since=began)
         if lease.away(row, time.time()):
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         if not follow or row.state.final:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter
@@ -12,6 +14,9 @@ from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Plan
+
+if TYPE_CHECKING:
+    from cloudtrain.log_times import LogTimes
 from cloudtrain.states import RunState
 
 _CHUNK = 1 << 18
@@ -22,10 +27,14 @@ class LogView(Reporter):
 
     Args:
         raw: those go to a terminal, too: the user has asked for it.
+        stamped: each line begins with the time of day here at which it was written.
     """
 
-    def __init__(self, *, raw: bool = False) -> None:
+    def __init__(self, *, raw: bool = False, stamped: bool = False) -> None:
         self._raw = raw or not sys.stdout.isatty()
+        self._stamped = stamped
+        self._times: LogTimes | None = None
+        self._line = b""
         self._text = LogText()
         self._path: Path | None = None
         self._shown = 0
@@ -36,7 +45,7 @@ class LogView(Reporter):
             case LogLines(data, offset):
                 # Between our look at the file and this event another command may have written to it.
                 self._catch_up(offset)
-                self.write(data[max(0, self._shown - offset) :])
+                self.write(data[max(0, self._shown - offset) :], end=offset + len(data), live=True)
                 self._shown = max(self._shown, offset + len(data))
             case PhaseChanged(_, RunState.PROVISIONING):
                 self._shown = 0  # another machine: its log begins at its first byte
@@ -47,21 +56,51 @@ class LogView(Reporter):
                 if hint:
                     self._say(f"hint  {hint}")
 
-    def write(self, data: bytes, *, final: bool = False) -> None:
-        """Show raw bytes of the log."""
-        if self._raw:
+    def write(self, data: bytes, *, final: bool = False, end: int | None = None, live: bool = False) -> None:
+        """Show raw bytes of the log.
+
+        Args:
+            end: where in the log they end, in bytes, where that is known.
+            live: they have just come.
+        """
+        if self._stamped:
+            self._write_stamped(data, final=final, end=end, live=live)
+        elif self._raw:
             sys.stdout.buffer.write(data)
         else:
             for line in self._text.feed(data, final=final):
                 sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    def show_file(self, path: Path, *, last: int | None = None) -> None:
-        """Show a local log, or its last `last` lines."""
-        self._path = path
+    def _write_stamped(self, data: bytes, *, final: bool, end: int | None, live: bool) -> None:
+        """Whole lines, each with its time. One that has no end yet is held back until it has."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        if final and self._line:
+            lines.append(self._line)
+            self._line = b""
+        left = sum(len(line) + 1 for line in lines) + len(self._line)
+        for line in lines:
+            left -= len(line) + 1
+            at = self._times.at(end - left) if self._times is not None and end is not None else None
+            at = time.time() if at is None and live else at
+            stamp = time.strftime("%H:%M:%S", time.localtime(at)) if at is not None else "--:--:--"
+            if self._raw:
+                sys.stdout.buffer.write(f"{stamp} ".encode() + line + b"\n")
+            else:
+                for shown in self._text.feed(line + b"\n"):
+                    sys.stdout.write(f"{stamp} {shown}\n")
+        sys.stdout.flush()
+
+    def show_file(
+        self, path: Path, *, last: int | None = None, since: float | None = None, times: LogTimes | None = None
+    ) -> None:
+        """Show a local log, its last `last` lines, or what was written after `since` (unix seconds, by `times`)."""
+        self._path, self._times = path, times
         if not path.exists():
             return
         self._shown = tail_offset(path, last) if last is not None else 0
+        if since is not None and times is not None:
+            self._shown = max(self._shown, line_start(path, times.size_before(since)))
         self._catch_up(None)
 
     def _catch_up(self, end: int | None) -> None:
@@ -74,8 +113,8 @@ class LogView(Reporter):
                 chunk = file.read(_CHUNK if end is None else min(_CHUNK, end - self._shown))
                 if not chunk:
                     return
-                self.write(chunk)
                 self._shown += len(chunk)
+                self.write(chunk, end=self._shown)
 
     def plan(self, plan: Plan) -> None:
         """Logs plan nothing."""
@@ -100,6 +139,15 @@ class LogView(Reporter):
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{screen_safe(text)}\n")
         sys.stderr.flush()
+
+
+def line_start(path: Path, offset: int) -> int:
+    """The first start of a line of `path` at `offset` or after it, in bytes."""
+    if offset <= 0:
+        return 0
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        return offset - 1 + len(file.readline())
 
 
 def tail_offset(path: Path, lines: int) -> int:

@@ -685,6 +685,7 @@ def supervise(run: Run, lock: int) -> int:
     os.close(answer)
 
     spot = SpotWatch(run) if spec.get("spot") else None
+    times = LogTimes(run)
     stop: Optional[Dict[str, Any]] = None
     kill_at = 0.0
     while True:
@@ -701,6 +702,7 @@ def supervise(run: Run, lock: int) -> int:
         if taken_at is not None:
             # Whatever was promised before: the machine goes.
             kill_at = min(kill_at, taken_at)
+        times.note()
         wait_for(wake, TICK_S)
     if stop is None and job.code in TOLD_TO_END:
         stop = with_its_machine(run, spec, asked_to_end, wake)
@@ -710,6 +712,7 @@ def supervise(run: Run, lock: int) -> int:
     else:
         grace = LEFTOVER_GRACE_S
     job.end_all(run, grace)
+    times.note(last=True)
     write_exit(run, -9 if job.code is None else job.code, stop["reason"] if stop else None)
     if spec.get("lingers") and sys.platform != "win32":
         os.close(lock)
@@ -754,6 +757,31 @@ def due(
     except OSError:
         pass  # A full disk must not keep a job alive past its deadline.
     return load(run.path("stop.json")) or {"reason": reason, "grace": grace}
+
+
+class LogTimes:
+    """When which byte of the log came, to a second: `console.times`, a line `UNIX_SECONDS BYTES` where it has grown."""
+
+    def __init__(self, run: Run) -> None:
+        self._log, self._path = run.path("console.log"), run.path("console.times")
+        self._size = 0
+        self._next = 0.0
+
+    def note(self, last: bool = False) -> None:
+        """Write down how long the log is, at most once a second."""
+        now = time.monotonic()
+        if now < self._next and not last:
+            return
+        self._next = now + 1.0
+        size = file_size(self._log)
+        if size <= self._size:
+            return
+        self._size = size
+        try:
+            with open(self._path, "ab") as file:
+                file.write(b"%.1f %d\n" % (time.time(), size))
+        except OSError:
+            pass  # The times are a convenience: a full disk is the log's to tell.
 
 
 class SpotWatch:
@@ -1361,7 +1389,8 @@ def send_file(run: Run, handle: int, offset: int) -> int:
 def open_result(run: Run, name: str) -> int:
     """Open a file that the contract names, following no link on the way to it."""
     parts = check_name(name).split("/")
-    if name not in ("console.log", "events.jsonl", "exit.json", "spec.json") and (parts[0] != "out" or len(parts) < 2):
+    given = ("console.log", "console.times", "events.jsonl", "exit.json", "spec.json")
+    if name not in given and (parts[0] != "out" or len(parts) < 2):
         raise Failure("refused", "%r is not a file that is given out" % name)
     refusal = Failure("refused", "%r is not a plain file" % name)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def test_the_epochs_of_a_run_and_its_raw_log(here: Place) -> None:
     log = (here.folder("told") / "console.log").read_bytes()
     assert here.cli("logs", "told", "--raw").stdout == log
     here.cli("logs", "told", "--raw", "--json", code=2)
+    stamped = here.cli("logs", "told", "-t").stdout.split(b"\n")
+    assert [line[9:] for line in stamped] == list(log.split(b"\n"))
+    assert all(re.match(rb"\d\d:\d\d:\d\d ", line) for line in stamped[:-1])
+    assert here.cli("logs", "told", "--since", "1h").stdout == log
+    here.cli("logs", "told", "--since", "never", code=2)
+    here.cli("logs", "told", "-t", "--epochs", code=2)
 
 
 def test_settings_and_where_they_come_from(here: Place) -> None:
