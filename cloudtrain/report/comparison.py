@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudtrain.report import words
+from cloudtrain.report import tables, words
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.reading import mapping, text
-
-Value = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class Row:
     """
 
     label: str
-    cells: tuple[Value, ...]
+    cells: tuple[str, ...]
     setting: bool
     note: str = ""
 
@@ -51,13 +49,13 @@ def compare(runs: Sequence[Facts]) -> Comparison:
         _row("parameters", runs, lambda facts: f"{facts.parameters:,}" if facts.parameters is not None else "–"),
         _row("goals met", runs, _goals),
         _row("status", runs, lambda facts: words.status(facts)[0]),
-        *_told(runs, words.setting_rows),
+        *_told(runs, tables.settings),
         _row("device", runs, lambda facts: words.device(facts) or "–", setting=True),
         _row("where", runs, words.where, setting=True),
         _row("PyTorch", runs, lambda facts: text(facts.settings.get("torch")) or "–", setting=True),
         _row("code", runs, _code, setting=True),
     ]
-    rows += [row for row in _told(runs, words.recipe_rows) if row.differs]
+    rows += [row for row in _told(runs, tables.recipe) if row.differs]
     times = [facts.training_seconds for facts in runs]
     rows.append(Row("training time", tuple(map(words.span, times)), False, _times(times)))
     rows.append(_row("cost", runs, words.short_cost))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cloudtrain.console.text import ordinal
-from cloudtrain.report import words
+from cloudtrain.report import commands, tables, words
 from cloudtrain.report.facts import Facts, Goal
 
 
@@ -79,10 +79,10 @@ def _analysis(facts: Facts) -> list[str]:
         on = f" on {chip}" if chip else ""
         told.append(f"{len(facts.epochs)} epochs took {words.span(seconds)}{on}, {words.span(each)} each.")
     told.append(f"Cost: {words.cost(facts)}")
-    settings = ", ".join(f"{label} {value}" for label, value in words.setting_rows(facts))
+    settings = ", ".join(f"{label} {value}" for label, value in tables.settings(facts))
     told.append(f"Settings: {settings}." if settings else None)
     lines = [f" - {escaped(line)}" for line in told if line]
-    return [*lines, f" - Repeat it: {code(words.rerun_command(facts))}, or {code(words.run_command(facts))}"]
+    return [*lines, f" - Repeat it: {code(commands.rerun(facts))}, or {code(commands.run(facts))}"]
 
 
 def log_text(facts: Facts) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from cloudtrain.report import pictures, words
+from cloudtrain.report import commands, pictures, tables, words
 from cloudtrain.report.chart import Chart, Series, accuracy_chart, loss_chart
 from cloudtrain.report.comparison import Comparison
 from cloudtrain.report.facts import Epoch, Facts
@@ -64,6 +64,7 @@ def comparison(found: Comparison) -> str:
             epochs=range(1, last + 1),
             figures=[{epoch.epoch: epoch for epoch in facts.epochs} for facts in runs],
             words=words,
+            commands=commands,
         )
     )
 
@@ -84,6 +85,8 @@ def _report_values(facts: Facts) -> dict[str, Any]:
     return {
         "facts": facts,
         "words": words,
+        "tables": tables,
+        "commands": commands,
         "status": words.status(facts),
         "charts": _charts(facts),
         "epochs": facts.epochs[-MOST_ROWS:],
@@ -93,7 +96,6 @@ def _report_values(facts: Facts) -> dict[str, Any]:
         "has_pictures": found is not None,
         "last_lines": [line for line in facts.log if line.strip()][-LAST_LINES:],
         "finished": facts.receipt.get("ended_how") == "finished",
-        "weights": facts.weights("best") is not None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cloudtrain.report import words
+from cloudtrain.report import commands, words
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.reading import mapping, number
 
@@ -54,5 +54,5 @@ def build(facts: Facts) -> dict[str, Any]:
         "cost_usd": number(cost.get("estimate")) if cost.get("billed") else None,
         "settings": dict(facts.settings),
         "machine": dict(facts.machine),
-        "commands": {"rerun": words.rerun_command(facts), "run": words.run_command(facts)},
+        "commands": {"rerun": commands.rerun(facts), "run": commands.run(facts)},
     }

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from cloudtrain.console.text import money, ordinal, seconds
+from cloudtrain.console.text import money, seconds
 from cloudtrain.report.facts import Facts, Goal
-from cloudtrain.report.reading import mapping, number, text, whole
+from cloudtrain.report.reading import mapping, number, text
 
 PHASES = {
     "planned": "preparing",
@@ -229,161 +226,6 @@ def class_accuracy(matrix: Sequence[Sequence[int]], digit: int) -> float | None:
     return 100 * matrix[digit][digit] / total if total else None
 
 
-def rerun_command(facts: Facts) -> str:
-    """The run once more from its own record: settings, seed, place and the very code."""
-    return f"cloudtrain rerun {facts.name}"
-
-
-def run_command(facts: Facts) -> str:
-    """The run with every setting spelt out. What belongs to a person is in capitals, to be filled in."""
-    train, settings, machine = facts.train, facts.settings, facts.machine
-    argv = ["cloudtrain", "run"]
-    target = facts.receipt.get("target")
-    if target == "local":
-        argv.append("--local")
-    elif target == "host":
-        argv += ["--host", "USER@ADDRESS"]
-    else:
-        argv += [*_flag("--instance", machine.get("instance_type")), *_flag("--region", machine.get("region"))]
-        argv += ["--spot"] if machine.get("market") == "spot" else []
-        argv += ["--dry-run"] if facts.receipt.get("rehearsal") else []
-    if not facts.shipped:
-        argv += ["--job", "FOLDER"]
-    if facts.shipped or "model" in settings:
-        argv += _flag("--model", settings.get("model", train.get("model")))
-    for key in ("epochs", "batch_size", "seed", "lr", "recipe"):
-        value = train.get(key)
-        argv += _flag("--" + key.replace("_", "-"), settings.get(key) if value is None else value)
-    argv += _flag("--device", train.get("device"))
-    args = train.get("args")
-    if isinstance(args, list) and args:
-        argv += ["--", *map(str, args)]
-    return shlex.join(argv)
-
-
-def parts(command: str) -> list[str]:
-    """A command in the pieces between which its line may break: an option stays with its value."""
-    return re.split(r" (?=--)", command)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, float):
-        return [name, f"{value:g}" if float(f"{value:g}") == value else repr(value)]
-    return [name, str(value)] if isinstance(value, (int, str)) and not isinstance(value, bool) else []
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as rows: (augment.degrees, 10)."""
-    rows: list[tuple[str, str]] = []
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping):
-            rows += flat(inner, f"{name}.")
-        else:
-            rows.append((name, plain(inner)))
-    return rows
-
-
-def plain(value: Any) -> str:
-    """A setting's value for people."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        return ", ".join(plain(inner) for inner in value) or "none"
-    return text(str(value)) or "none"
-
-
-def setting_rows(facts: Facts) -> list[tuple[str, str]]:
-    """The settings that matter first, in words."""
-    settings, train = facts.settings, facts.train
-    names = {
-        "model": "model",
-        "epochs": "epochs",
-        "batch_size": "batch size",
-        "seed": "seed",
-        "lr": "peak learning rate",
-        "recipe": "recipe",
-    }
-    if not facts.shipped and not settings:
-        names = {}
-    rows = []
-    for key, label in names.items():
-        value = settings.get(key, train.get(key))
-        if value is not None:
-            rows.append((label, plain(value)))
-    if facts.subset is not None:
-        rows.append(("training pictures", f"the first {facts.subset:,}"))
-    elif facts.shipped and settings:
-        rows.append(("training pictures", f"all {MNIST_TRAIN:,}"))
-    args = train.get("args")
-    if isinstance(args, list) and args:
-        rows.append(("arguments", shlex.join(map(str, args))))
-    if not facts.shipped:
-        rows.append(("training package", plain(train.get("module"))))
-    return rows
-
-
-def recipe_rows(facts: Facts) -> list[tuple[str, str]]:
-    """Every hyper-parameter of the recipe that `setting_rows` does not have."""
-    known = {"name", "epochs", "batch_size", "lr"}
-    rows = flat(mapping(facts.settings.get("hyperparameters")))
-    return [(name.replace("_", " "), value) for name, value in rows if name not in known]
-
-
-def environment_rows(facts: Facts) -> list[tuple[str, str]]:
-    """What it ran on and with."""
-    machine, settings, receipt = facts.machine, facts.settings, facts.receipt
-    gpus = machine.get("gpus")
-    names = [text(mapping(gpu).get("name")) for gpu in gpus] if isinstance(gpus, list) else []
-    code = mapping(receipt.get("code"))
-    git = mapping(code.get("git"))
-    commit = text(git.get("commit"))
-    places = [text(machine.get(key)) for key in ("zone", "market")]
-    cpus = whole(machine.get("cpus"))
-    attempts = receipt.get("attempts")
-    earlier = len(attempts) if isinstance(attempts, list) else 0
-    rows = [
-        ("machines before", f"{earlier}: the run went on from its last checkpoint" if earlier else None),
-        ("where", where(facts) + "".join(f", {place}" for place in places if place)),
-        ("trained by", device(facts)),
-        ("GPU", ", ".join(name for name in names if name) or None),
-        ("driver", text(machine.get("driver"))),
-        ("CUDA", text(machine.get("cuda"))),
-        ("processors", str(cpus) if cpus else None),
-        ("PyTorch", text(settings.get("torch")) or text(machine.get("torch"))),
-        ("Python", text(machine.get("python"))),
-        ("system", text(machine.get("os"))),
-        ("image", text(machine.get("image_name"))),
-        ("code", _short(code.get("digest"), "sha256 ")),
-        ("git", f"{commit[:12]}{', with changes' if git.get('dirty') else ''}" if commit else None),
-        ("data", _data(mapping(receipt.get("data")))),
-        ("cloudtrain", text(receipt.get("cloudtrain"))),
-    ]
-    return [(label, value) for label, value in rows if value]
-
-
-def _short(value: Any, before: str) -> str | None:
-    found = text(value)
-    return f"{before}{found[:12]}…" if found else None
-
-
-def _data(data: Mapping[str, Any]) -> str | None:
-    hashes = mapping(data.get("sha256"))
-    if not hashes:
-        return None
-    name = "MNIST" if "t10k-images-idx3-ubyte" in hashes else "data set"
-    return f"{name}, {len(hashes)} files checked by sha256"
-
-
 def span(value: float | None) -> str:
     """A span of time for people, "–" for none."""
     return "–" if value is None else seconds(value)
-
-
-def ordinal_epoch(epoch: int) -> str:
-    """14th epoch."""
-    return f"{ordinal(epoch)} epoch"

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from cloudtrain.cli.app import app
-from cloudtrain.report import page, words, write_facts
+from cloudtrain.report import commands, page, write_facts
 from tests.report.made import MadeRun
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.example/x onerror=alert(1)>{{ 7*7 }}"
@@ -93,8 +93,8 @@ def test_the_command_that_repeats_it_is_one_of_this_program(
 ) -> None:
     made.receipt |= changes
     made.receipt["train"]["args"] = ["--subset", "600", "two words"]
-    command = words.run_command(made.facts())
-    assert " ".join(words.parts(command)) == command
+    command = commands.run(made.facts())
+    assert " ".join(commands.parts(command)) == command
     program, name, *arguments = shlex.split(command)
     assert (program, name) == ("cloudtrain", "run")
     context = typer.main.get_command(app).commands["run"].make_context("run", arguments)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain import disk
-from cloudtrain.report import words
+from cloudtrain.report import tables, words
 from cloudtrain.report.exports import Exported
 from cloudtrain.report.exports.network import verified_weights
 from cloudtrain.report.facts import Epoch, Facts
@@ -102,7 +102,7 @@ def _text(facts: Facts, which: str, package: str | None) -> str:
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
-    return [*words.setting_rows(facts), *words.environment_rows(facts)]
+    return [*tables.settings(facts), *tables.environment(facts)]
 
 
 def _results(facts: Facts, epoch: Epoch | None, which: str) -> str:
