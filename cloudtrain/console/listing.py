@@ -259,7 +259,7 @@ def page(run: Run, store: Store) -> list[str]:
         real = f". The same time on EC2: about {money(outcome.rehearsed_usd)}" if outcome.rehearsed_usd else ""
         lines.append(f"  cost     nothing is billed: a rehearsal{real}")
     if run.error:
-        lines.append(f"  error    {run.error.get('message')}")
+        lines.append(f"  error    {run.error.get('message')} [{run.error.get('code')}]")
         if run.error.get("detail"):
             lines.append(f"           {run.error['detail']}")
         if run.error.get("hint"):
