@@ -19,6 +19,9 @@ from tests.crash.points import CASES, Case
 from tests.whole_path.place import ROOT
 from tests.whole_path.test_story import log_of, sums_hold
 
+# A dozen commands each: seconds on a computer of one's own, minutes on one that is busy with other things.
+pytestmark = pytest.mark.timeout(900)
+
 CALL_UNDER_WAY = "slow-api:1500ms@RunInstances:1"
 
 

@@ -6,9 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cloudtrain.emulator.region import Region
 from tests.crash.conftest import Killable, launched, left
 from tests.crash.test_points import ended_well
+
+pytestmark = pytest.mark.timeout(600)
 
 
 def garbage(registry: Path) -> None:
