@@ -11,13 +11,13 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from cloudtrain.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
-from cloudtrain.events import Emit, LogLines, Metric, Noted, Warned
-from cloudtrain.frames import Beat, End, EventsFrame, LogFrame, Notice, Shrunk
+from cloudtrain.events import Emit, GpuUse, LogLines, Metric, Noted, Warned
+from cloudtrain.frames import Beat, End, EventsFrame, GpuFrame, LogFrame, Notice, Shrunk
 from cloudtrain.supervisor import Supervisor
 
 # Waits before each attempt to reach the host again, in seconds; an arriving frame starts the list anew.
@@ -215,7 +215,7 @@ class Follower:
                 if self._failures:
                     self._failures = 0
                     self._emit(Noted("reconnected"))
-                if not isinstance(frame, Beat):
+                if not isinstance(frame, (Beat, GpuFrame)):
                     self._silence.broken()
                 match frame:
                     case LogFrame(offset, data):
@@ -234,6 +234,9 @@ class Follower:
                         (log if file == "console.log" else events).restart(size)
                     case Notice():
                         self._emit(Warned(frame.text()))
+                    case GpuFrame(gpus):
+                        if (use := _gpu_use(gpus)) is not None:
+                            self._emit(use)
                     case Beat():
                         if (silent := self._silence.too_long()) is not None:
                             told = f"{silent / 60:.0f} min" if silent >= 60 else f"{silent:.0f} s"
@@ -255,6 +258,7 @@ class Follower:
                 f"the host cannot be reached: {error.message}",
                 hint="cloudtrain logs (takes up where this one stopped)",
                 consequence="the run goes on, its log and results stay on the host",
+                detail=error.detail,
             ) from error
         wait = BACKOFF_S[self._failures]
         self._failures += 1
@@ -264,6 +268,19 @@ class Follower:
             ),
         )
         self._sleep(wait)
+
+
+def _gpu_use(gpus: Sequence[tuple[int | None, int | None, int | None]]) -> GpuUse | None:
+    """All GPUs as one; None where none tells how busy it is."""
+    busy = [percent for percent, _, _ in gpus if percent is not None]
+    used, total = [used for _, used, _ in gpus], [total for _, _, total in gpus]
+    if not busy:
+        return None
+    return GpuUse(
+        sum(busy) / len(busy),
+        None if None in used else sum(filter(None, used)),
+        None if None in total else sum(filter(None, total)),
+    )
 
 
 def _objects(data: bytes) -> Iterator[Mapping[str, Any]]:

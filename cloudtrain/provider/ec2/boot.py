@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from cloudtrain.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, StepDone, StepStarted
 from cloudtrain.provider.base import Instance, Journal
@@ -24,6 +26,8 @@ LOOK_EVERY_S = 10.0
 AGAIN_S = 30.0
 # While the port does not answer, this computer's own address is looked up this often, and not before this long.
 ASK_EVERY_S = 20.0
+# So much of a silent machine's console is shown.
+CONSOLE_LINES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ class Door:
             except ConnectionFailed as error:
                 described = self._still_there(instance, error)
                 if error.code not in ("unreachable", "unknown_host", "no_banner") or self._pace.clock() >= deadline:
-                    raise _silent(error, instance, within, described) from error
+                    raise _silent(error, instance, within, described, self._console(instance)) from error
                 self._let_in_again()
             instance = self._moved(instance, described)
 
@@ -194,6 +198,17 @@ class Door:
             code=GONE,
         ) from cause
 
+    def _console(self, instance: Instance) -> str:
+        """The last lines on the machine's console; empty where AWS tells none: what is wrong is wrong without it."""
+        try:
+            said = self._clients.ec2.get_console_output(InstanceId=instance.id, Latest=True).get("Output") or ""
+        except (BotoCoreError, ClientError):
+            return ""
+        lines = [line.strip()[:200] for line in said.splitlines() if line.strip()]
+        return (
+            "\n".join(["the last on its console:", *(f"  {line}" for line in lines[-CONSOLE_LINES:])]) if lines else ""
+        )
+
     def _let_in_again(self) -> None:
         """If this computer's address has changed since the launch, let the new one in and the old one no more."""
         if self._pace.clock() < self._ask_at:
@@ -225,7 +240,7 @@ def _stranger(error: HostKeyMismatch, instance: Instance) -> HostKeyMismatch:
 
 
 def _silent(
-    error: ConnectionFailed, instance: Instance, within: float, described: Mapping[str, Any]
+    error: ConnectionFailed, instance: Instance, within: float, described: Mapping[str, Any], console: str
 ) -> ConnectionFailed:
     state = state_of(described) or "unknown to this computer"
     if error.code == "auth_refused":
@@ -241,5 +256,5 @@ def _silent(
         else error.hint,
         consequence=error.consequence,
         code=error.code,
-        detail=error.detail or error.message,
+        detail="\n".join(filter(None, [error.detail or error.message, console])),
     )
