@@ -63,6 +63,15 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuUse:
+    """How busy the host's GPUs were in the last seconds: mean percent, and MiB in use and in all of them together."""
+
+    percent: float
+    used_mib: int | None
+    total_mib: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """A fact worth a line ("reconnected, 1 epoch caught up")."""
 
@@ -77,7 +86,7 @@ class Warned:
     hint: str | None = None
 
 
-Event = PhaseChanged | StepStarted | StepProgress | StepDone | LogLines | Metric | Noted | Warned
+Event = PhaseChanged | StepStarted | StepProgress | StepDone | LogLines | Metric | GpuUse | Noted | Warned
 
 Emit = Callable[[Event], None]
 """How library code reports: it is handed a function and never asks what becomes of the event."""

@@ -98,6 +98,13 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuFrame:
+    """How busy each GPU of the host is: share of the last seconds in percent, MiB in use, MiB that it has."""
+
+    gpus: tuple[tuple[int | None, int | None, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is not running (any more), and everything it wrote has been sent."""
 
@@ -107,7 +114,7 @@ class End:
     events: int
 
 
-Frame = LogFrame | EventsFrame | Beat | Shrunk | Notice | End
+Frame = LogFrame | EventsFrame | Beat | Shrunk | Notice | GpuFrame | End
 
 
 class FrameParser:
@@ -177,6 +184,8 @@ def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:
                 ends = head["ends"]
                 known = ends is not None and 0 <= float(ends) < _LAST_SECOND
                 return Notice(head["kind"], float(head["t"]), float(ends) if known else None)
+            case "gpu":
+                return GpuFrame(tuple((gpu["busy"], gpu["used_mib"], gpu["total_mib"]) for gpu in head["gpus"]))
             case "end":
                 return End(str(head["state"]), exit_record(head["exit"]), int(head["log"]), int(head["events"]))
             case _:

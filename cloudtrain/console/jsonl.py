@@ -16,6 +16,7 @@ from cloudtrain.console.text import LogText
 from cloudtrain.errors import Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
 from cloudtrain.events import (
     Event,
+    GpuUse,
     LogLines,
     Metric,
     Noted,
@@ -75,6 +76,8 @@ class JsonReporter(Reporter):
                 self._write(
                     "epoch" if kind == "epoch" else "metric", **({} if kind == "epoch" else {"kind": kind}), **told
                 )
+            case GpuUse(percent, used_mib, total_mib):
+                self._write("gpu", busy_percent=round(percent, 1), used_mib=used_mib, total_mib=total_mib)
             case LogLines(data):
                 for line in self._log.feed(data):
                     self._write("log", line=line)

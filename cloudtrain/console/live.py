@@ -21,6 +21,7 @@ from cloudtrain.console.training import Money, Training
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import (
     Event,
+    GpuUse,
     LogLines,
     Metric,
     Noted,
@@ -92,6 +93,8 @@ class LiveReporter(Reporter):
                 self._done(title, detail, taken)
             case Metric():
                 self._metric(event)
+            case GpuUse():
+                self._training.take_gpu(event)
             case LogLines(data):
                 for line in self._unfigured.feed(data):
                     self._print(Text(line))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cloudtrain.console.text import money, percent, seconds
+from cloudtrain.events import GpuUse
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BLOCKS_ASCII = "_.:-=+*#"
 _BAR = ("━", "╸", " ")
 _BAR_ASCII = ("#", "-", " ")
 _SPARKS = 20
+_GPU_SAMPLES = 10  # of some seconds each
+_STARVED = 40.0  # percent: a GPU that is less busy waits for what it is given, most of the time
 KEYS = "Ctrl-C to detach or stop"
 
 
@@ -47,6 +51,7 @@ class Training:
     best: float | None = None
     best_epoch: int | None = None
     _epoch_s: list[float] = field(default_factory=list)
+    _gpu: deque[GpuUse] = field(default_factory=lambda: deque(maxlen=_GPU_SAMPLES))
 
     @property
     def told(self) -> bool:
@@ -77,6 +82,10 @@ class Training:
             if taken is not None:
                 self._epoch_s.append(taken)
 
+    def take_gpu(self, use: GpuUse) -> None:
+        """Take in how busy the host's GPUs are."""
+        self._gpu.append(use)
+
     def left_s(self) -> float | None:
         """Seconds until the last epoch is done, by the speed so far; None where nothing tells."""
         if None in (self.epoch, self.step, self.steps) or not self.rate:
@@ -91,9 +100,21 @@ class Training:
         lines = [self._progress(width, ascii_only)]
         if self.accuracies:
             lines.append(self._accuracy(width, ascii_only))
+        if self._gpu:
+            lines += _wrap_parts("gpu", self._gpu_parts(), width)
         lines += _wrap_parts("cost", _cost_parts(cost, passed_s), width)
         lines.append(KEYS[:width])
         return lines
+
+    def _gpu_parts(self) -> list[str]:
+        busy = sum(use.percent for use in self._gpu) / len(self._gpu)
+        newest = self._gpu[-1]
+        parts = [f"{busy:.0f} % busy"]
+        if newest.used_mib is not None and newest.total_mib:
+            parts.append(f"{newest.used_mib / 1024:.1f} of {newest.total_mib / 1024:.0f} GB")
+        if len(self._gpu) == _GPU_SAMPLES and busy < _STARVED and self.rate:
+            parts.append("input-bound: it waits for its batches")
+        return parts
 
     def _progress(self, width: int, ascii_only: bool) -> str:
         head = f"epoch {self.epoch}/{self.epochs}" if self.epochs else f"epoch {self.epoch}"

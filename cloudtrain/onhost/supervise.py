@@ -82,6 +82,7 @@ RESERVE = 256 * 1024
 LINGERS_S = 24 * 3600.0
 # EC2 announces the end of a spot instance about two minutes ahead, at this address, and advises to ask every 5 s.
 METADATA = "http://169.254.169.254"
+GPU_EVERY_S = 2
 SPOT_LEAD_S = 120.0
 SPOT_EVERY_S = 5.0
 # All asking is done beside the job, so these only bound what one question may take.
@@ -1283,6 +1284,58 @@ class Watch:
                 pass
 
 
+class GpuWatch:
+    """How busy the GPUs are, as `nvidia-smi` tells it every few seconds; silent where there is none."""
+
+    _ASKED = "--query-gpu=index,utilization.gpu,memory.used,memory.total"
+
+    def __init__(self) -> None:
+        self._rows: Dict[int, Dict[str, Any]] = {}
+        self._told: Optional[List[Dict[str, Any]]] = None
+        self._process: Optional["subprocess.Popen[bytes]"] = None
+        # Looked up by hand: `shutil` would be read for nothing on hosts without a GPU.
+        places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+        names = [os.path.join(place, "nvidia-smi" + (".exe" if os.name == "nt" else "")) for place in places]
+        found = [name for name in names if os.access(name, os.X_OK)]
+        if not found:
+            return
+        try:
+            self._process = subprocess.Popen(
+                [found[0], self._ASKED, "--format=csv,noheader,nounits", "-l", str(GPU_EVERY_S)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError:
+            return
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        for line in self._process.stdout:
+            parts = [part.strip() for part in line.decode("ascii", "replace").split(",")]
+            if len(parts) == 4 and parts[0].isdigit():
+                busy, used, total = [int(part) if part.isdigit() else None for part in parts[1:]]
+                self._rows[int(parts[0])] = {"busy": busy, "used_mib": used, "total_mib": total, "at": time.monotonic()}
+
+    def new(self) -> Optional[List[Dict[str, Any]]]:
+        """One entry a GPU, if any was read since the last call."""
+        rows = [self._rows[index] for index in sorted(self._rows)]
+        if not rows or rows == self._told:
+            return None
+        self._told = rows
+        return [{key: row[key] for key in ("busy", "used_mib", "total_mib")} for row in rows]
+
+    def close(self) -> None:
+        """End the program that tells."""
+        if self._process is not None:
+            try:
+                self._process.kill()
+                self._process.wait(timeout=5)
+            except (OSError, subprocess.SubprocessError):
+                pass
+
+
 def do_follow(options: Options) -> None:
     run = Run(options.run)
     offsets = {"log": options.log, "events": options.events}
@@ -1319,6 +1372,21 @@ def do_follow(options: Options) -> None:
             told.append(notice)
             frame({"k": "notice", "kind": notice["kind"], "t": notice["at"], "ends": notice["ends"]})
 
+    gpu = GpuWatch()
+    try:
+        send_all(run, options, send_new, send_notice, sizes, gpu)
+    finally:
+        gpu.close()
+
+
+def send_all(
+    run: Run,
+    options: Options,
+    send_new: Callable[..., bool],
+    send_notice: Callable[[], None],
+    sizes: Callable[[], Dict[str, int]],
+    gpu: "GpuWatch",
+) -> None:
     watch = Watch(run.dir)
     next_beat = time.monotonic()
     next_look = 0.0
@@ -1329,6 +1397,9 @@ def do_follow(options: Options) -> None:
             state, record = look(run)
             next_look = now + LOOK_EVERY_S
             send_notice()
+            use = gpu.new()
+            if use is not None:
+                frame({"k": "gpu", "t": time.time(), "gpus": use})
             if state != "running":
                 while send_new(last=state == "exited"):
                     pass

@@ -14,7 +14,7 @@ from pathlib import Path
 from cloudtrain.console import base
 from cloudtrain.console.live import LiveReporter
 from cloudtrain.errors import ConnectionFailed, ExitCode
-from cloudtrain.events import Emit, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted, Warned
+from cloudtrain.events import Emit, GpuUse, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.outcome import Result
 from cloudtrain.plan import Candidate, CodeSummary, Offer, Plan, make_plan
 from cloudtrain.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
@@ -94,6 +94,8 @@ def train(emit: Emit, clock: Clock, stop: Callable[[], None]) -> None:
         if epoch == 4:
             emit(Warned("connection lost; training goes on. Reconnecting in 4 s (3 of 8)"))
             emit(Noted("reconnected"))
+            for _ in range(10):
+                emit(GpuUse(31.0, 913, 15360))
             stop()
         values = {"epoch": epoch, "epochs": 5, "train_acc": accuracy - 0.5, "test_loss": 0.0226, "test_acc": accuracy}
         emit(Metric("epoch", {**values, "seconds": 10.2, "best": True}))
