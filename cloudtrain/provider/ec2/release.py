@@ -139,8 +139,16 @@ def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
 
 def _end_others(instance: Instance, clients: Clients, notes: Mapping[str, Any], emit: Emit, pace: Pace) -> None:
     """End what other launch attempts of the run have up: one that was cut short may have left the machine before."""
-    seeds = notes.get("ec2_seeds")
-    others = described(clients, tags.where(token=seeds)) if seeds else []
+    seeds = notes.get("ec2_seeds") or []
+    if len(seeds) < 2:
+        return
+    try:
+        others = described(clients, tags.where(token=seeds))
+    except CloudtrainError as error:
+        error.consequence = (
+            f"{instance.id} has ended; an earlier machine of the run, if one is up, has a lease that ends it"
+        )
+        raise
     for other in (str(found["InstanceId"]) for found in others):
         try:
             if other != instance.id:
