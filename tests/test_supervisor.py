@@ -114,7 +114,7 @@ def test_nothing_but_frames_or_a_clear_error_comes_of_garbage(garbage: bytes) ->
 
 
 def test_frames_of_a_later_version_are_passed_over() -> None:
-    stream = b'{"k": "gpu", "n": 3}\nxyz' + encode(Beat(1.0, 2, 3))
+    stream = b'{"k": "weather", "n": 3}\nxyz' + encode(Beat(1.0, 2, 3))
     assert FrameParser().feed(stream) == [Beat(1.0, 2, 3)]
 
 

@@ -113,7 +113,7 @@ class Training:
         if newest.used_mib is not None and newest.total_mib:
             parts.append(f"{newest.used_mib / 1024:.1f} of {newest.total_mib / 1024:.0f} GB")
         if len(self._gpu) == _GPU_SAMPLES and busy < _STARVED and self.rate:
-            parts.append("input-bound: it waits for its batches")
+            parts.append("input-bound: it waits")
         return parts
 
     def _progress(self, width: int, ascii_only: bool) -> str:
