@@ -18,7 +18,7 @@ _WINDOWS_ONLY = frozenset('<>:"|?*')
 # Files that a run's folder holds beside the results; a result must not replace them.
 _TAKEN = frozenset({"run.json", "console.log", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
 # Log and events of the machines that a run was on before its last one.
-OF_ATTEMPTS = re.compile(r"console\.\d+\.log|events\.\d+\.jsonl")
+OF_ATTEMPTS = re.compile(r"console\.\d+\.(?:log|times)|events\.\d+\.jsonl")
 
 
 def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:

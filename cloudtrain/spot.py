@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import checkpoints, lease, outcome, rerun, results
+from cloudtrain import checkpoints, lease, log_times, outcome, rerun, results
 from cloudtrain.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.events import Noted, Warned
 from cloudtrain.link import Link
@@ -168,6 +168,9 @@ def shelve(folder: Path, number: int) -> None:
             (folder / now).replace(folder / then)
         else:
             (folder / then).touch()
+    times = folder / log_times.NAME
+    if times.exists() and not (folder / f"console.{number}.times").exists():
+        times.replace(folder / f"console.{number}.times")
 
 
 def _why_not(run: Run, notes: Mapping[str, Any], number: int, left_s: float) -> str | None:

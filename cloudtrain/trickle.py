@@ -6,6 +6,7 @@ where that one is down or frozen, the log's own deadlines end both. It never fai
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from cloudtrain import checkpoints, results
+from cloudtrain import checkpoints, fetch, results
 from cloudtrain.errors import ArtifactRefused, CloudtrainError, ConnectionFailed
 from cloudtrain.events import Emit, Noted, discard
 from cloudtrain.provider.base import Journal
@@ -38,6 +39,9 @@ def keep(folder: Path, journal: Journal) -> None:
     if notes.get("pulled") is None and notes.get(PULLED):
         here = [entry for entry in notes[PULLED] if results.is_here(FileEntry(**entry), folder)]
         journal.write({"pulled": here})
+    # Parts are for the host that has the rest.
+    if fetch.is_folder(folder / fetch.PARTS):
+        shutil.rmtree(folder / fetch.PARTS, ignore_errors=True)
 
 
 class Living(Protocol):

@@ -97,7 +97,10 @@ def test_a_checkpoint_and_all_that_is_finished_come_when_the_job_tells_of_it(
     known = checkpoints.latest(run, store.read_journal(run.name))
     assert known is not None and (known.sha256, known.epoch, known.step) == (digest, 1, 7)
     assert known.where() == "in epoch 2, after 7 steps"
+    (run.folder / ".pull").mkdir(exist_ok=True)
+    (run.folder / ".pull" / "half.part").write_bytes(b"half")
     trickle.keep(run.folder, store.journal(run.name))
+    assert not (run.folder / ".pull").exists()
     kept = [FileEntry(**entry) for entry in store.read_journal(run.name)["pulled"]]
     assert {entry.name for entry in kept} == {"checkpoints/last.pt", "metrics.csv"} and not told
 

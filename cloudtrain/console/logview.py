@@ -95,7 +95,7 @@ class LogView(Reporter):
         self, path: Path, *, last: int | None = None, since: float | None = None, times: LogTimes | None = None
     ) -> None:
         """Show a local log, its last `last` lines, or what was written after `since` (unix seconds, by `times`)."""
-        self._path, self._times = path, times
+        self._path, self._times, self._shown = path, times, 0
         if not path.exists():
             return
         self._shown = tail_offset(path, last) if last is not None else 0

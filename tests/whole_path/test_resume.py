@@ -96,6 +96,24 @@ def test_what_had_come_down_is_enough_when_host_and_command_are_lost(place: Plac
     assert (place.folder(REST) / "weights.txt").read_text() == weights(3, 40)
 
 
+def test_log_lines_come_while_a_large_file_does(place: Place) -> None:
+    if place.name == "emulated":
+        pytest.skip("the connection is of the kind of sshd's")
+    place.environment = {**place.environment, "CLOUDTRAIN_TRICKLE_RATE": "0.5"}
+    log, parts = place.folder(NAME) / "console.log", place.folder(NAME) / ".pull"
+    options = ("--epochs", "2", "--steps", "20", "--pause", "0.2", "--wait-at", "2:20", "--ballast", "80000000")
+    with place.started(*keeper(place, *options)) as command:
+        place.wait_for(lambda: any(part.stat().st_size for part in parts.glob("*.part")))
+        place.wait_for(lambda: b"epoch 2 step 20\n" in log.read_bytes(), seconds=30)
+        [part] = parts.glob("*.part")
+        assert 0 < part.stat().st_size < 80_000_000, "it would take 150 s at this rate"
+        place.cli("stop", NAME, "--yes")
+        command.communicate(timeout=60)
+    assert (place.folder(NAME) / "ballast.bin").stat().st_size == 80_000_000
+    assert not parts.exists()
+    sums_hold(place.folder(NAME))
+
+
 def test_what_cannot_go_on_says_why(local_place: object, tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     place: Place = local_place(tmp_path, tmp_path / "cwd")  # type: ignore[operator]

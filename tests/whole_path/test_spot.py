@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -194,6 +195,24 @@ def test_without_restarts_it_ends_interrupted_and_goes_on_by_hand(scene: Scene) 
     receipt = json.loads((folder / "run.json").read_text())
     assert receipt["resumed_from"]["name"] == NAME and receipt["resumed_from"]["checkpoint"]["sha256"]
     assert f"from {NAME}" in scene.place.cli("show", "calm-otter").stdout.decode()
+
+
+@pytest.mark.parametrize(("at", "state"), [("K4:2", "provisioning"), ("K5:4", "booting"), ("K6:3", "syncing")])
+def test_a_command_killed_on_the_way_to_the_second_machine_is_taken_up(scene: Scene, at: str, state: str) -> None:
+    scene.place.environment = {**scene.place.environment, "CLOUDTRAIN_CRASH_AT": at}
+    with scene.place.started(*scene.command("--deaf", *STANDS)) as command:
+        scene.place.wait_for(scene.trained)
+        scene.take_back()
+        command.wait(120)
+    assert command.returncode == -signal.SIGKILL
+    assert scene.place.shown(NAME)["state"] == state and scene.notes()["attempt"] == 2
+    del scene.place.environment["CLOUDTRAIN_CRASH_AT"]
+    told = scene.place.cli("logs", NAME).stdout.decode()
+    assert (scene.folder / "weights.txt").read_text() == weights(3, 40)
+    assert told == log_of(scene, 1) + log_of(scene)
+    assert len(whole_attempts(scene.folder)) == 1
+    sums_hold(scene.folder)
+    scene.clean(launches=2)
 
 
 def test_nobody_relaunches_for_a_command_that_has_left(scene: Scene) -> None:
