@@ -186,7 +186,7 @@ def test_what_cannot_be_ended_leaves_exit_code_6(here: Place, region: Region) ->
     done = here.cli("clean", "--all", "--yes", "--json", code=6)
     found = json.loads(done.stdout)
     fates = {row["kind"]: row["fate"] for row in found["leftovers"]}
-    assert fates["instance"] == "failed" and not found["ok"] and found["billing"] == {"running": True}
+    assert fates["instance"] == "failed" and not found["ok"] and found["billing"]["running"]
     told = here.cli("clean", "--all", "--yes", code=6).stdout.decode()
     assert f"may still be billed: {machine(region)}" in told
     region.faults.replace([])
