@@ -113,6 +113,7 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         torch=torch.__version__,
         steps=progress.steps,
         goals=list(goals.TEXTS),
+        goal_test_acc=goals.TEST_ACCURACY,
         settings=asdict(recipe),
         changed=progress.changed,
         scored_on=progress.scored_on,

@@ -22,7 +22,7 @@ from job.options import BadArguments, parse
 from tests.job.conftest import ROOT, SMALL, Job
 
 KEYS = {
-    "start": "model parameters epochs batch_size seed lr recipe device device_name torch steps goals",
+    "start": "model parameters epochs batch_size seed lr recipe device device_name torch steps goals goal_test_acc",
     "step": "epoch step steps loss train_acc rate",
     "epoch": "epoch epochs train_loss train_acc test_loss test_acc lr seconds best",
     "checkpoint": "epoch name",
