@@ -93,7 +93,10 @@ def _clean(scene: Scene) -> None:
 
 
 def _ended_outside(scene: Scene) -> None:
-    scene.run("--lines", "20", "--pause", "0.1", "--epochs", "500")
+    with scene.started(*scene.toy("--lines", "20", "--pause", "0.1", "--epochs", "500")) as command:
+        scene.until(lambda: scene.here(500))
+        scene.region.core.lives.terminate(scene.instance())
+        command.wait(100)
 
 
 def _ends(*args: str) -> Play:
@@ -213,8 +216,7 @@ CASES = (
     Case(
         row=34,
         fault="Somebody terminates the instance in mid-training",
-        how="`terminated:6s`",
-        script=("terminated:6s",),
+        how="TerminateInstances by somebody else, once the log comes",
         play=_ended_outside,
         sees=(f"{NAME} was ended with its machine", "had already ended: Client.UserInitiatedShutdown"),
         code=7,
