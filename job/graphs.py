@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 
@@ -28,8 +29,16 @@ class Graphs(Eager):
         self.graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
         self.seen: Counter[Kind] = Counter()
         self.capture = True
-        self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream()
+
+    @cached_property
+    def stream(self) -> torch.cuda.Stream:
+        """Where warm-up and capture run: what they allocate must not be tied to the main stream."""
+        return torch.cuda.Stream()
+
+    @cached_property
+    def pool(self) -> tuple[int, int]:
+        """The memory that all graphs share: they run one after another, and nothing in it outlives a step."""
+        return torch.cuda.graph_pool_handle()
 
     def run(self, epoch: int, step: int) -> None:
         kind = self.step.kind(epoch, step)
@@ -56,7 +65,7 @@ class Graphs(Eager):
         self.graphs[kind].replay()
 
     def _eagerly(self, kind: Kind) -> None:
-        """On the side stream, as capture wants it: what a warm-up allocates must not be tied to the main one."""
+        """Run a step call by call, on the side stream."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             self.whole(kind)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from job import cores  # noqa: F401  (before torch: threads that wait must not take the cores of other tests)
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--subset", "900", "--device", "cpu")
 
@@ -76,6 +78,14 @@ class Job:
             assert process.poll() is None, f"the job ended early:\n{self.log}"
             assert time.monotonic() < deadline, f"nothing came:\n{self.log}"
             time.sleep(0.01)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors gain nothing from a second thread, and tests run side by side."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
