@@ -26,6 +26,8 @@ def screen_safe(text: str) -> str:
 
     Tabs stay. What is left is drawn, never executed.
     """
+    if text.isprintable():  # nearly all lines, and many times quicker
+        return text
     text = _ESCAPES.sub("", text)
     return "".join(c for c in text if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
 
