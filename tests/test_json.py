@@ -25,6 +25,7 @@ from cloudtrain.console import jsonl
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.error_codes import CODES
+from cloudtrain.errors import ConnectionFailed
 from cloudtrain.plan import CodeSummary, make_plan
 from cloudtrain.provider.base import Instance
 from cloudtrain.spec import Ec2Spec, Target
@@ -345,6 +346,18 @@ def test_billing_is_what_the_runs_life_says(
         assert (told["ends_by"] is not None) is told["running"]
     assert (billing.now()["running"], billing.now()["parked"]) == (running, parked)
     assert billing.now("never-heard-of")["running"] is False
+
+
+@pytest.mark.parametrize(("code", "parked"), [("parked", True), ("instance_gone", False), ("spot_reclaimed", False)])
+def test_an_error_that_has_seen_the_machine_knows_better(
+    code: str, parked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_registered = {"running": True, "parked": False, "ends_by": "2026-11-23T12:00:00+00:00"}
+    reporter = jsonl.JsonReporter("calm-otter", lambda run: as_registered)
+    reporter.failure(ConnectionFailed("it is not there", code=code))
+    assert json.loads(capsys.readouterr().out)["billing"] == {"running": False, "parked": parked, "ends_by": None}
+    reporter.failure(ConnectionFailed("nothing answers", code="unreachable"))
+    assert json.loads(capsys.readouterr().out)["billing"] == as_registered
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

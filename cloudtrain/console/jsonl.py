@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtrain.console import failure
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.text import LogText
-from cloudtrain.errors import Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
+from cloudtrain.errors import GONE, RECLAIMED, Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
 from cloudtrain.events import (
     Event,
     GpuUse,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from cloudtrain.store import Run
 
 SCHEMA_VERSION = 1
+# Errors that have just seen what the registry does not know yet: how it stands with the run's machine.
+_OVER = {"running": False, "parked": False, "ends_by": None}
+_ENDED: dict[str, Mapping[str, Any]] = {"parked": {**_OVER, "parked": True}, GONE: _OVER, RECLAIMED: _OVER}
 
 
 class JsonReporter(Reporter):
@@ -108,7 +111,7 @@ class JsonReporter(Reporter):
 
     def failure(self, error: CloudtrainError) -> None:
         """Write the one `result`, of a command that failed."""
-        self._result(int(error.exit_code), error=failure.record(error))
+        self._result(int(error.exit_code), error=failure.record(error), known=_ENDED.get(error.code))
 
     def _ended(self, result: Result, exit_code: int) -> None:
         self._run = result.run
@@ -127,10 +130,10 @@ class JsonReporter(Reporter):
             leftovers=list(result.leftovers),
         )
 
-    def _result(self, exit_code: int, **values: Any) -> None:
+    def _result(self, exit_code: int, *, known: Mapping[str, Any] | None = None, **values: Any) -> None:
         for line in self._log.feed(b"", final=True):
             self._write("log", line=line)
-        billing = {} if self._billing is None else {"billing": dict(self._billing(self._run))}
+        billing = {} if self._billing is None else {"billing": {**self._billing(self._run), **(known or {})}}
         write_result(self._run, exit_code, **values, **billing)
 
     def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:

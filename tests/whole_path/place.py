@@ -60,6 +60,7 @@ class Place:
         )
         told = done.stderr.decode(errors="replace")
         assert b"Traceback" not in done.stderr and b"Traceback" not in done.stdout, told
+        told = told or done.stdout.decode(errors="replace")[-1000:]  # with --json an error is there
         assert code is None or done.returncode == code, f"exit {done.returncode}, not {code}:\n{told}"
         return done
 
