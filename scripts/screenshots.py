@@ -111,8 +111,8 @@ def follow(argv, place, environment):
 def is_the_moment(lines):
     """Whether enough epochs are done and the next is about half through, by what is on the screen."""
     done = sum(bool(re.match(rf" *{number}/\d+ .*\d%", line)) for line in lines for number in range(1, 30))
-    batch = next((match for line in lines if (match := re.search(r"batch (\d+)/(\d+)", line))), None)
-    return done >= AFTER_EPOCHS and batch is not None and 0.4 < int(batch[1]) / int(batch[2]) < 0.8
+    step = next((match for line in lines if (match := re.search(r"step (\d+)/(\d+)", line))), None)
+    return done >= AFTER_EPOCHS and step is not None and 0.4 < int(step[1]) / int(step[2]) < 0.8
 
 
 def write_live(screen, title):

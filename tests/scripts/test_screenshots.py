@@ -36,19 +36,24 @@ EPOCHS = ["   1/5     85.14%     0.0432    98.74%   68 s  best", "   2/5     96.
     ("lines", "is_it"),
     [
         (
-            [*EPOCHS, "   3/5     97.60%     0.0242    99.31%   57 s  best", "epoch 4/5 ━━━  batch 460/937  8 it/s"],
+            [*EPOCHS, "   3/5     97.60%     0.0242    99.31%   57 s  best", "epoch 4/5 ━━━  step 460/937  8 it/s"],
             True,
         ),
         (
-            [*EPOCHS, "   3/5     97.60%     0.0242    99.31%   57 s  best", "epoch 4/5 ━━━  batch 10/937  8 it/s"],
+            [*EPOCHS, "   3/5     97.60%     0.0242    99.31%   57 s  best", "epoch 4/5 ━━━  step 10/937  8 it/s"],
             False,
         ),
-        ([*EPOCHS, "epoch 3/5 ━━━  batch 460/937  8 it/s"], False),
+        ([*EPOCHS, "epoch 3/5 ━━━  step 460/937  8 it/s"], False),
         ([], False),
     ],
 )
 def test_the_moment_is_half_through_the_fourth_epoch(screenshots: ModuleType, lines: list[str], is_it: bool) -> None:
     assert screenshots.is_the_moment(lines) is is_it
+
+
+def test_the_live_view_of_today_has_such_a_moment(screenshots: ModuleType) -> None:
+    golden = SCRIPTS.parent / "tests" / "console" / "golden" / "training-80.txt"
+    assert screenshots.is_the_moment(golden.read_text(encoding="utf-8").splitlines())
 
 
 def test_the_picture_has_the_screen_and_asks_for_no_font(screenshots: ModuleType, tmp_path: Path) -> None:
