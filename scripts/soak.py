@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import os
 import shutil
 import sys
 import tempfile
@@ -194,6 +195,7 @@ def report(totals: Totals, seed: int, seconds: float, parallel: int) -> str:
     done = totals.tally
     said = circumstances(boto3=importlib.metadata.version("boto3"), moto=importlib.metadata.version("moto"))
     said += f"\n{elapsed(seconds)}, {parallel} at a time, seed {seed}."
+    said += f" Load {os.getloadavg()[0]:.0f} at the end." if hasattr(os, "getloadavg") else ""
     rows = [
         ["runs", str(totals.runs)],
         ["commands", str(done.commands)],
