@@ -2,8 +2,10 @@
 
 Times the plain loop of a course, the job's `seed` recipe and its `best` recipe in rotation: each in a process of its
 own, for a few seconds, one after another, so that what else the machine does meets all alike. Ratios are only taken
-within a round. Each figure is kept as it comes (build/training/): Ctrl-C stops, and the next start of the same day, on
-the same code, goes on with the round that was under way.
+within a round. Where more processes want the cores than there are, all loops wait passively for their threads: left to
+itself torch would spin, and the plain loop be slower by whatever the neighbours do. Each figure is kept as it comes
+(build/training/): Ctrl-C stops, and the next start of the same day, on the same code, goes on with the round that was
+under way.
 
 `--write` puts the tables into docs/benchmarks.md. The exit code is 1 if a goal is missed.
 """
@@ -105,8 +107,11 @@ def one(loop: str, model: int, seconds: float, device: str) -> Row:
 
     program = Path(__file__).with_name("_training_loops.py")
     argv = [sys.executable, str(program), loop, str(model), str(seconds), str(data_folder()), device]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    crowded = load > (os.cpu_count() or 1)
+    env = {**environment(), **({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {})}
     try:
-        done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
         raise Stop(
             f"{loop}, Model {model}: no result within {LIMIT_S:.0f} s", hint="try again when the machine is less busy"
@@ -114,8 +119,7 @@ def one(loop: str, model: int, seconds: float, device: str) -> Row:
     if done.returncode:
         raise Stop(f"{loop}, Model {model} failed", hint="run it by hand", detail=done.stderr.splitlines()[-5:])
     found: Row = json.loads(done.stdout)
-    found["load"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-    return found
+    return {**found, "load": round(load, 1), "crowded": crowded}
 
 
 def report(rows: list[Row], device: str, seconds: float) -> tuple[str, bool]:
@@ -154,10 +158,12 @@ def report(rows: list[Row], device: str, seconds: float) -> tuple[str, bool]:
             )
     head = ["", "naive, s", "`seed`, s", "`best`, s", "naive / `seed`", "naive / `best`", "eval naive, s", "eval, s"]
     versions = {name: version for row in rows for name, version in row["versions"].items()}
-    loads = [row["load"] for row in rows if row["load"] is not None]
+    loads = [row["load"] for row in rows]
     said = f"{circumstances(**versions)}\n"
     said += f"{rows[0]['threads']} threads, device {device}; {seconds:g} s a measurement. "
-    said += f"Load {min(loads):.1f} to {max(loads):.1f}. " if loads else ""
+    said += f"Load {min(loads):.1f} to {max(loads):.1f}. "
+    if any(row["crowded"] for row in rows):
+        said += "The cores were shared with other work: passive waiting for every loop, and figures that say little. "
     said += "Seconds are the best of the rounds, ratios the median of those of each round."
     rounds = table(["each round", "s an epoch", "naive / this", "evaluation, s"], every)
     return f"{said}\n\n{table(head, summary)}\n\n{rounds}", missed
