@@ -62,6 +62,8 @@ def test_nothing_but_the_package_is_installed(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"cloudtrain", f"cloudtrain-{cloudtrain.__version__}.dist-info"}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".part"))]
     assert "cloudtrain/onhost/supervise.py" in names
+    templates = {path.name for path in (ROOT / "cloudtrain" / "report" / "templates").iterdir()}
+    assert templates == {name.rpartition("/")[2] for name in names if name.startswith("cloudtrain/report/templates/")}
 
 
 def test_the_wheel_works_in_a_folder_with_an_odd_name(installed: Path, tmp_path: Path) -> None:
