@@ -160,20 +160,9 @@ def test_a_short_soak_loses_and_leaks_nothing(tmp_path: Path) -> None:
         pytest.skip("an emulated machine needs a POSIX shell")
     page = tmp_path / "page.md"
     page.write_text("<!-- soak: begin -->\nold\n<!-- soak: end -->\n")
-    # On a computer that is busy with other things it ends after fewer runs.
-    argv = [
-        sys.executable,
-        str(SCRIPTS / "soak.py"),
-        "--runs",
-        "3",
-        "--minutes",
-        "0.8",
-        "--seed",
-        "4",
-        "--parallel",
-        "1",
-    ]
-    argv += ["--folder", str(tmp_path / "soak"), "--write", str(page)]
+    # Of this seed the first command of each run is killed at a crash point. A busy computer may come to one run alone.
+    argv = [sys.executable, str(SCRIPTS / "soak.py"), "--seed", "165", "--runs", "2", "--minutes", "0.8"]
+    argv += ["--parallel", "1", "--folder", str(tmp_path / "soak"), "--write", str(page)]
     done = subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stderr
     told = page.read_text()
