@@ -324,7 +324,8 @@ def test_extend_and_park_on_a_command_line(scene: Scene, tmp_path: Path) -> None
     cwd.mkdir()
     place = Place("emulated", ["--instance", "g4dn.xlarge"], tmp_path / "home", cwd, scene.region.environment())
     wanted = ("-d", "--max-time", "10m", "--grace", "3s")
-    place.cli(*place.toy(NAME, "--pause", "0.4", "--lines", "20", "--epochs", "2", flags=wanted))
+    extended = tmp_path / "extended"
+    place.cli(*place.toy(NAME, "--until", str(extended), flags=wanted))
     asked = place.cli("extend", NAME, "2h", code=2)
     assert b"add --yes to accept at most $1." in asked.stderr
     assert b"not a duration" in place.cli("extend", NAME, "soon", code=2).stderr
@@ -333,6 +334,7 @@ def test_extend_and_park_on_a_command_line(scene: Scene, tmp_path: Path) -> None
     before, after = (datetime.fromisoformat(told[key]) for key in ("ended_by", "ends_by"))
     assert (after - before).total_seconds() == 7200 and 1.1 < told["at_most_usd"] < 1.3
     assert place.shown(NAME)["ends_by"] == told["ends_by"]
+    extended.touch()
     scene.until("stopped")
     said = place.cli("pull", NAME).stderr.decode()
     assert "is parked; starting it" in said

@@ -66,7 +66,8 @@ def test_every_place_leaves_a_receipt_that_verify_agrees_with(place: Place, tmp_
         machine, calls = found["machine"], found["aws_requests"]
         assert machine["instance_type"] == "g4dn.xlarge" and machine["instance_id"].startswith("i-")
         assert machine["image_id"].startswith("ami-") and machine["image_name"] and machine["zone"]
-        assert [call["call"] for call in calls if call["error"] is None] == ["RunInstances", "TerminateInstances"]
+        done = [call["call"] for call in calls if call["error"] is None]
+        assert done == ["RunInstances", "ModifyInstanceAttribute", "TerminateInstances"]
         assert all(call["id"] and call["at"] for call in calls)
         assert found["cost"]["price_date"] and found["cost"]["estimate"] > 0 and found["cost"]["price_per_hour"] > 0
         assert "123456789012" not in text

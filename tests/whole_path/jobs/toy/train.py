@@ -20,6 +20,7 @@ parser.add_argument("--code", type=int, default=0)
 parser.add_argument("--kill", type=int, default=0, help="signal that it sends to itself at the end")
 parser.add_argument("--hang", action="store_true", help="ignores SIGTERM and leaves a daemon behind")
 parser.add_argument("--crash", default="")
+parser.add_argument("--until", default="", help="file that it waits for before it ends")
 options = parser.parse_args()
 
 out = Path(os.environ["CLOUDTRAIN_OUT"])
@@ -58,6 +59,8 @@ for epoch in range(1, options.epochs + 1):
     put("weights/last.bin", os.urandom(1000) + bytes([epoch]))
     put("metrics.jsonl", json.dumps({"epoch": epoch, "test_acc": accuracy}).encode() + b"\n")
 put("weights/best with space é.bin", b"\0" * 300_000)
+while options.until and not Path(options.until).exists():
+    time.sleep(0.05)
 if options.crash:
     tell("error", code="crash", message=options.crash, hint="try again")
     sys.exit(options.crash)
