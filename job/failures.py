@@ -21,7 +21,7 @@ def non_finite(broken: NonFiniteLoss, epoch: int, recipe: Recipe) -> JobError:
         "non_finite_loss",
         f"the loss {what} ({broken.loss}) in epoch {epoch}, step {broken.step} "
         f"(recipe {recipe.name}, {recipe.optimiser}, peak learning rate {recipe.lr:g})",
-        f"try a lower rate: --lr {recipe.lr / 4:g}; {KEPT}",
+        _lower(epoch, recipe),
     )
 
 
@@ -31,8 +31,13 @@ def non_finite_score(loss: float, epoch: int, recipe: Recipe) -> JobError:
         "non_finite_loss",
         f"after epoch {epoch} the network scores no number any more ({loss}) "
         f"(recipe {recipe.name}, {recipe.optimiser}, peak learning rate {recipe.lr:g})",
-        f"try a lower rate: --lr {recipe.lr / 4:g}; {KEPT}",
+        _lower(epoch, recipe),
     )
+
+
+def _lower(epoch: int, recipe: Recipe) -> str:
+    """What to try; in the first epoch there is no checkpoint yet."""
+    return f"try a lower rate: --lr {recipe.lr / 4:g}" + (f"; {KEPT}" if epoch > 1 else "")
 
 
 def named(error: BaseException) -> JobError | None:
