@@ -127,6 +127,7 @@ def write_live(screen, title):
     template = re.sub(r"@font-face \{\{.*?\}\}", "", _export_format.CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     named = {"brown": "yellow", "brightblack": "bright_black"}
     lines = [[(line[x].data, line[x]) if x in line else (" ", None) for x in range(COLUMNS)] for line in screen]
+    lines = [without_root(line) for line in lines]
     while lines and not any(text.strip() for text, _ in lines[-1]):
         lines.pop()
     with Path(os.devnull).open("w") as nowhere:
@@ -144,6 +145,13 @@ def write_live(screen, title):
     path = IMAGES / "live.svg"
     path.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8", newline="\n")
     return path.relative_to(ROOT)
+
+
+def without_root(line):
+    """A line as whoever works in this folder sees it: paths below it are relative."""
+    root = f"{ROOT}{os.sep}"
+    at = "".join(text for text, _ in line).find(root)
+    return line if at < 0 else [*line[:at], *line[at + len(root) :], *[(" ", None)] * len(root)]
 
 
 class Line:

@@ -56,12 +56,18 @@ def test_the_live_view_of_today_has_such_a_moment(screenshots: ModuleType) -> No
     assert screenshots.is_the_moment(golden.read_text(encoding="utf-8").splitlines())
 
 
-def test_the_picture_has_the_screen_and_asks_for_no_font(screenshots: ModuleType, tmp_path: Path) -> None:
+def test_the_picture_has_the_screen_and_asks_for_no_font(
+    screenshots: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pyte = pytest.importorskip("pyte")
+    monkeypatch.setattr(screenshots, "COLUMNS", 60 + len(str(tmp_path)))
     screen = pyte.Screen(screenshots.COLUMNS, screenshots.LINES)
-    pyte.Stream(screen).feed("\x1b[32mok\x1b[0m    instance <x>\r\n\x1b[1mepoch\x1b[0m 4/5 ━━━\r\n")
+    pyte.Stream(screen).feed(
+        f"\x1b[32mok\x1b[0m    instance <x>\r\ncode {tmp_path}/job (33 files)\r\n\x1b[1mepoch\x1b[0m 4/5 ━━━\r\n"
+    )
     taken = [dict(screen.buffer[line]) for line in range(screenshots.LINES)]
     assert screenshots.write_live(taken, "cloudtrain run").as_posix() == "live.svg"
     svg = (tmp_path / "live.svg").read_text(encoding="utf-8")
     assert "instance" in svg and "&lt;x&gt;" in svg and "━━━" in svg and "cloudtrain&#160;run" in svg
+    assert "code&#160;job&#160;(33" in svg and "/job" not in svg
     assert re.findall(r"(?:href|src|url)\s*[=(]\s*[\"']?(https?:[^\"')]*)", svg) == []
