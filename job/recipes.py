@@ -10,7 +10,7 @@ Schedules and clean finishes are shares of the run, so any recipe works for any 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -119,6 +119,12 @@ def choose(name: str, model: int, device: str, **changes: Any) -> Recipe:
     if name == "seed" and device == "cuda":
         recipe = replace(recipe, batch_size=SEED_BATCH_ON_CUDA)
     return changed(recipe, {key: value for key, value in changes.items() if value is not None})
+
+
+def differing(recipe: Recipe, plain: Recipe) -> list[str]:
+    """The hyper-parameters, those of `augment` among them, in which `recipe` is not `plain`; in alphabetical order."""
+    one, other = ({**asdict(each), **asdict(each.augment)} for each in (recipe, plain))
+    return sorted(name for name in one if name != "augment" and one[name] != other[name])
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

@@ -82,7 +82,7 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         scored_split,
         options.subset,
         val=options.val,
-        changed=sorted(options.changes),
+        changed=recipes.differing(recipe, recipes.choose(options.recipe, options.model, device.type)),
     )
     if options.subset is not None:
         console.line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,15 @@ import filelock
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Commands are started a thousand times: compiled once, as on a user's computer.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell that starts something in the background lets it ignore these, and what the tests start would inherit that:
+# programs that are sent them as a terminal would send them.
+for _name in ("SIGINT", "SIGHUP", "SIGQUIT"):
+    if (_number := getattr(signal, _name, None)) is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _name == "SIGINT" else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

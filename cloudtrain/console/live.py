@@ -87,7 +87,8 @@ class LiveReporter(Reporter):
                 self._step = (title, detail, self._clock(), limit_s)
                 self._step_progress = ""
             case StepProgress(_, detail, done, total, unit):
-                self._step_progress = progress(detail, done, total, unit)
+                # How long it has taken, of at most how long, ticks beside it.
+                self._step_progress = progress(detail, None if unit == "s" else done, total, unit)
             case StepDone(title, detail, taken):
                 self._step = None
                 self._done(title, detail, taken)
@@ -230,6 +231,8 @@ class LiveReporter(Reporter):
         """The redrawn lines, made anew at each refresh so that times tick."""
         # One column stays free: a terminal that is written full may wrap, and the count of lines would be wrong.
         width = max(1, self._console.width - 1)
+        if self._step is None and not (self._trains and self._training.told):
+            return Text()  # on its way to be taken away
         lines = self._step_lines(width) if self._step is not None else self._training_lines(width)
         drawn = Text("\n".join(line[:width] for line in lines[: max(1, self._console.height - 1)]), no_wrap=True)
         if self._step is None:

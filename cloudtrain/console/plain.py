@@ -119,7 +119,9 @@ class PlainReporter(Reporter):
 def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:
     """How far something is, in words."""
     parts = [detail] if detail else []
-    if done is not None:
+    if done is not None and unit == "s":
+        parts.append(f"{seconds(done)} of {seconds(total)}" if total else seconds(done))
+    elif done is not None:
         shown = (
             (size(done), size(total) if total else "") if unit == "B" else (f"{done:g}", f"{total:g}" if total else "")
         )

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -112,6 +113,7 @@ class Region:
         self.api = Api(self.core, DomainDispatcherApplication(create_backend_app), self._pages(), self._token)
         self._server = make_server("127.0.0.1", 0, self.api, threaded=True, request_handler=_quiet(MotoRequestHandler))
         self._server.daemon_threads = True  # type: ignore[attr-defined]
+        self._connections = _Connections(self._server)
         self._server_thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="api", daemon=True
         )
@@ -138,6 +140,7 @@ class Region:
         self._server.shutdown()
         self._server_thread.join(10)
         self._server.server_close()
+        self._connections.close()
         self.wait_for(self.core.lives.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join(10)
@@ -245,6 +248,36 @@ class Region:
 
     def _write(self, name: str, value: Any) -> None:
         write_durably(self.folder / name, json.dumps(value, indent=1, default=str).encode())
+
+
+class _Connections:
+    """The open connections of a server, whose threads nobody joins: a caller may keep one for its next call."""
+
+    def __init__(self, server: Any) -> None:
+        self._open: set[Any] = set()
+        self._lock = threading.Lock()
+        begin, end = server.process_request, server.shutdown_request
+
+        def process(request: Any, address: Any) -> None:
+            with self._lock:
+                self._open.add(request)
+            begin(request, address)
+
+        def shut(request: Any) -> None:
+            with self._lock:
+                self._open.discard(request)
+            end(request)
+
+        server.process_request, server.shutdown_request = process, shut
+
+    def close(self) -> None:
+        """End those that are still open."""
+        with self._lock:
+            left, self._open = self._open, set()
+        for request in left:
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+            request.close()
 
 
 def _quiet(reader: type[Any]) -> type[Any]:

@@ -17,7 +17,7 @@ from job.recipes import Affine
 
 def close(ours: Tensor, theirs: Tensor) -> bool:
     """Equal to rounding, against the largest number: gradients of BatchNorm are small differences of large sums."""
-    return (ours - theirs).abs().max().item() <= 2e-5 * theirs.abs().max().item()
+    return (ours - theirs).abs().max().item() <= 1e-4 * theirs.abs().max().item()
 
 
 @pytest.mark.parametrize(("channels", "side"), [(10, 26), (14, 24), (16, 26), (12, 6)])

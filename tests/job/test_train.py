@@ -333,6 +333,7 @@ def test_checkpoint_of_another_run(finished: Job, job) -> None:  # type: ignore[
 
 @pytest.mark.slow
 @pytest.mark.mnist
+@pytest.mark.skipif("CLOUDTRAIN_TEST_LONG" not in os.environ, reason="takes minutes: CLOUDTRAIN_TEST_LONG=1 runs it")
 @pytest.mark.timeout(1200)  # about a minute on two quiet cores
 @pytest.mark.parametrize("model", [1])  # Model 3 trains on all of it in the README's tour
 def test_one_epoch_on_all_of_mnist(model: int, job) -> None:  # type: ignore[no-untyped-def]

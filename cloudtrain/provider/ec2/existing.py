@@ -21,6 +21,7 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
 from cloudtrain.states import InstanceLife
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
+from cloudtrain.transport.ssh_trust import PinnedHosts
 
 _BLOCK = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 
@@ -143,6 +144,9 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
     )
 
 
+_SSH = 22
+
+
 def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> PublicKey:
     """The key to pin for a machine that we did not make: the one that was given, or the one in its console output,
     which is as trustworthy as the AWS API.
@@ -155,11 +159,18 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
     if notes.get("ec2_host_key"):
         return str(notes["ec2_host_key"])
     given = notes.get("ec2_host_key_given")
+    # A console tells the keys after the first boot alone, so what was trusted once is kept for machines that come back.
+    pins = PinnedHosts()
+    known = None if instance.owned else pins.get(instance.id, _SSH)
     if given:
         key = _from_given(str(given), instance, emit, pace)
+    elif known is not None:
+        key = known
     else:
         key = _from_console(instance, clients, emit, pace)
         emit(Noted(f"host key {fingerprint(key)}, from the instance's console output"))
+    if not instance.owned:
+        pins.pin(instance.id, _SSH, key)
     journal.write({"ec2_host_key": key})
     return key
 
