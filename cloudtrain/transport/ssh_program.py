@@ -64,11 +64,15 @@ class Program(Stream):
         while True:
             # First the end, then the bytes: whatever came before the end is then seen.
             ended = bool(self._channel.eof_received or self._channel.closed)
-            while self._channel.recv_stderr_ready():
-                self._stderr += self._channel.recv_stderr(_CHUNK)
-                self._moved = time.monotonic()
-            if self._channel.recv_ready():
-                data = self._channel.recv(_CHUNK)
+            # To take bytes may send the peer word of it, over a link that has just broken.
+            try:
+                while self._channel.recv_stderr_ready():
+                    self._stderr += self._channel.recv_stderr(_CHUNK)
+                    self._moved = time.monotonic()
+                data = self._channel.recv(_CHUNK) if self._channel.recv_ready() else None
+            except BROKEN as error:
+                raise self._gone(error) from error
+            if data is not None:
                 self._moved = time.monotonic()
                 self._bulk = len(data) >= _BULK // 16
                 return data
