@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import disk, results, sync, tree
+from cloudtrain import disk, results, tree
 from cloudtrain.artifact_names import refusal
 from cloudtrain.errors import UsageError
 from cloudtrain.fetch import Artifact, is_plain
@@ -150,7 +150,6 @@ def push(checkpoint: Checkpoint, run: Run, link: Link) -> str:
     Raises:
         ConnectionFailed: the link broke, or the host did not take it.
     """
-    instance = link.find()
     entry = tree.FileEntry(checkpoint.size, checkpoint.sha256, 0o644)
     files = {checkpoint.name: entry}
     one = tree.Tree(
@@ -163,18 +162,7 @@ def push(checkpoint: Checkpoint, run: Run, link: Link) -> str:
     # A name of its own for each run: nothing else is ever pushed there.
     key = tree.tree_key(run.folder / "resume")
     with link.step("checkpoint", checkpoint.where(), limit_s=PUSH_LIMIT_S) as closing:
-        pushed = link.insist(
-            lambda: sync.push(
-                link.transport(),
-                one,
-                python=instance.python,
-                workdir=instance.workdir,
-                run_dir=link.run_dir,
-                key=key,
-                target_id=instance.id,
-                emit=link.context.emit,
-            )
-        )
+        pushed = link.push(one, key)
         closing.append(f"{checkpoint.name}, {checkpoint.where()}: {pushed.summary()}")
     # From the job's working directory, which is WORKDIR/runs/NAME/code.
     return f"../../../trees/{key}/files/{checkpoint.name}"

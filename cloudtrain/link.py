@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cloudtrain import receipt
+from cloudtrain import receipt, sync
 from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.provider.base import Instance, Provider
@@ -17,6 +17,7 @@ from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
 from cloudtrain.supervisor import Supervisor
 from cloudtrain.transport.base import Transport
+from cloudtrain.tree import Tree
 
 T = TypeVar("T")
 
@@ -144,6 +145,26 @@ class Link:
                 self.context.emit(Noted(f"connection lost ({error.message}); trying again"))
                 self.context.sleep(wait)
         raise AssertionError("unreachable")
+
+    def push(self, files: Tree, key: str) -> sync.PushReport:
+        """Bring a tree to the host under `key`, over a new connection if the old one breaks.
+
+        Raises:
+            ConnectionFailed: the link broke at every attempt, or the host did not take it.
+        """
+        instance = self.find()
+        return self.insist(
+            lambda: sync.push(
+                self.transport(),
+                files,
+                python=instance.python,
+                workdir=instance.workdir,
+                run_dir=self.run_dir,
+                key=key,
+                target_id=instance.id,
+                emit=self.context.emit,
+            )
+        )
 
     def drop(self) -> None:
         """Close the connection."""

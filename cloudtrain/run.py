@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import checkpoints, code_copy, crash, disk, lease, receipt, results, spot, sync, tree, trickle
+from cloudtrain import checkpoints, code_copy, crash, disk, lease, receipt, results, spot, tree, trickle
 from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.claims import check_folder
 from cloudtrain.claims import claim as claim
@@ -186,18 +186,7 @@ def push_and_start(run: Run, link: Link) -> Run:
         key = tree.tree_key(source)
         with link.step("sync", limit_s=300) as closing:
             files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
-            pushed = link.insist(
-                lambda: sync.push(
-                    link.transport(),
-                    files,
-                    python=instance.python,
-                    workdir=instance.workdir,
-                    run_dir=link.run_dir,
-                    key=key,
-                    target_id=instance.id,
-                    emit=link.context.emit,
-                ),
-            )
+            pushed = link.push(files, key)
             closing.append(pushed.summary())
         if first or not notes.get("code"):
             code_copy.keep(run.folder, files, pushed.digest, instance.id, link.journal, link.context.emit)
