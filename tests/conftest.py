@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Commands are started a thousand times: compiled once, as on a user's computer.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Several trainings at a time, beside all else: one thread each, and none that spins while it waits for another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A shell that starts something in the background lets it ignore these, and what the tests start would inherit that:
 # programs that are sent them as a terminal would send them.
 for _name in ("SIGINT", "SIGHUP", "SIGQUIT"):

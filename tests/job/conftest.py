@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from job import cores  # noqa: F401  (before torch: threads that wait must not take the cores of other tests)
-
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--subset", "900", "--device", "cpu")
 

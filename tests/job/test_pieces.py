@@ -184,6 +184,40 @@ def test_threads_asked_for_win(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cores.usable() >= 1
 
 
+def test_how_busy_the_cores_are(tmp_path: Path) -> None:
+    source = tmp_path / "loadavg"
+    source.write_text("9.87 5.43 2.10 3/412 20417\n")  # the averages are of the past
+    assert cores.busy(source) == 2
+    source.write_text("nonsense")
+    assert cores.busy(source) is None and cores.busy(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("others", "threads", "quota", "expected"),
+    [
+        (0, 2, None, cores.SPIN),
+        (1, 2, None, cores.SLEEP),
+        (2, 2, None, cores.SLEEP),
+        (None, 2, None, cores.SLEEP),
+        (1, 1, None, cores.SLEEP),
+        (0, 2, 2.0, cores.SLEEP),
+    ],
+)
+def test_threads_spin_only_on_cores_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, others: float | None, threads: int, quota: float | None, expected: dict[str, str]
+) -> None:
+    for name in (*cores.SPIN, *cores.SLEEP):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "busy", lambda: others)
+    monkeypatch.setattr(cores, "usable", lambda: threads)
+    monkeypatch.setattr(cores, "quota", lambda: quota)
+    assert cores.waiting() == expected
+    monkeypatch.setenv("GOMP_SPINCOUNT", "300")
+    assert cores.waiting() == {}, "what the user has set, stands"
+
+
 def test_events_are_whole_lines_of_plain_json(tmp_path: Path) -> None:
     path = tmp_path / "new" / "events.jsonl"
     for _ in range(2):  # a second process appends
