@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -11,6 +13,7 @@ import typer
 
 from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, train, waiting
 from cloudtrain.cli import runs as runs_
+from cloudtrain.cli.options import EVERYWHERE
 from cloudtrain.console.base import Look, forgive_encodings, reporter
 from cloudtrain.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
@@ -36,6 +39,12 @@ def _version(asked: bool) -> None:
 def root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
+    no_color: bool = typer.Option(False, "--no-color", help="No colour, as NO_COLOR=1. Also after the command."),
+    no_input: bool = typer.Option(
+        False,
+        "--no-input",
+        help="Never ask: where a question would come, leave with exit code 2. Also after the command.",
     ),
 ) -> None:
     """Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance."""
@@ -70,13 +79,35 @@ def run() -> int:
     No traceback reaches a user: an unexpected failure is written to a file and named.
     """
     forgive_encodings()
-    typed = list(takewhile(lambda word: word != "--", sys.argv))
+    with _everywhere() as words:
+        return _run(words)
+
+
+@contextmanager
+def _everywhere() -> Iterator[list[str]]:
+    """The command line without the options that hold for every command; for this long the environment has them."""
+    typed = list(takewhile(lambda word: word != "--", sys.argv[1:]))
+    words = [word for word in typed if word not in EVERYWHERE] + sys.argv[1 + len(typed) :]
+    before = {variable: os.environ.get(variable) for variable in EVERYWHERE.values()}
+    os.environ.update({variable: "1" for flag, variable in EVERYWHERE.items() if flag in typed})
+    try:
+        yield words
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+
+
+def _run(words: list[str]) -> int:
+    typed = list(takewhile(lambda word: word != "--", words))
     look = Look(json="--json" in typed, plain="--plain" in typed)
     try:
-        code = app(standalone_mode=False)
+        code = app(words, standalone_mode=False)
         return code if isinstance(code, int) else int(ExitCode.DONE)
     except typer.TyperException as error:
-        if len(sys.argv) == 1:
+        if not words:
             typer.echo(error.format_message(), err=True)  # the help
         else:
             _told(look, _mistyped(error))
@@ -122,8 +153,6 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 
 def _silence_stdout() -> None:
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

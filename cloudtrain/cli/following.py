@@ -50,6 +50,7 @@ def console(
         reporter: Reporter = LogView(raw=raw, stamped=stamped)
     else:
         reporter = reporter_for(look, run=run, billing=billing.now, lines=lines)
+    reporter.bell = look.bell
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise Leave
@@ -63,6 +64,7 @@ def console(
         yield reporter
     except CloudtrainError as error:
         reporter.failure(error)
+        reporter.ring()
         raise typer.Exit(int(error.exit_code)) from error
     except (KeyboardInterrupt, Leave) as left:
         reporter.failure(Interrupted("interrupted"))
@@ -218,6 +220,7 @@ def ended(result: Result, store: Store, reporter: Reporter) -> None:
             why = str(error) or type(error).__name__
             reporter.emit(Warned(f"the report could not be written: {why}", hint=f"cloudtrain report {result.run}"))
     reporter.result(result)
+    reporter.ring()
 
 
 def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:

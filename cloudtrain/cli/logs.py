@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, RunName, look
+from cloudtrain.cli.options import Bell, Json, Plain, RunName, look
 
 
 def logs(
@@ -28,6 +28,7 @@ def logs(
     ] = False,
     json: Json = False,
     plain: Plain = False,
+    bell: Bell = False,
 ) -> None:
     """Show a run's console log; follow it while the run lives, then pull its results."""
     import time
@@ -50,7 +51,7 @@ def logs(
         began = time.time() - duration(since) if since is not None else None
     except ValueError as error:
         raise UsageError(f"--since: {error}", hint="--since 10m", code="bad_setting") from error
-    with following.console(look(json, plain), row.name, log=not epochs, raw=raw, stamped=times) as reporter:
+    with following.console(look(json, plain, bell), row.name, log=not epochs, raw=raw, stamped=times) as reporter:
         if follow and (times or began is not None):
             following.bring_times(row, following.context(store, reporter))
         if epochs:

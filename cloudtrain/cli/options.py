@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.console.base import Look
+from cloudtrain.console.base import NO_INPUT, Look
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -31,13 +31,28 @@ RunName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One fact a line, nothing redrawn.")]
+Bell = Annotated[bool, typer.Option("--bell", help="One beep of the terminal when the run ends or a question waits.")]
 Region = Annotated[str | None, typer.Option(help="AWS Region.")]
 Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def look(json: bool, plain: bool) -> Look:
-    """How to print, by flags and environment."""
-    import os
+# Options of `cloudtrain` itself, accepted anywhere in a command line, and the variable that each one sets.
+EVERYWHERE = {"--no-color": "NO_COLOR", "--no-input": NO_INPUT}
 
-    return Look(json=json, plain=plain or os.environ.get("CLOUDTRAIN_PLAIN", "") not in ("", "0"))
+
+def look(json: bool, plain: bool, bell: bool = False) -> Look:
+    """How to print, by flags, environment and settings files. A screen reader is told of no bell."""
+    plain = plain or _plain_is_set()
+    return Look(json=json, plain=plain, bell=bell and not plain)
+
+
+def _plain_is_set() -> bool:
+    from cloudtrain import settings
+    from cloudtrain.errors import UsageError
+
+    try:
+        return bool(settings.load({}).get("plain"))
+    except UsageError:
+        # Whoever needs the settings says what is wrong with them; this here is about how that looks.
+        return False

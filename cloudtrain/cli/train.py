@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
+from cloudtrain.cli.options import Bell, Json, Plain, Yes, complete_run, look
 from cloudtrain.errors import UsageError
 
 
@@ -66,6 +66,7 @@ def run(
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
+    bell: Bell = False,
 ) -> None:
     """Train: plan, ask, start, follow, pull the results, end what was started.
 
@@ -112,7 +113,7 @@ def run(
     if resume is not None:
         request.refuse_other_training({**training, "config": config, "": context.args or None})
     store = Store()
-    with following.console(look(json, plain), name or "") as reporter:
+    with following.console(look(json, plain, bell), name or "") as reporter:
         story = following.context(store, reporter)
         if name and not only_plan and name in store.names() and not store.get(name).state.final:
             # Up-arrow and Enter is safe: the run is joined, not started twice.

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, complete_run, look
+from cloudtrain.cli.options import Bell, Json, Plain, complete_run, look
 
 
 def wait(
@@ -22,6 +22,7 @@ def wait(
     timeout: Annotated[str | None, typer.Option(help="Leave after this time, with exit code 8: 90s, 30m.")] = None,
     json: Json = False,
     plain: Plain = False,
+    bell: Bell = False,
 ) -> None:
     """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
     from cloudtrain import outcome
@@ -37,7 +38,7 @@ def wait(
     except ValueError as error:
         raise UsageError(str(error), hint="--timeout 30m", consequence="nothing was changed") from error
     code = int(ExitCode.DONE)
-    with following.console(look(json, plain), "") as reporter, _leaving_after(limit):
+    with following.console(look(json, plain, bell), "") as reporter, _leaving_after(limit):
         context = following.context(store, reporter)
         for number, row in enumerate(rows, 1):
             ended = following.to_the_end(store.get(row.name), context, reporter, join=True)

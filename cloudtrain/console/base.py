@@ -24,10 +24,12 @@ class Reporter(ABC):
     Attributes:
         own_exit: exit code of the command however its run has ended; None: it is that of the run.
         asks: whether it can put a question at all.
+        bell: the user wants a sound when the run ends or a question waits.
     """
 
     own_exit: ExitCode | None = None
     asks: bool = True
+    bell: bool = False
 
     @abstractmethod
     def emit(self, event: Event) -> None:
@@ -54,19 +56,25 @@ class Reporter(ABC):
     def close(self) -> None:  # noqa: B027 - most reporters hold nothing
         """Leave the terminal as it was. Safe to call again."""
 
+    def ring(self) -> None:
+        """One sound, if it is wanted and a terminal can make it."""
+        if self.bell and sys.stderr.isatty():
+            sys.stderr.write("\a")
+            sys.stderr.flush()
+
     def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
         """Ask on the terminal.
 
         Raises:
-            ConfirmationNeeded: there is none; `otherwise` says what to do instead.
+            ConfirmationNeeded: there is none, or no question is wanted; `otherwise` says what to do instead.
         """
         if not may_ask():
+            why = "with --no-input" if no_input() else "without a terminal"
             raise ConfirmationNeeded(
-                "cannot ask for confirmation without a terminal",
-                hint=otherwise,
-                consequence="nothing was started",
+                f"cannot ask for confirmation {why}", hint=otherwise, consequence="nothing was started"
             )
         self.close()
+        self.ring()
         choices = "[Y/n]" if default else "[y/N]"
         while True:
             sys.stderr.write(f"{question} {choices} ")
@@ -81,15 +89,25 @@ class Reporter(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How output should look: what the flags and the environment ask for."""
+    """How output should look, and sound: what the flags and the environment ask for."""
 
     json: bool = False
     plain: bool = False
+    bell: bool = False
+
+
+NO_INPUT = "CLOUDTRAIN_NO_INPUT"
+"""The variable behind `--no-input`."""
+
+
+def no_input() -> bool:
+    """Whether the user wants no question, also where there is a terminal."""
+    return os.environ.get(NO_INPUT, "") not in ("", "0")
 
 
 def may_ask() -> bool:
-    """Whether a question can be put: a person sits at both ends."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    """Whether a question can be put: a person sits at both ends, and wants to be asked."""
+    return not no_input() and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def may_redraw(stream: TextIO) -> bool:
@@ -120,9 +138,10 @@ def reporter(
 
         return JsonReporter(run, billing, None if lines else reporter(Look(plain=True)))
     if look.plain or not may_redraw(sys.stderr):
+        from cloudtrain.console.colour import forced
         from cloudtrain.console.plain import PlainReporter
 
-        return PlainReporter()
+        return PlainReporter(colour=forced() and not look.plain)
     from cloudtrain.console.live import LiveReporter
 
     return LiveReporter()

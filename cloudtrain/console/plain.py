@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 
 from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter
+from cloudtrain.console.colour import painted
 from cloudtrain.console.text import EPOCH_HEADER, UnfiguredLog, epoch_row, screen_safe, seconds, size, wrapped
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import (
@@ -29,9 +31,14 @@ _PROGRESS_EVERY_S = 10.0
 
 
 class PlainReporter(Reporter):
-    """Messages with the time of day on stderr, the Results block on stdout."""
+    """Messages with the time of day on stderr, the Results block on stdout.
 
-    def __init__(self) -> None:
+    Args:
+        colour: the words that begin a line have theirs.
+    """
+
+    def __init__(self, *, colour: bool = False) -> None:
+        self._colour = colour
         self._said_at = time.monotonic()
         self._header_shown = False
         self._unfigured = UnfiguredLog()
@@ -101,8 +108,7 @@ class PlainReporter(Reporter):
         """Show why it did not work."""
         for line in failure.lines(error):
             # Not `_line`: a hint holds a command to copy, which stays whole.
-            sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+            self._write([line])
 
     def _say(self, text: str) -> None:
         self._said_at = time.monotonic()
@@ -112,7 +118,10 @@ class PlainReporter(Reporter):
         # On a terminal lines break between words; in a pipe or a file one fact is one line.
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
         hang = len(text) - len(text.lstrip()) + 2
-        sys.stderr.write("\n".join(wrapped(text, width, hang) if width else [text]) + "\n")
+        self._write(wrapped(text, width, hang) if width else [text])
+
+    def _write(self, lines: Sequence[str]) -> None:
+        sys.stderr.write("".join(f"{painted(line) if self._colour else line}\n" for line in lines))
         sys.stderr.flush()
 
 
