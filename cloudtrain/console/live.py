@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from rich.console import Console, ConsoleRenderable
 from rich.live import Live
 from rich.text import Text
 
-from cloudtrain.console import failure, summary
+from cloudtrain.console import failure, summary, taskbar
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.plain import progress
 from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, wrapped
@@ -77,6 +78,8 @@ class LiveReporter(Reporter):
         self._run: Run | None = None
         self._again: Callable[[], Run] | None = None
         self._looked_at = clock()
+        can = self._console.is_terminal and not self._console.legacy_windows and taskbar.shown_by(os.environ)
+        self._taskbar = taskbar.Taskbar(self._console.file, clock) if can else None
         self._thread = threading.get_ident()
         self._began, self._began_at = clock(), wall()
 
@@ -181,6 +184,8 @@ class LiveReporter(Reporter):
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._taskbar is not None:
+            self._taskbar.clear()
 
     def _done(self, title: str, detail: str, taken: float) -> None:
         narrow = self._console.width < NARROW
@@ -211,7 +216,13 @@ class LiveReporter(Reporter):
         self._console.print(line)
 
     def _refresh(self) -> None:
-        if self._step is None and not (self._trains and self._training.told):
+        trains = self._trains and self._training.told
+        share = self._training.share() if trains else None
+        if self._taskbar is not None and share is not None:
+            self._taskbar.show(share)
+        elif self._taskbar is not None:
+            self._taskbar.clear()
+        if self._step is None and not trains:
             self.close()
         elif self._live is None:
             self._live = _Redrawn(

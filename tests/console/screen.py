@@ -17,6 +17,8 @@ import pyte
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_S = 60.0
+# Of the terminal and the person that run the tests.
+WISHES = ("WT_SESSION", "ConEmuANSI", "TERM_PROGRAM", "NO_COLOR", "FORCE_COLOR", "CLOUDTRAIN_PLAIN")
 
 
 class Screen:
@@ -118,7 +120,7 @@ def played(
     told, tell = os.pipe()
     wait, go_on = os.pipe()
     env = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in WISHES},
         "PYTHONPATH": str(ROOT),
         "PYTHONIOENCODING": encoding,
         "TERM": "xterm-256color",
