@@ -71,7 +71,7 @@ class LoadedRun:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The figures of the epoch with the highest test accuracy: picked on the test set."""
+        """The figures of the epoch with the highest test accuracy: picked on what the epochs were scored on."""
         return asdict(self._facts.best) if self._facts.best else None
 
     @property
@@ -131,12 +131,12 @@ class LoadedRun:
         if last is not None:
             rows.append(("last epoch", f"{words.percent(last.test_acc)} (epoch {last.epoch})"))
         if best is not None:
-            rows.append(("best epoch", f"{words.percent(best.test_acc)} (epoch {best.epoch}, picked on the test set)"))
+            picked = f"(epoch {best.epoch}, picked on {words.picked_on(facts)})"
+            rows.append(("best epoch", f"{words.percent(best.test_acc)} {picked}"))
         if facts.parameters is not None:
             rows.append(("parameters", f"{facts.parameters:,}"))
         rows += [(goal.goal, words.goal_verdict(goal)) for goal in facts.goals]
-        note = words.subset_note(facts)
-        rows += [("note", note)] if note else []
+        rows += [("note", note) for note in (words.subset_note(facts), words.held_out_note(facts)) if note]
         cells = "".join(
             f'<tr><th scope="row" style="text-align:left">{escape(label)}</th>'
             f'<td style="text-align:left">{escape(value)}</td></tr>'

@@ -58,8 +58,10 @@ class Console:
         self._bar.n = done
         self._bar.update(0)
 
-    def data_ready(self, source: str, folder: Path) -> None:
-        self.line(f"MNIST: 60,000 + 10,000 images from the {source}, checked by sha256, in {folder}")
+    def data_ready(self, source: str, folder: Path | None = None) -> None:
+        """That the data set is here. Without `folder` in a run, whose log is published: the path may name a person."""
+        where = f", in {folder}" if folder is not None else ""
+        self.line(f"MNIST: 60,000 + 10,000 images from the {source}, checked by sha256{where}")
 
     # training
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from job import environment
 from job.events import finite
 from job.files import write_whole
 from job.summary import Summary
@@ -31,6 +32,13 @@ class Outputs:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "last.pt"
+
+    def environment(self, *, gpu: bool) -> None:
+        """env/requirements.txt, and with `gpu` env/gpu.txt where `nvidia-smi` answers."""
+        write_whole(self.folder / "env" / "requirements.txt", environment.requirements())
+        told = environment.gpus() if gpu else None
+        if told is not None:
+            write_whole(self.folder / "env" / "gpu.txt", told)
 
     def summary(self, summary: Summary) -> None:
         write_whole(self.folder / "model_summary.txt", summary.table() + "\n")

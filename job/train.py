@@ -55,6 +55,7 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
     device = devices.choose(options.device, note)
     device_name = devices.name(device)
     console.line(device.type)
+    outputs.environment(gpu=device.type == "cuda")
 
     # data
     train_split, test_split = load_data(options, console, events, stop, device)
@@ -265,7 +266,7 @@ def load_data(
 
     source = data.prepare(options.data, progress=progress, note=note)
     if source != "cache":
-        console.data_ready(source, options.data)
+        console.data_ready(source)
     events.emit("data", source=source, sha256={name: file.sha256 for name, file in data.FILES.items()})
     splits = data.load(options.data)
     if options.subset is not None:

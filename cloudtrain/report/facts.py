@@ -14,6 +14,7 @@ from cloudtrain.follow import files_of_attempts, read_attempts, read_objects
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
 
+TEST_SET = "test set"
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.
 MOST_LOG = 512 * 1024
 
@@ -72,7 +73,9 @@ class Facts:
         receipt: `run.json` (docs/structure.md, "The receipt"), or what it would be now.
         message: why it ended badly, where this computer knows.
         epochs: finished ones in order, without gaps filled.
-        confusion: of the last epoch; row is the digit, column the answer. None: the job told none.
+        scored_on: which pictures the epochs' test figures are of, as the job told; most often the test set.
+        opened: of a run whose epochs were scored on something else, its one look at the test set.
+        confusion: of the headline; row is the digit, column the answer. None: the job told none.
         confusion_epoch: which epoch that is.
         log: the console log as a terminal would show it at the end, line by line.
         layers: the layer table as text.
@@ -88,6 +91,8 @@ class Facts:
     answers: Answers | None
     log: tuple[str, ...]
     layers: str | None
+    scored_on: str = TEST_SET
+    opened: Epoch | None = None
 
     @property
     def name(self) -> str:
@@ -142,8 +147,13 @@ class Facts:
         return self.epochs[-1] if self.epochs else None
 
     @property
+    def held_out(self) -> bool:
+        """Whether the epochs were scored on pictures that are not the test set (`--val` of the shipped job)."""
+        return self.scored_on != TEST_SET
+
+    @property
     def best(self) -> Epoch | None:
-        """The first epoch with the highest test accuracy: picked on the test set."""
+        """The first epoch with the highest test accuracy: picked on what the epochs were scored on."""
         scored = [epoch for epoch in self.epochs if epoch.test_acc is not None]
         return max(scored, key=lambda epoch: epoch.test_acc or 0.0) if scored else None
 
@@ -186,19 +196,30 @@ class Facts:
 def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None) -> Facts:
     """The facts of the run with this receipt, whose files lie in `folder`. Never fails on what lies there."""
     metrics = reading.read_json(folder / "metrics.json")
-    final = mapping(metrics.get("final"))
+    scored_on = text(metrics.get("scored_on"), 60) or TEST_SET
+    opened = mapping(metrics.get("test")) if scored_on != TEST_SET else {}
+    headline = opened if scored_on != TEST_SET else mapping(metrics.get("final"))
     return Facts(
         folder=folder,
         receipt=receipt,
         message=text(message, 2000),
         epochs=_epochs(folder),
         goals=_goals(receipt, metrics),
-        confusion=reading.square(final.get("confusion")),
-        confusion_epoch=whole(final.get("epoch")),
+        confusion=reading.square(headline.get("confusion")),
+        confusion_epoch=whole(headline.get("epoch")),
         answers=_answers(folder / "predictions.csv"),
         log=tuple(line for path in files_of_attempts(folder, "console.log") for line in _log(path)),
         layers=_layers(folder / "model_summary.txt"),
+        scored_on=scored_on,
+        opened=_opened(opened),
     )
+
+
+def _opened(told: Mapping[str, Any]) -> Epoch | None:
+    epoch, accuracy = whole(told.get("epoch")), number(told.get("test_acc"))
+    if epoch is None or accuracy is None:
+        return None
+    return Epoch(epoch, test_loss=number(told.get("test_loss")), test_acc=accuracy)
 
 
 def _epochs(folder: Path) -> tuple[Epoch, ...]:

@@ -40,9 +40,12 @@ def _results(facts: Facts) -> list[str]:
         lines.append(f" - Parameters: {facts.parameters / 1000:.1f}k")
     if facts.best_train_acc is not None:
         lines.append(f" - Best Train Accuracy: {facts.best_train_acc:.2f}")
-    if best is not None and best.test_acc is not None:
+    if facts.opened is not None:
+        epoch = facts.opened.epoch
+        lines.append(f" - Test Accuracy: {facts.opened.test_acc:.2f} ({ordinal(epoch)} Epoch, the one look at it)")
+    elif best is not None and best.test_acc is not None and not facts.held_out:
         lines.append(f" - Best Test Accuracy: {best.test_acc:.2f} ({ordinal(best.epoch)} Epoch)")
-    if last is not None and last.test_acc is not None:
+    if last is not None and last.test_acc is not None and not facts.held_out:
         lines.append(
             f" - Test Accuracy of the last epoch: {last.test_acc:.2f} ({ordinal(last.epoch)} Epoch); "
             "the best epoch is picked on the test set"
@@ -60,6 +63,7 @@ def _analysis(facts: Facts) -> list[str]:
     """Figures to build an analysis on. What they mean is for the author to say."""
     told = [
         words.subset_note(facts),
+        words.held_out_note(facts),
         words.rehearsal_note(facts),
         words.curve_summary(facts),
         words.loss_summary(facts),

@@ -101,16 +101,17 @@ def _report_values(facts: Facts) -> dict[str, Any]:
 
 def _charts(facts: Facts) -> list[Chart]:
     best = facts.best
+    scored = "held out" if facts.held_out else "test"
     found = [
         accuracy_chart(
-            [Series("train", TRAIN, _points(facts, "train_acc")), Series("test", TEST, _points(facts, "test_acc"))],
+            [Series("train", TRAIN, _points(facts, "train_acc")), Series(scored, TEST, _points(facts, "test_acc"))],
             title="Accuracy of each epoch",
             summary=words.curve_summary(facts),
-            goal=words.target_accuracy(facts) if facts.subset is None else None,
+            goal=words.target_accuracy(facts) if facts.subset is None and not facts.held_out else None,
             best=(best.epoch, best.test_acc) if best and best.test_acc is not None else None,
         ),
         loss_chart(
-            [Series("train", TRAIN, _points(facts, "train_loss")), Series("test", TEST, _points(facts, "test_loss"))],
+            [Series("train", TRAIN, _points(facts, "train_loss")), Series(scored, TEST, _points(facts, "test_loss"))],
             title="Loss of each epoch",
             summary=words.loss_summary(facts),
             best=(best.epoch, best.test_loss) if best and best.test_loss is not None else None,

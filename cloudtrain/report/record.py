@@ -30,7 +30,10 @@ def build(facts: Facts) -> dict[str, Any]:
         "subset": facts.subset,
         "parameters": facts.parameters,
         "last": asdict(last) if last else None,
-        "best": {**asdict(best), "picked_on": "test set"} if best else None,
+        "best": {**asdict(best), "picked_on": facts.scored_on} if best else None,
+        "opened": {key: getattr(facts.opened, key) for key in ("epoch", "test_loss", "test_acc")}
+        if facts.opened
+        else None,
         "best_train_acc": facts.best_train_acc,
         "goals": [asdict(goal) for goal in facts.goals],
         "epochs": [asdict(epoch) for epoch in facts.epochs],

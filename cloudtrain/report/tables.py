@@ -57,7 +57,9 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     if facts.subset is not None:
         rows.append(("training pictures", f"the first {facts.subset:,}"))
     elif facts.shipped and told:
-        rows.append(("training pictures", f"all {words.MNIST_TRAIN:,}"))
+        rows.append(("training pictures", "all but those held out" if facts.held_out else f"all {words.MNIST_TRAIN:,}"))
+    if facts.held_out:
+        rows.append(("epochs scored on", facts.scored_on))
     args = train.get("args")
     if isinstance(args, list) and args:
         rows.append(("arguments", shlex.join(map(str, args))))

@@ -128,6 +128,24 @@ def subset_note(facts: Facts) -> str | None:
     )
 
 
+def picked_on(facts: Facts) -> str:
+    """Where the best epoch was picked."""
+    return facts.scored_on if facts.held_out else "the test set"
+
+
+def held_out_note(facts: Facts) -> str | None:
+    """What is called test in a run whose epochs were not scored on the test set; None for all others."""
+    if not facts.held_out:
+        return None
+    told = (
+        f"The epochs were scored on {facts.scored_on}: the curves, and what is called test in the tables of epochs, "
+        "are measured on these. "
+    )
+    if facts.opened is None:
+        return f"{told}The test set has not been opened."
+    return f"{told}The test set was opened once, after epoch {facts.opened.epoch}: {percent(facts.opened.test_acc)}."
+
+
 def rehearsal_note(facts: Facts) -> str | None:
     """That no machine of AWS was used; None where one was, or none was asked for."""
     if not facts.receipt.get("rehearsal"):
@@ -165,20 +183,21 @@ def curve_summary(facts: Facts) -> str:
     if last is None or best is None:
         return ""
     first = next(epoch for epoch in facts.epochs if epoch.test_acc is not None)
+    accuracy = f"Accuracy on {facts.scored_on}" if facts.held_out else "Test accuracy"
     told = []
     if first.epoch != last.epoch:
         told.append(
-            f"Test accuracy went from {percent(first.test_acc)} in epoch {first.epoch} to {percent(last.test_acc)} "
+            f"{accuracy} went from {percent(first.test_acc)} in epoch {first.epoch} to {percent(last.test_acc)} "
             f"in epoch {last.epoch}; it was highest, {percent(best.test_acc)}, in epoch {best.epoch}."
         )
     else:
-        told.append(f"Test accuracy was {percent(last.test_acc)} after epoch {last.epoch}, the only one.")
+        told.append(f"{accuracy} was {percent(last.test_acc)} after epoch {last.epoch}, the only one.")
     if last.train_acc is not None and last.test_acc is not None:
         gap = last.test_acc - last.train_acc
         side = "above" if gap >= 0 else "below"
         told.append(f"In the last epoch it was {abs(gap):.2f} points {side} the training accuracy.")
     target = target_accuracy(facts)
-    if target is not None and facts.subset is None:
+    if target is not None and facts.subset is None and not facts.held_out:
         reached = next((e.epoch for e in facts.epochs if e.test_acc is not None and e.test_acc >= target), None)
         told.append(
             f"The goal of {target:g}% was first reached in epoch {reached}."
@@ -194,8 +213,9 @@ def loss_summary(facts: Facts) -> str:
     if not told:
         return ""
     low = min(told, key=lambda epoch: epoch.test_loss or 0.0)
+    name = f"Loss on {facts.scored_on}" if facts.held_out else "Test loss"
     return (
-        f"Test loss went from {loss(told[0].test_loss)} to {loss(told[-1].test_loss)}; "
+        f"{name} went from {loss(told[0].test_loss)} to {loss(told[-1].test_loss)}; "
         f"it was lowest, {loss(low.test_loss)}, in epoch {low.epoch}."
     )
 

@@ -36,6 +36,7 @@ RESULTS = {
     "metrics.csv",
     "metrics.json",
     "predictions.csv",
+    "env/requirements.txt",
     "model_summary.txt",
     "model_summary.json",
     "weights/best.safetensors",

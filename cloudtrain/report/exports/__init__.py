@@ -41,5 +41,5 @@ def export(facts: Facts, to: str, folder: Path | None, which: str, code: Callabl
         case "tensorboard":
             return curves.tensorboard(facts, folder / "tensorboard")
         case "hub":
-            return hub.card(facts, folder / "hub", which, code)
+            return hub.write(facts, folder / "hub", which, code)
     return network.export(facts, to, folder, which, code)
