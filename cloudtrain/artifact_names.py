@@ -16,7 +16,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9�
 _WINDOWS_ONLY = frozenset('<>:"|?*')
 
 # Files that a run's folder holds beside the results; a result must not replace them.
-_TAKEN = frozenset({"run.json", "console.log", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
+_TAKEN = frozenset({"run.json", "console.log", "console.times", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
 # Log and events of the machines that a run was on before its last one.
 OF_ATTEMPTS = re.compile(r"console\.\d+\.(?:log|times)|events\.\d+\.jsonl")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.errors import UsageError
+from cloudtrain.private import Redaction
 from cloudtrain.shipped import job_folder
 from cloudtrain.spec import Ec2Spec, RunSpec, Target
 from cloudtrain.store import Run
@@ -18,7 +19,8 @@ NAME = "config.toml"
 def toml(run: Run, start: Mapping[str, Any]) -> str:
     """The file's text. What the recipe decided is in it once the job has told (`start`, its event).
 
-    What belongs to a person or a computer is left out: profile, private key file, addresses, the folder of the runs.
+    What belongs to a person or a computer is left out: profile, private key file, addresses, the folder of the runs,
+    and arguments for the job that name such a thing, of which a comment is left.
     """
     spec = run.plan.spec
     train, limits, ec2 = spec.train, spec.limits, spec.ec2
@@ -30,8 +32,10 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
         "lr": train.lr or _number(start.get("lr"), float),
         "device": train.device,
         "recipe": train.recipe or _name(start.get("recipe")),
-        "args": list(train.args) or None,
     }
+    public = Redaction(run, {})(train.args)
+    told = public == list(train.args)
+    values["args"] = list(train.args) or None if told else None
     if not _shipped(spec):
         values |= {"job": _below_project(spec), "module": spec.job.module}
     if spec.job.outputs != ("**",):
@@ -43,6 +47,8 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     values["spot_restarts"] = limits.spot_restarts if ec2 is not None and ec2.spot else None
     lines = [f"# The settings of {run.name}. To use them again: {_command(run)}\n"]
     lines += [f"{key} = {_value(value)}\n" for key, value in values.items() if value is not None]
+    if not told:
+        lines.append(f"# Arguments with something private in them; give them after --: {_value(public)}\n")
     return "".join(lines)
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import code_copy, fetch, receipt, results, used_settings
+from cloudtrain import code_copy, fetch, log_times, receipt, results, used_settings
 from cloudtrain.artifact_names import OF_ATTEMPTS, refusal
 from cloudtrain.derived import is_derived
 from cloudtrain.errors import UnknownRun, UsageError
@@ -66,7 +66,10 @@ class Verification:
 # What the registry and the receipt must agree on. The rest of a receipt is told by the job or by this computer's clock.
 _LEDGER = ("name", "status", "exit_code", "ended_how", "created", "ended", "exit", "target", "code", "log", "artifacts")
 _OURS = frozenset(
-    {receipt.NAME, used_settings.NAME, code_copy.NAME, results.SUMS, "console.log", "events.jsonl"},
+    {
+        *(receipt.NAME, used_settings.NAME, code_copy.NAME, results.SUMS),
+        *("console.log", log_times.NAME, "events.jsonl"),
+    }
 )
 
 

@@ -5,6 +5,7 @@ Every view (HTML, Markdown, JSON, compare, exports, notebooks) is drawn from the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from cloudtrain.report.reading import mapping, number, text, whole
 TEST_SET = "test set"
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.
 MOST_LOG = 512 * 1024
+_HOMES = re.compile(r"(?<![\w.~])(?:/home/|/Users/|[A-Za-z]:\\Users\\)(?!(?:ubuntu|ec2-user)\b)[^\s/\\:'\"]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,12 +297,12 @@ def _log(path: Path) -> tuple[str, ...]:
 
 
 def without_home(line: str) -> str:
-    """`line` with this computer's home folder, which names a person, as `~`."""
+    """`line` with home folders, which name a person, as `~`: this computer's, and those of the host."""
     try:
         home = str(Path.home())
     except RuntimeError:
-        return line
-    return line.replace(home, "~") if len(home) > 5 else line
+        home = ""
+    return _HOMES.sub("~", line.replace(home, "~") if len(home) > 5 else line)
 
 
 def _layers(path: Path) -> str | None:

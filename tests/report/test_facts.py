@@ -52,6 +52,9 @@ def test_the_home_folder_is_in_no_report(made: MadeRun, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
     made.log = f"MNIST in {home}/.cache/mnist\n".encode()
+    # Of the host, and of whoever sent the folder.
+    for other in ("/home/anna", "/Users/anna", "C:\\Users\\anna"):
+        made.log += f'File "{other}/train.py", line 3\n'.encode()
     made.receipt["ended_how"] = "failed"
     facts = made.facts()
     assert facts.log[0].startswith("MNIST in ~")
