@@ -232,6 +232,7 @@ BAD_NAMES += [
     "run.json",
     "Console.log",
     "code.tar.gz",
+    "console.times",
     "events.jsonl",
     "SHA256SUMS",
 ]
