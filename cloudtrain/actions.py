@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
-from cloudtrain import receipt, results, spot, trickle
+from cloudtrain import hold, receipt, results, spot, trickle
 from cloudtrain import run as story
 from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, PhaseChanged, Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
-from cloudtrain.outcome import Result, result
+from cloudtrain.outcome import NOT_PULLED, Result, result, stopped
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
+from cloudtrain.supervisor import FileEntry
 
 LIVE_PULLS = 3
 # Another command may be launching another machine for a run whose spot instance was taken back, in seconds.
@@ -101,40 +102,140 @@ def pull_again(run: Run, context: Context) -> Result:
     Raises:
         ConnectionFailed: a file is missing or spoilt here, and the machine that had it is gone.
     """
+    if hold.until(run) is not None:
+        return _from_kept(run, context)
     if run.life is InstanceLife.TERMINATED:
-        outcome = result(run, context)
-        spoilt = [entry.name for entry in outcome.artifacts if results.sha256(run.folder / entry.name) != entry.sha256]
-        if spoilt:
-            raise ConnectionFailed(
-                f"{', '.join(spoilt[:3])}: missing or changed since the pull, and {run.name} has no machine any more",
-                hint=f"restore the files in {run.folder} from a copy, or train again",
-            )
-        receipt.update(run, context.store, context.emit)
-        context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
-        return outcome
+        return _all_here(run, context)
     with story.claim(run.name), Link(run, context) as link:
         link.journal.write({"pulled": [asdict(entry) for entry in story.fetch_results(run, link)]})
+        if (run.error or {}).get("code") == NOT_PULLED:
+            run = context.store.note(run, error=stopped(run))
         receipt.write(run, context.store)
         results.sha256sums(run.folder)
         return result(context.store.get(run.name), context)
 
 
-def stop(run: Run, context: Context, *, reason: str = "user") -> Result:
+def _all_here(run: Run, context: Context) -> Result:
+    """How a run stands whose machine is gone, once its files here have been checked."""
+    outcome = result(run, context)
+    spoilt = _spoilt(run, outcome)
+    if spoilt:
+        names = ", ".join(entry.name for entry in spoilt[:3])
+        raise ConnectionFailed(
+            f"{names}: missing or changed since the pull, and {run.name} has no machine any more",
+            hint=f"restore the files in {run.folder} from a copy, or train again",
+        )
+    receipt.update(run, context.store, context.emit)
+    context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
+    return outcome
+
+
+def _from_kept(run: Run, context: Context) -> Result:
+    """The same of a run whose machine is kept. What it was when it was pulled is what counts: whoever works on the
+    machine since may have changed the files there."""
+    if hold.lasts(run, context.clock()):
+        with _unless_gone(), story.claim(run.name), Link(run, context, wakes=False) as link:
+            spoilt = _spoilt(run, result(run, context))
+            if spoilt:
+                with link.step("pull") as closing:
+                    done = link.insist(
+                        lambda: results.pull(link.supervisor().read, spoilt, run.folder, emit=context.emit)
+                    )
+                    closing.append(done.summary(run.folder))
+                results.sha256sums(run.folder)
+            receipt.update(run, context.store, context.emit)
+            context.emit(Noted(f"all its files are here, checksums verified; {hold.told(run, context.clock())}"))
+            return result(run, context)
+    context.store.write_journal(run.name, {"owed": True})
+    settle(run, context)
+    return _all_here(context.store.get(run.name), context)
+
+
+def _spoilt(run: Run, outcome: Result) -> list[FileEntry]:
+    return [entry for entry in outcome.artifacts if results.sha256(run.folder / entry.name) != entry.sha256]
+
+
+def stop(run: Run, context: Context, *, reason: str = "user", keep_s: float = 0.0) -> Result:
     """End a run: the job is asked to save and end, what exists is pulled, the machine is given back.
 
     Safe to call again, and while another command follows the run: that one then finishes the story.
+
+    Args:
+        keep_s: seconds that the machine stays up once the results are here (`hold.py`), whatever `run` was given.
+
+    Raises:
+        UsageError: the machine is to be kept, and there is none that could be; nothing was changed.
     """
     run = context.store.get(run.name)  # it may have gone on while a person was asked
-    if not run.state.final:
-        context.store.write_journal(run.name, {"stop_wanted": True})
+    if keep_s:
+        check_keep(run)
     if run.state.final:
+        if hold.until(run) is not None:
+            context.store.write_journal(run.name, {"owed": True})
         return settle(run, context)
+    context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": keep_s, "no_pull": False})
     if run.state in (RunState.RUNNING, RunState.PULLING):
         if run.state is RunState.RUNNING:
             with _unless_gone(), Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
                 link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
         return _finished_elsewhere(run, context, leave_refused=True)
     return abandon(run, context)
+
+
+def check_keep(run: Run) -> None:
+    """The machine of `run` can be kept when the run is stopped.
+
+    Raises:
+        UsageError: it has none of its own, does not train yet, or has ended.
+    """
+    hold.check(run.plan.spec)
+    if run.state in (RunState.RUNNING, RunState.PULLING):
+        return
+    ended = run.state.final
+    raise UsageError(
+        f"{run.name} has ended ({run.state.value})" if ended else f"{run.name} has not begun to train",
+        hint=f"cloudtrain show {run.name}" if ended else f"cloudtrain stop {run.name} ends it without --keep",
+        consequence="nothing was changed",
+        code="bad_setting",
+    )
+
+
+def missing(run: Run, context: Context) -> list[FileEntry]:
+    """The finished files of a run that are not here, by the manifest that its host makes now. A parked machine is not
+    started for it.
+
+    Raises:
+        CloudtrainError: the host cannot be asked.
+    """
+    with Link(run, context, wakes=False) as link:
+        return [entry for entry in link.supervisor().manifest() if not results.is_here(entry, run.folder)]
+
+
+def discard(run: Run, context: Context) -> Result:
+    """End a run and fetch nothing more: what is not here is deleted with its machine, if that is the run's own.
+
+    A machine of its own is not asked for anything, so one that does not answer is ended all the same. Elsewhere, and
+    where another command follows the run, the job is stopped first.
+
+    Raises:
+        CloudtrainError: the machine could not be ended, or a job elsewhere not be stopped.
+    """
+    run = context.store.get(run.name)
+    if run.state not in (RunState.RUNNING, RunState.PULLING):
+        return stop(run, context)
+    context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": 0.0, "no_pull": True})
+    if run.instance is not None and run.instance.owned:
+        with suppress(Busy):
+            with story.claim(run.name), Link(run, context, wakes=False) as link:
+                run = context.store.get(run.name)
+                if not run.state.final:
+                    story.unpulled(run, link)
+            return settle(context.store.get(run.name), context)
+    if run.state is RunState.RUNNING:
+        limit_s = story.STOP_GRACE_S + 10
+        with _unless_gone(), Link(run, context, wakes=False) as link, link.step("stop", limit_s=limit_s):
+            link.supervisor().stop(reason="user", grace=story.STOP_GRACE_S)
+    return _finished_elsewhere(run, context, leave_refused=True)
 
 
 def settle(run: Run, context: Context) -> Result:
@@ -149,7 +250,7 @@ def settle(run: Run, context: Context) -> Result:
         instance = link.instance or link.provider.find(run.name, link.journal)
         if instance is not None:
             released = link.provider.release(instance, link.journal, context.emit)
-            run = context.store.note(run, life=released.life)
+            run = context.store.note(run, life=released.life, instance=hold.over(run, context.clock()))
             link.journal.write({"leftovers": list(released.leftovers)})
         link.journal.write({"owed": False})
         receipt.write(run, context.store)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from cloudtrain import actions
+from cloudtrain import actions, hold
 from cloudtrain import run as story
 from cloudtrain.emulator import service
 from cloudtrain.errors import Busy, CloudtrainError
@@ -33,6 +33,8 @@ def owes(run: Run, store: Store) -> bool:
     if run.state.final:
         if notes.get("owed") or notes.get("ec2_release_pending"):
             return True
+        if (kept_until := hold.until(run)) is not None:
+            return time.time() >= kept_until
         # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
         trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
         return run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED) and (

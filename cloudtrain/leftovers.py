@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtrain import disk, receipt
+from cloudtrain import disk, hold, receipt
 from cloudtrain import run as story
 from cloudtrain.emulator import service
 from cloudtrain.errors import Busy, CloudtrainError, ExitCode, SignInError, UsageError
@@ -86,9 +86,10 @@ def known_runs(store: Store) -> list[Known]:
                 tokens=frozenset(tokens),
                 # A command killed right after the start has left no trace of it here.
                 trained=RunState.RUNNING in been or run.state is RunState.SYNCING,
-                pulled=bool(notes.get("pulled")),
+                pulled=bool(notes.get("pulled")) or hold.until(run) is not None,
                 ended=run.state.final,
                 busy=_busy(run),
+                kept_until=hold.until(run),
             )
         )
     return found

@@ -93,15 +93,15 @@ class Link:
         name = self._run.name
         return ConnectionFailed(f"{name} has no machine any more", hint=f"cloudtrain show {name}", code=GONE)
 
-    def transport(self) -> Transport:
-        """An open connection, made anew after `drop`."""
+    def transport(self, *, wakes: bool = True) -> Transport:
+        """An open connection, made anew after `drop`; a parked machine is started for it only if `wakes`."""
         if self._transport is None:
             self.find()
             assert self.instance is not None
             try:
                 self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
             except ConnectionFailed as error:
-                if error.code != "parked" or not self._wakes:
+                if error.code != "parked" or not (self._wakes and wakes):
                     raise
                 self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
         return self._transport

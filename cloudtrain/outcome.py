@@ -13,6 +13,8 @@ from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
+NOT_PULLED = "not_pulled"
+
 if TYPE_CHECKING:
     from cloudtrain.link import Context
 
@@ -103,7 +105,9 @@ def would_cost(run: Run, now: float) -> float | None:
     # A machine's GPU is billed until its lease is over at the latest, and not while it is parked. A run that went on
     # after its spot instance was taken back has had others before (`spot.priced`).
     details = instance.details
-    until = min(run.ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
+    # A machine that is kept (`hold.py`) is billed beyond its run's end.
+    ended_at = None if details.get("kept_until") else run.ended_at
+    until = min(ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
     began = float(details.get("began_at") or run.created_at)
     seconds = max(60.0, until - began - float(details.get("parked_s") or 0.0))
     return instance.price_per_hour * seconds / 3600 + float(details.get("before_usd") or 0.0)
@@ -146,6 +150,28 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
         if told[-1].get("hint"):
             error["hint"] = str(told[-1]["hint"])
     return RunState.FAILED, error
+
+
+def stopped(run: Run) -> dict[str, Any]:
+    """The `error` of a run that was ended on request."""
+    return {"code": "stopped", "message": f"{run.name} was stopped"}
+
+
+def discarded(run: Run, notes: Mapping[str, Any]) -> bool:
+    """Whether a run's end was asked for without a pull. A job that had ended by itself is pulled all the same."""
+    return bool(notes.get("no_pull")) and (run.ending or {}).get("stop") == "user"
+
+
+def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
+    """The `error` of a run that was ended on request without a pull; `onward`: see `checkpoints.onward`."""
+    told = {"code": "not_pulled", "message": f"{run.name} was stopped; its results were not pulled, as you asked"}
+    if run.instance is not None and run.instance.owned:
+        told["consequence"] = f"what had come down before is in {run.folder}; the rest was deleted with the machine"
+        told |= {"hint": f"cloudtrain rerun {run.name} begins anew", **onward}
+    else:
+        told["consequence"] = "nothing was deleted: the results are still on the machine"
+        told["hint"] = f"cloudtrain pull {run.name} fetches them"
+    return told
 
 
 def _has_result(run: Run) -> bool:

@@ -215,7 +215,7 @@ def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cost(run: Run) -> dict[str, Any]:
     """By the plan's price; a rehearsal's is what the real instance would cost, and nothing was billed for it."""
-    estimate = outcome.would_cost(run, run.ended_at or time.time())
+    estimate = outcome.would_cost(run, time.time())
     rehearsal = bool(run.plan.spec.ec2 and run.plan.spec.ec2.rehearsal)
     return {
         "currency": "USD",

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import checkpoints, code_copy, crash, disk, lease, receipt, results, spot, tree, trickle
+from cloudtrain import checkpoints, code_copy, crash, disk, hold, lease, receipt, results, spot, tree, trickle
 from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.claims import check_folder
 from cloudtrain.claims import claim as claim
@@ -29,7 +29,7 @@ from cloudtrain.errors import (
 from cloudtrain.events import Warned
 from cloudtrain.follow import Follower
 from cloudtrain.link import Context, Link
-from cloudtrain.outcome import Result, ending, result
+from cloudtrain.outcome import Result, discarded, ending, not_pulled, result
 from cloudtrain.plan import CodeSummary, Plan, make_plan
 from cloudtrain.progress import Progress
 from cloudtrain.pulling import check_log
@@ -256,7 +256,11 @@ def follow(run: Run, link: Link) -> Run:
 
 def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
-    if run.state is not RunState.PULLING or link.journal.read().get("pulled") is not None:
+    notes = link.journal.read()
+    if run.state is not RunState.PULLING or notes.get("pulled") is not None:
+        return run
+    if discarded(run, notes):
+        trickle.keep(run.folder, link.journal)
         return run
     check_log(run, link)
     try:
@@ -292,6 +296,12 @@ def interrupted(run: Run, link: Link, error: ConnectionFailed) -> Run:
     return _ended(run, link, RunState.INTERRUPTED, told)
 
 
+def unpulled(run: Run, link: Link) -> Run:
+    """RUNNING, PULLING -> STOPPED, on request: the machine ends with what was still on it; what had arrived is kept."""
+    give_back(run, link)
+    return _ended(run, link, RunState.STOPPED, not_pulled(run, checkpoints.onward(run, link.journal.read())))
+
+
 def _ended(run: Run, link: Link, state: RunState, told: dict[str, Any]) -> Run:
     """The run ends without a pull: what had come down before is its result."""
     trickle.keep(run.folder, link.journal)
@@ -301,12 +311,15 @@ def _ended(run: Run, link: Link, state: RunState, told: dict[str, Any]) -> Run:
 
 
 def release(run: Run, link: Link) -> Result:
-    """PULLING -> a final state, with the machine given back and its end confirmed."""
+    """PULLING -> a final state, with the machine given back and its end confirmed, or kept as it was asked for."""
     if run.state is not RunState.PULLING:
         return result(run, link.context)
     leftovers: tuple[str, ...] = ()
     life, owed = run.life, None
-    if link.instance is not None:
+    held = hold.take(run, link)
+    if held is not None:
+        life, leftovers, link.instance = InstanceLife.RUNNING, (held.leftover,), held.instance
+    elif link.instance is not None:
         try:
             released = link.provider.release(link.instance, link.journal, link.context.emit)
             life, leftovers = released.life, released.leftovers
@@ -317,10 +330,13 @@ def release(run: Run, link: Link) -> Result:
     if state is RunState.INTERRUPTED:
         ended_by = spot.told(run, link.journal.read(), "its spot instance was taken back")
     elif state in (RunState.STOPPED, RunState.LOST) and ended_by is not None:
-        ended_by |= checkpoints.onward(run, link.journal.read())
+        notes = link.journal.read()
+        onward = checkpoints.onward(run, notes)
+        ended_by = not_pulled(run, onward) if discarded(run, notes) else {**ended_by, **onward}
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
-    run = link.move(run, state, life=life, error=ended_by)
+    machine = {"instance": held.instance} if held is not None else {}
+    run = link.move(run, state, life=life, error=ended_by, **machine)
     receipt.update(run, link.context.store, link.context.emit)
     results.sha256sums(run.folder)
     if owed is not None:

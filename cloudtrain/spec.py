@@ -78,7 +78,8 @@ class Limits:
     """What ends a run that nobody ends: seconds from the launch, US dollars, seconds of grace after the job's exit.
 
     None: the plan decides (2 h where something is billed, no limit where nothing is). `spot_restarts`: how often a run
-    whose spot instance is taken back goes on by itself on another, within the same limits.
+    whose spot instance is taken back goes on by itself on another, within the same limits. `keep_s`: seconds that the
+    launched machine stays up once the results are here, within the same limits; None: it ends then.
     """
 
     max_time_s: float | None = None
@@ -86,6 +87,7 @@ class Limits:
     grace_s: float = 600.0
     if_i_vanish: str = "park"
     spot_restarts: int = 3
+    keep_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

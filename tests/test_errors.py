@@ -33,6 +33,7 @@ FOREIGN = {
 # Exit codes that the kind of an error does not tell: those of ends of runs (`outcome.exit_code`), and where the kind is
 # chosen at run time.
 ALSO = {
+    "not_pulled": {130},
     "abandoned": {130},
     "cleaned": {130},
     "limit_reached": {7},

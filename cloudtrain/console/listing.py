@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cloudtrain import disk, lease
+from cloudtrain import disk, hold, lease
 from cloudtrain.console import failure
 from cloudtrain.console.text import columns, iso, money, percent, screen_safe
 from cloudtrain.errors import UsageError
@@ -35,7 +35,7 @@ class Filter:
     since: float | None = None
 
     WHERE: ClassVar = ("local", "host", "ec2", "rehearsal")
-    STATUS: ClassVar = ("living", "parked", *(state.value for state in RunState), "done", "limit")
+    STATUS: ClassVar = ("living", "parked", "kept", *(state.value for state in RunState), "done", "limit")
 
     @classmethod
     def of(cls, *, model: int | None, status: str | None, where: str | None, since: str | None) -> Filter:
@@ -76,6 +76,8 @@ def _words(run: Run) -> set[str]:
         words.add("limit")
     if lease.away(run, time.time()) or run.life is InstanceLife.PARKED:
         words.add("parked")
+    if hold.lasts(run, time.time()):
+        words.add("kept")
     return words
 
 
@@ -102,6 +104,7 @@ def table(runs: Iterable[Run]) -> list[str]:
     lines += [f"{run.name}: {fetch(run)}" for run in runs if lease.away(run, now)]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
     lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
+    lines += [f"{run.name}: {kept(run)}" for run in runs if hold.lasts(run, now)]
     for run in owing:
         lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
     return lines
@@ -112,6 +115,11 @@ def fetch(run: Run) -> str:
     if lease.parks(run.plan) or run.life is InstanceLife.PARKED:
         return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
     return f"cloudtrain pull {run.name} sees what is left"
+
+
+def kept(run: Run) -> str:
+    """What to do with a run's machine that stays up for a while."""
+    return f"cloudtrain ssh {run.name} logs in, cloudtrain stop {run.name} ends its machine now"
 
 
 def _unbilled(run: Run) -> str:
@@ -136,7 +144,8 @@ def record(run: Run) -> dict[str, Any]:
         "cost": None if usd is None else round(usd, 6),
         "rehearsal": rehearsed(run.plan.spec),
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
-        "ends_by": iso(lease.expires_at(run)) if not run.state.final else None,
+        "ends_by": iso(lease.expires_at(run)) if not run.state.final or hold.lasts(run, time.time()) else None,
+        "kept_until": iso(hold.until(run)) if hold.lasts(run, time.time()) else None,
         "parked_per_day": lease.parked_per_day(run.plan) if lease.away(run, time.time()) else None,
         "created": iso(run.created_at),
         "ended": iso(run.ended_at),
@@ -165,11 +174,15 @@ def rehearsed(spec: RunSpec) -> bool:
 
 def status(run: Run) -> str:
     """How a run stands, for people, as far as this computer knows."""
+    if hold.lasts(run, time.time()):
+        return f"{_status(run)}, {hold.told(run, time.time())}"
     return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
 
 
 def owed(run: Run) -> bool:
-    """Whether an ended run's machine is not known to have ended: the first thing to know of it."""
+    """Whether an ended run's machine should have ended and is not known to: the first thing to know of it."""
+    if hold.lasts(run, time.time()):
+        return False
     return run.state.final and run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED)
 
 
@@ -248,6 +261,9 @@ def page(run: Run, store: Store) -> list[str]:
     lines += _story(run, store.read_journal(run.name))
     if lease.away(run, time.time()):
         lines.append(f"  machine  {fetch(run)}")
+    elif hold.lasts(run, time.time()):
+        lines.append(f"  machine  {hold.told(run, time.time())}, then it ends itself")
+        lines.append(f"           {kept(run)}")
     elif (ends := lease.expires_at(run)) is not None and not run.state.final:
         lines.append(f"  machine  ends itself by {time.strftime('%Y-%m-%d %H:%M', time.localtime(ends))}")
     if outcome.artifacts:

@@ -10,7 +10,7 @@ from cloudtrain import derived, lease
 from cloudtrain.console import failure
 from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, shown_path, size, wrapped
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.outcome import Result
+from cloudtrain.outcome import NOT_PULLED, Result
 from cloudtrain.plan import Candidate, Plan
 from cloudtrain.spec import Target
 from cloudtrain.states import RunState
@@ -61,6 +61,8 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
     if away := away_line(plan):
         lines.append(f"  Away     {away}")
+    if keep := keep_line(plan):
+        lines.append(f"  Keep     {keep}")
     if taken := taken_line(plan):
         lines.append(f"  Spot     {taken}")
     if plan.at_most_usd is not None:
@@ -107,7 +109,9 @@ def ending_lines(result: Result) -> list[str]:
     final = result.metrics.get("final_test_acc")
     if isinstance(final, (int, float)):
         lines.append(f"last     test accuracy {final:.2f} in the last epoch; the best epoch is picked on the test set")
-    if result.artifacts:
+    if result.error and result.error.get("code") == NOT_PULLED:
+        lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.get('consequence')}")
+    elif result.artifacts:
         total = sum(entry.size for entry in result.artifacts)
         lines.append(
             f"results  {shown_path(result.folder)}, {len(result.artifacts)} files, {size(total)}, checksums verified",
@@ -127,7 +131,7 @@ def ending_lines(result: Result) -> list[str]:
 
 def error_of(result: Result) -> CloudtrainError | None:
     """What ended a run badly, in the form of a failure; None for one that ended well, as asked, or goes on."""
-    if not result.error or result.error.get("code") in ("stopped", "abandoned"):
+    if not result.error or result.error.get("code") in ("stopped", "abandoned", NOT_PULLED):
         return None
     told = {key: result.error.get(key) for key in ("code", "hint", "detail", "consequence")}
     told["consequence"] = told["consequence"] or failure.kept(
@@ -149,6 +153,16 @@ def away_line(plan: Plan) -> str | None:
     kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
     wait = seconds(plan.spec.limits.grace_s)
     return f"{wait} after the training, or at the limit, it parks: GPU billing is over, {kept} until cloudtrain pull"
+
+
+def keep_line(plan: Plan) -> str | None:
+    """What `--keep` means for a run of this plan; None where it was not asked for."""
+    keep_s, ec2 = plan.spec.limits.keep_s, plan.spec.ec2
+    if not keep_s:
+        return None
+    spot = ". EC2 may take a spot instance back before" if ec2 is not None and ec2.spot else ""
+    stays = f"once the results are here the machine stays up {seconds(keep_s)} for cloudtrain ssh"
+    return f"{stays}, never past the limit; it is billed meanwhile{spot}"
 
 
 def taken_line(plan: Plan) -> str | None:

@@ -40,6 +40,13 @@ GROUP = group(
     ),
     ("stopped", (130,), "you stopped the run", _HERE, "cloudtrain run --resume RUN goes on from its checkpoint"),
     (
+        "not_pulled",
+        (130,),
+        "you stopped the run without pulling its results (stop --no-pull)",
+        "nothing is billed any more; what had come down before is here, the rest went with the machine",
+        "cloudtrain rerun; cloudtrain run --resume RUN where a checkpoint is here",
+    ),
+    (
         "abandoned",
         (130,),
         "you ended the run before it trained",

@@ -141,6 +141,17 @@ class Provider(ABC):
         """
         return False
 
+    def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
+        """The results of `instance` are pulled: have it end itself for good, disk included, at `until` (unix seconds).
+
+        Returns:
+            Whether it does; False for one that nothing ends.
+
+        Raises:
+            CloudtrainError: it ends itself, but not by then.
+        """
+        return False
+
     def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
         """Have `instance` end itself at `expires_at` (unix seconds) and not before; False: it does not end itself.
 

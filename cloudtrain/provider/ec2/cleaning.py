@@ -44,6 +44,7 @@ class Known:
         pulled: all that it made is on this computer, verified.
         ended: its story is over.
         busy: a command is acting on it now.
+        kept_until: unix seconds until which its machine is kept on request, though the run is over; None: it is not.
     """
 
     run: str
@@ -52,6 +53,7 @@ class Known:
     pulled: bool = False
     ended: bool = False
     busy: bool = False
+    kept_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,10 @@ def judge(item: Item, run: Known | None, housed: Mapping[str, bool], now: float)
         return False, f"it is {item.state}, held by a machine that is not ours", f"what is on {item.id}"
     over = item.expires_at is not None and item.expires_at + OVERDUE_S <= now
     if run is not None:
+        if run.kept_until is not None and now < run.kept_until:
+            at = time.strftime("%H:%M", time.localtime(run.kept_until))
+            what = f"what was changed on it since {name} was pulled"
+            return False, f"kept until {at} as you asked: cloudtrain stop {name} ends it now", what
         if run.ended and (run.pulled or not run.trained):
             return True, "its run is over and pulled" if run.pulled else "its run ended before training began", None
         if not run.trained:

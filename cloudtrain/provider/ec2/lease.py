@@ -6,6 +6,7 @@ behaviour: `terminate` from the launch on, `stop` (the machine is parked) once i
 Notes in the run's journal:
 
     ec2_parks       id of the instance that was told to stop instead of ending itself
+    ec2_held        id of the instance that stays up for a while after its results were pulled, then ends itself
     ec2_woken       {"id", "expires_at"}: it was parked and is being started, to fetch what its disk holds
 """
 
@@ -71,6 +72,27 @@ def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
         )
     journal.write({"ec2_parks": instance.id})
     return True
+
+
+def hold(instance: Instance, transport: Transport, until: float, clients: Clients, journal: Journal) -> None:
+    """Have an instance whose results are safe terminate itself at `until` (unix seconds), whoever watches.
+
+    Its disk has nothing to lose any more, so it stops parking first: one that ends early then is gone, not billed on.
+
+    Raises:
+        ConnectionFailed: its timer could not be moved.
+        CloudtrainError: AWS refused.
+    """
+    journal.write({"ec2_held": instance.id})
+    if not instance.details.get("spot"):
+        with translated(
+            f"have {instance.id} terminate itself", profile=clients.profile, consequence="its results are here"
+        ):
+            clients.ec2.modify_instance_attribute(
+                InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
+            )
+        journal.write({"ec2_parks": None})
+    move(instance, transport, until, clients)
 
 
 def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Instance:

@@ -82,9 +82,11 @@ class Ec2Provider(Provider):
                 code="no_key",
             )
         door = Door(clients, journal, emit, self._pace, connect=connect_booting, ask_address=self._ask_address)
-        may_be_parked = instance.life is InstanceLife.PARKED or journal.read().get("ec2_parks") == instance.id
-        if instance.owned and may_be_parked and instance.id not in self._looked_at:
-            # A command that comes back: the machine may have parked since, and its address be somebody else's.
+        notes = journal.read()
+        may_be_away = instance.life is InstanceLife.PARKED or notes.get("ec2_parks") == instance.id
+        may_be_away = may_be_away or notes.get("ec2_held") == instance.id
+        if instance.owned and may_be_away and instance.id not in self._looked_at:
+            # A command that comes back: the machine may have ended since, and its address be somebody else's.
             instance = door.as_it_is(instance)
         self._looked_at.add(instance.id)
         return door.open(instance, Login(instance.user or "ubuntu", key))
@@ -95,6 +97,15 @@ class Ec2Provider(Provider):
         self._looked_at.add(instance.id)
         with requests.recorded(clients, journal, self._pace.now):
             return lease.keep(instance, clients, journal)
+
+    def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
+        """See `Provider.hold`."""
+        if not instance.owned:
+            return False
+        clients = self._of(journal, instance.details.get("region"))
+        with requests.recorded(clients, journal, self._pace.now):
+            lease.hold(instance, transport, until, clients, journal)
+        return True
 
     def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
         """See `Provider.extend`."""

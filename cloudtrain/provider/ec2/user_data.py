@@ -12,10 +12,10 @@ from cloudtrain.errors import Refused
 # EC2's limit on user data before base64 (EC2 User Guide, "user data is limited to 16 KB").
 LIMIT_BYTES = 16 * 1024
 
-# Where `extend` leaves a later end, so that a reboot does not bring back the one of this script: "SECONDS CALENDAR".
+# Where a moved end is left, so that a reboot does not bring back the one of this script: "SECONDS CALENDAR".
 EXTENDED = "/etc/cloudtrain/lease"
 HONOURED = f"""\
-if read -r later calendar < "$root{EXTENDED}" && [ "$later" -gt {{seconds}} ]; then expiry=$calendar; fi 2> /dev/null
+if read -r moved calendar < "$root{EXTENDED}" && [ "$moved" -gt 0 ]; then expiry=$calendar; fi 2> /dev/null
 """
 # A machine that was parked has a new lease, and an end that was promised to the old one may be later.
 DROPPED = f"""\
@@ -80,7 +80,7 @@ def render(*, host_private: str, host_public: str, client_public: str, expires_a
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public.strip()},
         "ssh_authorized_keys": [client_public.strip()],
-        "bootcmd": _lease(expires_at, HONOURED.format(seconds=int(expires_at))),
+        "bootcmd": _lease(expires_at, HONOURED),
     }
     text = _text(config)
     if len(text.encode()) > LIMIT_BYTES:

@@ -1,0 +1,116 @@
+"""What a kept machine is, costs and says, by the registry alone; for the machine itself see whole_path/test_keep.py."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloudtrain import debts, hold, outcome
+from cloudtrain.console import listing, summary
+from cloudtrain.errors import UsageError
+from cloudtrain.plan import CodeSummary, make_plan
+from cloudtrain.provider.base import Instance
+from cloudtrain.provider.ec2.cleaning import Known, judge
+from cloudtrain.provider.ec2.inventory import Item
+from cloudtrain.spec import Ec2Spec, HostSpec, Limits, RunSpec, Target
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run, Store
+from tests import plans
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "registry.sqlite")
+
+
+def kept(store: Store, tmp_path: Path, for_s: float, **ec2: object) -> Run:
+    """A run that has ended just now, with a machine that stays up for so many seconds."""
+    run = store.add(plans.plan(tmp_path / "runs", target=Target.EC2, ec2=Ec2Spec(**ec2)))  # type: ignore[arg-type]
+    for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING, RunState.PULLING):
+        run = store.move(run, state)
+    at = time.time() + for_s
+    instance = Instance(
+        id="i-0a1b",
+        provider=Target.EC2,
+        owned=True,
+        workdir="cloudtrain",
+        price_per_hour=0.5,
+        life=InstanceLife.RUNNING,
+        details={"expires_at": at, "kept_until": at},
+    )
+    store.write_journal(run.name, {"pulled": [], "leftovers": ["instance i-0a1b"]})
+    return store.move(run, RunState.SUCCEEDED, life=InstanceLife.RUNNING, instance=instance)
+
+
+def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
+    run = kept(store, tmp_path, 3600.0)
+    now, at = time.time(), hold.until(run)
+    assert at is not None and hold.lasts(run, now) and not hold.lasts(run, at)
+    assert outcome.cost(run, at) == pytest.approx(0.5, rel=0.01)
+    assert outcome.cost(run, at + 7200) == outcome.cost(run, at)
+    ended = store.note(run, life=InstanceLife.TERMINATED, instance=hold.over(run, now + 1800))
+    assert outcome.cost(ended, at) == pytest.approx(0.25, rel=0.01)
+    assert hold.until(ended) is None
+    # A run that was not kept stays as cheap as it ended.
+    assert run.instance is not None
+    plain = store.note(run, instance=replace(run.instance, details={"expires_at": at}))
+    assert outcome.cost(plain, at) == outcome.cost(plain, now)
+
+
+def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
+    run = kept(store, tmp_path, 3600.0)
+    clock = time.strftime("%H:%M", time.localtime(hold.until(run)))
+    assert listing.status(run) == f"done, kept until {clock} at $0.500 an hour"
+    told = "\n".join([*listing.table([run]), *listing.page(run, store)])
+    assert "cloudtrain ssh brave-otter" in told and "cloudtrain stop brave-otter" in told
+    assert listing.record(run)["kept_until"] is not None
+    assert listing.Filter(status="kept").takes(run)
+    assert not debts.owes(run, store)
+    over = kept(Store(tmp_path / "other.sqlite"), tmp_path, -1.0)
+    assert "instance may still run" in listing.status(over) and debts.owes(over, store)
+    assert not listing.Filter(status="kept").takes(over)
+
+
+def test_a_rehearsal_names_no_price(store: Store, tmp_path: Path) -> None:
+    assert "$" not in hold.told(kept(store, tmp_path, 60.0, rehearsal=True), time.time())
+
+
+def test_clean_does_not_think_it_safe_while_it_is_kept(store: Store, tmp_path: Path) -> None:
+    item = Item(kind="instance", id="i-1", state="running", run="brave-otter", token="t")
+    known = Known(run="brave-otter", trained=True, pulled=True, ended=True, kept_until=1000.0)
+    safe, why, loss = judge(item, known, {}, 999.0)
+    assert not safe and "cloudtrain stop brave-otter" in why and loss
+    assert judge(item, known, {}, 1001.0) == (True, "its run is over and pulled", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "this computer"),
+        ({"target": Target.HOST, "host": HostSpec(user="ada", address="::1")}, "a machine of yours"),
+        ({"target": Target.EC2, "ec2": Ec2Spec(instance_id="i-1")}, "an instance of yours"),
+    ],
+)
+def test_only_what_is_launched_is_kept(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        hold.check(plans.spec(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("spot", [False, True])
+def test_what_was_asked_for_is_in_the_plan_and_costs_no_more(tmp_path: Path, spot: bool) -> None:
+    def plan(**limits: float) -> tuple[RunSpec, float | None, str]:
+        spec = plans.spec(tmp_path, target=Target.EC2, ec2=Ec2Spec(spot=spot), limits=Limits(**limits))  # type: ignore[arg-type]
+        made = make_plan(spec, plans.offer(0.5), CodeSummary(files=1, bytes=1))
+        return RunSpec.from_dict(spec.to_dict()), made.at_most_usd, "\n".join(summary.plan_lines(made))
+
+    hold.check(plan(keep_s=1800.0)[0])
+    assert plan(keep_s=1800.0)[1] == plan()[1]
+    told = plan(keep_s=1800.0)[2]
+    assert "stays up 30m 00s" in told and "never past the limit" in told and ("spot" in told.split("Keep")[1]) is spot
+    assert "Keep" not in plan()[2]
+    old = plan(keep_s=1800.0)[0].to_dict()
+    del old["limits"]["keep_s"]  # a row of an earlier version
+    assert RunSpec.from_dict(old).limits.keep_s is None
