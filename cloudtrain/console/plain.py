@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.colour import painted
-from cloudtrain.console.text import EPOCH_HEADER, UnfiguredLog, epoch_row, screen_safe, seconds, size, wrapped
+from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, size, wrapped
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import (
     Event,
@@ -73,9 +73,9 @@ class PlainReporter(Reporter):
         values = event.values
         if event.kind == "epoch":
             if not self._header_shown:
-                self._line(EPOCH_HEADER)
+                self._line(epoch_header(_width() or NARROW))
                 self._header_shown = True
-            self._line(epoch_row(values))
+            self._line(epoch_row(values, _width() or NARROW))
         elif event.kind == "warning":
             self._say(f"warn {screen_safe(str(values.get('message', '')))}")
         elif event.kind == "data" and isinstance(values.get("done"), int | float):
@@ -86,8 +86,7 @@ class PlainReporter(Reporter):
 
     def plan(self, plan: Plan) -> None:
         """Show what is about to be done and what it can cost."""
-        for line in summary.plan_lines(plan):
-            self._line(line)
+        self._write(summary.plan_lines(plan, _width()))
 
     def result(self, result: Result) -> None:
         """Show how the run ended."""
@@ -116,13 +115,18 @@ class PlainReporter(Reporter):
 
     def _line(self, text: str) -> None:
         # On a terminal lines break between words; in a pipe or a file one fact is one line.
-        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+        width = _width()
         hang = len(text) - len(text.lstrip()) + 2
         self._write(wrapped(text, width, hang) if width else [text])
 
     def _write(self, lines: Sequence[str]) -> None:
         sys.stderr.write("".join(f"{painted(line) if self._colour else line}\n" for line in lines))
         sys.stderr.flush()
+
+
+def _width() -> int | None:
+    """Columns of the terminal behind stderr; None: there is none, a line may be as long as it is."""
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else None
 
 
 def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:
