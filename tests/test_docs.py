@@ -36,8 +36,6 @@ REHEARSAL = "cloudtrain run --model 3 --instance g4dn.xlarge --dry-run --epochs 
 # Run here, in this order, against an emulated account.
 AWS = [
     "cloudtrain doctor --instance g4dn.xlarge",
-    "cloudtrain doctor",
-    "cloudtrain instances --gpu T4",
     "cloudtrain run --model 3 --instance g4dn.xlarge --plan",
     "cloudtrain ls --remote",
     "cloudtrain stop brave-otter",
@@ -49,6 +47,9 @@ ELSEWHERE = {
     "python3 scripts/check.py": "tests/scripts/test_check.py::test_all_stages_run_and_the_first_failure_counts",
     "python3 scripts/test.py": "tests/scripts/test_check.py::test_continuous_integration_runs_what_a_contributor_runs",
     "aws login": "tests/whole_path/test_ec2_commands.py::test_doctor_without_credentials_says_how_to_sign_in",
+    "cloudtrain doctor": "tests/whole_path/test_ec2_commands.py::test_doctor_without_credentials_says_how_to_sign_in",
+    "cloudtrain instances --gpu T4": "tests/whole_path/test_ec2_commands.py::"
+    "test_instances_lists_types_with_price_quota_and_zones",
     "cloudtrain run --model 3 --instance g4dn.xlarge --dry-run": "tests/whole_path/test_rehearsal.py::"
     "test_from_nothing_to_an_inventory_of_zero",
     "cloudtrain run --model 3 --instance g4dn.xlarge": "tests/whole_path/test_story.py::test_a_run_from_start_to_end",
@@ -231,32 +232,48 @@ def test_the_tour(tmp_path: Path, mnist: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
-def test_the_commands_that_ask_aws(tmp_path: Path) -> None:
+def test_the_commands_that_ask_aws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("moto")
+    from cloudtrain.cli.app import run as typed
     from cloudtrain.emulator.region import Region
 
-    (tmp_path / "cwd").mkdir()
-    timing, (doctor, *others) = Timing(pending_s=0.1, boot_s=0.1), AWS
+    def printed(command: str, code: int = 0) -> str:
+        """What a command prints that only looks: it needs no process of its own."""
+        monkeypatch.setattr(sys, "argv", shown.words(command))
+        assert typed() == code, capsys.readouterr()
+        out, err = capsys.readouterr()
+        return out + err
+
+    def entered(region: Region) -> Place:
+        place = Place("emulated", [], tmp_path / "home", tmp_path, region.environment())
+        for key, value in place.env().items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.chdir(place.cwd)
+        return place
+
+    done, (doctor, plan, remote, stop, clean) = {}, AWS
     with Region(tmp_path / "new", script=["quota:0"]) as region:  # as the guide's reader meets it
-        place = Place("emulated", [], tmp_path / "home", tmp_path / "cwd", region.environment())
-        done = {doctor: run(place, doctor, code=5)}
-    with Region(tmp_path / "region", timing=timing) as region:
-        place = Place("emulated", [], tmp_path / "home", tmp_path / "cwd", region.environment())
+        entered(region)
+        done[doctor] = printed(doctor, code=5)
+    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as region:
+        place = entered(region)
         try:
-            name = "brave-otter"
-            toy = ["--job", str(JOBS / "toy"), "--name", name, "--yes", "-d", "--", "--pause", "0.3", "--epochs", "999"]
-            for command in others:
-                if "--remote" in command:
-                    place.cli("run", "--instance", "g4dn.xlarge", *toy)
-                done[command] = run(place, command, *(["--yes"] if " stop " in command else []))
-            assert region.inventory() == {kind: [] for kind in region.inventory()}
+            done[plan] = printed(plan)
+            toy = ("--job", str(JOBS / "toy"), "--name", "brave-otter", "--", "--pause", "0.3", "--epochs", "999")
+            place.cli("run", "--instance", "g4dn.xlarge", "--yes", "-d", *toy)
+            done[remote] = printed(remote)
+            ended = run(place, stop, "--yes")
+            done[stop] = ended.stderr.decode()
+            done[clean] = printed(clean)
+            assert not any(region.inventory().values())
         finally:
             place.cleanup()
-    for command in [one.command for one in shown.sessions(GUIDE) if one.command in AWS]:
-        printed = (done[command].stdout + done[command].stderr).decode()
-        plan = re.search(r"Plan for (\S+)", printed)
-        printed = printed.replace(f"{place.cwd}{os.sep}", "").replace(plan[1] if plan else name, name)
-        assert shown.strange(session(GUIDE, command), printed) == [], printed
+    for command, told in done.items():
+        planned = re.search(r"Plan for (\S+)", told)
+        told = told.replace(f"{place.cwd}{os.sep}", "").replace(planned[1] if planned else "brave-otter", "brave-otter")
+        assert shown.strange(session(GUIDE, command), told) == [], told
 
 
 def test_what_is_shown_and_never_printed_is_found_out() -> None:
