@@ -179,7 +179,9 @@ def stop(run: Run, context: Context, *, reason: str = "user", keep_s: float = 0.
             with _unless_gone(), Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
                 link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
         return _finished_elsewhere(run, context, leave_refused=True)
-    return abandon(run, context)
+    abandon(run, context)
+    # Where its machine could not be given back, this tries again and says so as an error.
+    return settle(context.store.get(run.name), context)
 
 
 def check_keep(run: Run) -> None:

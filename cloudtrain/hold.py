@@ -19,16 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cloudtrain import lease
 from cloudtrain.errors import CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
-from cloudtrain.provider.base import Instance
 from cloudtrain.spec import Limits, RunSpec, Target
 from cloudtrain.states import InstanceLife
-from cloudtrain.store import Run
 
 if TYPE_CHECKING:
     from cloudtrain.link import Link
+    from cloudtrain.provider.base import Instance
+    from cloudtrain.store import Run
 
 # Less than this before the run's own end, in seconds, is not worth staying for.
 LEAST_S = 20.0
@@ -107,6 +106,9 @@ def take(run: Run, link: Link) -> Held | None:
 
     Safe to call again after a crash at any point: the end that was promised first stands.
     """
+    # Here, so that a listing need not wait for it.
+    from cloudtrain import lease
+
     notes, now, instance = link.journal.read(), link.context.clock(), link.instance
     wanted = asked(run.plan.spec.limits, notes)
     if not wanted or instance is None or notes.get("pulled") is None or notes.get("ec2_release_pending"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, train, waiting
+from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, stopping, train, waiting
 from cloudtrain.cli import runs as runs_
 from cloudtrain.cli.options import EVERYWHERE
 from cloudtrain.console.base import Look, forgive_encodings, reporter
@@ -57,7 +57,7 @@ app.command("ps", hidden=True)(runs_.ls)
 app.command("show")(runs_.show)
 app.command("pull")(runs_.pull)
 app.command("wait")(waiting.wait)
-app.command("stop")(runs_.stop)
+app.command("stop")(stopping.stop)
 app.command("clean")(leftovers.clean)
 app.command("adopt")(leftovers.adopt)
 app.command("verify")(records.verify)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -14,31 +12,27 @@ from typing import Any
 
 import typer
 
-from cloudtrain import actions, lease, log_times, spot
+from cloudtrain import actions, log_times
 from cloudtrain import run as story
 from cloudtrain import settings as settings_
 from cloudtrain.checkpoints import Checkpoint
-from cloudtrain.cli import billing, standing
-from cloudtrain.console.base import Look, Reporter, may_ask
+from cloudtrain.cli import billing, leaving, standing
+from cloudtrain.cli.leaving import Leave as Leave
+from cloudtrain.cli.leaving import ended as ended
+from cloudtrain.cli.options import OnInterrupt
+from cloudtrain.console.base import Look, Reporter
 from cloudtrain.console.base import reporter as reporter_for
 from cloudtrain.console.logview import LogView, line_start, tail_offset
-from cloudtrain.console.summary import ends_by
 from cloudtrain.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
-from cloudtrain.events import LogLines, Metric, Noted, Warned
+from cloudtrain.events import LogLines, Metric, Noted
 from cloudtrain.follow import files_of_attempts, read_attempts
 from cloudtrain.link import Context, Link
-from cloudtrain.outcome import Result, cost
-from cloudtrain.outcome import result as result_of
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.settings import Settings
 from cloudtrain.spec import RunSpec
 from cloudtrain.states import RunState
 from cloudtrain.store import Run, Store
-
-
-class Leave(BaseException):
-    """The terminal was closed, or somebody asked this process to end: stop watching. Like KeyboardInterrupt."""
 
 
 @contextmanager
@@ -52,8 +46,8 @@ def console(
         reporter = reporter_for(look, run=run, billing=billing.now, lines=lines)
     reporter.bell = look.bell
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise Leave
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise Leave(number)
 
     before = {}
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -108,6 +102,7 @@ def begin(
     detach: bool,
     notes: Mapping[str, Any] | None = None,
     checkpoint: tuple[Checkpoint, Path] | None = None,
+    on_interrupt: OnInterrupt = OnInterrupt.DETACH,
 ) -> int:
     """Plan, consent, start, follow. The exit code. `notes` and `checkpoint`: see `run.begin`."""
     plan = story.plan_run(spec, context)
@@ -123,7 +118,7 @@ def begin(
             reporter.emit(Noted("nothing was started"))
             return int(ExitCode.INTERRUPTED)
     run = story.begin(plan, context, notes=notes, checkpoint=checkpoint)
-    return to_the_end(run, context, reporter, detach=detach, relaunch=True)
+    return to_the_end(run, context, reporter, detach=detach, relaunch=True, on_interrupt=on_interrupt)
 
 
 def bring_times(run: Run, context: Context) -> None:
@@ -177,11 +172,14 @@ def to_the_end(
     detach: bool = False,
     join: bool = False,
     relaunch: bool = False,
+    on_interrupt: OnInterrupt = OnInterrupt.DETACH,
+    only_shows: bool = False,
 ) -> int:
     """Resume `run` and show how it ends; what a person does meanwhile is asked for. The exit code.
 
     With `join`, a run that another command is acting on is watched beside it, reading only. With `relaunch`, one whose
-    spot instance is taken back goes on, on another: only the command that was agreed to does that.
+    spot instance is taken back goes on, on another: only the command that was agreed to does that. With `only_shows`,
+    Ctrl-C leaves without a question; else `on_interrupt` says what it does where nobody can be asked, as SIGTERM does.
     """
     reporter.about(run, lambda: context.store.get(run.name))
     while True:
@@ -194,86 +192,21 @@ def to_the_end(
             with standing.told(run.name, context.store):
                 result = actions.watch(run, context)
         except KeyboardInterrupt:
-            code = _interrupted(context.store.get(run.name), context, reporter)
+            now = context.store.get(run.name)
+            if only_shows:
+                return leaving.left(now, context, reporter)
+            code = leaving.interrupted(now, context, reporter, on_interrupt)
             if code is None:
                 continue
             return code
-        except Leave:
-            return _detached(context.store.get(run.name), context, reporter)
+        except Leave as asked:
+            now = context.store.get(run.name)
+            if asked.asked and on_interrupt is OnInterrupt.STOP:
+                return leaving.stopped(now, context, reporter)
+            return leaving.detached(now, context, reporter)
         if detach and not result.state.final:
             reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
             reporter.leave(result, int(ExitCode.DONE))
             return int(ExitCode.DONE)
         ended(result, context.store, reporter)
         return int(result.exit_code)
-
-
-def ended(result: Result, store: Store, reporter: Reporter) -> None:
-    """Show how a run stands; one that is over gets its report first."""
-    if result.state.final and result.folder.is_dir():
-        from cloudtrain import report
-
-        try:
-            report.write(store.get(result.run), store)
-        except Exception as error:
-            # A page about results must never stand between a person and the results.
-            why = str(error) or type(error).__name__
-            reporter.emit(Warned(f"the report could not be written: {why}", hint=f"cloudtrain report {result.run}"))
-    reporter.result(result)
-    reporter.ring()
-
-
-def _interrupted(run: Run, context: Context, reporter: Reporter) -> int | None:
-    """Ctrl-C: the exit code, or None to go on watching."""
-    reporter.close()
-    if run.state.final:
-        reporter.leave(result_of(run, context), int(ExitCode.INTERRUPTED))
-        return int(ExitCode.INTERRUPTED)
-    trains = run.state in (RunState.RUNNING, RunState.PULLING)
-    if not (reporter.asks and may_ask()):
-        return _detached(run, context, reporter)
-    try:
-        if not trains:
-            again = spot.attempt_of(context.store.read_journal(run.name)) > 1
-            so_far = "What it has trained so far is here." if again else "Nothing has trained yet."
-            machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
-            if reporter.ask(f"{so_far} {machine}", default=True):
-                actions.abandon(run, context)
-                reporter.emit(Noted("ended; nothing is running"))
-                return int(ExitCode.INTERRUPTED)
-            return None
-        stop = "[s]top and terminate" if run.instance and run.instance.owned else "[s]top"
-        sys.stderr.write(f"Watching stopped; {run.name} is still training{_stands(run)}.\n")
-        sys.stderr.write(f"[d]etach (default)   {stop}   [c]ontinue watching: ")
-        sys.stderr.flush()
-        answer = sys.stdin.readline().strip().lower()[:1]
-    except KeyboardInterrupt:
-        return _detached(run, context, reporter)
-    if answer == "c":
-        return None
-    if answer == "s":
-        result = actions.stop(run, context)
-        ended(result, context.store, reporter)
-        return int(result.exit_code)
-    return _detached(run, context, reporter)
-
-
-def _stands(run: Run) -> str:
-    """How far a run is and what an hour of it costs, in brackets."""
-    epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
-    told = [f"epoch {epoch}/{epochs}"] if epoch and epochs else []
-    if cost(run, time.time()) is not None and run.instance and run.instance.price_per_hour:
-        told.append(f"${run.instance.price_per_hour:.3f} an hour")
-    return f" ({', '.join(told)})" if told else ""
-
-
-def _detached(run: Run, context: Context, reporter: Reporter) -> int:
-    ends = ends_by(run.plan, run.created_at, lease.expires_at(run))
-    limit = f" It ends itself by {ends}." if ends else ""
-    if run.state in (RunState.RUNNING, RunState.PULLING):
-        reporter.emit(Noted(f"detached; {run.name} goes on.{limit} To return: cloudtrain logs {run.name}"))
-    else:
-        told = f"left while {run.name} was being set up.{limit}"
-        reporter.emit(Noted(f"{told} To go on: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"))
-    reporter.leave(result_of(run, context), int(ExitCode.STILL_RUNNING))
-    return int(ExitCode.STILL_RUNNING)

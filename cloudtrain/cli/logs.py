@@ -63,4 +63,5 @@ def logs(
         if not follow or row.state.final:
             reporter.leave(outcome.result(row, following.context(store, reporter)), int(ExitCode.DONE))
             return
-        raise typer.Exit(following.to_the_end(row, following.context(store, reporter), reporter, join=True))
+        story = following.context(store, reporter)
+        raise typer.Exit(following.to_the_end(row, story, reporter, join=True, only_shows=True))

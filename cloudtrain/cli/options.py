@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -20,11 +21,27 @@ def complete_run(incomplete: str) -> list[str]:
         return []
 
 
+class OnInterrupt(StrEnum):
+    """What becomes of a run whose command is asked to end where nobody can be asked back."""
+
+    DETACH = "detach"
+    STOP = "stop"
+
+
 RunName = Annotated[
     str | None,
     typer.Argument(
         metavar="[RUN]",
         help="Name of the run or the beginning of it; the latest run if left out.",
+        autocompletion=complete_run,
+        show_default=False,
+    ),
+]
+RunOrFolder = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        help="Name of a run, its folder, or a run.json from anywhere; the latest run if left out.",
         autocompletion=complete_run,
         show_default=False,
     ),

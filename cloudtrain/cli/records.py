@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, RunName, Yes, complete_run, look
+from cloudtrain.cli.options import Json, Plain, RunName, RunOrFolder, Yes, look
 from cloudtrain.errors import ArtifactRefused, ExitCode, UnknownRun
 
 if TYPE_CHECKING:
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN]",
-            help="Name of a run, its folder, or a run.json from anywhere; the latest run if left out.",
-            autocompletion=complete_run,
-            show_default=False,
-        ),
-    ] = None,
+    run: RunOrFolder = None,
     json: Json = False,
 ) -> None:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, RunName, complete_run
+from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
 from cloudtrain.console.text import screen_safe
 from cloudtrain.errors import UsageError
 
@@ -45,15 +45,7 @@ class Weights(StrEnum):
 
 
 def report(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN]",
-            help="Name of a run, its folder, or a run.json from anywhere; the latest run if left out.",
-            autocompletion=complete_run,
-            show_default=False,
-        ),
-    ] = None,
+    run: RunOrFolder = None,
     format: Annotated[
         Format, typer.Option("--format", help="A page to open, a section to hand in, or figures for programs.")
     ] = Format.HTML,

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cloudtrain import hold
 from cloudtrain.errors import UsageError
 from cloudtrain.names import new_name
 from cloudtrain.provider.host import parse_host
-from cloudtrain.settings import Settings
+from cloudtrain.settings import Settings, duration
 from cloudtrain.shipped import job_folder
 from cloudtrain.spec import (
     Ec2Spec,
@@ -23,6 +24,9 @@ from cloudtrain.spec import (
     check_train,
 )
 from cloudtrain.store import Store
+
+# Of `--keep`, in seconds.
+SHORTEST_KEEP_S = 60.0
 
 
 def build(
@@ -37,6 +41,7 @@ def build(
     dry_run: bool,
     faults: tuple[str, ...],
     args: tuple[str, ...],
+    keep_s: float | None = None,
 ) -> RunSpec:
     """The run that was asked for.
 
@@ -65,7 +70,7 @@ def build(
     max_cost = get("max_cost")
     if max_cost is not None and max_cost <= 0:
         raise UsageError(f"a run cannot cost at most ${max_cost:g}", hint="--max-cost above 0", code="bad_setting")
-    return RunSpec(
+    spec = RunSpec(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,
         train=check_train(train),
@@ -77,12 +82,40 @@ def build(
             grace_s=get("grace") or Limits().grace_s,
             if_i_vanish=if_i_vanish,
             spot_restarts=_restarts(get("spot_restarts")),
+            keep_s=keep_s,
         ),
         host=parse_host(host, identity=get("identity"), fingerprint=host_key)
         if target is Target.HOST and host
         else None,
         ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
     )
+    if keep_s:
+        hold.check(spec)
+    return spec
+
+
+def keeping(text: str | None) -> float | None:
+    """Seconds of `--keep TIME`; None where it was not given.
+
+    Raises:
+        UsageError: it is no duration, or too short for anybody to log in.
+    """
+    if text is None:
+        return None
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--keep: {error}", hint="--keep 30m", consequence="nothing was changed", code="bad_setting"
+        ) from error
+    if seconds < SHORTEST_KEEP_S:
+        raise UsageError(
+            f"--keep {text} is too short to log in",
+            hint="--keep 1m or longer",
+            consequence="nothing was changed",
+            code="bad_setting",
+        )
+    return seconds
 
 
 def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""`cloudtrain ls`, `show`, `pull` and `stop`: runs that exist."""
+"""`cloudtrain ls`, `show` and `pull`: runs that exist."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, Yes, look
+from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
 
 
 def ls(
@@ -24,9 +25,10 @@ def ls(
     where: Annotated[str | None, typer.Option(help="Only runs on: local, host, ec2 or rehearsal.")] = None,
     since: Annotated[str | None, typer.Option(help="Only runs that began within this time: 2h, 3d.")] = None,
     last: Annotated[int | None, typer.Option("-n", min=1, help="Only the latest N.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every run; else what lives and the latest 20.")] = False,
     json: Json = False,
 ) -> None:
-    """List the runs of this computer, latest first. Asks nobody, no network, but with --remote."""
+    """List the runs of this computer, latest first: what lives, and the latest 20. Asks nobody, but with --remote."""
     from cloudtrain.console import listing
     from cloudtrain.store import Store
 
@@ -37,6 +39,10 @@ def ls(
         return
     kept = listing.Filter.of(model=model, status=status, where=where, since=since)
     runs = [run for run in Store().runs() if kept.takes(run)][:last]
+    # Programs get them all, whatever a screen has room for.
+    hidden = 0
+    if not (json or quiet or all_ or last is not None):
+        runs, hidden = listing.latest(runs)
     if json:
         from cloudtrain.console.jsonl import write_result
 
@@ -47,6 +53,9 @@ def ls(
     elif runs:
         for line in listing.table(runs):
             sys.stdout.write(f"{line}\n")
+        if hidden:
+            more = f"{hidden} older run{'' if hidden == 1 else 's'}"
+            sys.stderr.write(f"{more} not shown; all of them: cloudtrain ls --all\n")
     elif kept != listing.Filter():
         sys.stderr.write("no run is like that; all of them: cloudtrain ls\n")
     else:
@@ -69,15 +78,42 @@ def show(run: RunName = None, json: Json = False) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
+def complete_group(incomplete: str) -> list[tuple[str, str]]:
+    """Groups of results that begin with what is typed, and what each is."""
+    from cloudtrain import groups
+
+    return [(name, what) for name, what in groups.NAMES.items() if name.startswith(incomplete)]
+
+
+def pull(
+    run: RunName = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Only weights, metrics, predictions, checkpoints, summary, environment, log or other; may be "
+            "repeated. The run goes on as it is, and no machine is ended.",
+            autocompletion=complete_group,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Copy what was verified into this folder, too; no different file there is overwritten."),
+    ] = None,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
-    from cloudtrain import actions
+    from cloudtrain import actions, copies, groups, partial
     from cloudtrain.cli import following, standing
     from cloudtrain.console.listing import rehearsed
+    from cloudtrain.console.text import shown_path
     from cloudtrain.errors import ExitCode
+    from cloudtrain.events import Noted
     from cloudtrain.spec import Target
     from cloudtrain.store import Store
 
+    names = groups.check(only or ())
     store = Store()
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
@@ -87,37 +123,18 @@ def pull(run: RunName = None, json: Json = False, plain: Plain = False) -> None:
 
             debts.settle(store, reporter.emit, skip=row.name)
         with standing.told(row.name, store):
-            result = actions.pull_again(row, context) if row.state.final else actions.pull_now(row, context)
+            if names:
+                part = partial.pull(row, context, names)
+            else:
+                again = actions.pull_again if row.state.final else actions.pull_now
+                part = partial.whole(again(row, context))
         reporter.own_exit = ExitCode.DONE
-        following.ended(result, store, reporter)
-
-
-def stop(run: RunName = None, yes: Yes = False, json: Json = False, plain: Plain = False) -> None:
-    """End a run: it saves, its results are pulled, its machine is given back."""
-    from cloudtrain import actions
-    from cloudtrain.cli import following, standing
-    from cloudtrain.console.listing import rehearsed
-    from cloudtrain.errors import ExitCode
-    from cloudtrain.events import Noted
-    from cloudtrain.spec import Target
-    from cloudtrain.store import Store
-
-    store = Store()
-    row = store.find(run)
-    with following.console(look(json, plain), row.name) as reporter:
-        context = following.context(store, reporter)
-        if row.state.final:
-            reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
-        elif not yes and not reporter.ask(f"Stop {row.name} and pull its results?", default=True):
-            reporter.emit(Noted("nothing was changed"))
+        if out is not None:
+            done = copies.copy(part.result.folder, part.entries, out)
+            reporter.emit(Noted(f"{done} of {len(part.entries)} files copied to {shown_path(out)}, checksums verified"))
+        if names:
+            here = f"{len(part.entries)} file{'' if len(part.entries) == 1 else 's'} of {', '.join(names)}"
+            reporter.emit(Noted(f"{here} here, verified: {shown_path(part.result.folder)}; nothing else was changed"))
+            reporter.leave(part.result, int(ExitCode.DONE))
             return
-        if row.plan.spec.target is Target.EC2:
-            from cloudtrain import debts
-
-            if not rehearsed(row.plan.spec):
-                debts.settle(store, reporter.emit, skip=row.name)
-            debts.admit(row, store)
-        with standing.told(row.name, store):
-            result = actions.stop(row, context)
-        reporter.own_exit = ExitCode.DONE
-        following.ended(result, store, reporter)
+        following.ended(part.result, store, reporter)

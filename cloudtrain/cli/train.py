@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Bell, Json, Plain, Yes, complete_run, look
+from cloudtrain.cli.options import Bell, Json, OnInterrupt, Plain, Yes, complete_run, look
 from cloudtrain.errors import UsageError
 
 
@@ -54,6 +54,10 @@ def run(
     if_i_vanish: Annotated[
         str | None, typer.Option(help="At its limit, with results on its disk: park (the default) or terminate.")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +66,10 @@ def run(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")] = False,
+    on_interrupt: Annotated[
+        OnInterrupt,
+        typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask at."),
+    ] = OnInterrupt.DETACH,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
     yes: Yes = False,
     json: Json = False,
@@ -117,7 +125,11 @@ def run(
         story = following.context(store, reporter)
         if name and not only_plan and name in store.names() and not store.get(name).state.final:
             # Up-arrow and Enter is safe: the run is joined, not started twice.
-            raise typer.Exit(following.to_the_end(store.get(name), story, reporter, join=True, relaunch=True))
+            raise typer.Exit(
+                following.to_the_end(
+                    store.get(name), story, reporter, join=True, relaunch=True, on_interrupt=on_interrupt
+                )
+            )
         rest = None
         if resume is not None:
             new = check_name(name) if name else new_name(set(store.names()))
@@ -137,6 +149,7 @@ def run(
             **place,  # type: ignore[arg-type]
             faults=tuple(fault or ()),
             args=tuple(context.args) or settings.get("args") or (),
+            keep_s=request.keeping(keep),
         )
         if rest is not None:
             spec = request.going_on(spec, rest.spec)
@@ -154,5 +167,6 @@ def run(
             detach=detach,
             notes=rest.notes if rest else None,
             checkpoint=(rest.checkpoint, rest.folder) if rest else None,
+            on_interrupt=on_interrupt,
         )
         raise typer.Exit(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,11 @@ from cloudtrain.states import InstanceLife, RunState
 if TYPE_CHECKING:
     from cloudtrain.spec import RunSpec
     from cloudtrain.store import Run, Store
+
+
+# Runs that `ls` shows besides those that live.
+LATEST = 20
+_OVER = (InstanceLife.NONE, InstanceLife.TERMINATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,12 @@ def _words(run: Run) -> set[str]:
     if hold.lasts(run, time.time()):
         words.add("kept")
     return words
+
+
+def latest(runs: Sequence[Run]) -> tuple[list[Run], int]:
+    """Of `runs`, latest first: the latest 20 and each older one that lives or may be billed; how many are left out."""
+    shown = [run for number, run in enumerate(runs) if number < LATEST or not run.state.final or run.life not in _OVER]
+    return shown, len(runs) - len(shown)
 
 
 def table(runs: Iterable[Run]) -> list[str]:

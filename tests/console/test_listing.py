@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.console import listing
 from cloudtrain.console.listing import Filter
 from cloudtrain.errors import UsageError
 from cloudtrain.spec import Target, TrainSpec
@@ -52,3 +53,11 @@ def test_a_word_that_stands_for_nothing(wrong: dict[str, str]) -> None:
     with pytest.raises(UsageError) as told:
         Filter.of(**{"model": None, "status": None, "where": None, "since": None, **wrong})  # type: ignore[arg-type]
     assert told.value.hint
+
+
+def test_the_latest_are_shown_and_whatever_lives(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "LATEST", 1)
+    shown, hidden = listing.latest(runs)
+    assert shown[0] is runs[0] and hidden == len(runs) - len(shown) > 0
+    assert {run.name for run in runs if not run.state.final} <= {run.name for run in shown}
+    assert [run for run in runs if run in shown] == shown, "in the order that they came in"

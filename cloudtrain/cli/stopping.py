@@ -1,0 +1,212 @@
+"""`cloudtrain stop`: one run or all of them, with a pull or without, the machine given back or kept for a while."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloudtrain.cli.options import Json, Plain, RunName, Yes, look
+from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from cloudtrain.console.base import Reporter
+    from cloudtrain.link import Context
+    from cloudtrain.store import Run, Store
+    from cloudtrain.supervisor import FileEntry
+
+# What is not pulled yet is looked up for so long, in seconds; a machine that does not answer is ended all the same.
+LOOK_S = 20.0
+_NOT_STARTED = "nothing was changed"
+
+
+def stop(
+    run: RunName = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every run of this computer that lives, one after another.")
+    ] = False,
+    pull: Annotated[
+        bool,
+        typer.Option(
+            "--pull/--no-pull", help="Fetch the results first, or do without: what is not here goes with the machine."
+        ),
+    ] = True,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """End a run: it saves, its results are pulled, its machine is given back."""
+    from cloudtrain.cli import following, request
+    from cloudtrain.store import Store
+
+    keep_s = request.keeping(keep) or 0.0
+    _check(run, all_=all_, pull=pull, keep=bool(keep_s))
+    store = Store()
+    if all_:
+        with following.console(look(json, plain), "") as reporter:
+            raise typer.Exit(_stop_all(store, reporter, pull=pull, yes=yes, json=json))
+    row = store.find(run)
+    with following.console(look(json, plain), row.name) as reporter:
+        code = _stop_one(row, store, reporter, keep_s=keep_s, pull=pull, yes=yes)
+    raise typer.Exit(code)
+
+
+def _check(run: str | None, *, all_: bool, pull: bool, keep: bool) -> None:
+    """Flags that do not go together."""
+    refused = {
+        "--all ends every run, so it takes no name": all_ and run is not None,
+        "--keep is for one run": all_ and keep,
+        "--keep and --no-pull exclude each other: a machine is kept once its results are here": keep and not pull,
+    }
+    for message, holds in refused.items():
+        if holds:
+            raise UsageError(message, hint="cloudtrain stop --help", consequence=_NOT_STARTED, code="bad_setting")
+
+
+def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull: bool, yes: bool) -> int:
+    from cloudtrain import actions
+    from cloudtrain.cli import following, leaving
+    from cloudtrain.console import stopping
+    from cloudtrain.events import Noted
+
+    context = following.context(store, reporter)
+    if keep_s:
+        actions.check_keep(row)
+    if row.state.final and not _kept(row):
+        reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
+    else:
+        if not pull:
+            _say_losses(row, context, reporter)
+        asked = stopping.question(row, keep_s=keep_s, pull=pull)
+        otherwise = "add --yes" if pull else "add --yes to end it without what is named above"
+        if not yes and not reporter.ask(asked, default=pull, otherwise=otherwise):
+            reporter.emit(Noted("nothing was changed"))
+            return int(ExitCode.DONE)
+    _pay_others(row, store, reporter)
+    reporter.own_exit = ExitCode.DONE
+    return leaving.stopped(row, context, reporter, keep_s=keep_s, pull=pull)
+
+
+def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
+    """Every run that lives, each whatever became of the others. The worst exit code."""
+    from cloudtrain import actions
+    from cloudtrain.cli import billing, following, leaving, standing
+    from cloudtrain.console import failure, stopping
+    from cloudtrain.console.jsonl import write_result
+    from cloudtrain.events import Noted, Warned
+
+    context = following.context(store, reporter)
+    rows = [run for run in store.runs() if stopping.lives(run)]
+    told: list[dict[str, Any]] = []
+    if not rows:
+        reporter.emit(Noted("no run of this computer lives: nothing is there to end"))
+    elif not yes:
+        for line in stopping.table(rows):
+            reporter.emit(Noted(line))
+    if rows and not pull:
+        for row in rows:
+            _say_losses(row, context, reporter)
+    what = "pull their results and end" if pull else "end, without pulling,"
+    count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
+    if rows and not yes and not reporter.ask(f"Stop, {what} {count}?", default=pull):
+        reporter.emit(Noted("nothing was changed"))
+        return int(ExitCode.DONE)
+    worst = int(ExitCode.DONE)
+    for number, row in enumerate(rows):
+        reporter.about(row, lambda name=row.name: store.get(name))  # type: ignore[misc]
+        try:
+            _pay_others(row, store, reporter)
+            with standing.told(row.name, store):
+                result = actions.stop(row, context) if pull else actions.discard(row, context)
+        except CloudtrainError as error:
+            worst = _worse(worst, int(error.exit_code))
+            told.append({"run": row.name, "exit": int(error.exit_code), "state": store.get(row.name).state.value})
+            told[-1] |= {"life": store.get(row.name).life.value, "error": failure.record(error)}
+            if not json:
+                for line in failure.lines(error):
+                    reporter.emit(Noted(f"{row.name}: {line}"))
+            continue
+        except (KeyboardInterrupt, leaving.Leave):
+            left = ", ".join(run.name for run in rows[number:])
+            reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
+            raise
+        told.append({"run": row.name, "exit": 0, "state": result.state.value, "life": result.life.value, "error": None})
+        if json:
+            leaving.write_report(result, store, reporter)
+        else:
+            leaving.ended(result, store, reporter)
+    if json:
+        failed = [one["error"] for one in told if one["exit"] == worst]
+        write_result("", worst, runs=told, error=failed[0] if worst else None, billing=billing.now())
+    elif rows:
+        done = sum(1 for one in told if not one["exit"])
+        reporter.emit(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
+    return worst
+
+
+def _worse(one: int, other: int) -> int:
+    """The exit code that matters more: a machine that may be running, then whatever has failed."""
+    return int(ExitCode.CONNECTION) if int(ExitCode.CONNECTION) in (one, other) else max(one, other)
+
+
+def _kept(row: Run) -> bool:
+    from cloudtrain import hold
+
+    return hold.until(row) is not None
+
+
+def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
+    """Say what a run would lose that ends without a pull."""
+    from cloudtrain.console import stopping
+    from cloudtrain.events import Warned
+    from cloudtrain.states import RunState
+
+    if row.state not in (RunState.RUNNING, RunState.PULLING):
+        return
+    missing, why = _look(row, context)
+    for line in stopping.losses(row, missing, why, context.store.read_journal(row.name)):
+        reporter.emit(Warned(f"{row.name}: {line}"))
+
+
+def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
+    """What a run has finished that is not here, or why that cannot be told: in a moment, whatever its machine does."""
+    import threading
+    from dataclasses import replace
+
+    from cloudtrain import actions
+    from cloudtrain.events import discard
+
+    found: list[list[FileEntry]] = []
+    failed: list[CloudtrainError] = []
+
+    def look() -> None:
+        try:
+            found.append(actions.missing(row, replace(context, emit=discard)))
+        except CloudtrainError as error:
+            failed.append(error)
+
+    # A daemon: a connection that hangs must neither keep anybody from ending the machine nor outlive the command.
+    thread = threading.Thread(target=look, name=f"look {row.name}", daemon=True)
+    thread.start()
+    thread.join(LOOK_S)
+    if found:
+        return found[0], ""
+    return None, failed[0].message if failed else f"no answer within {LOOK_S:.0f} s"
+
+
+def _pay_others(row: Run, store: Store, reporter: Reporter) -> None:
+    """A command that talks to AWS ends what other runs still owe, and takes on what a killed one left of this run."""
+    from cloudtrain.console.listing import rehearsed
+    from cloudtrain.spec import Target
+
+    if row.plan.spec.target is not Target.EC2:
+        return
+    from cloudtrain import debts
+
+    if not rehearsed(row.plan.spec):
+        debts.settle(store, reporter.emit, skip=row.name)
+    debts.admit(row, store)
