@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain.errors import RECLAIMED, ExitCode
-from cloudtrain.follow import read_objects
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
-from cloudtrain.supervisor import FileEntry
 
 NOT_PULLED = "not_pulled"
 
 if TYPE_CHECKING:
     from cloudtrain.link import Context
+    from cloudtrain.supervisor import FileEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +47,12 @@ class Result:
 
 def result(run: Run, context: Context) -> Result:
     """How `run` stands, from the registry alone."""
+    from cloudtrain.supervisor import FileEntry
+
     notes = context.store.read_journal(run.name)
     pulled = notes.get("pulled") or []
     metrics = dict(run.progress)
-    for values in read_objects(run.folder / "events.jsonl"):
+    for values in _told(run):
         if values.get("kind") == "result":
             metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
     now = context.clock()
@@ -135,7 +136,7 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
         return RunState.STOPPED, {"code": code, "message": f"{run.name} {why}"}
     if record.get("code") == 0:
         return RunState.SUCCEEDED, None
-    told = [v for v in read_objects(run.folder / "events.jsonl") if v.get("kind") == "error"]
+    told = [values for values in _told(run) if values.get("kind") == "error"]
     epoch = run.progress.get("epoch")
     where = f" in epoch {epoch}" if epoch else ""
     code = f"signal {record['signal']}" if record.get("signal") else f"exit code {record.get('code')}"
@@ -175,4 +176,11 @@ def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _has_result(run: Run) -> bool:
-    return any(values.get("kind") == "result" for values in read_objects(run.folder / "events.jsonl"))
+    return any(values.get("kind") == "result" for values in _told(run))
+
+
+def _told(run: Run) -> list[Mapping[str, Any]]:
+    """What the job told, as far as it is here."""
+    from cloudtrain.follow import read_objects  # `ls` shows runs without it
+
+    return read_objects(run.folder / "events.jsonl")

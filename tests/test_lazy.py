@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh")
+HEAVY = (
+    *("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "pathspec", "filelock"),
+    *("cloudtrain.link", "cloudtrain.run", "cloudtrain.supervisor"),
+)
 
 PROGRAM = """
 import atexit, sys
