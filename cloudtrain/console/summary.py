@@ -82,7 +82,10 @@ def ending_lines(result: Result) -> list[str]:
         lines.append(f"goals    {told}")
     final = result.metrics.get("final_test_acc")
     if isinstance(final, (int, float)):
-        lines.append(f"last     test accuracy {final:.2f} in the last epoch; the best epoch is picked on the test set")
+        # With --val of the shipped job nothing was.
+        held_out = "final_val_acc" in result.metrics
+        picked = "the test set was opened once" if held_out else "the best epoch is picked on the test set"
+        lines.append(f"last     test accuracy {final:.2f} in the last epoch; {picked}")
     if result.error and result.error.get("code") == NOT_PULLED:
         lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.get('consequence')}")
     elif result.artifacts:

@@ -109,6 +109,7 @@ def test_figures_of_held_out_images_are_never_called_those_of_the_test_set(made:
     assert "99.00 %" in text and "Nothing was picked on the test set" in text and "opened once, after epoch 15" in text
     assert "Accuracy on held-out training images went from" in text
     assert "9,900 of 9,900 test pictures are right" in text
+    assert "that the weights of the last epoch, 15, got wrong" in text
     section = markdown.section(facts)
     assert "Test Accuracy: 99.00 (15th Epoch, the one look at it)" in section and "Best Test Accuracy" not in section
     told = record.build(facts)
