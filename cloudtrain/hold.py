@@ -17,16 +17,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudtrain import lease
 from cloudtrain.errors import CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
-from cloudtrain.link import Link
 from cloudtrain.provider.base import Instance
 from cloudtrain.spec import Limits, RunSpec, Target
 from cloudtrain.states import InstanceLife
 from cloudtrain.store import Run
+
+if TYPE_CHECKING:
+    from cloudtrain.link import Link
 
 # Less than this before the run's own end, in seconds, is not worth staying for.
 LEAST_S = 20.0

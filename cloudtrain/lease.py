@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from cloudtrain import receipt
 from cloudtrain.errors import CloudtrainError, HostKeyMismatch, UsageError
 from cloudtrain.events import Warned
-from cloudtrain.link import Context, Link
 from cloudtrain.plan import Plan
 from cloudtrain.provider.base import Instance
 from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
+
+if TYPE_CHECKING:
+    from cloudtrain.link import Context, Link
 
 # Between SIGTERM and SIGKILL.
 STOP_GRACE_S = 20.0
@@ -154,6 +156,10 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
         UsageError: there is nothing to extend.
         ConnectionFailed: the machine cannot be reached, or did not take the new end; it ends at the old one.
     """
+    # What only shows a run needs neither, and `ls` is to answer before anybody wonders.
+    from cloudtrain import receipt
+    from cloudtrain.link import Link
+
     run = context.store.get(run.name)
     told = extension(run, context, by_s)
     with Link(run, context, wakes=False) as link:

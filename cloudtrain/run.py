@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import checkpoints, code_copy, crash, disk, hold, lease, receipt, results, spot, tree, trickle
+from cloudtrain import checkpoints, code_copy, crash, disk, hold, lease, past, receipt, results, spot, tree, trickle
 from cloudtrain.checkpoints import Checkpoint
 from cloudtrain.claims import check_folder
 from cloudtrain.claims import claim as claim
@@ -52,7 +52,9 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
     code = CodeSummary(files=len(files.files), bytes=files.bytes, git=tree.git_state(source))
-    return make_plan(spec, offer, code)
+    types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
+    times, last = past.look_up(spec, types, context.store)
+    return make_plan(spec, offer, code, times=times, last=last)
 
 
 def begin(

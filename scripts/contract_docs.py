@@ -151,7 +151,7 @@ def _json() -> str:
     for name in sorted(schemas):
         parts += _command(name, schemas[name], shared)
     parts += ["## Objects\n", "What several commands print.\n"]
-    for name in ("run", "leftover", "report", "plan", "artifact"):
+    for name in ("run", "leftover", "report", "plan", "took", "artifact"):
         parts += [f"### {name}\n", f"{shared[name]['description']}\n", _keys(shared[name], shared), ""]
     return "\n".join(parts).rstrip() + "\n"
 

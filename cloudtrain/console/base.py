@@ -141,7 +141,7 @@ def reporter(
         from cloudtrain.console.colour import forced
         from cloudtrain.console.plain import PlainReporter
 
-        return PlainReporter(colour=forced() and not look.plain)
+        return PlainReporter(colour=forced() and not look.plain, tenths=look.plain)
     from cloudtrain.console.live import LiveReporter
 
     return LiveReporter()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from cloudtrain.console import failure, summary, taskbar
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.plain import progress
 from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, wrapped
-from cloudtrain.console.training import Money, Training
+from cloudtrain.console.training import Training
+from cloudtrain.console.watched import Watched
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.events import (
     Event,
@@ -33,8 +33,7 @@ from cloudtrain.events import (
     Warned,
 )
 from cloudtrain.follow import read_objects
-from cloudtrain.lease import expires_at
-from cloudtrain.outcome import Result, cost, would_cost
+from cloudtrain.outcome import Result
 from cloudtrain.plan import Plan
 from cloudtrain.states import RunState
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 _WORD = 6  # columns of "ok", "warn", and of what hangs below them
 _TITLE = 14
 _ASIDE_AT = 79
-_LOOK_EVERY_S = 15.0
 _SPIN, _SPIN_ASCII = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 
 
@@ -66,7 +64,7 @@ class LiveReporter(Reporter):
     ) -> None:
         # Lines are broken between words here; what is wider than the terminal all the same must not be cut by Rich.
         self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._clock, self._wall, self._ticking = clock, wall, ticking
+        self._clock, self._ticking = clock, ticking
         self._live: _Redrawn | None = None
         self._step: tuple[str, str, float, float | None] | None = None
         self._step_progress = ""
@@ -74,14 +72,9 @@ class LiveReporter(Reporter):
         self._trains = False
         self._header_shown = False
         self._unfigured = UnfiguredLog()
-        self._plan: Plan | None = None
-        self._run: Run | None = None
-        self._again: Callable[[], Run] | None = None
-        self._looked_at = clock()
+        self._watched = Watched(clock, wall)
         can = self._console.is_terminal and not self._console.legacy_windows and taskbar.shown_by(os.environ)
         self._taskbar = taskbar.Taskbar(self._console.file, clock) if can else None
-        self._thread = threading.get_ident()
-        self._began, self._began_at = clock(), wall()
 
     def emit(self, event: Event) -> None:
         """Show one event."""
@@ -110,7 +103,7 @@ class LiveReporter(Reporter):
                     self._print(Text(f"{'':<{_WORD}}{screen_safe(hint)}", style="dim"))
             case PhaseChanged(_, state):
                 self._trains = state is RunState.RUNNING
-                self._look()
+                self._watched.look()
         self._refresh()
 
     def _metric(self, event: Metric) -> None:
@@ -130,26 +123,18 @@ class LiveReporter(Reporter):
                 self._step_progress = f"data set {progress('', values['done'], values.get('total'), 'B')}"
             case "warning":
                 self._say("warn", "yellow", str(values.get("message", "")))
-        if self._clock() - self._looked_at > _LOOK_EVERY_S:
-            self._look()
+        self._watched.look(if_due=True)
 
     def about(self, run: Run, again: Callable[[], Run]) -> None:
         """The run that the events are of, and a look at how it stands later: another command may have extended it."""
-        self._run, self._again = run, again
-        self._plan = self._plan or run.plan
+        self._watched.about(run, again)
         if not run.state.final and not self._training.told:
             for values in read_objects(run.folder / "events.jsonl"):
                 self._training.take(str(values.get("kind", "")), values)
 
-    def _look(self) -> None:
-        self._looked_at = self._clock()
-        # Events may come from other threads; the registry is only asked from the one that opened it.
-        if self._again is not None and threading.get_ident() == self._thread:
-            self._run = self._again()
-
     def plan(self, plan: Plan) -> None:
         """Show what is about to be done and what it can cost."""
-        self._plan = plan
+        self._watched.plan = plan
         for i, line in enumerate(summary.plan_lines(plan, self._console.width)):
             self._print(Text(line, style="bold" if i == 0 else ""))
 
@@ -267,23 +252,8 @@ class LiveReporter(Reporter):
         return [line, f"{'':<{_WORD}}{ticking}"]
 
     def _training_lines(self, width: int) -> list[str]:
-        cost_so_far = self._cost()
-        passed = self._clock() - self._began + (self._began_at - self._run.created_at if self._run else 0.0)
-        return self._training.lines(width, passed, cost_so_far, ascii_only=self._console.options.ascii_only)
-
-    def _cost(self) -> Money:
-        plan, run = self._plan, self._run
-        if plan is None or plan.price_per_hour is None:
-            return Money()
-        ec2 = plan.spec.ec2
-        rehearsed = ec2 is not None and ec2.rehearsal
-        now = self._wall()
-        spent = (would_cost(run, now) if rehearsed else cost(run, now)) if run is not None else None
-        if spent is None:
-            spent = plan.price_per_hour * (self._clock() - self._began) / 3600
-        at = expires_at(run) if run is not None else None
-        ends = None if rehearsed else summary.ends_by(plan, run.created_at if run else self._began_at, at)
-        return Money(spent=spent, at_most=plan.at_most_usd, ends=ends, rehearsed=rehearsed)
+        watched, ascii_only = self._watched, self._console.options.ascii_only
+        return self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
 
 
 class _Redrawn(Live):

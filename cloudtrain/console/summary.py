@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from cloudtrain import derived, lease
-from cloudtrain.console import failure
-from cloudtrain.console.text import columns, money, results_block, screen_safe, seconds, shown_path, size, wrapped
+from cloudtrain.console import failure, plan_table
+from cloudtrain.console.text import money, results_block, screen_safe, seconds, shown_path, size, wrapped
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import NOT_PULLED, Result
-from cloudtrain.plan import Candidate, Plan
+from cloudtrain.plan import Plan
 from cloudtrain.spec import Target
 from cloudtrain.states import RunState
 
@@ -44,8 +43,8 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         lines.append(f"  account  {offer.account}")
     lines.append(f"  results  {shown_path(spec.folder)}")
     if any(c.price_per_hour for c in offer.candidates):
-        lines += ["", *(f"  {line}" for line in _candidate_lines(offer.candidates, width))]
-    if offer.price_note:
+        lines += ["", *plan_table.lines(plan, width)]
+    elif offer.price_note:
         lines.append(f"  {offer.price_note}")
     lines.append("")
     if rehearsal:
@@ -59,6 +58,8 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
     elif spec.target is not Target.EC2:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
+    if took := plan_table.last_line(plan):
+        lines.append(f"  Time     {took}")
     if away := away_line(plan):
         lines.append(f"  Away     {away}")
     if keep := keep_line(plan):
@@ -70,33 +71,6 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
     lines = [screen_safe(line) for line in lines]
     return lines if width is None else [part for line in lines for part in wrapped(line, width, _PLAN_HANG)]
-
-
-def _candidate_lines(candidates: Sequence[Candidate], width: int | None) -> list[str]:
-    """The table of machines; where it is too wide it shows type and price, and each note on a line of its own."""
-    cells = [
-        (
-            f"{'> ' if i == 0 else '  '}{c.type}",
-            c.gpu,
-            str(c.vcpus or "-"),
-            f"{c.memory_gib:g} GB" if c.memory_gib else "-",
-            f"{c.price_per_hour:.3f}" if c.price_per_hour else "-",
-            str(len(c.zones)) if c.zones else "-",
-            c.note,
-        )
-        for i, c in enumerate(candidates)
-    ]
-    header = ("  INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "ZONES", "")
-    lines = columns(header, cells, right=(2, 3, 4, 5))
-    if width is None or max(map(len, lines)) + 2 <= width:
-        return lines
-    kept: tuple[int, ...] = (0, 1, 4)
-    lines = columns([header[i] for i in kept], [[row[i] for i in kept] for row in cells], right=(2,))
-    if max(map(len, lines)) + 2 > width:
-        kept = (0, 4)
-        lines = columns([header[i] for i in kept], [[row[i] for i in kept] for row in cells], right=(1,))
-    notes = [f"    {c.note}" if c.note else "" for c in candidates]
-    return [lines[0], *(part for line, note in zip(lines[1:], notes, strict=True) for part in (line, note) if part)]
 
 
 def ending_lines(result: Result) -> list[str]:

@@ -102,6 +102,18 @@ class Training:
         within = min(1.0, self.step / self.steps) if self.step is not None and self.steps else 0.0
         return min(1.0, (self.epoch - 1 + within) / self.epochs)
 
+    def words(self) -> list[str]:
+        """How far the training is, as the parts of a line without a bar; empty where nothing tells."""
+        if self.epoch is None:
+            return []
+        told = [f"epoch {self.epoch}/{self.epochs}" if self.epochs else f"epoch {self.epoch}"]
+        if self.step is not None and self.steps:
+            told[0] += f" step {self.step} of {self.steps}"
+        if self.rate:
+            told.append(_per_second(self.rate))
+        left = self.left_s()
+        return [*told, f"{seconds(left)} left"] if left is not None else told
+
     def lines(self, width: int, passed_s: float, cost: Money, *, ascii_only: bool = False) -> list[str]:
         """The redrawn lines, none wider than `width` columns."""
         lines = [self._progress(width, ascii_only)]
@@ -109,7 +121,7 @@ class Training:
             lines.append(self._accuracy(width, ascii_only))
         if self._gpu:
             lines += _wrap_parts("gpu", self._gpu_parts(), width)
-        lines += _wrap_parts("cost", _cost_parts(cost, passed_s), width)
+        lines += _wrap_parts("cost", cost_words(cost, passed_s), width)
         lines.append(KEYS[:width])
         return lines
 
@@ -131,7 +143,7 @@ class Training:
             share = min(1.0, self.step / self.steps)
             told.append(f"step {self.step}/{self.steps}")
         if self.rate:
-            told.append(f"{self.rate:.0f} it/s" if self.rate >= 9.5 else f"{self.rate:.1f} it/s")
+            told.append(_per_second(self.rate))
         left = self.left_s()
         if left is not None:
             told.append(f"{seconds(left)} left")
@@ -171,6 +183,10 @@ def sparkline(values: Sequence[float], goal: float | None = None, *, ascii_only:
     )
 
 
+def _per_second(rate: float) -> str:
+    return f"{rate:.0f} it/s" if rate >= 9.5 else f"{rate:.1f} it/s"
+
+
 def _bar(share: float, width: int, ascii_only: bool) -> str:
     full, half, empty = _BAR_ASCII if ascii_only else _BAR
     halves = round(share * width * 2)
@@ -188,7 +204,8 @@ def _fitting(parts: list[str], width: int, *, drop: Sequence[int]) -> str:
     return "  ".join(kept.values())[:width]
 
 
-def _cost_parts(cost: Money, passed_s: float) -> list[str]:
+def cost_words(cost: Money, passed_s: float) -> list[str]:
+    """What it costs, how long it has been going, when it ends itself: the parts of a line."""
     passed = seconds(passed_s)
     if cost.spent is None:
         return ["nothing is billed", passed]

@@ -16,7 +16,7 @@ from cloudtrain.console.live import LiveReporter
 from cloudtrain.errors import ConnectionFailed, ExitCode
 from cloudtrain.events import Emit, GpuUse, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.outcome import Result
-from cloudtrain.plan import Candidate, CodeSummary, Offer, Plan, make_plan
+from cloudtrain.plan import Candidate, CodeSummary, Offer, Plan, Took, make_plan
 from cloudtrain.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.states import InstanceLife, RunState
 
@@ -37,8 +37,8 @@ class Clock:
         return WALL + self.now
 
 
-def plan() -> Plan:
-    """Model 3 on one of two EC2 types."""
+def plan(*, tried: bool = True) -> Plan:
+    """Model 3 on one of two EC2 types, one of them tried before."""
     spec = RunSpec(
         name="brave-otter",
         target=Target.EC2,
@@ -55,11 +55,22 @@ def plan() -> Plan:
             Candidate(type="g4dn.xlarge", gpu="1x T4 16 GB", vcpus=4, memory_gib=16, price_per_hour=0.536, zones=zones),
             Candidate(type="g6.xlarge", gpu="1x L4 24 GB", vcpus=4, memory_gib=16, price_per_hour=0.815, zones=zones),
         ),
+        alternatives=(
+            Candidate(type="g5.xlarge", gpu="1x A10G 24 GB", vcpus=4, memory_gib=16, price_per_hour=1.016, zones=zones),
+        ),
         price_note="$/HOUR has instance, public IPv4 and 45 GB disk; table of 2026-07-20.",
         enforcer="the instance ends itself, laptop on or off",
         details={"root_gb": 45},
     )
-    return make_plan(spec, offer, CodeSummary(files=14, bytes=38_000, git="3f9c1d2 with 2 changed files"))
+    code = CodeSummary(files=14, bytes=38_000, git="3f9c1d2 with 2 changed files")
+    took = Took(run="dry-finch", type="g4dn.xlarge", setup_s=102.0, training_s=51.0, pull_s=8.0, scaled_from=15)
+    return make_plan(spec, offer, code, times=(took,) if tried else (), last=took if tried else None)
+
+
+def first_plan(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None:
+    """The plan of somebody's first run."""
+    reporter.plan(plan(tried=False))
+    stop()
 
 
 def training(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None:
@@ -142,7 +153,7 @@ def failure(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> 
     stop()
 
 
-SCENES = {"training": training, "ended": ended, "failure": failure}
+SCENES = {"plan": first_plan, "training": training, "ended": ended, "failure": failure}
 
 
 def main() -> None:

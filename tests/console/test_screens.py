@@ -45,7 +45,7 @@ def test_live(name: str, stop: int, columns: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-@pytest.mark.parametrize("scene", ["ended", "failure"])
+@pytest.mark.parametrize("scene", ["ended", "failure", "plan"])
 def test_last_screen(scene: str, columns: int, tmp_path: Path) -> None:
     with played(scene, columns=columns, lines=60, folder=tmp_path) as player:
         player.to_stop()
@@ -66,10 +66,11 @@ def test_no_word_is_broken_by_the_edge(columns: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "environment"),
-    [("plain", ["--plain"], {}), ("dumb", [], {"TERM": "dumb"})],
+    [("plain", ["--plain"], {}), ("dumb", [], {"TERM": "dumb"}), ("dumb-40", [], {"TERM": "dumb"})],
 )
 def test_nothing_is_redrawn(name: str, options: list[str], environment: dict[str, str], tmp_path: Path) -> None:
-    with played("ended", *options, lines=80, environment=environment, folder=tmp_path) as player:
+    columns = 40 if name.endswith("-40") else 80
+    with played("ended", *options, columns=columns, lines=120, environment=environment, folder=tmp_path) as player:
         player.to_stop()
         player.go_on()
         screen = player.to_end()

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from cloudtrain import crash
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
-from tests.whole_path.place import Place
+from tests.whole_path.place import Place, left
 
 
 @dataclass
@@ -66,16 +65,9 @@ def region(one_region: Region) -> Iterator[Region]:
 
 @pytest.fixture
 def here(region: Region, tmp_path: Path) -> Iterator[Killable]:
-    (tmp_path / "cwd").mkdir()
-    flags = ["--instance", "g4dn.xlarge"]
-    place = Killable("emulated", flags, tmp_path / "home", tmp_path / "cwd", region.environment())
+    place = Killable.in_account(region, tmp_path)
     yield place
     place.cleanup()
-
-
-def left(region: Region) -> dict[str, Any]:
-    """What exists in the account, by kind."""
-    return {kind: rows for kind, rows in region.inventory().items() if rows}
 
 
 def launched(region: Region, name: str) -> int:

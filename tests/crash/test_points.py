@@ -14,9 +14,9 @@ import pytest
 from cloudtrain import crash
 from cloudtrain.emulator.region import Region
 from cloudtrain.errors import UsageError
-from tests.crash.conftest import Killable, launched, left
+from tests.crash.conftest import Killable, launched
 from tests.crash.points import CASES, Case
-from tests.whole_path.place import ROOT
+from tests.whole_path.place import ROOT, left
 from tests.whole_path.test_story import log_of, sums_hold
 
 # A dozen commands each: seconds on a computer of one's own, minutes on one that is busy with other things.

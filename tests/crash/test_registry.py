@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.emulator.region import Region
-from tests.crash.conftest import Killable, launched, left
+from tests.crash.conftest import Killable, launched
 from tests.crash.test_points import ended_well
+from tests.whole_path.place import left
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cloudtrain.emulator.region import Region
-from tests.crash.conftest import Killable, launched, left
+from tests.crash.conftest import Killable, launched
 from tests.crash.test_points import ended_well
+from tests.whole_path.place import left
 
 
 def test_while_the_machine_boots_the_second_is_refused_or_waits(here: Killable, region: Region) -> None:

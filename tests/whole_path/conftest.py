@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,18 @@ def local_place() -> object:
         return Place("local", ["--local"], tmp_path / "home", cwd)
 
     return make
+
+
+@pytest.fixture
+def here(local_place: Any, tmp_path: Path) -> Iterator[Place]:
+    """This computer, as a user has it; modules whose cases are about another place have a `here` of their own."""
+    cwd = tmp_path / "my digits"
+    cwd.mkdir()
+    place: Place = local_place(tmp_path, cwd)
+    try:
+        yield place
+    finally:
+        place.cleanup()
 
 
 @pytest.fixture

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cloudtrain.console import listing
 from cloudtrain.store import Store
 from tests import commands
+
+if TYPE_CHECKING:  # an extra, and seconds to import
+    from cloudtrain.emulator.region import Region
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = Path(__file__).with_name("jobs")
@@ -38,6 +41,12 @@ class Place:
     cwd: Path
     environment: dict[str, str] = field(default_factory=dict)
     after: Callable[[], None] = lambda: None
+
+    @classmethod
+    def in_account(cls, region: Region, folder: Path) -> Self:
+        """One whose account is `region`; it lies below `folder`."""
+        (folder / "cwd").mkdir()
+        return cls("emulated", ["--instance", "g4dn.xlarge"], folder / "home", folder / "cwd", region.environment())
 
     def env(self) -> dict[str, str]:
         return {
@@ -110,3 +119,8 @@ class Place:
             for pid in self.processes(name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def left(region: Region) -> dict[str, Any]:
+    """What exists in the account, by kind."""
+    return {kind: rows for kind, rows in region.inventory().items() if rows}

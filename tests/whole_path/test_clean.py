@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ from cloudtrain.emulator import service
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
-from tests.whole_path.place import Place
+from tests.whole_path.place import Place, left
 from tests.whole_path.test_story import log_of, sums_hold
 
 
@@ -34,15 +33,9 @@ def region(tmp_path: Path) -> Iterator[Region]:
 def here(region: Region, tmp_path: Path) -> Iterator[Place]:
     if sys.platform == "win32":
         pytest.skip("the cases look into /proc")
-    (tmp_path / "cwd").mkdir()
-    flags = ["--instance", "g4dn.xlarge"]
-    place = Place("emulated", flags, tmp_path / "home", tmp_path / "cwd", region.environment())
+    place = Place.in_account(region, tmp_path)
     yield place
     place.cleanup()
-
-
-def left(region: Region) -> dict[str, Any]:
-    return {kind: rows for kind, rows in region.inventory().items() if rows}
 
 
 def train(place: Place, name: str, *args: str) -> None:

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from tests.whole_path.place import Place
-
-
-@pytest.fixture
-def here(local_place: Any, tmp_path: Path) -> Iterator[Place]:
-    cwd = tmp_path / "my digits"
-    cwd.mkdir()
-    place = local_place(tmp_path, cwd)
-    try:
-        yield place
-    finally:
-        place.cleanup()
 
 
 def test_wait_takes_detached_runs_to_their_ends(here: Place) -> None:

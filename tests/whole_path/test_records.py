@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from tests.whole_path.place import JOBS, Place
 
 # Names are used by one test each: what is left of a run is found by its name, whoever runs beside it.
 SUBSET = ("--", "--subset", "600", "--epochs", "1")
-
-
-@pytest.fixture
-def here(local_place: Any, tmp_path: Path) -> Iterator[Place]:
-    """This computer."""
-    cwd = tmp_path / "my digits"
-    cwd.mkdir()
-    place = local_place(tmp_path, cwd)
-    try:
-        yield place
-    finally:
-        place.cleanup()
 
 
 def receipt_of(place: Place, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from cloudtrain.errors import CloudtrainError, QuotaExceeded, Refused, SignInError, UsageError
 from cloudtrain.plan import Candidate, Offer
-from cloudtrain.provider.ec2 import account, images, prices, quota, tags, types, zones
+from cloudtrain.provider.ec2 import account, alternatives, images, prices, quota, tags, types, zones
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.images import Image
 from cloudtrain.provider.ec2.inventory import one as instance_of_id
@@ -72,7 +72,8 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
     table = prices.load(None if clients.loopback else clients.region)
     if all(_refusal_without_lookup(name, ec2) for name in names):
         types.refuse_known(names[0], own_image=ec2.ami is not None)
-    who, found, image_of = _look_up(names, market, ec2, table, clients, now)
+    others = alternatives.near(names, table, clients.region)
+    who, found, image_of = _look_up(names, others, market, ec2, table, clients, now)
 
     allowed = zones.usable(found.subnets, clients.region, asked=ec2.subnet)
     candidates: list[Candidate] = []
@@ -117,12 +118,14 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
         )
     if image is None or not candidates:
         raise refused[0][1]
+    beside = _beside(others, allowed, disk_gb, found, clients.region)
     left_out = [f"{error.message}; left out" for _, error in refused]
     return Offer(
         where=clients.region,
         candidates=tuple(candidates),
+        alternatives=tuple(machine for machine, _ in beside),
         account=f"{who.text}, {clients.region} (from {clients.region_source})",
-        price_note=_price_note(found.table, used_prices, disk_gb, market, now),
+        price_note=_price_note(found.table, [*used_prices, *(price for _, price in beside)], disk_gb, market, now),
         enforcer="a timer on the instance itself, laptop on or off",
         warnings=(*left_out, *_about_prices(used_prices, clients.region), *_about_image(image), *warnings),
         details={
@@ -144,11 +147,40 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
     )
 
 
+def _beside(
+    names: Sequence[str], allowed: Sequence[Subnet], disk_gb: int, found: _Found, region: str
+) -> list[tuple[Candidate, Price]]:
+    """The machines of these types that could be had here, to compare with."""
+    beside = []
+    for name in names:
+        price = found.table.of(name, region)
+        if price is None:
+            continue
+        try:
+            spots = zones.place(name, found.zones, allowed, region)
+        except (Refused, UsageError):
+            continue
+        machine, _ = _candidate(found.table.specs[name], price, spots, disk_gb, found)
+        if found.market == SPOT and machine.most_per_hour is None:
+            continue  # an on-demand price beside one of spot would compare two things
+        beside.append((machine, price))
+    return beside
+
+
 def _look_up(
-    names: Sequence[str], market: str, ec2: Ec2Spec, table: PriceTable, clients: Clients, now: datetime
+    names: Sequence[str],
+    others: Sequence[str],
+    market: str,
+    ec2: Ec2Spec,
+    table: PriceTable,
+    clients: Clients,
+    now: datetime,
 ) -> tuple[account.Account, _Found, Callable[[str], Image]]:
-    """All calls, side by side. Which failure is raised does not depend on which answer comes first: the caller's
-    identity goes first, so missing or stale credentials are told as such."""
+    """All calls, side by side; `others` are types that are only shown, and take no call of their own.
+
+    Which failure is raised does not depend on which answer comes first: the caller's identity goes first, so missing or
+    stale credentials are told as such.
+    """
     # A session must not make clients in several threads at once.
     _ = (clients.ec2, clients.ssm, clients.sts, clients.quotas)
     resolved: dict[str, Image] = {}
@@ -163,12 +195,13 @@ def _look_up(
     with ThreadPoolExecutor(LOOKUPS_AT_ONCE) as pool:
         who = pool.submit(account.identify, clients)
         kinds = pool.submit(types.describe, names, clients.ec2)
-        offered = pool.submit(zones.offered, names, clients.ec2)
+        offered = pool.submit(zones.offered, (*names, *others), clients.ec2)
         nets = pool.submit(zones.subnets, clients.ec2)
         routes = pool.submit(zones.routes, clients.ec2)
         used = pool.submit(_or_none, lambda: quota.in_use(clients.ec2, {}))
         granted = pool.submit(quota.survey, codes, clients.region, None, clients.quotas)
-        spot = pool.submit(_or_none, lambda: prices.spot_prices(names, clients.ec2, now)) if market == SPOT else None
+        priced = (*names, *others)
+        spot = pool.submit(_or_none, lambda: prices.spot_prices(priced, clients.ec2, now)) if market == SPOT else None
         # The shipped table tells the architecture before EC2 does; EC2's word is what is judged by later.
         image = pool.submit(image_of, first_guess)
         caller = who.result()

@@ -1,0 +1,166 @@
+"""Where nothing is redrawn: one line an epoch, a sign of life after a quiet minute, tenths for a person who listens."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.console import plain
+from cloudtrain.console.plain import PlainReporter
+from cloudtrain.console.pulse import Pulse
+from cloudtrain.events import Metric, PhaseChanged, StepDone, StepProgress, StepStarted
+from cloudtrain.plan import CodeSummary, make_plan
+from cloudtrain.spec import Ec2Spec, Target
+from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.store import Run
+from tests import plans
+
+LIMIT_S = 30.0
+
+
+def run_of(folder: Path) -> Run:
+    spec = plans.spec(folder, target=Target.EC2, ec2=Ec2Spec())
+    plan = make_plan(spec, plans.offer(0.5), CodeSummary(files=1, bytes=1))
+    return Run(
+        name=spec.name,
+        state=RunState.RUNNING,
+        life=InstanceLife.RUNNING,
+        plan=plan,
+        instance=None,
+        created_at=time.time(),
+    )
+
+
+def lines() -> list[str]:
+    return sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def until(what: Callable[[], bool]) -> None:
+    ends = time.monotonic() + LIMIT_S
+    while not what():
+        assert time.monotonic() < ends, lines()
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., PlainReporter]]:
+    """Makes a reporter on a pipe, which follows a run."""
+    made: list[PlainReporter] = []
+
+    def make(**how: float) -> PlainReporter:
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        made.append(PlainReporter(**how))  # type: ignore[arg-type]
+        run = run_of(tmp_path)
+        made[-1].about(run, lambda: run)
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "pulse"]
+
+
+def steps(shown: PlainReporter, epochs: int = 2) -> None:
+    shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    shown.emit(Metric("start", {"epochs": epochs, "steps": 100}))
+    for epoch in range(1, epochs + 1):
+        for step in range(1, 101):
+            shown.emit(Metric("step", {"epoch": epoch, "step": step, "steps": 100, "rate": 50.0}))
+        shown.emit(Metric("epoch", {"epoch": epoch, "epochs": epochs, "test_acc": 98.5, "seconds": 2.0}))
+
+
+def test_a_pipe_has_one_line_an_epoch(piped: Callable[..., PlainReporter]) -> None:
+    steps(piped(), epochs=3)
+    assert [line.split()[0] for line in lines()] == ["epoch", "1/3", "2/3", "3/3"]
+
+
+def test_a_quiet_minute_of_training_says_how_it_stands(piped: Callable[..., PlainReporter]) -> None:
+    shown = piped(heartbeat_s=0.05)
+    steps(shown)
+    shown.emit(Metric("step", {"epoch": 2, "step": 40, "steps": 100, "rate": 50.0}))
+    until(lambda: len(lines()) >= 5)
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d epoch 2/2 step 40 of 100, 50 it/s, 1\.2 s left,"
+        r" \$0(\.0\d+)? of at most \$1\.00, \d\.\d s, ends itself by \d\d:\d\d",
+        lines()[3],
+    ), lines()[3]
+
+
+def test_a_quiet_minute_of_a_step_says_what_is_waited_for(piped: Callable[..., PlainReporter]) -> None:
+    shown = piped(heartbeat_s=0.05)
+    shown.emit(StepStarted("instance", "g4dn.xlarge", 600))
+    shown.emit(StepProgress("instance", "pending", 3, 600, "s"))
+    until(lambda: len(lines()) >= 2)
+    assert re.fullmatch(r"\S+ step instance pending, \d\.\d s of at most 10m 00s", lines()[1]), lines()[1]
+    shown.emit(StepDone("instance", "i-1", 4.0))
+    said = len(lines())
+    time.sleep(0.2)
+    assert len(lines()) == said, "nothing is waited for"
+
+
+def test_nothing_is_said_after_the_end(piped: Callable[..., PlainReporter]) -> None:
+    shown = piped(heartbeat_s=0.02)
+    steps(shown)
+    shown.close()
+    said = len(lines())
+    time.sleep(0.15)
+    assert len(lines()) == said
+    steps(shown)
+    until(lambda: len(lines()) > said + 2)
+
+
+def test_what_nobody_follows_has_no_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    PlainReporter(heartbeat_s=0.01).emit(StepStarted("look", "into the account", 60))
+    assert not [thread for thread in threading.enumerate() if thread.name == "pulse"]
+
+
+def test_tenths_are_said_once_and_not_in_a_flood(
+    piped: Callable[..., PlainReporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(tenths: bool, every_s: float) -> list[str]:
+        monkeypatch.setattr(plain, "_TENTHS_EVERY_S", every_s)
+        shown = piped(tenths=tenths)
+        shown.emit(StepStarted("sync"))
+        for done in range(0, 1001, 5):
+            shown.emit(StepProgress("sync", "job", done, 1000, "B"))
+        shown.emit(StepDone("sync"))
+        return [line.rpartition(", ")[2] for line in lines()[1:-1]]
+
+    assert told(True, 0.0) == [f"{tenth} %" for tenth in range(10, 100, 10)]
+    assert told(True, 2.0) == [], "it is over before it was worth a word"
+    assert told(False, 0.0) == []
+
+
+def test_tenths_of_an_epoch(piped: Callable[..., PlainReporter], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_TENTHS_EVERY_S", 0.0)
+    steps(piped(tenths=True))
+    said = [line.split(" ", 1)[1] for line in lines() if "%" in line and "step" in line]
+    assert len(said) == 18
+    assert said[0] == "epoch 1/2 step 10 of 100, 50 it/s, 3.8 s left, 10 %"
+
+
+def test_a_pulse_that_is_asked_to_go_on_while_it_ends_goes_on() -> None:
+    beats: list[int] = []
+
+    def beat() -> bool:
+        beats.append(1)
+        if len(beats) == 1:
+            pulse.said()  # something began just now
+            return False
+        return len(beats) < 3
+
+    pulse = Pulse(beat, 0.01)
+    pulse.said()
+    ends = time.monotonic() + LIMIT_S
+    while len(beats) < 3:
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+    pulse.stop()
