@@ -11,7 +11,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from cloudtrain.emulator.machine import Machine
 from cloudtrain.emulator.region import Region
 from cloudtrain.follow import files_of_attempts
 from cloudtrain.store import Run, Store
+from tests import commands
 from tests.whole_path.place import Place
 
 NAME = "calm-otter"
@@ -143,17 +143,21 @@ class Scene:
         """`cloudtrain run` with that job, to its end."""
         return self.cli(*self.toy(*args, flags=flags, job=job), timeout=timeout)
 
+    @property
+    def program(self) -> str:
+        """The module that is the command."""
+        return "tests.faults.hurried" if self.hurried else "cloudtrain"
+
     @contextlib.contextmanager
     def started(self, *argv: str) -> Iterator[Command]:
         """`cloudtrain ARGV` as a process that goes on, and that has ended when the block ends."""
-        program = ["tests.faults.hurried"] if self.hurried else ["cloudtrain"]
         path = self.place.home.parent / f"screen-{time.monotonic_ns()}"
         with path.open("wb") as screen:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *program, *argv],
+            process = commands.start(
+                *argv,
+                module=self.program,
                 cwd=self.place.cwd,
                 env=self.place.env(),
-                stdin=subprocess.DEVNULL,
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
@@ -183,9 +187,9 @@ class Scene:
             answers: once these words are on the screen, that is typed, or that signal sent as the terminal does.
         """
         parent, child = pty.openpty()
-        program = ["tests.faults.hurried"] if self.hurried else ["cloudtrain"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *program, *argv],
+        process = commands.start(
+            *argv,
+            module=self.program,
             cwd=self.place.cwd,
             env={**self.place.env(), "TERM": "xterm", "COLUMNS": "400", "LINES": "50"},
             stdin=child,
@@ -301,7 +305,7 @@ class Scene:
 class Command:
     """A command that goes on."""
 
-    def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:
+    def __init__(self, process: commands.AnyCommand, path: Path) -> None:
         self.process = process
         self._path = path
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cloudtrain.console import listing
 from cloudtrain.store import Store
+from tests import commands
 
 if TYPE_CHECKING:  # an extra, and seconds to import
     from cloudtrain.emulator.region import Region
@@ -59,14 +59,7 @@ class Place:
 
     def cli(self, *argv: str, code: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[bytes]:
         """Run `cloudtrain ARGV` to its end, and check its exit code unless that is None."""
-        done = subprocess.run(
-            [sys.executable, "-m", "cloudtrain", *argv],
-            cwd=self.cwd,
-            env=self.env(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-        )
+        done = commands.run(*argv, cwd=self.cwd, env=self.env(), timeout=timeout)
         told = done.stderr.decode(errors="replace")
         assert b"Traceback" not in done.stderr and b"Traceback" not in done.stdout, told
         told = told or done.stdout.decode(errors="replace")[-1000:]  # with --json an error is there
@@ -74,16 +67,9 @@ class Place:
         return done
 
     @contextlib.contextmanager
-    def started(self, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self, *argv: str) -> Iterator[commands.AnyCommand]:
         """`cloudtrain ARGV` as a process that goes on; killed at the end if it still does."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cloudtrain", *argv],
-            cwd=self.cwd,
-            env=self.env(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        process = commands.start(*argv, cwd=self.cwd, env=self.env())
         try:
             yield process
         finally:
