@@ -29,6 +29,7 @@ def doctor(
     from cloudtrain import settings
     from cloudtrain.cli import leftovers
     from cloudtrain.console import account, failure, jsonl
+    from cloudtrain.console.base import columns_of
     from cloudtrain.provider.ec2.doctor import checks
     from cloudtrain.spec import Ec2Spec
 
@@ -44,7 +45,7 @@ def doctor(
     for check in checks(spec):
         seen.append(check)
         if not json:
-            for line in account.check_lines(check):
+            for line in account.check_lines(check, columns_of(sys.stdout)):
                 sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
     failed = any(check.status == "fail" for check in seen)
@@ -70,6 +71,7 @@ def instances(
     """List GPU types with price, spot price, your quota and zones."""
     from cloudtrain import settings
     from cloudtrain.console import account, jsonl
+    from cloudtrain.console.base import columns_of
     from cloudtrain.provider.ec2 import catalogue
 
     get = settings.load({"region": region, "profile": profile}).get
@@ -84,7 +86,7 @@ def instances(
     if json:
         jsonl.write_result(**found.to_dict())
         return
-    for line in account.catalogue_lines(found):
+    for line in account.catalogue_lines(found, columns_of(sys.stdout)):
         sys.stdout.write(f"{line}\n")
     for warning in found.warnings:
         sys.stderr.write(f"warn  {warning}\n")

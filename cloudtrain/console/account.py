@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cloudtrain.console.text import columns, screen_safe
+from cloudtrain.console.text import NARROW, columns, screen_safe, wrapped
 
 if TYPE_CHECKING:
     from cloudtrain.provider.ec2.catalogue import Catalogue, Row
     from cloudtrain.provider.ec2.doctor import Check
 
 
-def check_lines(check: Check) -> list[str]:
-    """One check: its verdict, what was found, and the command that mends it."""
-    lines = [f"{check.status:<5} {check.name:<10} {check.message}"]
+_HANG = 17  # what follows "ok    quota      "
+
+
+def check_lines(check: Check, width: int | None = None) -> list[str]:
+    """One check: its verdict, what was found, and the command that mends it, which stays one line to be copied.
+
+    Args:
+        width: columns to stay in.
+    """
+    line = f"{check.status:<5} {check.name:<10} {check.message}"
+    lines = [line] if width is None else wrapped(line, width, _HANG if width >= NARROW else 6)
     if check.fix:
         lines.append(f"      fix: {check.fix}")
     return [screen_safe(line) for line in lines]
@@ -30,13 +38,29 @@ def verdict(checks: Iterable[Check]) -> str:
     return f"{told}. Meanwhile, free: cloudtrain run --model 3 --instance g4dn.xlarge --dry-run"
 
 
-def catalogue_lines(catalogue: Catalogue) -> list[str]:
-    """The table of `instances`."""
+def catalogue_lines(catalogue: Catalogue, width: int | None = None) -> list[str]:
+    """The table of `instances`; where `width` is too narrow for it without vCPU and RAM as well, each type in lines of
+    its own."""
     header = ("INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "SPOT NOW", "YOUR QUOTA", "ZONES")
     rows = [_row(row, catalogue) for row in catalogue.rows]
     lines = columns(header, rows, right=(2, 3, 4, 5, 7))
-    lines.append(f"{catalogue.region}, $/hour with public IPv4, without disk; {catalogue.price_note}")
-    return [screen_safe(line) for line in lines]
+    if width is not None and max(map(len, lines)) > width:
+        kept = (0, 1, 4, 5, 6, 7)
+        lines = columns([header[i] for i in kept], [[row[i] for i in kept] for row in rows], right=(2, 3, 5))
+        if max(map(len, lines)) > width:
+            lines = [part for row in rows for part in _stacked(row)]
+    lines.append(f"{catalogue.region}, without disk; {catalogue.price_note}")
+    lines = [screen_safe(line) for line in lines]
+    return lines if width is None else [part for line in lines for part in wrapped(line, width, 2)]
+
+
+def _stacked(row: tuple[str, ...]) -> list[str]:
+    """The same facts below each other."""
+    kind, gpu, vcpus, memory, price, spot, quota, zones = row
+    now = "" if spot == "-" else f", spot now ${spot}"
+    allowed = "quota not known" if quota == "-" else quota
+    sold = "" if zones == "-" else f", in {zones} zone{'' if zones == '1' else 's'}"
+    return [f"{kind}  {gpu}", f"  {vcpus} vCPU, {memory} RAM", f"  ${price}/hour{now}", f"  {allowed}{sold}"]
 
 
 def _row(row: Row, catalogue: Catalogue) -> tuple[str, ...]:

@@ -115,6 +115,20 @@ def may_redraw(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def columns_of(stream: TextIO) -> int | None:
+    """Columns of the terminal behind `stream`; None: there is none, and a line may be as long as it is."""
+    if not stream.isatty():
+        return None
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    try:
+        # Not what `shutil` says: that is of stdout, which may be a file while a person reads stderr.
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 def forgive_encodings() -> None:
     """A console that cannot show a character shows a substitute: a cp1252 pipe must not end a run."""
     for stream in (sys.stdout, sys.stderr):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cloudtrain.console import failure, summary
-from cloudtrain.console.base import Reporter
+from cloudtrain.console.base import Reporter, columns_of
 from cloudtrain.console.colour import painted
 from cloudtrain.console.pulse import Pulse
 from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, size, wrapped
@@ -102,9 +101,9 @@ class PlainReporter(Reporter):
         self._watched.look(if_due=True)
         if event.kind == "epoch":
             if not self._header_shown:
-                self._line(epoch_header(_width() or NARROW))
+                self._line(epoch_header(columns_of(sys.stderr) or NARROW))
                 self._header_shown = True
-            self._line(epoch_row(values, _width() or NARROW))
+            self._line(epoch_row(values, columns_of(sys.stderr) or NARROW))
         elif event.kind == "warning":
             self._say(f"warn {screen_safe(str(values.get('message', '')))}")
         elif event.kind == "data" and isinstance(values.get("done"), int | float):
@@ -156,7 +155,7 @@ class PlainReporter(Reporter):
     def plan(self, plan: Plan) -> None:
         """Show what is about to be done and what it can cost."""
         self._watched.plan = plan
-        self._write(summary.plan_lines(plan, _width()))
+        self._write(summary.plan_lines(plan, columns_of(sys.stderr)))
 
     def result(self, result: Result) -> None:
         """Show how the run ended."""
@@ -189,18 +188,13 @@ class PlainReporter(Reporter):
         if self._pulse is not None and (self._step is not None or self._trains):
             self._pulse.said()
         # On a terminal lines break between words; in a pipe or a file one fact is one line.
-        width = _width()
+        width = columns_of(sys.stderr)
         hang = len(text) - len(text.lstrip()) + 2
         self._write(wrapped(text, width, hang) if width else [text])
 
     def _write(self, lines: Sequence[str]) -> None:
         sys.stderr.write("".join(f"{painted(line) if self._colour else line}\n" for line in lines))
         sys.stderr.flush()
-
-
-def _width() -> int | None:
-    """Columns of the terminal behind stderr; None: there is none, a line may be as long as it is."""
-    return shutil.get_terminal_size().columns if sys.stderr.isatty() else None
 
 
 def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:

@@ -17,8 +17,9 @@ from cloudtrain.cli.options import look
 from cloudtrain.console import base
 from cloudtrain.console.base import Look, Reporter, reporter
 from cloudtrain.console.plain import PlainReporter
-from cloudtrain.errors import ConfirmationNeeded, ConnectionFailed
+from cloudtrain.errors import ConfirmationNeeded, ConnectionFailed, ExitCode
 from cloudtrain.events import Noted, Warned
+from cloudtrain.outcome import Result
 from cloudtrain.states import RunState
 from cloudtrain.store import Store
 from tests import plans
@@ -141,6 +142,14 @@ def test_the_bell_rings_once_when_a_run_ends(person: Callable[..., Terminal], mo
     error = person()
     failing(Look())
     assert "\a" not in error.getvalue()
+
+
+def test_the_bell_rings_when_a_run_ends_well(person: Callable[..., Terminal]) -> None:
+    error, shown = person(), PlainReporter()
+    shown.bell = True
+    end = Result(run="brave-otter", state=RunState.SUCCEEDED, exit_code=ExitCode.DONE, folder=Path("runs/brave-otter"))
+    following.ended(end, Store(), shown)
+    assert error.getvalue().endswith("\n\a") and error.getvalue().count("\a") == 1
 
 
 def test_the_bell_rings_when_a_question_waits(person: Callable[..., Terminal]) -> None:

@@ -223,7 +223,7 @@ def _catalogue(
         region=region,
         asked=asked,
         rows=tuple(ordered),
-        price_note=f"$/hour has instance and public IPv4; {table.note(used, now.date())}; newer: --refresh",
+        price_note=f"$/HOUR has instance and public IPv4; {table.note(used, now.date())}; newer: --refresh",
         price_age_days=max((price.age_days(now.date()) for price in used), default=None),
         warnings=tuple(dict.fromkeys(warnings)),
     )

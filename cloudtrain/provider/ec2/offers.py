@@ -298,7 +298,7 @@ def _candidate(
 
 
 def _price_note(table: PriceTable, used: Sequence[Price], disk_gb: int, market: str, now: datetime) -> str:
-    text = f"$/hour has instance, public IPv4 and {disk_gb} GB disk; {table.note(used, now.date())}"
+    text = f"$/HOUR has instance, public IPv4 and {disk_gb} GB disk; {table.note(used, now.date())}"
     return f"spot prices as of now, at most the on-demand price; {text}" if market == SPOT else text
 
 
