@@ -154,3 +154,19 @@ def test_a_run_of_several_machines_tells_nothing(registry: Registry) -> None:
         registry.now += 10
         run = registry.store.move(run, state)
     assert past.look_up(registry.spec(**EC2), ["type0"], registry.store) == ((), None)
+
+
+def test_a_plan_is_made_with_what_is_known(registry: Registry, tmp_path: Path) -> None:
+    from cloudtrain import run as story
+    from cloudtrain.events import discard
+    from cloudtrain.link import Context
+    from cloudtrain.provider.choose import provider_of
+
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "train.py").write_text("print('trained')\n")
+    job = replace(plans.spec(tmp_path).job, source=str(tmp_path / "digits"))
+    before = registry.ran(on="cpu", job=job)
+    context = Context(store=registry.store, provider=lambda spec: provider_of(spec, lambda _: False), emit=discard)
+    plan = story.plan_run(registry.spec(job=job), context)
+    assert plan.last is not None and (plan.last.run, plan.last.total_s) == (before.name, 260.0)
+    assert plan.times == ()
