@@ -88,6 +88,11 @@ def time_of_day(at: float, now: float) -> str:
     return time.strftime("%H:%M" if at - now < 86400 else "%a %H:%M", time.localtime(at))
 
 
+def ways(run: Run) -> str:
+    """What to do with a machine that is kept, for people."""
+    return f"cloudtrain ssh {run.name} logs in, cloudtrain stop {run.name} ends it now"
+
+
 def told(run: Run, now: float) -> str:
     """ "kept until 15:04 at $0.526 an hour", of a machine that is kept."""
     at, rehearsal = until(run), bool(run.plan.spec.ec2 and run.plan.spec.ec2.rehearsal)
@@ -126,12 +131,18 @@ def take(run: Run, link: Link) -> Held | None:
             link.context.emit(Noted(f"{instance.id} is not kept: {why}"))
         return None
     link.journal.write({"held": {"id": instance.id, "until": at}})
+
+    def arrange(machine: Instance = instance) -> bool:
+        if not link.provider.hold(machine, link.transport(wakes=False), at, link.journal, link.context.emit):
+            return False
+        # Counted from now by the machine itself: a clock that is wrong there or here moves this end by nothing.
+        link.supervisor().lease(grace=max(1.0, at - link.context.clock()))
+        return True
+
     try:
         with link.step("keep", limit_s=90) as closing:
-            if not link.provider.hold(instance, link.transport(wakes=False), at, link.journal, link.context.emit):
+            if not link.insist(arrange):
                 return None
-            # Counted from now by the machine itself: a clock that is wrong there or here moves this end by nothing.
-            link.supervisor().lease(grace=max(1.0, at - link.context.clock()))
             closing.append(f"{instance.id} stays up until {time_of_day(at, now)}, then it ends itself")
     except CloudtrainError as error:
         link.journal.write({"held": None, "keep_s": 0.0})
@@ -161,4 +172,5 @@ def _leftover(run: Run, instance: Instance, at: float, now: float) -> str:
     price = instance.price_per_hour
     costs = "nothing is billed for a rehearsal" if rehearsal else f"${price:.3f} an hour" if price else "billed"
     kind = f" ({instance.type})" if instance.type else ""
-    return f"instance {instance.id}{kind}, kept until {time_of_day(at, now)}, then it ends itself; {costs}"
+    end = f"kept until {time_of_day(at, now)}, then it ends itself; {costs}"
+    return f"instance {instance.id}{kind}, {end}. {ways(run)}"

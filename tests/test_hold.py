@@ -70,7 +70,8 @@ def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
     assert listing.Filter(status="kept").takes(run)
     assert not debts.owes(run, store)
     over = kept(Store(tmp_path / "other.sqlite"), tmp_path, -1.0)
-    assert "instance may still run" in listing.status(over) and debts.owes(over, store)
+    assert "its kept time is over" in listing.status(over) and debts.owes(over, store)
+    assert "cloudtrain stop brave-otter confirms it" in listing.table([over])[-1]
     assert not listing.Filter(status="kept").takes(over)
 
 

@@ -132,7 +132,7 @@ def test_an_end_without_a_pull_says_what_it_leaves_and_pull_still_gets_it(
     assert (result["state"], result["error"]["code"], result["artifacts"]) == ("stopped", "not_pulled", [])
     assert any("not here" in line.get("message", "") for line in map(json.loads, told.out.splitlines()))
     assert not (run.folder / "weights").exists()
-    assert "were not pulled" in cli("show", "left-run").out
+    assert "were not pulled" in cli("show", "left-run").out and "stopped, not pulled" in cli("ls").out
     cli("pull", "left-run")
     assert (run.folder / "weights" / "last.bin").exists()
     assert "were not pulled" not in cli("show", "left-run").out
@@ -182,6 +182,8 @@ def test_the_questions_name_what_is_lost_and_what_is_billed(store: Store, tmp_pa
     assert lines.question(run) == "Stop brave-otter after epoch 9 of 15, pull its results and terminate i-0a1b?"
     assert "keep i-0a1b up 10m 00s longer at $0.500 an hour?" in lines.question(run, keep_s=600)
     assert "without pulling and delete i-0a1b" in lines.question(run, pull=False)
+    parked = Run(**{**values, "state": RunState.RUNNING, "life": InstanceLife.PARKED})
+    assert lines.question(parked) == "brave-otter is parked. Start i-0a1b to pull its results, then terminate it?"
     many = [FileEntry(f"weights/{n}.pt", 1000, "0" * 64) for n in range(10)]
     first, second, third = lines.losses(run, many, "", {"trickled": [{}]})
     assert "deleted with the machine, for good: weights/0.pt (1 kB)" in first and "and 2 more (2 kB)" in first

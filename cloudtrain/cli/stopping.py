@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What is not pulled yet is looked up for so long, in seconds; a machine that does not answer is ended all the same.
 LOOK_S = 20.0
-_NOT_STARTED = "nothing was changed"
+_UNCHANGED = "nothing was changed"
 
 
 def stop(
@@ -64,7 +64,7 @@ def _check(run: str | None, *, all_: bool, pull: bool, keep: bool) -> None:
     }
     for message, holds in refused.items():
         if holds:
-            raise UsageError(message, hint="cloudtrain stop --help", consequence=_NOT_STARTED, code="bad_setting")
+            raise UsageError(message, hint="cloudtrain stop --help", consequence=_UNCHANGED, code="bad_setting")
 
 
 def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull: bool, yes: bool) -> int:
@@ -83,7 +83,7 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
             _say_losses(row, context, reporter)
         asked = stopping.question(row, keep_s=keep_s, pull=pull)
         otherwise = "add --yes" if pull else "add --yes to end it without what is named above"
-        if not yes and not reporter.ask(asked, default=pull, otherwise=otherwise):
+        if not yes and not _agreed(reporter, asked, default=pull, otherwise=otherwise):
             reporter.emit(Noted("nothing was changed"))
             return int(ExitCode.DONE)
     _pay_others(row, store, reporter)
@@ -112,7 +112,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
             _say_losses(row, context, reporter)
     what = "pull their results and end" if pull else "end, without pulling,"
     count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
-    if rows and not yes and not reporter.ask(f"Stop, {what} {count}?", default=pull):
+    if rows and not yes and not _agreed(reporter, f"Stop, {what} {count}?", default=pull):
         reporter.emit(Noted("nothing was changed"))
         return int(ExitCode.DONE)
     worst = int(ExitCode.DONE)
@@ -146,6 +146,16 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
         done = sum(1 for one in told if not one["exit"])
         reporter.emit(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
     return worst
+
+
+def _agreed(reporter: Reporter, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
+    from cloudtrain.errors import ConfirmationNeeded
+
+    try:
+        return reporter.ask(question, default=default, otherwise=otherwise)
+    except ConfirmationNeeded as error:
+        error.consequence = _UNCHANGED
+        raise
 
 
 def _worse(one: int, other: int) -> int:

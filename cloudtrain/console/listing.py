@@ -11,7 +11,7 @@ from cloudtrain import disk, hold, lease
 from cloudtrain.console import failure
 from cloudtrain.console.text import columns, iso, money, percent, screen_safe
 from cloudtrain.errors import UsageError
-from cloudtrain.outcome import cost, exit_code
+from cloudtrain.outcome import NOT_PULLED, cost, exit_code
 from cloudtrain.settings import duration
 from cloudtrain.spec import Target
 from cloudtrain.states import InstanceLife, RunState
@@ -115,8 +115,12 @@ def table(runs: Iterable[Run]) -> list[str]:
     lines += [f"{run.name}: {fetch(run)}" for run in runs if lease.away(run, now)]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
     lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
-    lines += [f"{run.name}: {kept(run)}" for run in runs if hold.lasts(run, now)]
+    lines += [f"{run.name}: {hold.ways(run)}" for run in runs if hold.lasts(run, now)]
     for run in owing:
+        if (at := hold.until(run)) is not None:
+            ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+            lines.append(f"{run.name}: its machine was to end itself {ended}; cloudtrain stop {run.name} confirms it")
+            continue
         lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
     return lines
 
@@ -126,11 +130,6 @@ def fetch(run: Run) -> str:
     if lease.parks(run.plan) or run.life is InstanceLife.PARKED:
         return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
     return f"cloudtrain pull {run.name} sees what is left"
-
-
-def kept(run: Run) -> str:
-    """What to do with a run's machine that stays up for a while."""
-    return f"cloudtrain ssh {run.name} logs in, cloudtrain stop {run.name} ends its machine now"
 
 
 def _unbilled(run: Run) -> str:
@@ -187,6 +186,8 @@ def status(run: Run) -> str:
     """How a run stands, for people, as far as this computer knows."""
     if hold.lasts(run, time.time()):
         return f"{_status(run)}, {hold.told(run, time.time())}"
+    if hold.until(run) is not None:
+        return f"{_status(run)}, its kept time is over"
     return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
 
 
@@ -210,6 +211,8 @@ def _status(run: Run) -> str:
         return f"failed ({code})"
     if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
         return "ended by its limit"
+    if (run.error or {}).get("code") == NOT_PULLED:
+        return "stopped, not pulled"
     return {RunState.SUCCEEDED: "done", RunState.PULLING: "pulling"}.get(run.state, run.state.value)
 
 
@@ -274,7 +277,7 @@ def page(run: Run, store: Store) -> list[str]:
         lines.append(f"  machine  {fetch(run)}")
     elif hold.lasts(run, time.time()):
         lines.append(f"  machine  {hold.told(run, time.time())}, then it ends itself")
-        lines.append(f"           {kept(run)}")
+        lines.append(f"           {hold.ways(run)}")
     elif (ends := lease.expires_at(run)) is not None and not run.state.final:
         lines.append(f"  machine  ends itself by {time.strftime('%Y-%m-%d %H:%M', time.localtime(ends))}")
     if outcome.artifacts:

@@ -35,6 +35,8 @@ def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
     at = f" after epoch {epoch} of {epochs}" if epoch and epochs and run.state is RunState.RUNNING else ""
     if run.state not in _TRAINS:
         return f"Stop {run.name}" + (f" and terminate {machine}?" if machine else "?")
+    if lease.away(run, time.time()):
+        return f"{run.name} is parked. Start {machine} to pull its results, then terminate it?"
     if keep_s:
         price = f" at ${run.instance.price_per_hour:.3f} an hour" if _billed(run) and run.instance else ""
         return f"Stop {run.name}{at}, pull its results, and keep {machine} up {seconds(keep_s)} longer{price}?"
