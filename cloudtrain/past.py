@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cloudtrain.errors import StoreDamaged
 from cloudtrain.plan import Took
 from cloudtrain.spec import RunSpec, Target, TrainSpec
 from cloudtrain.states import RunState
@@ -24,7 +25,7 @@ def look_up(spec: RunSpec, types: Sequence[str], store: Store) -> tuple[tuple[To
     missing = {("ec2", kind): kind for kind in types}
     times: dict[str, Took] = {}
     last: Took | None = None
-    for run in store.runs():
+    for run in _readable(store):
         place = _place(run.plan.spec, _type(run))
         wanted = (place in missing and missing[place] not in times) or (last is None and place == here)
         if not wanted or not _same_training(run.plan.spec, spec):
@@ -41,6 +42,14 @@ def look_up(spec: RunSpec, types: Sequence[str], store: Store) -> tuple[tuple[To
     return tuple(times[kind] for kind in dict.fromkeys(types) if kind in times), last
 
 
+def _readable(store: Store) -> list[Run]:
+    """All runs, latest first; none where a row is damaged: a time is no reason to refuse a run."""
+    try:
+        return store.runs()
+    except StoreDamaged:
+        return []
+
+
 def _place(spec: RunSpec, type: str) -> tuple[str, ...]:
     """What a time is a property of: a type of instance, a machine, or this computer under one kind of run."""
     if spec.target is Target.HOST and spec.host is not None:
@@ -53,7 +62,7 @@ def _place(spec: RunSpec, type: str) -> tuple[str, ...]:
 def _type(run: Run) -> str:
     if run.instance is not None and run.instance.type:
         return run.instance.type
-    return run.plan.offer.candidates[0].type
+    return run.plan.offer.candidates[0].type if run.plan.offer.candidates else ""
 
 
 def _same_training(one: RunSpec, other: RunSpec) -> bool:
@@ -79,7 +88,8 @@ def _took(run: Run, epochs: int | None, store: Store) -> Took | None:
         return None
     training = at[RunState.PULLING] - at[RunState.RUNNING]
     # A run that nobody watched is pulled when somebody comes back; the host knows when the job ended, by its own clock.
-    by_host = float((run.ending or {}).get("at") or 0.0) - at[RunState.RUNNING]
+    ended = (run.ending or {}).get("at")
+    by_host = ended - at[RunState.RUNNING] if isinstance(ended, int | float) else training
     training = min(training, by_host) if by_host > 0 else training
     factor = _factor(run, epochs)
     if factor is None or training <= 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,13 @@ def test_a_run_of_several_machines_tells_nothing(registry: Registry) -> None:
         registry.now += 10
         run = registry.store.move(run, state)
     assert past.look_up(registry.spec(**EC2), ["type0"], registry.store) == ((), None)
+
+
+def test_a_damaged_row_is_no_reason_to_refuse_a_run(registry: Registry) -> None:
+    run = registry.ran(**EC2)
+    with closing(sqlite3.connect(registry.store.path)) as db, db:
+        db.execute("UPDATE runs SET plan = '{}' WHERE name = ?", (run.name,))
+    assert past.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
 
 
 def test_a_plan_is_made_with_what_is_known(registry: Registry, tmp_path: Path) -> None:
