@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -17,6 +19,7 @@ import typer
 from cloudtrain.cli.app import app
 from cloudtrain.emulator.core import Timing
 from tests import shown
+from tests.report.made import MadeRun
 from tests.shown import PAGES, ROOT, Session
 from tests.whole_path.place import JOBS, Place
 
@@ -68,11 +71,19 @@ ELSEWHERE = {
     "cloudtrain wait brave-otter": "tests/whole_path/test_everyday.py::test_wait_takes_detached_runs_to_their_ends",
     "cloudtrain compare brave-otter dry-finch": "tests/report/test_commands.py::"
     "test_a_copied_folder_is_reported_and_compared",
+    "cloudtrain export --to tensorboard": "tests/report/test_exports.py::test_tensorboard_reads_the_epochs",
     "cloudtrain export --to onnx": "tests/report/test_exports.py::test_onnx_is_one_file_that_answers_as_the_original",
     "python -m job.train --model 3 --epochs 1": "tests/test_docs.py::test_the_training_package_works_on_its_own",
 }
 # Not for a program to type.
 SHELL = {". .venv/bin/activate"}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeRun:
+    """A folder as a run of 15 epochs leaves it."""
+    return MadeRun(tmp_path / "runs" / "brave-otter")
+
 
 GROUP = typer.main.get_command(app)
 
@@ -274,6 +285,20 @@ def test_the_commands_that_ask_aws(
         planned = re.search(r"Plan for (\S+)", told)
         told = told.replace(f"{place.cwd}{os.sep}", "").replace(planned[1] if planned else "brave-otter", "brave-otter")
         assert shown.strange(session(GUIDE, command), told) == [], told
+
+
+def test_the_way_into_mlflow(made: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which figures are handed over; MLflow itself is no package of the tests."""
+    mlflow, calls = ModuleType("mlflow"), []
+    for name in ("log_params", "log_metrics", "log_artifacts"):
+        setattr(mlflow, name, lambda *args, name=name, **named: calls.append((name, *args, named)))
+    setattr(mlflow, "start_run", lambda run_name: nullcontext(calls.append(("start_run", run_name))))  # noqa: B010
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    (lines,) = re.findall(r"```python\n(.*?import mlflow.*?)```", PAGES[GUIDE], flags=re.DOTALL)
+    exec(lines.replace('"brave-otter"', repr(str(made.write()))), {})
+    assert calls[0] == ("start_run", "brave-otter") and calls[1][1]["seed"] == 1
+    assert [call[2] for call in calls if call[0] == "log_metrics"] == [{"step": epoch} for epoch in range(1, 16)]
+    assert calls[-2][1]["test_acc"] == 99.43 and calls[-1][1] == str(made.folder)
 
 
 def test_what_is_shown_and_never_printed_is_found_out() -> None:
