@@ -134,6 +134,8 @@ class PlainReporter(Reporter):
             passed = seconds(time.monotonic() - since) + (f" of at most {seconds(limit)}" if limit else "")
             told = [" ".join(part for part in ("step", title, self._step_progress) if part), passed]
         elif self._trains:
+            for line in self._unfigured.rest():
+                self._line(line)
             told = self._training.words() or ["training goes on"]
             told += cost_words(self._watched.money(), self._watched.passed_s())
         else:

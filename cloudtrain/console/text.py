@@ -6,6 +6,7 @@ import codecs
 import os
 import re
 import textwrap
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,28 +64,32 @@ class UnfiguredLog:
         self._held: list[str] = []
         self._since: float | None = None
         self._silent = False
+        self._lock = threading.RLock()
 
     def figures_came(self) -> None:
         """The job tells figures: show no line of its log."""
-        self._silent = True
-        self._held = []
+        with self._lock:
+            self._silent = True
+            self._held = []
 
     def feed(self, data: bytes) -> list[str]:
         """The lines to show now."""
-        lines = self._text.feed(data)
-        if self._silent:
-            return []
-        if self._since is None:
-            self._since = self._clock()
-        self._held += lines
-        if self._clock() - self._since < self.HOLD_S and len(self._held) < 200:
-            return []
-        return self.rest()
+        with self._lock:
+            lines = self._text.feed(data)
+            if self._silent:
+                return []
+            if self._since is None:
+                self._since = self._clock()
+            self._held += lines
+            if self._clock() - self._since < self.HOLD_S and len(self._held) < 200:
+                return []
+            return self.rest()
 
     def rest(self) -> list[str]:
-        """What is still held back, when nothing more will come."""
-        held, self._held = self._held, []
-        return held
+        """What is still held back, when nothing more will come for a while; any thread may ask."""
+        with self._lock:
+            held, self._held = self._held, []
+            return held
 
 
 def _last_state(line: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from cloudtrain.console import plain
 from cloudtrain.console.plain import PlainReporter
 from cloudtrain.console.pulse import Pulse
-from cloudtrain.events import Metric, PhaseChanged, StepDone, StepProgress, StepStarted
+from cloudtrain.events import LogLines, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted
 from cloudtrain.plan import CodeSummary, make_plan
 from cloudtrain.spec import Ec2Spec, Target
 from cloudtrain.states import InstanceLife, RunState
@@ -103,6 +103,18 @@ def test_a_quiet_minute_of_a_step_says_what_is_waited_for(piped: Callable[..., P
     said = len(lines())
     time.sleep(0.2)
     assert len(lines()) == said, "nothing is waited for"
+
+
+def test_the_first_words_of_a_job_without_figures_come_with_the_first_heartbeat(
+    piped: Callable[..., PlainReporter],
+) -> None:
+    shown = piped(heartbeat_s=0.05)
+    shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    shown.emit(Noted("it has begun"))
+    shown.emit(LogLines(b"reading the data\n", 0))
+    until(lambda: len(lines()) >= 3)
+    assert lines()[1] == "reading the data"
+    assert lines()[2].split(" ", 1)[1].startswith("training goes on, ")
 
 
 def test_nothing_is_said_after_the_end(piped: Callable[..., PlainReporter]) -> None:

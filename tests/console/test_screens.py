@@ -86,9 +86,10 @@ def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
     assert styles <= {b"0", b"1", b"2", b""}, "only bold, dim and their end"
 
 
-def test_a_terminal_of_an_old_code_page(tmp_path: Path) -> None:
-    with played("training", lines=60, encoding="cp1252", folder=tmp_path) as player:
-        matches("cp1252", at_stop(player, 4).text())
+@pytest.mark.parametrize(("name", "columns"), [("cp1252", 80), ("cp1252-40", 40)])
+def test_a_terminal_of_an_old_code_page(name: str, columns: int, tmp_path: Path) -> None:
+    with played("training", columns=columns, lines=70, encoding="cp1252", folder=tmp_path) as player:
+        matches(name, at_stop(player, 4).text())
 
 
 @pytest.mark.parametrize("columns", [60, 40, 120])
