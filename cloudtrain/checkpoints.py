@@ -11,6 +11,7 @@ from typing import Any
 
 from cloudtrain import disk, results, tree
 from cloudtrain.artifact_names import refusal
+from cloudtrain.counting import counted
 from cloudtrain.errors import UsageError
 from cloudtrain.fetch import Artifact, is_plain
 from cloudtrain.follow import read_objects
@@ -47,7 +48,7 @@ class Checkpoint:
         if self.epoch is None:
             return "no epoch told"
         if self.step:
-            return f"in epoch {self.epoch + 1}, after {self.step} step{'' if self.step == 1 else 's'}"
+            return f"in epoch {self.epoch + 1}, after {counted(self.step, 'step')}"
         return f"after epoch {self.epoch}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import filelock
 
 from cloudtrain import disk, ignore
 from cloudtrain.artifact_names import collisions, refusal
+from cloudtrain.counting import counted
 from cloudtrain.derived import is_derived
 from cloudtrain.errors import ArtifactRefused, Busy
 from cloudtrain.events import Emit, Warned
@@ -51,7 +52,7 @@ class PullReport(Generic[E]):
 
     def summary(self, folder: Path) -> str:
         """For people, as the end of the step's line."""
-        count = f"{len(self.files)} file{'' if len(self.files) == 1 else 's'}"
+        count = counted(len(self.files), "file")
         left = f", {len(self.skipped)} left on the host" if self.skipped else ""
         return f"{count}, {sum(entry.size for entry in self.files) / 2**20:.1f} MiB verified in {folder}{left}"
 

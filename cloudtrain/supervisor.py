@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from cloudtrain.counting import counted
 from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
 from cloudtrain.frames import End, ExitRecord, Frame, FrameParser, exit_record
 from cloudtrain.frames import LogFrame as LogFrame
@@ -76,7 +77,7 @@ class HostFacts:
             device = (f"{len(self.gpus)} x " if len(self.gpus) > 1 else "") + self.gpus[0].name
             device += f" {memory / 1024:.0f} GiB" if memory else ""
         else:
-            device = f"{self.cpus} CPU{'' if self.cpus == 1 else 's'}"
+            device = counted(self.cpus, "CPU")
         return f"{torch}, {device}, Python {self.python_version}"
 
 

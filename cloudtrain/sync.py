@@ -22,6 +22,7 @@ from typing import Any
 
 from cloudtrain import disk
 from cloudtrain.archive import CHUNK, Archive
+from cloudtrain.counting import counted
 from cloudtrain.errors import ConnectionFailed
 from cloudtrain.events import Emit, StepProgress
 from cloudtrain.transport.base import Completed, Transport
@@ -112,7 +113,7 @@ class PushReport:
 
     def summary(self) -> str:
         """For people, as the end of the step's line."""
-        files = f"{self.files_total} file{'' if self.files_total == 1 else 's'}"
+        files = counted(self.files_total, "file")
         if not self.files_sent:
             return f"{files}, unchanged"
         which = "" if self.files_sent == self.files_total else f"{self.files_sent} of "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cloudtrain import disk, ignore
+from cloudtrain.counting import counted
 from cloudtrain.errors import UsageError
 
 # A file written within this long before it was hashed may change again without its time changing: FAT keeps times in
@@ -337,4 +338,4 @@ def git_state(folder: Path, *, timeout: float = 5.0) -> str | None:
         return None
     if not changed:
         return commit
-    return f"{commit} + {changed} uncommitted file{'s' if changed > 1 else ''}"
+    return f"{commit} + {counted(changed, 'uncommitted file')}"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
+from cloudtrain.counting import counted
 
 
 def ls(
@@ -54,7 +55,7 @@ def ls(
         for line in listing.table(runs):
             sys.stdout.write(f"{line}\n")
         if hidden:
-            more = f"{hidden} older run{'' if hidden == 1 else 's'}"
+            more = counted(hidden, "older run")
             sys.stderr.write(f"{more} not shown; all of them: cloudtrain ls --all\n")
     elif kept != listing.Filter():
         sys.stderr.write("no run is like that; all of them: cloudtrain ls\n")
@@ -133,7 +134,7 @@ def pull(
             done = copies.copy(part.result.folder, part.entries, out)
             reporter.emit(Noted(f"{done} of {len(part.entries)} files copied to {shown_path(out)}, checksums verified"))
         if names:
-            here = f"{len(part.entries)} file{'' if len(part.entries) == 1 else 's'} of {', '.join(names)}"
+            here = f"{counted(len(part.entries), 'file')} of {', '.join(names)}"
             reporter.emit(Noted(f"{here} here, verified: {shown_path(part.result.folder)}; nothing else was changed"))
             reporter.leave(part.result, int(ExitCode.DONE))
             return

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cloudtrain.console.text import NARROW, columns, screen_safe, wrapped
+from cloudtrain.counting import counted
 
 if TYPE_CHECKING:
     from cloudtrain.provider.ec2.catalogue import Catalogue, Row
@@ -34,7 +35,7 @@ def verdict(checks: Iterable[Check]) -> str:
     failed, warned = found.count("fail"), found.count("warn")
     if not failed and not warned:
         return "all is well: cloudtrain run --model 3 --instance g4dn.xlarge"
-    told = f"{failed} failed, {warned} warning{'' if warned == 1 else 's'}"
+    told = f"{failed} failed, {counted(warned, 'warning')}"
     return f"{told}. Meanwhile, free: cloudtrain run --model 3 --instance g4dn.xlarge --dry-run"
 
 

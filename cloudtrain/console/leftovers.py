@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain.console.listing import age
 from cloudtrain.console.text import columns, money, screen_safe, seconds
+from cloudtrain.counting import counted
 
 if TYPE_CHECKING:
     from cloudtrain.leftovers import View
@@ -200,7 +201,7 @@ def _sum(leftovers: Sequence[Leftover]) -> str:
 def _counts(leftovers: Sequence[Leftover]) -> str:
     kinds = ("instance", "volume", "security group")
     counts = [(kind, sum(one.item.kind == kind for one in leftovers)) for kind in kinds]
-    return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts)
+    return ", ".join(counted(count, kind) for kind, count in counts)
 
 
 def _regions(view: View) -> str:

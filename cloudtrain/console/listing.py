@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cloudtrain import disk, hold, lease
 from cloudtrain.console import failure
 from cloudtrain.console.text import columns, iso, money, percent, screen_safe
+from cloudtrain.counting import counted
 from cloudtrain.errors import UsageError
 from cloudtrain.outcome import NOT_PULLED, cost, exit_code
 from cloudtrain.settings import duration
@@ -257,9 +258,10 @@ def page(run: Run, store: Store) -> list[str]:
         elif values.get("kind") == "epoch":
             epochs = [e for e in epochs if e.get("epoch") != values.get("epoch")] + [dict(values)]
     device = started.get("device_name") or started.get("device") or train.device
+    epochs_of = started.get("epochs") or train.epochs
     settings = [
         f"model {train.model}",
-        f"{started.get('epochs') or train.epochs or '?'} epochs",
+        counted(epochs_of, "epoch") if epochs_of else "? epochs",
         f"batch {started.get('batch_size') or train.batch_size or '?'}",
         f"recipe {started.get('recipe') or train.recipe or '?'}",
         f"seed {train.seed}",
@@ -269,7 +271,7 @@ def page(run: Run, store: Store) -> list[str]:
         f"{run.name}: {status(run)}",
         f"  where    {where(run)}",
         f"  train    {', '.join(settings)}",
-        f"  code     {run.plan.code.files} files{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
+        f"  code     {counted(run.plan.code.files, 'file')}{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
         f"  results  {shown_path(run.folder)}",
     ]
     lines += _story(run, store.read_journal(run.name))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtrain import hold, lease
 from cloudtrain.console import listing
 from cloudtrain.console.text import columns, money, screen_safe, seconds, shown_path, size
+from cloudtrain.counting import counted
 from cloudtrain.states import InstanceLife, RunState
 
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: Mappi
             "the training since its last checkpoint is lost: it is not asked to save" if own else "it saves there"
         )
     come = len(notes.get("trickled") or [])
-    lines.append(
-        f"here it stays: the log so far, and {come} file{'' if come == 1 else 's'} in {shown_path(run.folder)}"
-    )
+    lines.append(f"here it stays: the log so far, and {counted(come, 'file')} in {shown_path(run.folder)}")
     return [screen_safe(line) for line in lines]
 
 

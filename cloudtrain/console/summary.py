@@ -8,6 +8,7 @@ from pathlib import Path
 from cloudtrain import derived, lease
 from cloudtrain.console import failure, plan_table
 from cloudtrain.console.text import money, results_block, screen_safe, seconds, shown_path, size, wrapped
+from cloudtrain.counting import counted
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.outcome import NOT_PULLED, Result
 from cloudtrain.plan import Plan
@@ -22,7 +23,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     spec, offer, train = plan.spec, plan.offer, plan.spec.train
     rehearsal = spec.ec2 is not None and spec.ec2.rehearsal
     settings = [f"model {train.model}"]
-    settings.append(f"{train.epochs} epochs" if train.epochs else "the recipe's epochs")
+    settings.append(counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs")
     if train.recipe:
         settings.append(f"recipe {train.recipe}")
     if train.batch_size:
@@ -31,7 +32,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         settings.append(f"learning rate {train.lr:g}")
     settings += [f"seed {train.seed}", f"device {train.device}"]
     git = f", git {plan.code.git}" if plan.code.git else ""
-    files = f"{plan.code.files} file{'s' if plan.code.files != 1 else ''}"
+    files = counted(plan.code.files, "file")
     lines = [
         f"Plan for {spec.name}",
         f"  train    {', '.join(settings)}",
@@ -90,9 +91,8 @@ def ending_lines(result: Result) -> list[str]:
         lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.get('consequence')}")
     elif result.artifacts:
         total = sum(entry.size for entry in result.artifacts)
-        lines.append(
-            f"results  {shown_path(result.folder)}, {len(result.artifacts)} files, {size(total)}, checksums verified",
-        )
+        files = f"{counted(len(result.artifacts), 'file')}, {size(total)}"
+        lines.append(f"results  {shown_path(result.folder)}, {files}, checksums verified")
     elif result.state.final:
         lines.append(f"results  {shown_path(result.folder)}: the log; the job left no files")
     if result.state.final and (report := derived.report_in(result.folder)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cloudtrain.console.text import ordinal
+from cloudtrain.counting import counted
 from cloudtrain.report import commands, tables, words
 from cloudtrain.report.facts import Facts, Goal
 
@@ -81,7 +82,7 @@ def _analysis(facts: Facts) -> list[str]:
         each = seconds / len([epoch for epoch in facts.epochs if epoch.seconds is not None])
         chip = words.device(facts)
         on = f" on {chip}" if chip else ""
-        told.append(f"{len(facts.epochs)} epochs took {words.span(seconds)}{on}, {words.span(each)} each.")
+        told.append(f"{counted(len(facts.epochs), 'epoch')} took {words.span(seconds)}{on}, {words.span(each)} each.")
     told.append(f"Cost: {words.cost(facts)}")
     settings = ", ".join(f"{label} {value}" for label, value in tables.settings(facts))
     told.append(f"Settings: {settings}." if settings else None)

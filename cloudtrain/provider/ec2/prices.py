@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain import disk
+from cloudtrain.counting import counted
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.provider.ec2.types import InstanceType
 
@@ -130,7 +131,7 @@ class PriceTable:
         oldest = min(prices, key=lambda one: one.as_of)
         kind = "table" if oldest.source == "shipped table" else oldest.source
         age = oldest.age_days(today)
-        text = f"{kind} of {oldest.as_of.isoformat()} ({age} day{'' if age == 1 else 's'} old)"
+        text = f"{kind} of {oldest.as_of.isoformat()} ({counted(age, 'day')} old)"
         if any(one.estimate for one in prices):
             text += f", prices of {self.region} as an estimate"
         return f"{text}; IPv4 and disk at list price, taxes and transfer not included"

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from cloudtrain import crash
+from cloudtrain.counting import counted
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, SignInError
 from cloudtrain.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.provider.base import Instance, Journal, Released
@@ -121,7 +122,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
 def tell_inventory(left: Sequence[Item], region: str, emit: Emit) -> tuple[str, ...]:
     """Say how much of a run is left in the account, and return what is left, for people, each with its price."""
     counts = [(kind, sum(item.kind == kind for item in left)) for kind in ("instance", "volume", "security group")]
-    told = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts)
+    told = ", ".join(counted(count, kind) for kind, count in counts)
     emit(Noted(f"inventory: {told} of this run in {region}"))
     listed = tuple(item.describe() for item in left)
     for line in listed:

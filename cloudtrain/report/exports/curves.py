@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudtrain import disk
+from cloudtrain.counting import counted
 from cloudtrain.errors import UsageError
 from cloudtrain.report.exports import Exported
 from cloudtrain.report.exports.network import missing
@@ -79,7 +80,7 @@ def tensorboard(facts: Facts, folder: Path) -> Exported:
 
 
 def _counted(facts: Facts) -> str:
-    return f"{len(facts.epochs)} epoch{'' if len(facts.epochs) == 1 else 's'}"
+    return counted(len(facts.epochs), "epoch")
 
 
 def _some(facts: Facts) -> None:
