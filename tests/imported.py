@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import pkgutil
 from types import ModuleType
@@ -19,3 +20,6 @@ def _all(package: ModuleType) -> None:
 
 _all(cloudtrain)
 importlib.import_module("boto3.session")
+# What is here stays for good: a fork that looked through it for garbage would copy all of it.
+gc.collect()
+gc.freeze()

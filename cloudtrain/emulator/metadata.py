@@ -51,23 +51,28 @@ class MetadataService:
         return f"http://127.0.0.1:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(
-            ConnectionError, TimeoutError, asyncio.IncompleteReadError, ValueError, asyncio.LimitOverrunError
-        ):
-            async with asyncio.timeout(20):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                method, path, _ = head[0].split(" ", 2)
-                headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:])}
-                length = int(headers.get("content-length", "0"))
-                body = await reader.readexactly(length) if 0 < length <= 1 << 20 else b""
-                status, text = self._answer(method, path.partition("?")[0], headers, body)
-                payload = text.encode()
-                writer.write(f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\n".encode())
-                writer.write(f"Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(
+                ConnectionError, TimeoutError, asyncio.IncompleteReadError, ValueError, asyncio.LimitOverrunError
+            ):
+                async with asyncio.timeout(20):
+                    await self._exchange(reader, writer)
+        finally:
+            writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ", 2)
+        headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:])}
+        length = int(headers.get("content-length", "0"))
+        body = await reader.readexactly(length) if 0 < length <= 1 << 20 else b""
+        status, text = self._answer(method, path.partition("?")[0], headers, body)
+        payload = text.encode()
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\n".encode())
+        writer.write(f"Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
+        await writer.drain()
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
         if (method, path) == ("POST", "/systemctl"):

@@ -142,6 +142,7 @@ class Region:
         self._server.server_close()
         self._connections.close()
         self.wait_for(self.core.lives.close())
+        self.wait_for(_end_the_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join(10)
         self._loop.close()
@@ -300,3 +301,16 @@ def _quiet(reader: type[Any]) -> type[Any]:
             super().send_header(keyword, value)
 
     return Quiet
+
+
+async def _end_the_rest() -> None:
+    """End what still goes on in this event loop, a request to a machine that is gone, say, so that all is closed."""
+    for _ in range(3):
+        # In the loop's next turns begin the tasks of connections that were just accepted (one that is cancelled before
+        # would leave its connection open), and what was closed is gone.
+        await asyncio.sleep(0.01)
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=2)
