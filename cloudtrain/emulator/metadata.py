@@ -31,12 +31,13 @@ class MetadataService:
         self._tokens_required = tokens_required
         self._tokens: dict[str, float] = {}
         self._server: asyncio.Server | None = None
+        self._requests: set[asyncio.Task[None]] = set()
         self.secret = secrets.token_hex(16)
         self.port = 0
 
     async def open(self) -> None:
         """Listen on a free port of 127.0.0.1."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -50,15 +51,20 @@ class MetadataService:
         """Base address, for `AWS_EC2_METADATA_SERVICE_ENDPOINT`."""
         return f"http://127.0.0.1:{self.port}"
 
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Closed by a callback: a task that is cancelled before it begins gets to no `finally` of its own.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+        task.add_done_callback(lambda _: writer.close())
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(
-                ConnectionError, TimeoutError, asyncio.IncompleteReadError, ValueError, asyncio.LimitOverrunError
-            ):
-                async with asyncio.timeout(20):
-                    await self._exchange(reader, writer)
-        finally:
-            writer.close()
+        with contextlib.suppress(
+            ConnectionError, TimeoutError, asyncio.IncompleteReadError, ValueError, asyncio.LimitOverrunError
+        ):
+            async with asyncio.timeout(20):
+                await self._exchange(reader, writer)
+        writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 

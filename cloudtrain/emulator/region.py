@@ -306,11 +306,15 @@ def _quiet(reader: type[Any]) -> type[Any]:
 async def _end_the_rest() -> None:
     """End what still goes on in this event loop, a request to a machine that is gone, say, so that all is closed."""
     for _ in range(3):
-        # In the loop's next turns begin the tasks of connections that were just accepted (one that is cancelled before
-        # would leave its connection open), and what was closed is gone.
-        await asyncio.sleep(0.01)
+        await _some_turns()  # in which tasks begin for connections that were just accepted
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=2)
+    await _some_turns()  # in which what was closed goes
+
+
+async def _some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0.002)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
+import time
 import warnings
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def hang(folder: Path) -> socket.socket:
         stack.callback(lambda: region.wait_for(pages.close()))
         caller = socket.create_connection(("127.0.0.1", pages.port), timeout=5)
         caller.sendall(b"GET /latest/meta-data/ HTTP/1.1\r\n")  # and nothing more
+        deadline = time.monotonic() + 20
+        while not pages._requests and time.monotonic() < deadline:
+            time.sleep(0.01)
     return caller
 
 
