@@ -174,7 +174,7 @@ def stop(run: Run, context: Context, *, reason: str = "user", keep_s: float = 0.
             context.store.write_journal(run.name, {"owed": True})
         return settle(run, context)
     context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": keep_s, "no_pull": False})
-    if run.state in (RunState.RUNNING, RunState.PULLING):
+    if run.state.trains:
         if run.state is RunState.RUNNING:
             with _unless_gone(), Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
                 link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
@@ -191,7 +191,7 @@ def check_keep(run: Run) -> None:
         UsageError: it has none of its own, does not train yet, or has ended.
     """
     hold.check(run.plan.spec)
-    if run.state in (RunState.RUNNING, RunState.PULLING):
+    if run.state.trains:
         return
     ended = run.state.final
     raise UsageError(
@@ -223,7 +223,7 @@ def discard(run: Run, context: Context) -> Result:
         CloudtrainError: the machine could not be ended, or a job elsewhere not be stopped.
     """
     run = context.store.get(run.name)
-    if run.state not in (RunState.RUNNING, RunState.PULLING):
+    if not run.state.trains:
         return stop(run, context)
     context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": 0.0, "no_pull": True})
     if run.instance is not None and run.instance.owned:
@@ -268,7 +268,7 @@ def abandon(run: Run, context: Context) -> Result:
         run = context.store.get(run.name)
         if story.started_unnoted(run, link):
             run = link.move(run, RunState.RUNNING)
-        trains = run.state in (RunState.RUNNING, RunState.PULLING)
+        trains = run.state.trains
         if not run.state.final and not trains:
             story.give_back(run, link)
             again = spot.attempt_of(link.journal.read()) > 1

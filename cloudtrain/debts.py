@@ -37,13 +37,9 @@ def owes(run: Run, store: Store) -> bool:
             return time.time() >= kept_until
         # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
         trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
-        return run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED) and (
-            bool(notes.get("pulled")) or not trained
-        )
+        return run.life.may_exist and (bool(notes.get("pulled")) or not trained)
     # A command was killed between telling the machine to end and seeing that it did.
-    return bool(notes.get("ec2_release_pending")) and (
-        bool(notes.get("pulled")) or run.state not in (RunState.RUNNING, RunState.PULLING)
-    )
+    return bool(notes.get("ec2_release_pending")) and (bool(notes.get("pulled")) or not run.state.trains)
 
 
 def admit(run: Run, store: Store) -> None:

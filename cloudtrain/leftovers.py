@@ -246,7 +246,7 @@ def _open_regions(store: Store) -> list[str]:
     found = []
     for run in store.runs():
         ec2 = run.plan.spec.ec2
-        if ec2 is None or ec2.rehearsal or run.life in (InstanceLife.NONE, InstanceLife.TERMINATED):
+        if ec2 is None or ec2.rehearsal or not run.life.may_exist:
             continue
         region = store.read_journal(run.name).get("ec2_region") or (run.instance and run.instance.details.get("region"))
         if region and region not in found:

@@ -73,6 +73,11 @@ def result(run: Run, context: Context) -> Result:
     )
 
 
+def lives(run: Run) -> bool:
+    """Whether there is something of `run` to end: it has not ended, or its machine may be up though it has."""
+    return not run.state.final or run.life.may_exist
+
+
 def exit_code(run: Run) -> ExitCode:
     """The exit code of a command that followed `run` to where it stands."""
     reason = (run.ending or {}).get("stop")

@@ -60,8 +60,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
             consequence="nothing was fetched; its disk keeps the results",
             code="parked",
         )
-    begun = run.state.final or run.state in (RunState.RUNNING, RunState.PULLING)
-    if not begun:
+    if not (run.state.final or run.state.trains):
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
     pulled = context.store.read_journal(run.name).get("pulled")
     if run.state.final and pulled is not None:

@@ -137,7 +137,7 @@ def _attempt(run: Run, link: Link, *, detach: bool, leave_refused: bool) -> None
         run = link.context.store.get(run.name)
         if run.state is RunState.INTERRUPTED and error.code == RECLAIMED:
             return
-        if error.code not in spot.ENDED or run.state not in (RunState.RUNNING, RunState.PULLING):
+        if error.code not in spot.ENDED or not run.state.trains:
             raise
         run = interrupted(run, link, error) if spot.was_taken(run, error) else lost(run, link, error)
     release(run, link)

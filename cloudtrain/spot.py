@@ -74,7 +74,7 @@ def within_notice(run: Run, link: Link, act: Callable[[], Run]) -> Run:
 
 def relaunched(before: Run, now: Run, notes: Mapping[str, Any]) -> bool:
     """Whether a run that trained as `before` has been taken to another machine since."""
-    if before.state not in (RunState.RUNNING, RunState.PULLING) or attempt_of(notes) == 1:
+    if not before.state.trains or attempt_of(notes) == 1:
         return False
     same = before.instance is not None and now.instance is not None and before.instance.id == now.instance.id
     return now.state in ON_THE_WAY or (now.state is RunState.RUNNING and not same)
@@ -181,15 +181,7 @@ def _why_not(run: Run, notes: Mapping[str, Any], number: int, left_s: float) -> 
     if number > limits.spot_restarts:
         count = limits.spot_restarts
         return f"--spot-restarts allows {'none' if not count else f'{count}, and all are used'}"
-    if (
-        notes.get("owed")
-        or notes.get("ec2_release_pending")
-        or run.life
-        not in (
-            InstanceLife.TERMINATED,
-            InstanceLife.NONE,
-        )
-    ):
+    if notes.get("owed") or notes.get("ec2_release_pending") or run.life.may_exist:
         return "the end of its machine is not confirmed"
     least = max(LEAST_LEFT_S, 2 * lease.margin_s(run.plan.limit_s or DEFAULT_LIMIT_S))
     if left_s < least:

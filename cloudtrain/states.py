@@ -25,6 +25,11 @@ class RunState(StrEnum):
         """Whether the story has ended."""
         return self in FINAL
 
+    @property
+    def trains(self) -> bool:
+        """Whether training has begun and the story goes on: the job runs, or what it made is being pulled."""
+        return self in (RunState.RUNNING, RunState.PULLING)
+
 
 FINAL = frozenset(
     {RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED, RunState.INTERRUPTED, RunState.LOST},
@@ -57,6 +62,11 @@ class InstanceLife(StrEnum):
     RUNNING = "running"
     PARKED = "parked"
     TERMINATED = "terminated"
+
+    @property
+    def may_exist(self) -> bool:
+        """Whether there may be a machine that cloudtrain owns: coming up, up or parked."""
+        return self not in (InstanceLife.NONE, InstanceLife.TERMINATED)
 
 
 def may_move(old: RunState, new: RunState) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import actions
+from cloudtrain import actions, outcome
 from cloudtrain import run as story
 from cloudtrain.cli import app, leaving, stopping
 from cloudtrain.console import stopping as lines
@@ -168,11 +168,11 @@ def test_a_run_here_cannot_be_kept(cli: Callable[..., Typed], trains: Callable[[
 
 def test_a_kept_machine_is_among_what_lives(store: Store, tmp_path: Path) -> None:
     run = kept(store, tmp_path, 600.0)
-    assert lines.lives(run)
+    assert outcome.lives(run)
     [_, row] = lines.table([run])
     assert "$0.500 an hour, ends itself by" in row and "kept until" in row
     assert "lose what was changed on it since" in lines.question(run)
-    assert not lines.lives(store.note(run, life=InstanceLife.TERMINATED))
+    assert not outcome.lives(store.note(run, life=InstanceLife.TERMINATED))
 
 
 def test_the_questions_name_what_is_lost_and_what_is_billed(store: Store, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from cloudtrain.events import Noted, Warned
 from cloudtrain.link import Context
 from cloudtrain.outcome import Result, cost
 from cloudtrain.outcome import result as result_of
-from cloudtrain.states import RunState
 from cloudtrain.store import Run, Store
 
 
@@ -64,7 +63,7 @@ def interrupted(
     if not (reporter.asks and may_ask()):
         return stopped(run, context, reporter) if on_interrupt is OnInterrupt.STOP else detached(run, context, reporter)
     try:
-        if run.state not in (RunState.RUNNING, RunState.PULLING):
+        if not run.state.trains:
             again = spot.attempt_of(context.store.read_journal(run.name)) > 1
             so_far = "What it has trained so far is here." if again else "Nothing has trained yet."
             machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
@@ -126,7 +125,7 @@ def left(run: Run, context: Context, reporter: Reporter) -> int:
 
 def detached(run: Run, context: Context, reporter: Reporter) -> int:
     """The command leaves, and the run goes on: what becomes of it by itself, and the way back. The exit code."""
-    if run.state in (RunState.RUNNING, RunState.PULLING):
+    if run.state.trains:
         reporter.emit(Noted(f"detached; {run.name} goes on.{_limit(run)} To return: cloudtrain logs {run.name}"))
     else:
         told = f"left while {run.name} was being set up.{_limit(run)}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from cloudtrain import lease
 from cloudtrain.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.states import InstanceLife
 from cloudtrain.store import Run, Store
 
 # The loudest error names machine, price and lease itself; the others say that the machine is up no more.
@@ -40,7 +40,7 @@ def machine_up(run: Run, now: float) -> str | None:
         return None
     rehearsal = run.plan.spec.ec2 is not None and run.plan.spec.ec2.rehearsal
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
-    keeps = lease.parks(run.plan) and run.state in (RunState.RUNNING, RunState.PULLING)
+    keeps = lease.parks(run.plan) and run.state.trains
     fate = "parks itself, with its disk," if keeps else "ends itself"
     at = time.strftime("%H:%M" if end - now < 86400 else "%a %H:%M", time.localtime(end))
     return f"{instance.id} is still up{price}; it {fate} by {at}"

@@ -93,14 +93,14 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
 
 def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
     """Every run that lives, each whatever became of the others. The worst exit code."""
-    from cloudtrain import actions
+    from cloudtrain import actions, outcome
     from cloudtrain.cli import billing, following, leaving, standing
     from cloudtrain.console import failure, stopping
     from cloudtrain.console.jsonl import write_result
     from cloudtrain.events import Noted, Warned
 
     context = following.context(store, reporter)
-    rows = [run for run in store.runs() if stopping.lives(run)]
+    rows = [run for run in store.runs() if outcome.lives(run)]
     told: list[dict[str, Any]] = []
     if not rows:
         reporter.emit(Noted("no run of this computer lives: nothing is there to end"))
@@ -173,9 +173,8 @@ def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
     """Say what a run would lose that ends without a pull."""
     from cloudtrain.console import stopping
     from cloudtrain.events import Warned
-    from cloudtrain.states import RunState
 
-    if row.state not in (RunState.RUNNING, RunState.PULLING):
+    if not row.state.trains:
         return
     missing, why = _look(row, context)
     for line in stopping.losses(row, missing, why, context.store.read_journal(row.name)):

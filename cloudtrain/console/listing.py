@@ -12,7 +12,7 @@ from cloudtrain.console import failure
 from cloudtrain.console.text import columns, iso, money, percent, screen_safe
 from cloudtrain.counting import counted
 from cloudtrain.errors import UsageError
-from cloudtrain.outcome import NOT_PULLED, cost, exit_code
+from cloudtrain.outcome import NOT_PULLED, cost, exit_code, lives
 from cloudtrain.settings import duration
 from cloudtrain.spec import Target
 from cloudtrain.states import InstanceLife, RunState
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Runs that `ls` shows besides those that live.
 LATEST = 20
-_OVER = (InstanceLife.NONE, InstanceLife.TERMINATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,7 @@ def _words(run: Run) -> set[str]:
 
 def latest(runs: Sequence[Run]) -> tuple[list[Run], int]:
     """Of `runs`, latest first: the latest 20 and each older one that lives or may be billed; how many are left out."""
-    shown = [run for number, run in enumerate(runs) if number < LATEST or not run.state.final or run.life not in _OVER]
+    shown = [run for number, run in enumerate(runs) if number < LATEST or lives(run)]
     return shown, len(runs) - len(shown)
 
 
@@ -194,9 +193,7 @@ def status(run: Run) -> str:
 
 def owed(run: Run) -> bool:
     """Whether an ended run's machine should have ended and is not known to: the first thing to know of it."""
-    if hold.lasts(run, time.time()):
-        return False
-    return run.state.final and run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED)
+    return run.state.final and run.life.may_exist and not hold.lasts(run, time.time())
 
 
 def _status(run: Run) -> str:

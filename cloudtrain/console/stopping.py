@@ -10,19 +10,13 @@ from cloudtrain import hold, lease
 from cloudtrain.console import listing
 from cloudtrain.console.text import columns, money, screen_safe, seconds, shown_path, size
 from cloudtrain.counting import counted
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.states import RunState
 
 if TYPE_CHECKING:
     from cloudtrain.store import Run
     from cloudtrain.supervisor import FileEntry
 
 _NAMED = 8  # of the files that would be lost; the rest is counted
-_TRAINS = (RunState.RUNNING, RunState.PULLING)
-
-
-def lives(run: Run) -> bool:
-    """Whether there is something of `run` to end: it has not ended, or its machine may be up though it has."""
-    return not run.state.final or run.life not in (InstanceLife.NONE, InstanceLife.TERMINATED)
 
 
 def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
@@ -34,7 +28,7 @@ def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
         return f"End {run.name} without pulling" + (f" and delete {machine} with what is on it?" if machine else "?")
     epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
     at = f" after epoch {epoch} of {epochs}" if epoch and epochs and run.state is RunState.RUNNING else ""
-    if run.state not in _TRAINS:
+    if not run.state.trains:
         return f"Stop {run.name}" + (f" and terminate {machine}?" if machine else "?")
     if lease.away(run, time.time()):
         return f"{run.name} is parked. Start {machine} to pull its results, then terminate it?"
