@@ -66,13 +66,19 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("00
 class Store:
     """The registry at `path` (default: the state folder). Opens one connection a use, so that processes can share it.
 
+    Args:
+        wait_s: how long a write waits for another process's.
+
     Raises (every method):
-        StoreDamaged: the file is not a registry, or cannot be written.
+        StoreDamaged: the file is not a registry, cannot be written, or is held by another process for too long.
     """
 
-    def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path | None = None, *, clock: Callable[[], float] = time.time, wait_s: float = 30.0
+    ) -> None:
         self.path = path or disk.state_dir() / "registry.sqlite"
         self._clock = clock
+        self._wait_s = wait_s
         with self._db() as db:
             self._migrate(db)
 
@@ -81,7 +87,7 @@ class Store:
         db = None
         try:
             disk.private_dir(self.path.parent)
-            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db = sqlite3.connect(self.path, timeout=self._wait_s, isolation_level=None)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA journal_mode=WAL")
             # The registry is the ledger of what may cost money: an answered write must survive a power cut.
@@ -90,12 +96,24 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise StoreDamaged(
                 f"the run registry {self.path} cannot be used: {error}",
-                hint="move that file away to start a new one; results in runs/ are untouched",
+                hint=self._mend(error),
                 consequence="no run was changed",
             ) from error
         finally:
             if db is not None:
                 db.close()
+
+    def _mend(self, error: sqlite3.Error | OSError) -> str:
+        """What a user should do. To move the file away is right only where it is spoilt: it knows what is billing."""
+        # The low byte is the cause, the rest its details (sqlite.org/rescode.html); a refusal by the system has none.
+        cause = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+        if cause in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return "another cloudtrain command is in the middle of a write: let it go on (fg) or end it, then try again"
+        if cause in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            return "move that file away to start a new one; results in runs/ are untouched"
+        return (
+            f"see that {self.path.parent} is a folder that can be written and that its disk has space, then try again"
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -124,6 +124,23 @@ def test_a_corrupt_registry_is_named_and_left_alone(tmp_path: Path, content: byt
     assert path.read_bytes() == content
 
 
+def test_a_registry_that_another_command_holds_is_not_called_broken(store: Store) -> None:
+    holder = sqlite3.connect(store.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreDamaged) as raised:
+        Store(store.path, wait_s=0.1).forget("brave-otter")
+    holder.close()
+    assert "database is locked" in raised.value.message and "another cloudtrain" in str(raised.value.hint)
+    assert "move" not in str(raised.value.hint)
+
+
+def test_a_registry_that_cannot_be_made_says_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    with pytest.raises(StoreDamaged) as raised:
+        Store(tmp_path / "state" / "registry.sqlite")
+    assert "move" not in str(raised.value.hint) and str(tmp_path / "state") in str(raised.value.hint)
+
+
 def test_a_row_of_a_later_version_is_a_clear_error(store: Store, tmp_path: Path) -> None:
     store.add(plans.plan(tmp_path))
     db = sqlite3.connect(store.path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 from tests.faults.matrix import TERMINATED, Case
 from tests.faults.rows_launch import NO_INSTANCE
 from tests.faults.rows_link import ODD
-from tests.faults.scene import NAME, Scene
+from tests.faults.scene import NAME, Command, Scene
 
 LONG = ("--pause", "0.05", "--lines", "20", "--epochs", "500")
 SHORT = ("--pause", "0.05", "--lines", "40", "--epochs", "2")
@@ -139,15 +141,31 @@ def _full(scene: Scene) -> None:
         )
 
 
+def _stopped_between_writes(scene: Scene, command: Command) -> None:
+    """Stop `command` at a moment at which it does not hold the registry, for which others would wait."""
+
+    def stopped() -> bool:
+        command.signal(signal.SIGSTOP)
+        time.sleep(0.1)  # its threads stop one after the other
+        registry = scene.place.home / "state" / "registry.sqlite"
+        with contextlib.closing(sqlite3.connect(registry, timeout=0, isolation_level=None)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                command.signal(signal.SIGCONT)
+                return False
+            db.execute("ROLLBACK")
+            return True
+
+    scene.until(stopped)
+
+
 def _two(scene: Scene) -> None:
     with scene.started(*scene.toy("--pause", "0.1", "--lines", "40", "--epochs", "2")) as first:
         scene.until(lambda: scene.here(100))
-        for _ in range(5):
-            first.signal(signal.SIGSTOP)
-            said = scene.cli("clean", "--yes")
-            first.signal(signal.SIGCONT)
-            if "database is locked" not in said:  # it was stopped while it wrote into the registry
-                break
+        _stopped_between_writes(scene, first)
+        said = scene.cli("clean", "--yes")
+        first.signal(signal.SIGCONT)
         assert "another command is acting on" in said
         scene.cli("logs", NAME)
         assert scene.code == 0, (scene.code, first.process.poll())
