@@ -162,6 +162,28 @@ def test_evaluation_of_a_known_answer() -> None:
     assert per_class(matrix)[9] == pytest.approx(99.6) and per_class([[0] * 10] * 10) == [None] * 10
 
 
+def test_evaluation_by_several_threads_gives_the_same_bits_and_leaves_their_number() -> None:
+    before = torch.get_num_threads()
+    torch.manual_seed(1)
+    split = Split(torch.randint(0, 256, (450, 28, 28), dtype=torch.uint8), torch.randint(0, 10, (450,)))
+    try:
+        for model in (1, 2, 3):
+            net, scores = models.build(model).to(memory_format=torch.channels_last), []
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                scores.append(evaluate(net, split))
+                assert torch.get_num_threads() == threads
+            alone, together = scores
+            assert (alone.loss, alone.correct, alone.total) == (together.loss, together.correct, together.total)
+            assert torch.equal(alone.predicted, together.predicted)
+            assert torch.equal(alone.confidence, together.confidence)
+        with pytest.raises(RuntimeError, match="size"):
+            evaluate(net, Split(split.images[:, :20], split.labels))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("content", "granted"),
     [({"cpu.max": "150000 100000\n"}, 1.5), ({"cpu.max": "max 100000\n"}, None), ({}, None), ({"cpu.max": "?"}, None)]
