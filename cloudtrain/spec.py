@@ -185,6 +185,11 @@ class RunSpec:
         """Where the run's results go on this computer."""
         return Path(self.runs_dir) / self.name
 
+    @property
+    def rehearsal(self) -> bool:
+        """Whether it is a rehearsal, which nobody bills."""
+        return self.ec2 is not None and self.ec2.rehearsal
+
 
 def check_name(name: str) -> str:
     """`name`, if it can name a run: it becomes a folder, a tag and part of a host name.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
+from cloudtrain.spec import JobSpec, RunSpec, Target
 
 if TYPE_CHECKING:
     from cloudtrain.events import Emit
@@ -106,7 +107,6 @@ def adopt(
     from cloudtrain.events import Noted
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.shipped import job_folder
-    from cloudtrain.spec import JobSpec
     from cloudtrain.states import InstanceLife
     from cloudtrain.store import Store
 
@@ -163,6 +163,14 @@ def settle_debts() -> None:
     store = _registry(emit)
     if store is not None:
         debts.settle(store, emit)
+
+
+def settle_debts_beside(spec: RunSpec, store: Store, emit: Emit, *, skip: str | None = None) -> None:
+    """The same before a command about one run, which is called `skip`, if that command talks to AWS for it."""
+    if spec.target is Target.EC2 and not spec.rehearsal:
+        from cloudtrain import debts
+
+        debts.settle(store, emit, skip=skip)
 
 
 def _registry(emit: Emit) -> Store | None:

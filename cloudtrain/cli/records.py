@@ -83,8 +83,8 @@ def rerun(
     plain: Plain = False,
 ) -> None:
     """Repeat a run from its own record: same settings, seed, place, and the very code that it ran."""
-    from cloudtrain import debts, settings
-    from cloudtrain.cli import following
+    from cloudtrain import settings
+    from cloudtrain.cli import following, leftovers
     from cloudtrain.events import Noted
     from cloudtrain.names import new_name
     from cloudtrain.rerun import repetition
@@ -97,8 +97,8 @@ def rerun(
     with following.console(look(json, plain), new) as reporter:
         again = repetition(row, store, new)
         reporter.emit(Noted(again.code_from))
-        if again.spec.ec2 is not None and not again.spec.ec2.rehearsal and not only_plan:
-            debts.settle(store, reporter.emit)
+        if not only_plan:
+            leftovers.settle_debts_beside(again.spec, store, reporter.emit)
         code = following.begin(
             again.spec,
             following.context(store, reporter),

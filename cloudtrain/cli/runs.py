@@ -106,12 +106,10 @@ def pull(
 ) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
     from cloudtrain import actions, copies, groups, partial
-    from cloudtrain.cli import following, standing
-    from cloudtrain.console.listing import rehearsed
+    from cloudtrain.cli import following, leftovers, standing
     from cloudtrain.console.text import shown_path
     from cloudtrain.errors import ExitCode
     from cloudtrain.events import Noted
-    from cloudtrain.spec import Target
     from cloudtrain.store import Store
 
     names = groups.check(only or ())
@@ -119,10 +117,7 @@ def pull(
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
         context = following.context(store, reporter)
-        if row.plan.spec.target is Target.EC2 and not rehearsed(row.plan.spec):
-            from cloudtrain import debts
-
-            debts.settle(store, reporter.emit, skip=row.name)
+        leftovers.settle_debts_beside(row.plan.spec, store, reporter.emit, skip=row.name)
         with standing.told(row.name, store):
             if names:
                 part = partial.pull(row, context, names)

@@ -209,13 +209,8 @@ def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
 
 def _pay_others(row: Run, store: Store, reporter: Reporter) -> None:
     """A command that talks to AWS ends what other runs still owe, and takes on what a killed one left of this run."""
-    from cloudtrain.console.listing import rehearsed
-    from cloudtrain.spec import Target
-
-    if row.plan.spec.target is not Target.EC2:
-        return
     from cloudtrain import debts
+    from cloudtrain.cli import leftovers
 
-    if not rehearsed(row.plan.spec):
-        debts.settle(store, reporter.emit, skip=row.name)
+    leftovers.settle_debts_beside(row.plan.spec, store, reporter.emit, skip=row.name)
     debts.admit(row, store)

@@ -81,7 +81,7 @@ def run(
     What stands after -- is passed on to the training program.
     """
     from cloudtrain import settings as settings_
-    from cloudtrain.cli import following, request
+    from cloudtrain.cli import following, leftovers, request
     from cloudtrain.events import Noted
     from cloudtrain.names import new_name
     from cloudtrain.rerun import continuation
@@ -153,10 +153,8 @@ def run(
         )
         if rest is not None:
             spec = request.going_on(spec, rest.spec)
-        if spec.ec2 is not None and not spec.ec2.rehearsal and not only_plan:
-            from cloudtrain import debts
-
-            debts.settle(store, reporter.emit)
+        if not only_plan:
+            leftovers.settle_debts_beside(spec, store, reporter.emit)
         code = following.begin(
             spec,
             story,
