@@ -95,8 +95,8 @@ def ways(run: Run) -> str:
 
 def told(run: Run, now: float) -> str:
     """ "kept until 15:04 at $0.526 an hour", of a machine that is kept."""
-    at, rehearsal = until(run), bool(run.plan.spec.ec2 and run.plan.spec.ec2.rehearsal)
-    price = run.instance.price_per_hour if run.instance and not rehearsal else None
+    at = until(run)
+    price = run.instance.price_per_hour if run.instance and not run.plan.spec.rehearsal else None
     return f"kept until {time_of_day(at or now, now)}" + (f" at ${price:.3f} an hour" if price else "")
 
 
@@ -168,8 +168,7 @@ def _why_not(run: Run, instance: Instance, notes: Mapping[str, Any]) -> str | No
 
 
 def _leftover(run: Run, instance: Instance, at: float, now: float) -> str:
-    rehearsal = bool(run.plan.spec.ec2 and run.plan.spec.ec2.rehearsal)
-    price = instance.price_per_hour
+    price, rehearsal = instance.price_per_hour, run.plan.spec.rehearsal
     costs = "nothing is billed for a rehearsal" if rehearsal else f"${price:.3f} an hour" if price else "billed"
     kind = f" ({instance.type})" if instance.type else ""
     end = f"kept until {time_of_day(at, now)}, then it ends itself; {costs}"

@@ -99,8 +99,7 @@ def exit_code(run: Run) -> ExitCode:
 
 def cost(run: Run, now: float) -> float | None:
     """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
-    ec2 = run.plan.spec.ec2
-    return None if ec2 is not None and ec2.rehearsal else would_cost(run, now)
+    return None if run.plan.spec.rehearsal else would_cost(run, now)
 
 
 def would_cost(run: Run, now: float) -> float | None:

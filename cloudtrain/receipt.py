@@ -88,7 +88,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "phases": _phases(store, run.name),
         "exit": {key: ending.get(key) for key in ("code", "signal", "stop")},
         "target": spec.target.value,
-        "rehearsal": bool(spec.ec2 and spec.ec2.rehearsal),
+        "rehearsal": spec.rehearsal,
         "train": {
             "module": public(spec.job.module),
             "model": train.model,
@@ -216,10 +216,9 @@ def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
 def _cost(run: Run) -> dict[str, Any]:
     """By the plan's price; a rehearsal's is what the real instance would cost, and nothing was billed for it."""
     estimate = outcome.would_cost(run, time.time())
-    rehearsal = bool(run.plan.spec.ec2 and run.plan.spec.ec2.rehearsal)
     return {
         "currency": "USD",
-        "billed": estimate is not None and not rehearsal,
+        "billed": estimate is not None and not run.plan.spec.rehearsal,
         "price_per_hour": run.instance.price_per_hour if run.instance else run.plan.price_per_hour,
         "price_date": run.plan.offer.details.get("price_date"),
         "estimate": round(estimate, 6) if estimate is not None else None,

@@ -110,9 +110,8 @@ def begin(
     if only_plan:
         reporter.leave(None, int(ExitCode.DONE))
         return int(ExitCode.DONE)
-    rehearsal = spec.ec2 is not None and spec.ec2.rehearsal
     costs = plan.at_most_usd is not None and plan.at_most_usd > settings.get("confirm_above")
-    if costs and not rehearsal and not yes:
+    if costs and not spec.rehearsal and not yes:
         amount = f"${plan.at_most_usd:.2f}"
         if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
             reporter.emit(Noted("nothing was started"))

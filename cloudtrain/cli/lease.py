@@ -20,7 +20,7 @@ def extend(
     """Move the end of a run that trains: on its machine, for its job, and in the most that it can cost."""
     from cloudtrain import lease
     from cloudtrain.cli import following
-    from cloudtrain.console import listing, text
+    from cloudtrain.console import text
     from cloudtrain.errors import UsageError
     from cloudtrain.events import Noted
     from cloudtrain.settings import duration
@@ -36,7 +36,7 @@ def extend(
         context = following.context(store, reporter)
         told = lease.extension(row, context, seconds)
         most = text.money(told.at_most_usd) if told.at_most_usd is not None else None
-        rehearsed = listing.rehearsed(row.plan.spec)
+        rehearsed = row.plan.spec.rehearsal
         if most is not None and not rehearsed and not yes:
             before = text.money(row.plan.at_most_usd or 0.0)
             question = f"{row.name} can then cost at most {most} ({before} as planned). Extend?"

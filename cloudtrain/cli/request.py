@@ -157,7 +157,7 @@ def place_of(spec: RunSpec) -> dict[str, Any]:
         "host": f"{host.user}@{address}:{host.port}" if host else None,
         "host_key": host.fingerprint if host else ec2.host_key if ec2 else None,
         "instance_id": ec2.instance_id if ec2 else None,
-        "dry_run": bool(ec2 and ec2.rehearsal),
+        "dry_run": spec.rehearsal,
     }
 
 

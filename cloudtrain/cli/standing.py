@@ -38,7 +38,7 @@ def machine_up(run: Run, now: float) -> str | None:
     instance, end = run.instance, lease.expires_at(run)
     if instance is None or end is None or now >= end or run.life not in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
         return None
-    rehearsal = run.plan.spec.ec2 is not None and run.plan.spec.ec2.rehearsal
+    rehearsal = run.plan.spec.rehearsal
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
     keeps = lease.parks(run.plan) and run.state.trains
     fate = "parks itself, with its disk," if keeps else "ends itself"

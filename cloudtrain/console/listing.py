@@ -18,7 +18,6 @@ from cloudtrain.spec import Target
 from cloudtrain.states import InstanceLife, RunState
 
 if TYPE_CHECKING:
-    from cloudtrain.spec import RunSpec
     from cloudtrain.store import Run, Store
 
 
@@ -61,7 +60,7 @@ class Filter:
     def takes(self, run: Run) -> bool:
         """Whether `run` is shown."""
         spec = run.plan.spec
-        place = "rehearsal" if rehearsed(spec) else spec.target.value
+        place = "rehearsal" if spec.rehearsal else spec.target.value
         return (
             self.model in (None, spec.train.model)
             and self.where in (None, place)
@@ -133,7 +132,7 @@ def fetch(run: Run) -> str:
 
 
 def _unbilled(run: Run) -> str:
-    return "not billed" if rehearsed(run.plan.spec) else "-"
+    return "not billed" if run.plan.spec.rehearsal else "-"
 
 
 def record(run: Run) -> dict[str, Any]:
@@ -152,7 +151,7 @@ def record(run: Run) -> dict[str, Any]:
         "best_test_acc": run.progress.get("best_test_acc"),
         "best_epoch": run.progress.get("best_epoch"),
         "cost": None if usd is None else round(usd, 6),
-        "rehearsal": rehearsed(run.plan.spec),
+        "rehearsal": run.plan.spec.rehearsal,
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
         "ends_by": iso(lease.expires_at(run)) if not run.state.final or hold.lasts(run, time.time()) else None,
         "kept_until": iso(hold.until(run)) if hold.lasts(run, time.time()) else None,
@@ -174,12 +173,7 @@ def where(run: Run) -> str:
         case Target.HOST:
             return spec.host.address if spec.host else "host"
     kind = run.instance.type if run.instance else run.plan.offer.candidates[0].type
-    return f"{kind} (rehearsal)" if rehearsed(spec) else kind
-
-
-def rehearsed(spec: RunSpec) -> bool:
-    """Whether a run is a rehearsal, which nobody bills."""
-    return spec.ec2 is not None and spec.ec2.rehearsal
+    return f"{kind} (rehearsal)" if spec.rehearsal else kind
 
 
 def status(run: Run) -> str:
@@ -219,7 +213,7 @@ def _away(run: Run) -> str:
     if not lease.parks(run.plan) and run.life is not InstanceLife.PARKED:
         return "its limit is over, not pulled"
     usd = lease.parked_per_day(run.plan)
-    daily = f", {money(usd)} a day" if usd is not None and not rehearsed(run.plan.spec) else ""
+    daily = f", {money(usd)} a day" if usd is not None and not run.plan.spec.rehearsal else ""
     return f"{'parked' if run.life is InstanceLife.PARKED else 'parked or ended'}{daily}"
 
 
@@ -284,7 +278,7 @@ def page(run: Run, store: Store) -> list[str]:
         lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
     if outcome.cost_usd is not None:
         lines.append(f"  cost     about {money(outcome.cost_usd)}")
-    elif rehearsed(run.plan.spec):
+    elif run.plan.spec.rehearsal:
         real = f". The same time on EC2: about {money(outcome.rehearsed_usd)}" if outcome.rehearsed_usd else ""
         lines.append(f"  cost     nothing is billed: a rehearsal{real}")
     if run.error:

@@ -74,13 +74,12 @@ def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: Mappi
 
 def _billed(run: Run) -> bool:
     instance = run.instance
-    rehearsed = listing.rehearsed(run.plan.spec)
-    return instance is not None and instance.owned and bool(instance.price_per_hour) and not rehearsed
+    return instance is not None and instance.owned and bool(instance.price_per_hour) and not run.plan.spec.rehearsal
 
 
 def _costs(run: Run) -> str:
     if not _billed(run) or run.instance is None:
-        return "not billed" if listing.rehearsed(run.plan.spec) else "nothing"
+        return "not billed" if run.plan.spec.rehearsal else "nothing"
     now = time.time()
     if lease.away(run, now):
         usd = lease.parked_per_day(run.plan)

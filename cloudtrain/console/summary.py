@@ -21,7 +21,7 @@ _PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
 def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     """What will be done, where, what it can cost and who ends it; in at most `width` columns where that is given."""
     spec, offer, train = plan.spec, plan.offer, plan.spec.train
-    rehearsal = spec.ec2 is not None and spec.ec2.rehearsal
+    rehearsal = spec.rehearsal
     settings = [f"model {train.model}"]
     settings.append(counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs")
     if train.recipe:

@@ -61,9 +61,7 @@ class Watched:
         plan, run = self.plan, self.run
         if plan is None or plan.price_per_hour is None:
             return Money()
-        ec2 = plan.spec.ec2
-        rehearsed = ec2 is not None and ec2.rehearsal
-        now = self._wall()
+        rehearsed, now = plan.spec.rehearsal, self._wall()
         spent = (would_cost(run, now) if rehearsed else cost(run, now)) if run is not None else None
         if spent is None:
             spent = plan.price_per_hour * (self._clock() - self._began) / 3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import subprocess
@@ -141,7 +142,8 @@ def stop(folder: Path, *, limit_s: float = 30.0) -> bool:
     if told is None:
         sweep(folder)
         return False
-    ask(told, "stop", {})
+    with contextlib.suppress(RegionFailed):  # it may be gone before its answer is out; what counts is its end
+        ask(told, "stop", {})
     deadline = time.monotonic() + limit_s
     while processes.alive(int(told["pid"])):
         if time.monotonic() > deadline:
@@ -187,7 +189,7 @@ def ask(told: dict[str, Any], page: str, body: Any = None, *, limit_s: float = 3
     try:
         with opener.open(request, timeout=limit_s) as answer:
             return json.loads(answer.read())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise RegionFailed(f"the emulated region does not answer: {error}", consequence="nothing is billed") from error
