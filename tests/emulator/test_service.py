@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -113,6 +115,23 @@ def test_a_region_that_cannot_start_says_why(folder):
     with pytest.raises(service.RegionFailed) as caught:
         service.ensure(folder, options=["--no-such-option"])
     assert "--no-such-option" in caught.value.detail and str(folder) in caught.value.hint
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"not HTTP at all", b""])
+def test_a_region_that_dies_while_it_answers_is_a_region_that_failed(answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            asker, _ = server.accept()
+            with asker:
+                asker.recv(4096)
+                asker.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(service.RegionFailed, match="does not answer"):
+            service.ask({"endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}", "token": ""}, "inventory")
+        thread.join(30)
 
 
 def test_the_service_module_is_light():
