@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cloudtrain.console.text import NARROW, columns, screen_safe, wrapped
+from cloudtrain.console.text import NARROW, columns, fitted, screen_safe
 from cloudtrain.counting import counted
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check_lines(check: Check, width: int | None = None) -> list[str]:
         width: columns to stay in.
     """
     line = f"{check.status:<5} {check.name:<10} {check.message}"
-    lines = [line] if width is None else wrapped(line, width, _HANG if width >= NARROW else 6)
+    lines = fitted([line], width, _HANG if width is None or width >= NARROW else 6)
     if check.fix:
         lines.append(f"      fix: {check.fix}")
     return [screen_safe(line) for line in lines]
@@ -51,8 +51,7 @@ def catalogue_lines(catalogue: Catalogue, width: int | None = None) -> list[str]
         if max(map(len, lines)) > width:
             lines = [part for row in rows for part in _stacked(row)]
     lines.append(f"{catalogue.region}, without disk; {catalogue.price_note}")
-    lines = [screen_safe(line) for line in lines]
-    return lines if width is None else [part for line in lines for part in wrapped(line, width, 2)]
+    return fitted((screen_safe(line) for line in lines), width, 2)
 
 
 def _stacked(row: tuple[str, ...]) -> list[str]:
@@ -60,7 +59,7 @@ def _stacked(row: tuple[str, ...]) -> list[str]:
     kind, gpu, vcpus, memory, price, spot, quota, zones = row
     now = "" if spot == "-" else f", spot now ${spot}"
     allowed = "quota not known" if quota == "-" else quota
-    sold = "" if zones == "-" else f", in {zones} zone{'' if zones == '1' else 's'}"
+    sold = "" if zones == "-" else f", in {counted(int(zones), 'zone')}"
     return [f"{kind}  {gpu}", f"  {vcpus} vCPU, {memory} RAM", f"  ${price}/hour{now}", f"  {allowed}{sold}"]
 
 

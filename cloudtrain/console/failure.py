@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.console.text import money, screen_safe, shown_path, wrapped
+from cloudtrain.console.text import fitted, money, screen_safe, shown_path, wrapped
 from cloudtrain.error_codes import completed
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.states import InstanceLife
@@ -25,8 +25,7 @@ def lines(error: CloudtrainError, width: int | None = None) -> list[str]:
     shown = [f"error: {screen_safe(error.message)} [{screen_safe(error.code)}]"]
     if error.detail:
         shown += [f"       {screen_safe(part)}" for part in error.detail.splitlines()]
-    if width is not None:
-        shown = [part for line in shown for part in wrapped(line, width, _HANG)]
+    shown = fitted(shown, width, _HANG)
     if next_ or consequence:
         hint = f"hint:  {screen_safe(next_ or consequence or '')}"
         meaning = f"({screen_safe(consequence)})" if next_ and consequence else ""

@@ -11,7 +11,7 @@ from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter, columns_of
 from cloudtrain.console.colour import painted
 from cloudtrain.console.pulse import Pulse
-from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, size, wrapped
+from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, fitted, screen_safe, seconds, size
 from cloudtrain.console.training import Training, cost_words
 from cloudtrain.console.watched import Watched
 from cloudtrain.errors import CloudtrainError
@@ -190,9 +190,7 @@ class PlainReporter(Reporter):
         if self._pulse is not None and (self._step is not None or self._trains):
             self._pulse.said()
         # On a terminal lines break between words; in a pipe or a file one fact is one line.
-        width = columns_of(sys.stderr)
-        hang = len(text) - len(text.lstrip()) + 2
-        self._write(wrapped(text, width, hang) if width else [text])
+        self._write(fitted([text], columns_of(sys.stderr)))
 
     def _write(self, lines: Sequence[str]) -> None:
         sys.stderr.write("".join(f"{painted(line) if self._colour else line}\n" for line in lines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloudtrain.console.text import columns, money, ordinal, seconds, wrapped
+from cloudtrain.console.text import columns, fitted, money, ordinal, seconds
 from cloudtrain.plan import Candidate, Plan
 
 _HEADER = ("", "INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "TIME", "COST", "")
@@ -47,12 +47,7 @@ def lines(plan: Plan, width: int | None = None) -> list[str]:
     narrow = width is not None and max(map(len, table)) + len(_INDENT) > width
     if narrow:
         table = [part for row in rows for part in _stacked(row)]
-    told = [f"{_INDENT}{line}" for line in [*table, *notes, _about_time(plan, narrow=narrow)]]
-    return told if width is None else [part for line in told for part in wrapped(line, width, _hang(line))]
-
-
-def _hang(line: str) -> int:
-    return len(line) - len(line.lstrip()) + 2
+    return fitted((f"{_INDENT}{line}" for line in [*table, *notes, _about_time(plan, narrow=narrow)]), width)
 
 
 def last_line(plan: Plan) -> str | None:

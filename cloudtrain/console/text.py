@@ -174,6 +174,21 @@ def wrapped(text: str, width: int, hang: int = 0) -> list[str]:
     ) or [text]
 
 
+def fitted(lines: Iterable[str], width: int | None, hang: int | None = None) -> list[str]:
+    """`lines`, each broken as by `wrapped` where there is a `width`.
+
+    Args:
+        hang: what second and later lines are set in by; None: two columns more than the line itself.
+    """
+    if width is None:
+        return list(lines)
+    return [
+        part
+        for line in lines
+        for part in wrapped(line, width, len(line) - len(line.lstrip()) + 2 if hang is None else hang)
+    ]
+
+
 NARROW = 52
 """Columns below which the table of epochs and others show fewer figures."""
 
