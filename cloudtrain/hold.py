@@ -14,13 +14,13 @@ Notes in the run's journal:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain.errors import CloudtrainError, UsageError
 from cloudtrain.events import Noted, Warned
+from cloudtrain.moments import time_of_day
 from cloudtrain.spec import Limits, RunSpec, Target
 from cloudtrain.states import InstanceLife
 
@@ -81,11 +81,6 @@ def over(run: Run, now: float) -> Instance | None:
     if instance is None or not instance.details.get("kept_until"):
         return instance
     return replace(instance, details={**instance.details, "ended_at": min(now, instance.details["kept_until"])})
-
-
-def time_of_day(at: float, now: float) -> str:
-    """A moment ahead as a time of day here, with its day where that is not today's."""
-    return time.strftime("%H:%M" if at - now < 86400 else "%a %H:%M", time.localtime(at))
 
 
 def ways(run: Run) -> str:

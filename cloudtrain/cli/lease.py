@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
@@ -23,6 +22,7 @@ def extend(
     from cloudtrain.console import text
     from cloudtrain.errors import UsageError
     from cloudtrain.events import Noted
+    from cloudtrain.moments import date_and_time
     from cloudtrain.settings import duration
     from cloudtrain.store import Store
 
@@ -44,9 +44,8 @@ def extend(
                 reporter.emit(Noted("nothing was changed"))
                 return
         told = lease.extend(row, context, seconds)
-        ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(told.after))
         cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
-        reporter.emit(Noted(f"{row.name} now ends by {ends}{cost}"))
+        reporter.emit(Noted(f"{row.name} now ends by {date_and_time(told.after)}{cost}"))
         if json:
             from cloudtrain.console.jsonl import write_result
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from cloudtrain import lease
 from cloudtrain.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
+from cloudtrain.moments import time_of_day
 from cloudtrain.states import InstanceLife
 from cloudtrain.store import Run, Store
 
@@ -42,5 +43,4 @@ def machine_up(run: Run, now: float) -> str | None:
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
     keeps = lease.parks(run.plan) and run.state.trains
     fate = "parks itself, with its disk," if keeps else "ends itself"
-    at = time.strftime("%H:%M" if end - now < 86400 else "%a %H:%M", time.localtime(end))
-    return f"{instance.id} is still up{price}; it {fate} by {at}"
+    return f"{instance.id} is still up{price}; it {fate} by {time_of_day(end, now)}"

@@ -12,6 +12,7 @@ from cloudtrain.console import failure
 from cloudtrain.console.text import columns, iso, money, percent, screen_safe
 from cloudtrain.counting import counted
 from cloudtrain.errors import UsageError
+from cloudtrain.moments import date_and_time
 from cloudtrain.outcome import NOT_PULLED, cost, exit_code, lives
 from cloudtrain.settings import duration
 from cloudtrain.spec import Target
@@ -117,8 +118,8 @@ def table(runs: Iterable[Run]) -> list[str]:
     lines += [f"{run.name}: {hold.ways(run)}" for run in runs if hold.lasts(run, now)]
     for run in owing:
         if (at := hold.until(run)) is not None:
-            ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-            lines.append(f"{run.name}: its machine was to end itself {ended}; cloudtrain stop {run.name} confirms it")
+            was = f"its machine was to end itself {date_and_time(at)}"
+            lines.append(f"{run.name}: {was}; cloudtrain stop {run.name} confirms it")
             continue
         lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
     return lines
@@ -272,7 +273,7 @@ def page(run: Run, store: Store) -> list[str]:
         lines.append(f"  machine  {hold.told(run, time.time())}, then it ends itself")
         lines.append(f"           {hold.ways(run)}")
     elif (ends := lease.expires_at(run)) is not None and not run.state.final:
-        lines.append(f"  machine  ends itself by {time.strftime('%Y-%m-%d %H:%M', time.localtime(ends))}")
+        lines.append(f"  machine  ends itself by {date_and_time(ends)}")
     if outcome.artifacts:
         total = sum(entry.size for entry in outcome.artifacts)
         lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
@@ -306,7 +307,7 @@ def _story(run: Run, notes: Mapping[str, Any]) -> list[str]:
     if run.plan.spec.resume is not None:
         lines.append(f"  resumed  from {run.plan.spec.resume.run}, {run.plan.spec.resume.where}")
     for over in notes.get("attempts") or []:
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(over["ended"])) if over.get("ended") else "?"
+        at = date_and_time(over["ended"]) if over.get("ended") else "?"
         where = ", ".join(filter(None, (over.get("instance_type"), over.get("zone"))))
         lines.append(f"  spot     {over.get('instance_id')} ({where}) was taken back {at}; log console.{over['n']}.log")
     return lines

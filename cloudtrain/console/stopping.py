@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cloudtrain import hold, lease
+from cloudtrain import lease
 from cloudtrain.console import listing
 from cloudtrain.console.text import columns, money, screen_safe, seconds, shown_path, size
 from cloudtrain.counting import counted
+from cloudtrain.moments import time_of_day
 from cloudtrain.states import RunState
 
 if TYPE_CHECKING:
@@ -85,5 +86,5 @@ def _costs(run: Run) -> str:
         usd = lease.parked_per_day(run.plan)
         return f"{money(usd)} a day" if usd is not None else "its disk"
     ends = lease.expires_at(run)
-    by = f", ends itself by {hold.time_of_day(ends, now)}" if ends and ends > now else ""
+    by = f", ends itself by {time_of_day(ends, now)}" if ends and ends > now else ""
     return f"${run.instance.price_per_hour:.3f} an hour{by}"

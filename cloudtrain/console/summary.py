@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cloudtrain import derived, lease
 from cloudtrain.console import failure, plan_table
-from cloudtrain.console.text import money, results_block, screen_safe, seconds, shown_path, size, wrapped
+from cloudtrain.console.text import fitted, money, results_block, screen_safe, seconds, shown_path, size
 from cloudtrain.counting import counted
 from cloudtrain.errors import CloudtrainError
+from cloudtrain.moments import time_of_day
 from cloudtrain.outcome import NOT_PULLED, Result
 from cloudtrain.plan import Plan
 from cloudtrain.spec import Target
@@ -70,8 +71,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     if plan.at_most_usd is not None:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
-    lines = [screen_safe(line) for line in lines]
-    return lines if width is None else [part for line in lines for part in wrapped(line, width, _PLAN_HANG)]
+    return fitted((screen_safe(line) for line in lines), width, _PLAN_HANG)
 
 
 def ending_lines(result: Result) -> list[str]:
@@ -162,8 +162,7 @@ def ends_by(plan: Plan, began: float, at: float | None = None) -> str | None:
     """
     if plan.limit_s is None or plan.price_per_hour is None:
         return None
-    at = at or began + plan.limit_s
-    return time.strftime("%H:%M" if at - time.time() < 86400 else "%a %H:%M", time.localtime(at))
+    return time_of_day(at or began + plan.limit_s, time.time())
 
 
 def status_word(result: Result) -> str:

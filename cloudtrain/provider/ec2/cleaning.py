@@ -17,6 +17,7 @@ from botocore.parsers import ResponseParserError
 
 from cloudtrain.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.events import Emit, Event, StepDone, StepProgress, StepStarted
+from cloudtrain.moments import time_of_day
 from cloudtrain.provider.ec2 import network, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.inventory import Item, inventory, state_of
@@ -169,7 +170,7 @@ def judge(item: Item, run: Known | None, housed: Mapping[str, bool], now: float)
     over = item.expires_at is not None and item.expires_at + OVERDUE_S <= now
     if run is not None:
         if run.kept_until is not None and now < run.kept_until:
-            at = time.strftime("%H:%M", time.localtime(run.kept_until))
+            at = time_of_day(run.kept_until, now)
             what = f"what was changed on it since {name} was pulled"
             return False, f"kept until {at} as you asked: cloudtrain stop {name} ends it now", what
         if run.ended and (run.pulled or not run.trained):
