@@ -200,14 +200,17 @@ class LiveReporter(Reporter):
     def _print(self, line: Text) -> None:
         self._console.print(line)
 
+    @property
+    def _shows_training(self) -> bool:
+        return self._trains and self._training.told
+
     def _refresh(self) -> None:
-        trains = self._trains and self._training.told
-        share = self._training.share() if trains else None
+        share = self._training.share() if self._shows_training else None
         if self._taskbar is not None and share is not None:
             self._taskbar.show(share)
         elif self._taskbar is not None:
             self._taskbar.clear()
-        if self._step is None and not trains:
+        if self._step is None and not self._shows_training:
             self.close()
         elif self._live is None:
             self._live = _Redrawn(
@@ -227,7 +230,7 @@ class LiveReporter(Reporter):
         """The redrawn lines, made anew at each refresh so that times tick."""
         # One column stays free: a terminal that is written full may wrap, and the count of lines would be wrong.
         width = max(1, self._console.width - 1)
-        if self._step is None and not (self._trains and self._training.told):
+        if self._step is None and not self._shows_training:
             return Text()  # on its way to be taken away
         lines = self._step_lines(width) if self._step is not None else self._training_lines(width)
         drawn = Text("\n".join(line[:width] for line in lines[: max(1, self._console.height - 1)]), no_wrap=True)

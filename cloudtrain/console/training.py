@@ -106,13 +106,8 @@ class Training:
         """How far the training is, as the parts of a line without a bar; empty where nothing tells."""
         if self.epoch is None:
             return []
-        told = [f"epoch {self.epoch}/{self.epochs}" if self.epochs else f"epoch {self.epoch}"]
-        if self.step is not None and self.steps:
-            told[0] += f" step {self.step} of {self.steps}"
-        if self.rate:
-            told.append(_per_second(self.rate))
-        left = self.left_s()
-        return [*told, f"{seconds(left)} left"] if left is not None else told
+        step = f" step {self.step} of {self.steps}" if self.step is not None and self.steps else ""
+        return [f"{self._head()}{step}", *self._pace()]
 
     def lines(self, width: int, passed_s: float, cost: Money, *, ascii_only: bool = False) -> list[str]:
         """The redrawn lines, none wider than `width` columns."""
@@ -135,18 +130,24 @@ class Training:
             parts.append("input-bound: it waits")
         return parts
 
+    def _head(self) -> str:
+        return f"epoch {self.epoch}/{self.epochs}" if self.epochs else f"epoch {self.epoch}"
+
+    def _pace(self) -> list[str]:
+        left = self.left_s()
+        return [
+            *([_per_second(self.rate)] if self.rate else []),
+            *([f"{seconds(left)} left"] if left is not None else []),
+        ]
+
     def _progress(self, width: int, ascii_only: bool) -> str:
-        head = f"epoch {self.epoch}/{self.epochs}" if self.epochs else f"epoch {self.epoch}"
+        head = self._head()
         told: list[str] = []
         share = None
         if self.step is not None and self.steps:
             share = min(1.0, self.step / self.steps)
             told.append(f"step {self.step}/{self.steps}")
-        if self.rate:
-            told.append(_per_second(self.rate))
-        left = self.left_s()
-        if left is not None:
-            told.append(f"{seconds(left)} left")
+        told += self._pace()
         if share is not None:
             room = width - len(head) - sum(len(part) + 2 for part in told) - 2
             if room >= 8:

@@ -45,7 +45,7 @@ def table(facts: Facts, folder: Path) -> Exported:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "metrics.csv"
     disk.write_durably(path, text.getvalue().encode(), mode=0o644)
-    return Exported(path, f"{_counted(facts)}")
+    return Exported(path, counted(len(facts.epochs), "epoch"))
 
 
 def tensorboard(facts: Facts, folder: Path) -> Exported:
@@ -76,11 +76,7 @@ def tensorboard(facts: Facts, folder: Path) -> Exported:
         # Named by TensorBoard it would tell this computer's name.
         path = folder / f"{_EVENTS}{written.name.removeprefix(_EVENTS).split('.')[0]}.{facts.name}"
         written.replace(path)
-    return Exported(path, f"{_counted(facts)}; tensorboard --logdir {folder} shows them")
-
-
-def _counted(facts: Facts) -> str:
-    return counted(len(facts.epochs), "epoch")
+    return Exported(path, f"{counted(len(facts.epochs), 'epoch')}; tensorboard --logdir {folder} shows them")
 
 
 def _some(facts: Facts) -> None:
