@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -109,10 +110,10 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         summary = f"{instance.id} had already ended; EC2 does not know it any more"
     else:
         summary = f"{instance.id} terminated, nothing is billed any more"
+    emit(StepDone("release", summary, time.monotonic() - began))
     left = _sweep(instance, clients, journal, pace, emit)
     ended = {"ec2_instance": None, "ec2_attempt": None, "ec2_request": None, "ec2_former": None}
     journal.write({"ec2_release_pending": None, **ended})
-    emit(StepDone("release", summary, time.monotonic() - began))
     if left is None:
         return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=("not known: it could not be listed",))
     leftovers = tell_inventory(left, clients.region, emit)
@@ -166,12 +167,11 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
         seeds.append(instance.details["token"])
     try:
         left = left_of(clients, seeds)
-        for item in left:
-            if item.kind == "security group":
-                network.delete_group(clients, item.id, within_s=pace.group, clock=pace.clock, sleep=pace.sleep)
-        # A volume outlives its instance by some seconds.
+        groups = [item.id for item in left if item.kind == "security group"]
+        held = {group for group in groups if not _delete_group(clients, group, pace, emit)}
+        # A volume outlives its instance by some seconds. A group that was waited for once is not waited for again.
         for _ in pace.polls(pace.group if left else 0.0):
-            if not left:
+            if all(item.id in held for item in left):
                 break
             left = left_of(clients, seeds)
     except CloudtrainError as error:
@@ -181,6 +181,19 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
     if instance.details.get("run"):
         trust.forget(str(instance.details["run"]))
     return left
+
+
+def _delete_group(clients: Clients, group: str, pace: Pace, emit: Emit) -> bool:
+    """Whether the group is gone; a wait for it is a step of its own, so that nobody takes it for a machine's."""
+    within = partial(network.delete_group, clients, group, clock=pace.clock, sleep=pace.sleep)
+    if within(within_s=0.0):
+        return True
+    began = time.monotonic()
+    emit(StepStarted("tidy", f"security group {group}: something still uses it", pace.group))
+    gone = within(within_s=pace.group)
+    outcome = "deleted" if gone else "is still in use; it costs nothing"
+    emit(StepDone("tidy", f"security group {group} {outcome}", time.monotonic() - began))
+    return gone
 
 
 def left_of(clients: Clients, seeds: list[str]) -> list[Item]:

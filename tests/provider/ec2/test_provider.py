@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
-from cloudtrain.events import StepDone
+from cloudtrain.events import StepDone, StepStarted
 from cloudtrain.provider.base import Instance
 from cloudtrain.provider.ec2 import boot, existing, trust
 from cloudtrain.states import InstanceLife
@@ -181,6 +181,26 @@ def test_killed_at_any_write_of_the_release_the_next_command_finishes_it(trip_of
         assert trip.release(instance).leftovers == ()
         assert trip.left() == {} and trip.find() is None
     assert deaths == 3
+
+
+def test_a_group_that_stays_in_use_is_waited_for_once_the_end_is_told(trip_of: Any) -> None:
+    trip = trip_of(pace=replace(QUICK, group=1.0))
+    instance = trip.acquire()
+    trip.region.inject("DependencyViolation:99@DeleteSecurityGroup")
+    (kept,) = trip.release(instance).leftovers
+    assert kept.startswith("security group sg-") and kept.endswith("costs nothing")
+    steps = [event for event in trip.told if isinstance(event, (StepStarted, StepDone))][-4:]
+    assert [(type(event), event.title) for event in steps] == [
+        (StepStarted, "release"), (StepDone, "release"), (StepStarted, "tidy"), (StepDone, "tidy")
+    ]  # fmt: skip
+    # Whoever waits knows by then that nothing is billed.
+    assert "nothing is billed any more" in steps[1].detail
+    assert "something still uses it" in steps[2].detail and steps[2].limit_s == 1.0
+    assert "is still in use; it costs nothing" in steps[3].detail
+    # Nothing but a group is left, and of that it is known: there is no second wait.
+    assert steps[3].seconds < 5 and "inventory: 0 instances, 0 volumes, 1 security group" in trip.said()
+    trip.region.faults.replace([])
+    assert trip.provider.release(instance, trip.notes, trip.told.append).leftovers == () and trip.left() == {}
 
 
 def test_a_run_is_found_without_any_note(trip_of: Any) -> None:
