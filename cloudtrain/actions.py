@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
-from cloudtrain import hold, receipt, results, spot, trickle
+from cloudtrain import hold, pulling, receipt, results, spot, trickle
 from cloudtrain import run as story
 from cloudtrain.errors import GONE, RECLAIMED, ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.events import Noted, PhaseChanged, Warned
@@ -17,7 +17,6 @@ from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
-LIVE_PULLS = 3
 # Another command may be launching another machine for a run whose spot instance was taken back, in seconds.
 RELAUNCH_S = 1800.0
 _LOOK_S = 0.5
@@ -81,7 +80,7 @@ def pull_now(run: Run, context: Context) -> Result:
     if run.state is not RunState.RUNNING:
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
     with _unless_gone(), Link(run, context) as link:
-        for _ in range(LIVE_PULLS):
+        for _ in range(pulling.LIVE_PULLS):
             if link.supervisor().poll(0, 0).state != "running":
                 break
             try:
@@ -118,13 +117,7 @@ def pull_again(run: Run, context: Context) -> Result:
 def _all_here(run: Run, context: Context) -> Result:
     """How a run stands whose machine is gone, once its files here have been checked."""
     outcome = result(run, context)
-    spoilt = _spoilt(run, outcome)
-    if spoilt:
-        names = ", ".join(entry.name for entry in spoilt[:3])
-        raise ConnectionFailed(
-            f"{names}: missing or changed since the pull, and {run.name} has no machine any more",
-            hint=f"restore the files in {run.folder} from a copy, or train again",
-        )
+    pulling.check_here(run, outcome.artifacts)
     receipt.update(run, context.store, context.emit)
     context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
     return outcome
@@ -135,13 +128,8 @@ def _from_kept(run: Run, context: Context) -> Result:
     machine since may have changed the files there."""
     if hold.lasts(run, context.clock()):
         with _unless_gone(), story.claim(run.name), Link(run, context, wakes=False) as link:
-            spoilt = _spoilt(run, result(run, context))
-            if spoilt:
-                with link.step("pull") as closing:
-                    done = link.insist(
-                        lambda: results.pull(link.supervisor().read, spoilt, run.folder, emit=context.emit)
-                    )
-                    closing.append(done.summary(run.folder))
+            if spoilt := pulling.spoilt(run, result(run, context).artifacts):
+                pulling.fetch_again(run, link, spoilt)
                 results.sha256sums(run.folder)
             receipt.update(run, context.store, context.emit)
             context.emit(Noted(f"all its files are here, checksums verified; {hold.told(run, context.clock())}"))
@@ -149,10 +137,6 @@ def _from_kept(run: Run, context: Context) -> Result:
     context.store.write_journal(run.name, {"owed": True})
     settle(run, context)
     return _all_here(context.store.get(run.name), context)
-
-
-def _spoilt(run: Run, outcome: Result) -> list[FileEntry]:
-    return [entry for entry in outcome.artifacts if results.sha256(run.folder / entry.name) != entry.sha256]
 
 
 def stop(run: Run, context: Context, *, reason: str = "user", keep_s: float = 0.0) -> Result:

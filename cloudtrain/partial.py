@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cloudtrain import fetch, groups, lease, results
+from cloudtrain import fetch, groups, lease, pulling, results
 from cloudtrain import run as story
-from cloudtrain.errors import ArtifactRefused, Busy, ConnectionFailed, UsageError
+from cloudtrain.errors import ArtifactRefused, Busy, UsageError
 from cloudtrain.events import Noted
 from cloudtrain.follow import GrowingFile
 from cloudtrain.link import Context, Link
@@ -17,8 +17,6 @@ from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
 
 LOG_FILES = ("console.log", "events.jsonl")
-# A job may write a file anew while it is fetched; then its manifest is asked for again, so often.
-LIVE_PULLS = 3
 # Of a log that grows while it is fetched: pieces of at most 1 MiB.
 _PIECES = 10_000
 
@@ -66,7 +64,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
     if run.state.final and pulled is not None:
         entries = _verified(run, context, names)
     elif run.life is InstanceLife.TERMINATED:
-        raise _gone(run, "no result of it was pulled")
+        raise pulling.gone(run, "no result of it was pulled")
     else:
         entries = _fetched(run, context, names)
     logs: tuple[str, ...] = ()
@@ -79,15 +77,11 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
 def _verified(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry]:
     """Of a run that is over and pulled: what is spoilt here is fetched again as it was."""
     entries = groups.chosen(result(run, context).artifacts, names)
-    spoilt = [entry for entry in entries if not results.is_here(entry, run.folder)]
-    if not spoilt:
-        return entries
     if run.life is InstanceLife.TERMINATED:
-        named = ", ".join(entry.name for entry in spoilt[:3])
-        raise _gone(run, f"{named}: missing or changed since the pull")
-    with story.claim(run.name), Link(run, context, wakes=False) as link, link.step("pull") as closing:
-        done = link.insist(lambda: results.pull(link.supervisor().read, spoilt, run.folder, emit=context.emit))
-        closing.append(done.summary(run.folder))
+        pulling.check_here(run, entries)
+    elif spoilt := pulling.spoilt(run, entries):
+        with story.claim(run.name), Link(run, context, wakes=False) as link:
+            pulling.fetch_again(run, link, spoilt)
     return entries
 
 
@@ -101,7 +95,7 @@ def _fetched(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry
             outputs = run.plan.spec.job.outputs
             return results.pull(supervisor.read, wanted, run.folder, outputs=outputs, emit=context.emit)
 
-        for left in reversed(range(LIVE_PULLS)):
+        for left in reversed(range(pulling.LIVE_PULLS)):
             try:
                 report = link.insist(attempt)
                 break
@@ -130,10 +124,3 @@ def _bring_log(run: Run, context: Context) -> None:
                 events.close()
     except Busy:
         context.emit(Noted("the log is brought by the command that follows the run"))
-
-
-def _gone(run: Run, why: str) -> ConnectionFailed:
-    return ConnectionFailed(
-        f"{why}, and {run.name} has no machine any more",
-        hint=f"restore the files in {run.folder} from a copy, or train again",
-    )

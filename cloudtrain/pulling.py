@@ -1,6 +1,9 @@
-"""What the end of a run fetches: every finished file of its job, and a log that is the host's to the byte."""
+"""What the end of a run fetches: every finished file of its job, and a log that is the host's to the byte. Later what
+is spoilt here once more."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 from cloudtrain import checkpoints, log_times, results, spot
 from cloudtrain.errors import ConnectionFailed
@@ -9,6 +12,9 @@ from cloudtrain.fetch import fetch_anew
 from cloudtrain.link import Link
 from cloudtrain.store import Run
 from cloudtrain.supervisor import FileEntry
+
+# A job may write a file anew while it is fetched; then its manifest is asked for again, so often.
+LIVE_PULLS = 3
 
 
 def fetch_results(run: Run, link: Link) -> list[FileEntry]:
@@ -53,3 +59,40 @@ def check_log(run: Run, link: Link) -> None:
             if kept is not None:
                 link.context.emit(Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}"))
     link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
+
+
+def spoilt(run: Run, entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Those of `entries`, which were pulled once, that are missing here or were changed since."""
+    return [entry for entry in entries if not results.is_here(entry, run.folder)]
+
+
+def check_here(run: Run, entries: Iterable[FileEntry]) -> None:
+    """`entries`, which were pulled once, are here and right; `run` has no machine any more to fetch them from.
+
+    Raises:
+        ConnectionFailed: one of them is spoilt.
+    """
+    if lacking := spoilt(run, entries):
+        named = ", ".join(entry.name for entry in lacking[:3])
+        raise gone(run, f"{named}: missing or changed since the pull")
+
+
+def fetch_again(run: Run, link: Link, entries: Sequence[FileEntry]) -> None:
+    """Bring `entries` back as they were when they were pulled, whatever their host has made of them since.
+
+    Raises:
+        ArtifactRefused: the host has another file under a name; the others are here.
+        ConnectionFailed: the link broke again and again.
+    """
+    with link.step("pull") as closing:
+        emit = link.context.emit
+        done = link.insist(lambda: results.pull(link.supervisor().read, entries, run.folder, emit=emit))
+        closing.append(done.summary(run.folder))
+
+
+def gone(run: Run, why: str) -> ConnectionFailed:
+    """The error of a run whose results are not all here, for the reason `why`, and that has no machine any more."""
+    return ConnectionFailed(
+        f"{why}, and {run.name} has no machine any more",
+        hint=f"restore the files in {run.folder} from a copy, or train again",
+    )
