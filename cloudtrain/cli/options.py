@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,30 +28,28 @@ class OnInterrupt(StrEnum):
     STOP = "stop"
 
 
-RunName = Annotated[
-    str | None,
-    typer.Argument(
+def _latest_or(what: str) -> Any:
+    return typer.Argument(
         metavar="[RUN]",
-        help="Name of the run or the beginning of it; the latest run if left out.",
+        help=f"{what}; the latest run if left out.",
         autocompletion=complete_run,
         show_default=False,
-    ),
-]
-RunOrFolder = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]",
-        help="Name of a run, its folder, or a run.json from anywhere; the latest run if left out.",
-        autocompletion=complete_run,
-        show_default=False,
-    ),
-]
+    )
+
+
+RunName = Annotated[str | None, _latest_or("Name of the run or the beginning of it")]
+RunOrFolder = Annotated[str | None, _latest_or("Name of a run, its folder, or a run.json from anywhere")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One fact a line, nothing redrawn.")]
 Bell = Annotated[bool, typer.Option("--bell", help="One beep of the terminal when the run ends or a question waits.")]
 Region = Annotated[str | None, typer.Option(help="AWS Region.")]
 Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")]
+Keep = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
+]
 
 
 # Options of `cloudtrain` itself, accepted anywhere in a command line, and the variable that each one sets.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, RunName, RunOrFolder, Yes, look
+from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
 from cloudtrain.errors import ArtifactRefused, ExitCode, UnknownRun
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _receipt(run: str | None, store: Store) -> Path:
 def rerun(
     run: RunName = None,
     name: Annotated[str | None, typer.Option(help="Name of the new run; two words if left out.")] = None,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
+    only_plan: OnlyPlan = False,
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, RunName, Yes, look
+from cloudtrain.cli.options import Json, Keep, Plain, RunName, Yes, look
 from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ def stop(
             "--pull/--no-pull", help="Fetch the results first, or do without: what is not here goes with the machine."
         ),
     ] = True,
-    keep: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
-    ] = None,
+    keep: Keep = None,
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,

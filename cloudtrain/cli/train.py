@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Bell, Json, OnInterrupt, Plain, Yes, complete_run, look
+from cloudtrain.cli.options import (
+    Bell,
+    Json,
+    Keep,
+    OnInterrupt,
+    OnlyPlan,
+    Plain,
+    Profile,
+    Region,
+    Yes,
+    complete_run,
+    look,
+)
 from cloudtrain.errors import UsageError
 
 
@@ -34,8 +46,8 @@ def run(
     host: Annotated[str | None, typer.Option(help="A machine that is there: USER@ADDRESS[:PORT].")] = None,
     identity: Annotated[str | None, typer.Option(help="Private key file for --host or --instance-id.")] = None,
     host_key: Annotated[str | None, typer.Option(help="The machine's key, SHA256:... as ssh-keygen -l shows.")] = None,
-    region: Annotated[str | None, typer.Option(help="AWS Region.")] = None,
-    profile: Annotated[str | None, typer.Option(help="AWS profile.")] = None,
+    region: Region = None,
+    profile: Profile = None,
     spot: Annotated[bool | None, typer.Option("--spot/--on-demand", help="Launch a spot instance, or do not.")] = None,
     spot_restarts: Annotated[
         int | None, typer.Option(help="How often it goes on by itself when its spot instance is taken back: 3.")
@@ -54,10 +66,7 @@ def run(
     if_i_vanish: Annotated[
         str | None, typer.Option(help="At its limit, with results on its disk: park (the default) or terminate.")
     ] = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
-    ] = None,
+    keep: Keep = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +79,7 @@ def run(
         OnInterrupt,
         typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask at."),
     ] = OnInterrupt.DETACH,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")] = False,
+    only_plan: OnlyPlan = False,
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
