@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.plan import Candidate, CodeSummary, Offer, Plan, make_plan
+from cloudtrain.provider.base import Instance
 from cloudtrain.spec import Ec2Spec, HostSpec, JobSpec, Limits, RunSpec, Target, TrainSpec
+from cloudtrain.states import InstanceLife
 
 
 def spec(runs_dir: Path, name: str = "brave-otter", **changes: Any) -> RunSpec:
@@ -33,6 +35,19 @@ def offer(*prices: float | None) -> Offer:
 def plan(runs_dir: Path, name: str = "brave-otter", **changes: Any) -> Plan:
     """A plan of a local run."""
     return make_plan(spec(runs_dir, name, **changes), offer(), CodeSummary(files=3, bytes=4096))
+
+
+def machine(**details: Any) -> Instance:
+    """A launched EC2 instance at half a dollar an hour that is up, with these `details`."""
+    return Instance(
+        id="i-0a1b",
+        provider=Target.EC2,
+        owned=True,
+        workdir="cloudtrain",
+        price_per_hour=0.5,
+        life=InstanceLife.RUNNING,
+        details=details,
+    )
 
 
 FULL_EC2 = Ec2Spec(

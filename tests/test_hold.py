@@ -12,7 +12,6 @@ from cloudtrain import debts, hold, outcome
 from cloudtrain.console import listing, summary
 from cloudtrain.errors import UsageError
 from cloudtrain.plan import CodeSummary, make_plan
-from cloudtrain.provider.base import Instance
 from cloudtrain.provider.ec2.cleaning import Known, judge
 from cloudtrain.provider.ec2.inventory import Item
 from cloudtrain.spec import Ec2Spec, HostSpec, Limits, RunSpec, Target
@@ -32,15 +31,7 @@ def kept(store: Store, tmp_path: Path, for_s: float, **ec2: object) -> Run:
     for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING, RunState.PULLING):
         run = store.move(run, state)
     at = time.time() + for_s
-    instance = Instance(
-        id="i-0a1b",
-        provider=Target.EC2,
-        owned=True,
-        workdir="cloudtrain",
-        price_per_hour=0.5,
-        life=InstanceLife.RUNNING,
-        details={"expires_at": at, "kept_until": at},
-    )
+    instance = plans.machine(expires_at=at, kept_until=at)
     store.write_journal(run.name, {"pulled": [], "leftovers": ["instance i-0a1b"]})
     return store.move(run, RunState.SUCCEEDED, life=InstanceLife.RUNNING, instance=instance)
 

@@ -14,7 +14,6 @@ from cloudtrain import actions, disk, lease, outcome
 from cloudtrain import run as story
 from cloudtrain.errors import UsageError
 from cloudtrain.link import Context
-from cloudtrain.provider.base import Instance
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.states import InstanceLife, RunState
@@ -76,15 +75,7 @@ def leased(tmp_path: Path, context: Context, **ec2: object) -> Run:
         limits=Limits(max_time_s=7200.0),  # type: ignore[arg-type]
     )
     run = context.store.add(plan)
-    instance = Instance(
-        id="i-0a1b",
-        provider=Target.EC2,
-        owned=True,
-        workdir="cloudtrain",
-        price_per_hour=0.5,
-        life=InstanceLife.RUNNING,
-        details={"expires_at": run.created_at + 7200.0},
-    )
+    instance = plans.machine(expires_at=run.created_at + 7200.0)
     for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING):
         run = context.store.move(run, state)
     return context.store.note(run, instance=instance, life=InstanceLife.RUNNING)
