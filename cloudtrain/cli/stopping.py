@@ -12,6 +12,7 @@ from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
 if TYPE_CHECKING:
     from cloudtrain.console.base import Reporter
     from cloudtrain.link import Context
+    from cloudtrain.outcome import Result
     from cloudtrain.store import Run, Store
     from cloudtrain.supervisor import FileEntry
 
@@ -80,8 +81,8 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
             _say_losses(row, context, reporter)
         asked = stopping.question(row, keep_s=keep_s, pull=pull)
         otherwise = "add --yes" if pull else "add --yes to end it without what is named above"
-        if not yes and not _agreed(reporter, asked, default=pull, otherwise=otherwise):
-            reporter.emit(Noted("nothing was changed"))
+        if not yes and not reporter.ask(asked, default=pull, otherwise=otherwise, consequence=_UNCHANGED):
+            reporter.emit(Noted(_UNCHANGED))
             return int(ExitCode.DONE)
     _pay_others(row, store, reporter)
     reporter.own_exit = ExitCode.DONE
@@ -109,8 +110,9 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
             _say_losses(row, context, reporter)
     what = "pull their results and end" if pull else "end, without pulling,"
     count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
-    if rows and not yes and not _agreed(reporter, f"Stop, {what} {count}?", default=pull):
-        reporter.emit(Noted("nothing was changed"))
+    asked = f"Stop, {what} {count}?"
+    if rows and not yes and not reporter.ask(asked, default=pull, consequence=_UNCHANGED):
+        reporter.emit(Noted(_UNCHANGED))
         return int(ExitCode.DONE)
     worst = int(ExitCode.DONE)
     for number, row in enumerate(rows):
@@ -121,8 +123,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
                 result = actions.stop(row, context) if pull else actions.discard(row, context)
         except CloudtrainError as error:
             worst = _worse(worst, int(error.exit_code))
-            told.append({"run": row.name, "exit": int(error.exit_code), "state": store.get(row.name).state.value})
-            told[-1] |= {"life": store.get(row.name).life.value, "error": failure.record(error)}
+            told.append(_fate(row.name, store.get(row.name), error))
             if not json:
                 for line in failure.lines(error):
                     reporter.emit(Noted(f"{row.name}: {line}"))
@@ -131,7 +132,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
             left = ", ".join(run.name for run in rows[number:])
             reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
             raise
-        told.append({"run": row.name, "exit": 0, "state": result.state.value, "life": result.life.value, "error": None})
+        told.append(_fate(row.name, result))
         if json:
             leaving.write_report(result, store, reporter)
         else:
@@ -145,14 +146,17 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
     return worst
 
 
-def _agreed(reporter: Reporter, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
-    from cloudtrain.errors import ConfirmationNeeded
+def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) -> dict[str, Any]:
+    """What has become of a run, as `runs` of the result: how it stands, and why it could not be ended."""
+    from cloudtrain.console import failure
 
-    try:
-        return reporter.ask(question, default=default, otherwise=otherwise)
-    except ConfirmationNeeded as error:
-        error.consequence = _UNCHANGED
-        raise
+    return {
+        "run": run,
+        "exit": int(error.exit_code) if error else 0,
+        "state": stands.state.value,
+        "life": stands.life.value,
+        "error": failure.record(error) if error else None,
+    }
 
 
 def _worse(one: int, other: int) -> int:

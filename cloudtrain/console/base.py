@@ -62,17 +62,23 @@ class Reporter(ABC):
             sys.stderr.write("\a")
             sys.stderr.flush()
 
-    def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
+    def ask(
+        self,
+        question: str,
+        *,
+        default: bool,
+        otherwise: str = "add --yes",
+        consequence: str = "nothing was started",
+    ) -> bool:
         """Ask on the terminal.
 
         Raises:
-            ConfirmationNeeded: there is none, or no question is wanted; `otherwise` says what to do instead.
+            ConfirmationNeeded: there is none, or no question is wanted; `otherwise` says what to do instead,
+                `consequence` what it means that nobody was asked.
         """
         if not may_ask():
             why = "with --no-input" if no_input() else "without a terminal"
-            raise ConfirmationNeeded(
-                f"cannot ask for confirmation {why}", hint=otherwise, consequence="nothing was started"
-            )
+            raise ConfirmationNeeded(f"cannot ask for confirmation {why}", hint=otherwise, consequence=consequence)
         self.close()
         self.ring()
         choices = "[Y/n]" if default else "[y/N]"
@@ -81,7 +87,7 @@ class Reporter(ABC):
             sys.stderr.flush()
             line = sys.stdin.readline()
             if not line:
-                raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence="nothing was started")
+                raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence=consequence)
             answer = line.strip().lower()
             if answer in ("", "y", "yes", "n", "no"):
                 return default if not answer else answer.startswith("y")

@@ -136,11 +136,16 @@ class JsonReporter(Reporter):
         billing = {} if self._billing is None else {"billing": {**self._billing(self._run), **(known or {})}}
         write_result(self._run, exit_code, **values, **billing)
 
-    def ask(self, question: str, *, default: bool, otherwise: str = "add --yes") -> bool:
+    def ask(
+        self,
+        question: str,
+        *,
+        default: bool,
+        otherwise: str = "add --yes",
+        consequence: str = "nothing was started or changed",
+    ) -> bool:
         """Programs are never asked."""
-        raise ConfirmationNeeded(
-            "cannot ask for confirmation with --json", hint=otherwise, consequence="nothing was started or changed"
-        )
+        raise ConfirmationNeeded("cannot ask for confirmation with --json", hint=otherwise, consequence=consequence)
 
     def _write(self, kind: str, /, **values: Any) -> None:
         write_json({"ts": _now(), "type": kind, "run": self._run or None, **values})
