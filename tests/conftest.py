@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 import pytest
+from botocore.loaders import JSONFileLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +42,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_once() -> Iterator[None]:
+    """botocore's service descriptions, megabytes of JSON, are read once and not for each session that a test opens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", functools.cache(JSONFileLoader.load_file))
+        patch.setattr(JSONFileLoader, "__hash__", lambda loader: 0)
+        patch.setattr(JSONFileLoader, "__eq__", lambda loader, other: isinstance(other, JSONFileLoader))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,9 @@ class Region:
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
+        from cloudtrain.emulator import loading
+
+        loading.share()
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 

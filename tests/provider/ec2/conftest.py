@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import time
@@ -15,7 +14,6 @@ from typing import Any
 import botocore.endpoint
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.loaders import JSONFileLoader
 
 from cloudtrain.emulator.region import Region
 from cloudtrain.events import Event
@@ -27,16 +25,6 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.transport.base import Transport
-
-
-@pytest.fixture(scope="session", autouse=True)
-def models_once() -> Iterator[None]:
-    """botocore's service descriptions, megabytes of JSON, are read once and not for each session that a test opens."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JSONFileLoader, "load_file", functools.cache(JSONFileLoader.load_file))
-        patch.setattr(JSONFileLoader, "__hash__", lambda loader: 0)
-        patch.setattr(JSONFileLoader, "__eq__", lambda loader, other: isinstance(other, JSONFileLoader))
-        yield
 
 
 @pytest.fixture
