@@ -1760,16 +1760,24 @@ LOOK_FOR_TORCH = r"""
 import json, os, re, sys
 sys.path[:] = [p for p in sys.path if p]
 torch = cuda = None
+def told(name):
+    found = re.search(r"^%s\b[^=]*=\s*['\"]([^'\"]+)" % name, text, re.M)
+    return found.group(1) if found else None
 try:
-    from importlib.metadata import version
-    torch = version("torch")
     from importlib.util import find_spec
     spec = find_spec("torch")
     with open(os.path.join(os.path.dirname(spec.origin), "version.py")) as file:
-        found = re.search(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)", file.read(), re.M)
-    cuda = found.group(1) if found else None
+        text = file.read()
+    cuda, torch = told("cuda"), told("__version__")
 except Exception:
     pass
+if not torch:
+    # What imports as much again as all the rest.
+    try:
+        from importlib.metadata import version
+        torch = version("torch")
+    except Exception:
+        pass
 print(json.dumps({"version": sys.version.split()[0], "path": sys.executable, "torch": torch, "cuda": cuda}))
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from cloudtrain import crash
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
+from tests import commands
 from tests.whole_path.place import Place, left
 
 
@@ -25,14 +25,7 @@ class Killable(Place):
 
     def killed(self, point: str, *argv: str) -> None:
         """Run `cloudtrain ARGV`, which must end by `kill -9` at `point`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "cloudtrain", *argv],
-            cwd=self.cwd,
-            env={**self.env(), crash.VARIABLE: point},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=120,
-        )
+        done = commands.run(*argv, cwd=self.cwd, env={**self.env(), crash.VARIABLE: point}, timeout=120)
         assert done.returncode == -signal.SIGKILL, f"exit {done.returncode} at {point}:\n{done.stderr.decode()}"
 
 
