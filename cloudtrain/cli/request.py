@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.machinery import FrozenImporter, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +231,34 @@ def _job(settings: Settings) -> JobSpec:
             f"there is no folder {source}", hint="--job FOLDER with the training package", code="bad_setting"
         )
     module = settings.get("module") or (f"{source.name}.train" if given else "job.train")
+    _check_not_hidden(source, module)
     return JobSpec(source=str(source), module=module, outputs=settings.get("outputs") or ("**",))
+
+
+def _check_not_hidden(source: Path, module: str) -> None:
+    """`python -m MODULE` runs what is in the folder `source`: without an `__init__.py` it gives way to any other module
+    of its name, wherever that lies on the host's path. What is installed here stands for what is there.
+
+    Raises:
+        UsageError: there is another one.
+    """
+    name = source.name
+    if module.partition(".")[0] != name or (source / "__init__.py").exists():
+        return
+    of_python = name in sys.stdlib_module_names
+    places = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+    found = None if of_python else PathFinder.find_spec(name, places)
+    if not of_python and (found is None or found.origin is None):
+        return
+    # These are there before any path is looked at, so no file in the folder helps.
+    always = name in sys.builtin_module_names or FrozenImporter.find_spec(name) is not None
+    whose = "Python's own" if of_python else "an installed"
+    raise UsageError(
+        f"{source} has no __init__.py: {whose} module of the same name would be found instead of {module}",
+        hint=f"rename the folder {name}" if always else f"put an empty file there: touch {source / '__init__.py'}",
+        consequence="nothing was started",
+        code="bad_setting",
+    )
 
 
 def _file(path: str | None) -> str | None:
