@@ -139,7 +139,7 @@ def _from_kept(run: Run, context: Context) -> Result:
     return _all_here(context.store.get(run.name), context)
 
 
-def stop(run: Run, context: Context, *, reason: str = "user", keep_s: float = 0.0) -> Result:
+def stop(run: Run, context: Context, *, keep_s: float = 0.0) -> Result:
     """End a run: the job is asked to save and end, what exists is pulled, the machine is given back.
 
     Safe to call again, and while another command follows the run: that one then finishes the story.
@@ -159,10 +159,7 @@ def stop(run: Run, context: Context, *, reason: str = "user", keep_s: float = 0.
         return settle(run, context)
     context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": keep_s, "no_pull": False})
     if run.state.trains:
-        if run.state is RunState.RUNNING:
-            with _unless_gone(), Link(run, context) as link, link.step("stop", limit_s=story.STOP_GRACE_S + 10):
-                link.supervisor().stop(reason=reason, grace=story.STOP_GRACE_S)
-        return _finished_elsewhere(run, context, leave_refused=True)
+        return _ended(run, context)
     abandon(run, context)
     # Where its machine could not be given back, this tries again and says so as an error.
     return settle(context.store.get(run.name), context)
@@ -217,9 +214,14 @@ def discard(run: Run, context: Context) -> Result:
                 if not run.state.final:
                     story.unpulled(run, link)
             return settle(context.store.get(run.name), context)
+    return _ended(run, context, wakes=False)
+
+
+def _ended(run: Run, context: Context, *, wakes: bool = True) -> Result:
+    """A run that trains or is pulled, once its job was told to end and its story is over, here or elsewhere."""
     if run.state is RunState.RUNNING:
         limit_s = story.STOP_GRACE_S + 10
-        with _unless_gone(), Link(run, context, wakes=False) as link, link.step("stop", limit_s=limit_s):
+        with _unless_gone(), Link(run, context, wakes=wakes) as link, link.step("stop", limit_s=limit_s):
             link.supervisor().stop(reason="user", grace=story.STOP_GRACE_S)
     return _finished_elsewhere(run, context, leave_refused=True)
 
