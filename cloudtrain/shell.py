@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudtrain import disk
-from cloudtrain.errors import UsageError
+from cloudtrain.errors import GONE, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.link import Link
 from cloudtrain.store import Run
 
@@ -52,6 +52,29 @@ def way(run: Run, link: Link) -> Way:
     place = instance.address if instance.port == 22 else f"[{instance.address}]:{instance.port}"
     disk.write_durably(known, f"{place} {login.host_key}\n".encode())
     return Way(instance.address, instance.port, instance.user or "ubuntu", login.identity, known)
+
+
+def check_there(run: Run, link: Link) -> None:
+    """The run's own machine has not ended, as far as AWS can be asked: OpenSSH would only say that nothing answers.
+
+    Raises:
+        ConnectionFailed: it has.
+    """
+    if run.instance is None or not run.instance.owned:
+        return
+    try:
+        there = link.provider.find(run.name, link.journal)
+    except CloudtrainError:
+        # Logging in needs no word from AWS, and the machine may well be up.
+        return
+    if there is None:
+        onward = "show {0} says where its results are" if run.state.final else "logs {0} sees what is left of it"
+        raise ConnectionFailed(
+            f"the machine of {run.name} has ended: there is nothing to log in to",
+            hint=f"cloudtrain {onward.format(run.name)}; a new run: cloudtrain rerun {run.name}",
+            consequence="nothing of it is billed any more; what was pulled before is here",
+            code=GONE,
+        )
 
 
 def command(run: Run, link: Link, argv: tuple[str, ...] = ()) -> list[str]:

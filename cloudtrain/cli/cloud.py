@@ -127,6 +127,7 @@ def ssh(
     told = reporter(Look(plain=True))
     story = following.context(store, told)
     with Link(row, story) as link:
+        shell.check_there(row, link)
         if setup:
             _set_up(row, link, told, yes=yes, json=json)
             return

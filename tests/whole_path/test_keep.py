@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import actions, debts, hold, leftovers
+from cloudtrain import actions, debts, hold, leftovers, shell
 from cloudtrain import run as story
 from cloudtrain.cli import billing
 from cloudtrain.console import listing
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.errors import CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.link import Link
 from cloudtrain.provider.ec2 import acquire, cleaning, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.provider import Ec2Provider
@@ -180,6 +181,8 @@ def test_a_kept_machine_that_has_gone_is_seen_by_pull_and_its_results_stay(scene
     assert hold.lasts(scene.run, time.time())
     clients(scene).ec2.terminate_instances(InstanceIds=[scene.run.instance.id])  # type: ignore[union-attr]
     scene.until("terminated")
+    with Link(scene.run, scene.context) as link, pytest.raises(ConnectionFailed, match="has ended"):
+        shell.check_there(scene.run, link)
     spoilt.write_bytes(b"spoilt")
     with pytest.raises(ConnectionFailed, match="has no machine any more"):
         actions.pull_again(scene.run, scene.context)
