@@ -207,8 +207,16 @@ def same(one: Path, other: Path) -> None:
     assert [timeless(json.loads(line)) for line in lines[0]] == [timeless(json.loads(line)) for line in lines[1]]
 
 
+# Each of these is two trainings. As a rule a checkpoint of mid-epoch goes on on this computer and one of a boundary on
+# another machine; the keeper above and in test_spot.py, whose weights are a hash over every step, goes all four ways, and
+# tests/job/test_train.py resumes the real job from both.
+LONG = pytest.mark.skipif("CLOUDTRAIN_TEST_LONG" not in os.environ, reason="CLOUDTRAIN_TEST_LONG=1 runs it")
+
+
 @shipped
-@pytest.mark.parametrize("interruption", [pytest.param(True, id="mid-epoch"), pytest.param(False, id="boundary")])
+@pytest.mark.parametrize(
+    "interruption", [pytest.param(True, id="mid-epoch"), pytest.param(False, id="boundary", marks=LONG)]
+)
 def test_stop_and_resume_change_no_bit(here: Place, undisturbed: Path, interruption: bool) -> None:
     name = f"{'halved' if interruption else 'first'}-otter"
     with here.started("run", "--local", *TRAIN, "--name", name, *SUBSET) as command:
@@ -227,7 +235,9 @@ def test_stop_and_resume_change_no_bit(here: Place, undisturbed: Path, interrupt
 
 
 @shipped
-@pytest.mark.parametrize("notice", [pytest.param(True, id="mid-epoch"), pytest.param(False, id="without-a-word")])
+@pytest.mark.parametrize(
+    "notice", [pytest.param(True, id="mid-epoch", marks=LONG), pytest.param(False, id="without-a-word")]
+)
 def test_a_spot_instance_that_is_taken_changes_no_bit(
     here: Place, region: Region, undisturbed: Path, notice: bool
 ) -> None:
