@@ -208,8 +208,8 @@ def same(one: Path, other: Path) -> None:
 
 
 # Each of these is two trainings. As a rule a checkpoint of mid-epoch goes on on this computer and one of a boundary on
-# another machine; the keeper above and in test_spot.py, whose weights are a hash over every step, goes all four ways, and
-# tests/job/test_train.py resumes the real job from both.
+# another machine. The keeper above and in test_spot.py, whose weights are a hash over every step, goes all four ways;
+# tests/job/test_train.py resumes the real job from both kinds.
 LONG = pytest.mark.skipif("CLOUDTRAIN_TEST_LONG" not in os.environ, reason="CLOUDTRAIN_TEST_LONG=1 runs it")
 
 
