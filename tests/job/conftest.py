@@ -1,4 +1,4 @@
-"""Runs of the real job, in processes of their own, on the real data set."""
+"""Runs of the real job, in processes of their own (`forked.py`), on the real data set."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.job import forked
+
+ROOT = forked.ROOT
 SMALL = ("--subset", "900", "--device", "cpu")
 
 
@@ -54,14 +57,23 @@ class Job:
         clocks = ("t", "seconds", "train_seconds")
         return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
 
-    def start(self) -> subprocess.Popen[bytes]:
-        env = {**os.environ, "CLOUDTRAIN_OUT": str(self.out), "CLOUDTRAIN_EVENTS": str(self.events_path), **self.env}
-        argv = [sys.executable, "-u", "-m", "job.train", *self.argv]
-        with self.log_path.open("wb") as log:
-            return subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "CLOUDTRAIN_OUT": str(self.out), "CLOUDTRAIN_EVENTS": str(self.events_path), **self.env}
 
-    def run(self, timeout_s: float = 120) -> int:
-        process = self.start()
+    def start(self, *, real: bool = False) -> forked.AnyProcess:
+        """`real`: an interpreter that begins with nothing imported."""
+        argv = ["-m", "job.train", *self.argv]
+        with self.log_path.open("wb") as log:
+            if not real:
+                return forked.start(*argv, env=self.environment, stdout=log, stderr=log)
+            command = [sys.executable, "-u", *argv]
+            return subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+            )
+
+    def run(self, timeout_s: float = 120, *, real: bool = False) -> int:
+        process = self.start(real=real)
         try:
             return process.wait(timeout_s)
         finally:
@@ -69,7 +81,7 @@ class Job:
                 process.kill()
                 process.wait()
 
-    def wait_for(self, process: subprocess.Popen[bytes], wanted: Callable[[dict[str, Any]], bool]) -> None:
+    def wait_for(self, process: forked.AnyProcess, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Return once an event for which `wanted` holds has been told."""
         deadline = time.monotonic() + 60
         while not any(wanted(event) for event in self.events()):
@@ -98,7 +110,18 @@ def job(tmp_path: Path, mnist: Path) -> Iterator[Callable[..., Job]]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Job:
-    """Three undisturbed epochs of Model 3 on 900 images: read it, do not change it."""
-    made = Job(tmp_path_factory.mktemp("finished") / "out", ["--data", str(mnist), "--epochs", "3", *SMALL])
-    assert made.run() == 0, made.log
+    """Three undisturbed epochs of Model 3 on 900 images, by a whole `python -m job.train`: read it, do not change it.
+
+    One run for all test processes: the first that needs it makes it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished"
+    made = Job(folder / "out", ["--data", str(mnist), "--epochs", "3", *SMALL])
+    with filelock.FileLock(shared / "finished.lock", timeout=240):
+        if not (folder / "whole").exists():
+            folder.mkdir(exist_ok=True)
+            assert made.run(real=True) == 0, made.log
+            (folder / "whole").touch()
     return made

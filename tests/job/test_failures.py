@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from job import devices, failures
 from job.errors import JobError
 from job.meter import NonFiniteLoss
 from job.recipes import RECIPES
+from tests.job import forked
 from tests.job.conftest import ROOT, SMALL, Job
 
 
@@ -24,8 +24,7 @@ def test_a_loss_that_breaks_late_keeps_the_checkpoint_before(job) -> None:  # ty
         "step.rate = lambda number, steps, recipe: 1e38 if number >= 20 else usual(number, steps, recipe); "
         "sys.exit(train.main(sys.argv[1:]))"
     )
-    env = {**os.environ, "CLOUDTRAIN_OUT": str(made.out), "CLOUDTRAIN_EVENTS": str(made.events_path)}
-    done = subprocess.run([sys.executable, "-c", wild, *made.argv], cwd=ROOT, env=env, capture_output=True, timeout=200)
+    done = forked.run("-c", wild, *made.argv, env=made.environment, timeout=200)
     assert done.returncode == 1, done.stderr
     (error,) = made.events("error")
     assert error["code"] == "non_finite_loss" and error["hint"].endswith("the last good checkpoint is kept")
@@ -88,8 +87,8 @@ def test_out_of_memory_on_a_cpu_is_named(job) -> None:  # type: ignore[no-untype
         "import resource, sys, job.train as t; used = int(open('/proc/self/statm').read().split()[0]) * 4096; "
         "resource.setrlimit(resource.RLIMIT_AS, (used + (900 << 20),) * 2); sys.exit(t.main(sys.argv[1:]))"
     )
-    env = {**os.environ, "CLOUDTRAIN_OUT": str(made.out), "CLOUDTRAIN_EVENTS": str(made.events_path)}
-    done = subprocess.run([sys.executable, "-c", code, *made.argv], cwd=ROOT, env=env, capture_output=True, timeout=200)
+    argv = [sys.executable, "-c", code, *made.argv]
+    done = subprocess.run(argv, cwd=ROOT, env=made.environment, capture_output=True, timeout=200)
     assert done.returncode == 1, done.stderr
     (error,) = made.events("error")
     assert error["code"] == "out_of_memory" and "--batch-size" in error["hint"]

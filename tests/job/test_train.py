@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,8 @@ from safetensors.torch import load_file
 from job import checkpoint, models
 from job.errors import JobError
 from job.options import BadArguments, parse
-from tests.job.conftest import ROOT, SMALL, Job
+from tests.job import forked
+from tests.job.conftest import SMALL, Job
 
 KEYS = {
     "start": "model parameters epochs batch_size seed lr recipe device device_name torch steps goals goal_test_acc",
@@ -284,8 +283,8 @@ def test_sigterm_while_data_is_fetched(tmp_path: Path) -> None:
         "    progress('a mirror', 1, 2)\n"
         "data.prepare = slow; sys.exit(train.main(sys.argv[1:]))"
     )
-    argv = [sys.executable, "-c", code, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=60)
+    argv = ["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    done = forked.run("-c", code, *argv, env=os.environ, timeout=60)
     assert (done.returncode, done.stderr) == (143, b"")
 
 
