@@ -122,6 +122,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Job:
     with filelock.FileLock(shared / "finished.lock", timeout=240):
         if not (folder / "whole").exists():
             folder.mkdir(exist_ok=True)
-            assert made.run(real=True) == 0, made.log
+            assert made.run(timeout_s=220, real=True) == 0, made.log
             (folder / "whole").touch()
     return made
