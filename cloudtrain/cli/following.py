@@ -153,14 +153,9 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | N
 
 def show_epochs(run: Run, reporter: Reporter, *, last: int | None) -> None:
     """Show the epochs of a run that are known here."""
-    done = {values.get("epoch"): values for values in read_attempts(run.folder) if is_epoch(values)}
+    done = {values.get("epoch"): values for values in read_attempts(run.folder) if values.get("kind") == "epoch"}
     for values in list(done.values())[-last if last else 0 :] if last != 0 else []:
         reporter.emit(Metric("epoch", values))
-
-
-def is_epoch(values: Mapping[str, Any]) -> bool:
-    """Whether an object of `events.jsonl` tells of a finished epoch."""
-    return values.get("kind") == "epoch"
 
 
 def to_the_end(

@@ -100,6 +100,7 @@ def table(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         owing += [run] if owed(run) else []
         usd = cost(run, now)
+        unbilled = "not billed" if run.plan.spec.rehearsal else "-"
         rows.append(
             (
                 run.name,
@@ -107,7 +108,7 @@ def table(runs: Iterable[Run]) -> list[str]:
                 where(run),
                 status(run),
                 percent(run.progress.get("best_test_acc")),
-                money(usd) if usd is not None else _unbilled(run),
+                money(usd) if usd is not None else unbilled,
                 age(now - run.created_at),
             ),
         )
@@ -130,10 +131,6 @@ def fetch(run: Run) -> str:
     if lease.parks(run.plan) or run.life is InstanceLife.PARKED:
         return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
     return f"cloudtrain pull {run.name} sees what is left"
-
-
-def _unbilled(run: Run) -> str:
-    return "not billed" if run.plan.spec.rehearsal else "-"
 
 
 def record(run: Run) -> dict[str, Any]:

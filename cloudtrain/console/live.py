@@ -16,7 +16,16 @@ from rich.text import Text
 from cloudtrain.console import failure, summary, taskbar
 from cloudtrain.console.base import Reporter
 from cloudtrain.console.plain import progress
-from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, screen_safe, seconds, wrapped
+from cloudtrain.console.text import (
+    NARROW,
+    UnfiguredLog,
+    epoch_header,
+    epoch_row,
+    results_block,
+    screen_safe,
+    seconds,
+    wrapped,
+)
 from cloudtrain.console.training import Training
 from cloudtrain.console.watched import Watched
 from cloudtrain.errors import CloudtrainError
@@ -143,7 +152,7 @@ class LiveReporter(Reporter):
         self.close()
         for line in self._unfigured.rest():
             self._print(Text(line))
-        block = summary.block_lines(result)
+        block = results_block(result.metrics)
         if block:
             sys.stdout.write("\n".join(block) + "\n")
             sys.stdout.flush()

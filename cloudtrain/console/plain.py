@@ -11,7 +11,17 @@ from cloudtrain.console import failure, summary
 from cloudtrain.console.base import Reporter, columns_of
 from cloudtrain.console.colour import painted
 from cloudtrain.console.pulse import Pulse
-from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, fitted, screen_safe, seconds, size
+from cloudtrain.console.text import (
+    NARROW,
+    UnfiguredLog,
+    epoch_header,
+    epoch_row,
+    fitted,
+    results_block,
+    screen_safe,
+    seconds,
+    size,
+)
 from cloudtrain.console.training import Training, cost_words
 from cloudtrain.console.watched import Watched
 from cloudtrain.errors import CloudtrainError
@@ -164,7 +174,7 @@ class PlainReporter(Reporter):
         self.close()
         for line in self._unfigured.rest():
             self._line(line)
-        block = summary.block_lines(result)
+        block = results_block(result.metrics)
         if block:
             sys.stdout.write("\n".join(block) + "\n")
             sys.stdout.flush()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cloudtrain import derived, lease
 from cloudtrain.console import failure, plan_table
-from cloudtrain.console.text import fitted, money, results_block, screen_safe, seconds, shown_path, size
+from cloudtrain.console.text import fitted, money, screen_safe, seconds, shown_path, size
 from cloudtrain.counting import counted
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.moments import time_of_day
@@ -174,8 +174,3 @@ def status_word(result: Result) -> str:
         RunState.LOST: "lost",
         RunState.INTERRUPTED: "interrupted",
     }.get(result.state, result.state.value)
-
-
-def block_lines(result: Result) -> list[str]:
-    """The Results block, empty where the job gave no figures."""
-    return results_block(result.metrics)

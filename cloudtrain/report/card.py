@@ -34,6 +34,7 @@ def text(facts: Facts, which: str, loading: str) -> str:
         opened = facts.opened
         epoch = opened if opened and epoch and opened.epoch == epoch.epoch else None
     subject = words.subject(facts)
+    rows = [*tables.settings(facts), *tables.environment(facts)]
     unfinished = facts.receipt.get("ended_how") != "finished"
     blocks = [
         f"---\n{_yaml(_front_matter(facts, epoch))}---",
@@ -50,7 +51,7 @@ def text(facts: Facts, which: str, loading: str) -> str:
         if facts.shipped
         else "",
         "## How it was trained",
-        "\n".join(f"- {escaped(label)}: {escaped(value)}" for label, value in _rows(facts)),
+        "\n".join(f"- {escaped(label)}: {escaped(value)}" for label, value in rows),
         f"## Layers\n\n{fenced(facts.layers)}" if facts.layers else "",
         "## Licence\n\nNone was chosen yet: add `license:` to the front matter and say it here.",
     ]
@@ -71,10 +72,6 @@ def _loading(facts: Facts, which: str) -> str:
         f"network.load_state_dict({load})",
     ]
     return "\n".join(lines)
-
-
-def _rows(facts: Facts) -> list[tuple[str, str]]:
-    return [*tables.settings(facts), *tables.environment(facts)]
 
 
 def _results(facts: Facts, epoch: Epoch | None, which: str) -> str:
