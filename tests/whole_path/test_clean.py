@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from cloudtrain.emulator import service
 from cloudtrain.emulator.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
+from tests import commands
 from tests.whole_path.place import Place, left
 from tests.whole_path.test_story import log_of, sums_hold
 
@@ -103,7 +103,7 @@ def test_a_parked_run_is_adopted_and_pulled_where_its_key_is_still_here(here: Pl
     assert left(region) == {}
 
 
-def test_what_cannot_be_adopted_is_told_with_what_ends_it(here: Place, region: Region) -> None:
+def test_what_cannot_be_adopted_is_told_and_a_torn_registry_hides_nothing(here: Place, region: Region) -> None:
     train(here, "shut-run")
     shutil.rmtree(here.home)
     region.inject("error:AccessDeniedException@SendSSHPublicKey")
@@ -111,6 +111,9 @@ def test_what_cannot_be_adopted_is_told_with_what_ends_it(here: Place, region: R
     assert "nobody here can log in" in told and "Traceback" not in told
     (command,) = re.findall(r"cloudtrain (clean --all --yes i-[0-9a-f]+)", told)
     assert here.cli("ls", "-q").stdout == b""
+    (here.home / "state" / "registry.sqlite").write_bytes(b"not a registry" * 100)
+    done = here.cli("clean")
+    assert machine(region) in done.stdout.decode() and b"going on without it" in done.stderr
     here.cli(*command.split())
     assert left(region) == {}
 
@@ -135,15 +138,7 @@ def test_a_failed_end_is_remembered_shown_and_paid_by_the_next_command(here: Pla
     assert len(region.calls("TerminateInstances")) == before
 
 
-def test_stop_pays_its_own_debt(here: Place, region: Region) -> None:
-    region.inject("error:UnauthorizedOperation@TerminateInstances")
-    here.cli(*here.toy("owing-run"), code=None)
-    region.faults.replace([])
-    here.cli("stop", "owing-run", "--yes", code=None)
-    assert left(region) == {} and here.shown("owing-run")["instance"]["life"] == "terminated"
-
-
-def test_a_network_that_is_gone_holds_no_command_up_for_long(here: Place, region: Region) -> None:
+def test_a_network_that_is_gone_holds_no_command_up_and_stop_pays_its_debt(here: Place, region: Region) -> None:
     region.inject("error:UnauthorizedOperation@TerminateInstances")
     here.cli(*here.toy("dark-run"), code=None)
     region.faults.replace(["slow-api:25s@TerminateInstances"])
@@ -151,8 +146,8 @@ def test_a_network_that_is_gone_holds_no_command_up_for_long(here: Place, region
     done = here.cli("instances", "--gpu", "T4")
     assert time.monotonic() - began < 24 and "could not be confirmed within 10 s" in done.stderr.decode()
     region.faults.replace([])
-    here.cli("clean", "--yes")
-    assert left(region) == {}
+    here.cli("stop", "dark-run", "--yes", code=None)
+    assert left(region) == {} and here.shown("dark-run")["instance"]["life"] == "terminated"
 
 
 def test_a_launch_that_was_cut_short_is_safe_to_end(here: Place, region: Region) -> None:
@@ -173,61 +168,39 @@ def test_a_launch_that_was_cut_short_is_safe_to_end(here: Place, region: Region)
     assert (row["state"], row["instance"]["life"]) == ("stopped", "terminated")
 
 
-def test_what_cannot_be_ended_leaves_exit_code_6(here: Place, region: Region) -> None:
-    train(here, "kept-run")
-    region.inject("error:UnauthorizedOperation@TerminateInstances")
-    done = here.cli("clean", "--all", "--yes", "--json", code=6)
-    found = json.loads(done.stdout)
-    fates = {row["kind"]: row["fate"] for row in found["leftovers"]}
-    assert fates["instance"] == "failed" and not found["ok"] and found["billing"]["running"]
-    told = here.cli("clean", "--all", "--yes", code=6).stdout.decode()
-    assert f"may still be billed: {machine(region)}" in told
-    region.faults.replace([])
-    here.cli("clean", "--all", "--yes")
-    assert left(region) == {} and here.shown("kept-run")["state"] == "stopped"
-
-
-def test_every_region_on_request_and_one_that_refuses_is_named(here: Place, region: Region) -> None:
+def test_a_known_runs_region_unasked_every_one_on_request_and_which_refuses(here: Place, region: Region) -> None:
     here.environment = {**here.environment, "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1"}
     train(here, "far-run")
     here.environment = region.environment()
-    shutil.rmtree(here.home)
+    assert "far-run" in here.cli("clean").stdout.decode()
+    known = here.home.rename(here.home.with_name("known"))
     assert b"nothing of cloudtrain's in us-east-1" in here.cli("clean").stdout
     found = json.loads(here.cli("clean", "--all-regions", "--json").stdout)
     assert len(found["regions"]) > 10
     assert {(row["region"], row["run"], row["fate"]) for row in found["leftovers"]} == {("eu-west-1", "far-run", None)}
     region.inject("error:UnauthorizedOperation:1@DescribeInstances")
-    found = json.loads(here.cli("clean", "--all-regions", "--all", "--yes", "--json", code=None).stdout)
+    found = json.loads(here.cli("clean", "--all-regions", "--json", code=None).stdout)
     assert len(found["refused"]) == 1
-    here.cli("clean", "--region", "eu-west-1", "--all", "--yes")
-    assert left(region) == {}
-
-
-def test_a_region_in_which_a_known_run_lives_is_looked_into_unasked(here: Place, region: Region) -> None:
-    here.environment = {**here.environment, "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1"}
-    train(here, "west-run")
-    here.environment = region.environment()
-    assert "west-run" in here.cli("clean").stdout.decode()
+    assert "far-run" in here.cli("clean", "--region", "eu-west-1").stdout.decode()
+    shutil.rmtree(here.home)
+    known.rename(here.home)
     here.cli("clean", "--all", "--yes")
-    assert left(region) == {}
+    assert left(region) == {} and here.shown("far-run")["instance"]["life"] == "terminated"
 
 
 def test_on_a_terminal_it_asks(here: Place, region: Region) -> None:
     train(here, "asked-run")
     for answer, ended in ((b"n\n", False), (b"\n", False), (b"y\n", True)):
         parent, child = pty.openpty()
-        argv = [sys.executable, "-m", "cloudtrain", "clean", "--all"]
-        with subprocess.Popen(
-            argv, cwd=here.cwd, env=here.env(), stdin=child, stdout=subprocess.PIPE, stderr=child
-        ) as command:
-            os.close(child)
-            seen = b""
-            while b"[y/N]" not in seen:
-                seen += os.read(parent, 4096)
-            assert b"lose the results of asked-run?" in seen
-            os.write(parent, answer)
-            drain(parent)
-            command.communicate(timeout=60)
+        command = commands.start("clean", "--all", cwd=here.cwd, env=here.env(), stdin=child, stderr=child)
+        os.close(child)
+        seen = b""
+        while b"[y/N]" not in seen:
+            seen += os.read(parent, 4096)
+        assert b"lose the results of asked-run?" in seen
+        os.write(parent, answer)
+        drain(parent)
+        command.communicate(timeout=60)
         os.close(parent)
         assert command.returncode == 0 and (left(region) == {}) == ended
 
@@ -242,16 +215,7 @@ def drain(terminal: int) -> None:
             return
 
 
-def test_a_registry_that_cannot_be_read_hides_nothing(here: Place, region: Region) -> None:
-    train(here, "torn-run")
-    (here.home / "state" / "registry.sqlite").write_bytes(b"not a registry" * 100)
-    done = here.cli("clean")
-    assert machine(region) in done.stdout.decode() and b"going on without it" in done.stderr
-    here.cli("clean", "--all", "--yes")
-    assert left(region) == {}
-
-
-def test_only_what_is_named_is_ended(here: Place, region: Region) -> None:
+def test_only_what_is_named_is_ended_and_what_cannot_be_leaves_exit_code_6(here: Place, region: Region) -> None:
     train(here, "one-run")
     train(here, "two-run")
     found = json.loads(here.cli("clean", "--json").stdout)["leftovers"]
@@ -259,8 +223,16 @@ def test_only_what_is_named_is_ended(here: Place, region: Region) -> None:
     assert b"is called i-0123" in here.cli("clean", "i-0123", code=2).stderr
     here.cli("clean", ids["one-run"], "--all", "--yes")
     assert [row["id"] for row in left(region)["instances"]] == [ids["two-run"]]
+    region.inject("error:UnauthorizedOperation@TerminateInstances")
+    done = here.cli("clean", "--all", "--yes", "--json", code=6)
+    found = json.loads(done.stdout)
+    fates = {row["kind"]: row["fate"] for row in found["leftovers"]}
+    assert fates["instance"] == "failed" and not found["ok"] and found["billing"]["running"]
+    told = here.cli("clean", "--all", "--yes", code=6).stdout.decode()
+    assert f"may still be billed: {ids['two-run']}" in told
+    region.faults.replace([])
     here.cli("clean", "--all", "--yes")
-    assert left(region) == {}
+    assert left(region) == {} and here.shown("two-run")["state"] == "stopped"
 
 
 def test_the_rehearsals_region_is_cleaned_alike(tmp_path: Path) -> None:

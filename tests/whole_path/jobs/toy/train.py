@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +40,8 @@ def put(name, data):
 
 
 if options.hang:
+    import subprocess
+
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A daemon: its own session, its parent gone.
     sleeper = "import os,time; os.setsid(); os.fork() and os._exit(0); time.sleep(600)"
