@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -30,6 +30,14 @@ for _name in ("SIGINT", "SIGHUP", "SIGQUIT"):
         signal.signal(_number, signal.default_int_handler if _name == "SIGINT" else signal.SIG_DFL)
 
 
+# botocore's service descriptions, megabytes of JSON, are read once: not for each session that a test opens, nor for
+# each of those that moto opens at its import. All loaders are one key of the cache.
+_read: Any = JSONFileLoader
+_read.__hash__ = lambda loader: 0
+_read.__eq__ = lambda loader, other: isinstance(other, JSONFileLoader)
+_read.load_file = functools.cache(JSONFileLoader.load_file)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees or touches the developer's own account, keys, settings or runs."""
@@ -42,16 +50,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def models_once() -> Iterator[None]:
-    """botocore's service descriptions, megabytes of JSON, are read once and not for each session that a test opens."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JSONFileLoader, "load_file", functools.cache(JSONFileLoader.load_file))
-        patch.setattr(JSONFileLoader, "__hash__", lambda loader: 0)
-        patch.setattr(JSONFileLoader, "__eq__", lambda loader, other: isinstance(other, JSONFileLoader))
-        yield
 
 
 @pytest.fixture(scope="session")
