@@ -1,4 +1,4 @@
-"""`cloudtrain` as a process of its own, for tests that start it hundreds of times.
+"""`cloudtrain` and its job as processes of their own, for tests that start them hundreds of times.
 
 Most of what a short command costs are its imports: 0.4 of the 0.5 s of a `show`, 1 of the 2 s of a launch. Here they
 are done once for each test process, by the fork server of `multiprocessing`, and a command begins as a fork of that: a
@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the interpreter reads before the first line of a program.
-_EARLY = ("PYTHON", "LC_", "LANG")
-_EXPECTED = {"PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}
+# What is read before the first line of a program: by the interpreter, or by a library when it is loaded.
+_EARLY = ("PYTHON", "LC_", "LANG", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "PYTORCH_", "THP_", "CUDA_")
+EXPECTED = {"PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}
 
 
 class Command:
@@ -121,7 +121,7 @@ def start(
     """`python -m MODULE ARGV`, with the streams as `subprocess.Popen` takes them."""
     if stderr == subprocess.STDOUT:
         stderr = stdout
-    if "forkserver" in multiprocessing.get_all_start_methods() and _early(env) == {**_early(os.environ), **_EXPECTED}:
+    if "forkserver" in multiprocessing.get_all_start_methods() and _early(env) == {**_early(os.environ), **EXPECTED}:
         return Command(module, list(argv), cwd, env, (stdin, stdout, stderr), start_new_session)
     return subprocess.Popen(
         [sys.executable, "-m", module, *argv],

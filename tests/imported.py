@@ -1,5 +1,9 @@
 """What the forks of `tests/commands.py` have when they begin: all that commands import, and what they read that is the
-same for each of them: AWS's models of its services, the templates of a report, its own options. No command has run."""
+same for each of them: AWS's models of its services, the templates of a report, its own options. No command has run.
+
+For the job it is torch, whose import is half of the 4 s that the smallest training takes, and what torch imports when
+the first optimiser is made, nearly all the rest. It has not run either, so there is no thread that a fork would lose.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,8 @@ def _models() -> None:
 
 
 _all(cloudtrain)
+for _name in ("numpy", "safetensors.torch", "torch", "torch._dynamo", "tqdm"):
+    importlib.import_module(_name)
 # What typer imports at the first option that it reads.
 with contextlib.suppress(ImportError):
     importlib.import_module("typer._adapters")

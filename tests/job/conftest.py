@@ -1,4 +1,4 @@
-"""Runs of the real job, in processes of their own (`forked.py`), on the real data set."""
+"""Runs of the real job, in processes of their own (`tests/commands.py`), on the real data set."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import filelock
 import pytest
 
-from tests.job import forked
+from tests import commands
 
-ROOT = forked.ROOT
+ROOT = commands.ROOT
 SMALL = ("--subset", "900", "--device", "cpu")
 
 
@@ -59,15 +59,17 @@ class Job:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "CLOUDTRAIN_OUT": str(self.out), "CLOUDTRAIN_EVENTS": str(self.events_path), **self.env}
+        places = {"CLOUDTRAIN_OUT": str(self.out), "CLOUDTRAIN_EVENTS": str(self.events_path)}
+        return {**os.environ, **commands.EXPECTED, **places, **self.env}
 
-    def start(self, *, real: bool = False) -> forked.AnyProcess:
+    def start(self, *, real: bool = False) -> commands.AnyCommand:
         """`real`: an interpreter that begins with nothing imported."""
-        argv = ["-m", "job.train", *self.argv]
         with self.log_path.open("wb") as log:
             if not real:
-                return forked.start(*argv, env=self.environment, stdout=log, stderr=log)
-            command = [sys.executable, "-u", *argv]
+                return commands.start(
+                    *self.argv, module="job.train", cwd=ROOT, env=self.environment, stdout=log, stderr=log
+                )
+            command = [sys.executable, "-u", "-m", "job.train", *self.argv]
             return subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
             )
@@ -81,7 +83,7 @@ class Job:
                 process.kill()
                 process.wait()
 
-    def wait_for(self, process: forked.AnyProcess, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    def wait_for(self, process: commands.AnyCommand, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Return once an event for which `wanted` holds has been told."""
         deadline = time.monotonic() + 60
         while not any(wanted(event) for event in self.events()):

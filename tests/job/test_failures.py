@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,19 +13,19 @@ from job import devices, failures
 from job.errors import JobError
 from job.meter import NonFiniteLoss
 from job.recipes import RECIPES
-from tests.job import forked
+from tests import commands
 from tests.job.conftest import ROOT, SMALL, Job
 
 
-def test_a_loss_that_breaks_late_keeps_the_checkpoint_before(job) -> None:  # type: ignore[no-untyped-def]
+def test_a_loss_that_breaks_late_keeps_the_checkpoint_before(job, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The learning rate goes wild in the second epoch: what the first one left is whole, and going on from it works."""
     made: Job = job("--epochs", "2", *SMALL)
-    wild = (
-        "import sys; from job import step, train; usual = step.rate; "
-        "step.rate = lambda number, steps, recipe: 1e38 if number >= 20 else usual(number, steps, recipe); "
-        "sys.exit(train.main(sys.argv[1:]))"
+    (tmp_path / "wild.py").write_text(
+        "import sys; from job import step, train; usual = step.rate\n"
+        "step.rate = lambda number, steps, recipe: 1e38 if number >= 20 else usual(number, steps, recipe)\n"
+        "sys.exit(train.main(sys.argv[1:]))\n"
     )
-    done = forked.run("-c", wild, *made.argv, env=made.environment, timeout=200)
+    done = commands.run(*made.argv, module="wild", cwd=tmp_path, env=made.environment, timeout=200)
     assert done.returncode == 1, done.stderr
     (error,) = made.events("error")
     assert error["code"] == "non_finite_loss" and error["hint"].endswith("the last good checkpoint is kept")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from job import checkpoint, models
 from job.errors import JobError
 from job.options import BadArguments, parse
-from tests.job import forked
+from tests import commands
 from tests.job.conftest import SMALL, Job
 
 KEYS = {
@@ -276,15 +276,16 @@ def test_full_disk_is_named(job) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without asking them")
 def test_sigterm_while_data_is_fetched(tmp_path: Path) -> None:
     """A source that never answers in full: the wish to stop is obeyed at once, without a traceback."""
-    code = (
+    (tmp_path / "slow.py").write_text(
         "import signal, sys; from job import data, train\n"
         "def slow(folder, *, progress, note):\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    progress('a mirror', 1, 2)\n"
-        "data.prepare = slow; sys.exit(train.main(sys.argv[1:]))"
+        "data.prepare = slow; sys.exit(train.main(sys.argv[1:]))\n"
     )
     argv = ["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    done = forked.run("-c", code, *argv, env=os.environ, timeout=60)
+    env = {**os.environ, **commands.EXPECTED}
+    done = commands.run(*argv, module="slow", cwd=tmp_path, env=env, timeout=60)
     assert (done.returncode, done.stderr) == (143, b"")
 
 
