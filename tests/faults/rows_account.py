@@ -130,6 +130,9 @@ CASES = (
         sees=("inventory: 0 instances, 0 volumes, 0 security groups of this run in us-east-1",),
         code=0,
         money=TERMINATED,
+        also=(
+            "tests/provider/ec2/test_provider.py::test_a_group_that_stays_in_use_is_waited_for_once_the_end_is_told",
+        ),
     ),
     Case(
         row=49,
