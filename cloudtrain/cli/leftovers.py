@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
-from cloudtrain.spec import JobSpec, RunSpec, Target
 
 if TYPE_CHECKING:
     from cloudtrain.events import Emit
     from cloudtrain.leftovers import View
     from cloudtrain.provider.ec2.cleaning import Ended
     from cloudtrain.provider.ec2.clients import Clients
+    from cloudtrain.spec import RunSpec
     from cloudtrain.store import Store
 
 
@@ -107,6 +107,7 @@ def adopt(
     from cloudtrain.events import Noted
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.shipped import job_folder
+    from cloudtrain.spec import JobSpec
     from cloudtrain.states import InstanceLife
     from cloudtrain.store import Store
 
@@ -167,6 +168,8 @@ def settle_debts() -> None:
 
 def settle_debts_beside(spec: RunSpec, store: Store, emit: Emit, *, skip: str | None = None) -> None:
     """The same before a command about one run, which is called `skip`, if that command talks to AWS for it."""
+    from cloudtrain.spec import Target
+
     if spec.target is Target.EC2 and not spec.rehearsal:
         from cloudtrain import debts
 

@@ -52,8 +52,7 @@ class Place:
         return {
             **os.environ,
             "CLOUDTRAIN_HOME": str(self.home),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUTF8": "1",
+            **commands.EXPECTED,
             **self.environment,
         }
 
