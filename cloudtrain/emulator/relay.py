@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import struct
 import sys
@@ -23,11 +24,14 @@ def spliced(caller: socket.socket, faults: Faults) -> tuple[socket.socket, async
     inner, outer = socket.socketpair()
     for end in (inner, outer, caller):
         end.setblocking(False)
-    return inner, asyncio.create_task(_relay(caller, outer, faults))
-
-
-async def _relay(caller: socket.socket, sshd: socket.socket, faults: Faults) -> None:
     link = _Link(faults)
+    passing = asyncio.create_task(_relay(caller, outer, link))
+    # Not by the task itself: one that is cancelled before its first step does nothing.
+    passing.add_done_callback(functools.partial(_close, caller, outer, link))
+    return inner, passing
+
+
+async def _relay(caller: socket.socket, sshd: socket.socket, link: _Link) -> None:
     pumps = [
         asyncio.create_task(_pump(caller, sshd, link, "reset-push")),
         asyncio.create_task(_pump(sshd, caller, link, "cut")),
@@ -38,11 +42,14 @@ async def _relay(caller: socket.socket, sshd: socket.socket, faults: Faults) -> 
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-        if link.reset:
-            # A linger of zero seconds turns the close into a RST.
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
-        caller.close()
-        sshd.close()
+
+
+def _close(caller: socket.socket, sshd: socket.socket, link: _Link, _: asyncio.Task[None]) -> None:
+    if link.reset:
+        # A linger of zero seconds turns the close into a RST.
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+    caller.close()
+    sshd.close()
 
 
 class _Link:

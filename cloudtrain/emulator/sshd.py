@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -73,7 +74,6 @@ class SshServer:
         self._accepting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._connections: set[asyncssh.SSHServerConnection] = set()
-        self._silent: set[socket.socket] = set()
         self._keys: list[asyncssh.SSHKey] = []
         self._stranger = asyncssh.generate_private_key("ssh-ed25519")
         self._logins = 0
@@ -105,9 +105,6 @@ class SshServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for silent in self._silent:
-            silent.close()
-        self._silent.clear()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,27 +114,29 @@ class SshServer:
             except OSError:
                 return
             caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._keep(asyncio.create_task(self._serve(caller, str(peer[0]))))
+            if self._mute() or not self._admits(str(peer[0])):
+                served = asyncio.create_task(_say_nothing(caller))
+            else:
+                if relay.wanted(self._faults):
+                    caller, link = relay.spliced(caller, self._faults)
+                    self._keep(link)
+                served = asyncio.create_task(self._serve(caller))
+            # Not by the task itself: one that is cancelled before its first step does nothing.
+            served.add_done_callback(functools.partial(_close, caller))
+            self._keep(served)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, caller: socket.socket, peer: str) -> None:
+    def _mute(self) -> bool:
         silence = self._faults.find("no-banner")
-        mute = silence is not None and time.monotonic() - self._opened < silence.number(0, float("inf"))
-        if mute or not self._admits(peer):
-            # A packet filter would swallow the SYN; from user space the nearest is a connection that never says a word.
-            self._silent.add(caller)
-            with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().sock_recv(caller, 1)
-            return
+        return silence is not None and time.monotonic() - self._opened < silence.number(0, float("inf"))
+
+    async def _serve(self, caller: socket.socket) -> None:
         keys = self._keys
         if self._faults.find("wrong-host-key") or (self._logins and self._faults.find("host-key-changes-on-reconnect")):
             keys = [self._stranger]
-        if relay.wanted(self._faults):
-            caller, link = relay.spliced(caller, self._faults)
-            self._keep(link)
         with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
             connection = await asyncssh.run_server(
                 caller,
@@ -221,3 +220,14 @@ class _Login(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         self._server.logged_in()
+
+
+async def _say_nothing(caller: socket.socket) -> None:
+    """A packet filter would swallow the SYN; from user space the nearest is a connection that never says a word."""
+    with contextlib.suppress(OSError):
+        while await asyncio.get_running_loop().sock_recv(caller, 65536):
+            pass
+
+
+def _close(caller: socket.socket, _: asyncio.Task[None]) -> None:
+    caller.close()

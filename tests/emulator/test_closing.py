@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import socket
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import asyncssh
+import pytest
+
 from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.faults import Faults
 from cloudtrain.emulator.metadata import MetadataService
 from cloudtrain.emulator.region import Region
+from cloudtrain.emulator.sshd import SshServer
 
 
 def hang(folder: Path) -> socket.socket:
@@ -29,10 +36,55 @@ def hang(folder: Path) -> socket.socket:
     return caller
 
 
-def test_a_request_that_hangs_is_closed_with_its_region(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def nothing_left_open() -> Iterator[None]:
     gc.collect()  # what others have left is not ours
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        hang(tmp_path).close()
+        yield
         gc.collect()
     assert not [str(one.message) for one in told if issubclass(one.category, ResourceWarning)]
+
+
+def test_a_request_that_hangs_is_closed_with_its_region(tmp_path: Path) -> None:
+    with nothing_left_open():
+        hang(tmp_path).close()
+
+
+async def knock(folder: Path, faults: Faults, *, admitted: bool, moments: int) -> None:
+    """Close an SSH server so many turns of the loop after it accepted a connection."""
+    server = SshServer(
+        "127.0.0.1",
+        user="ubuntu",
+        root=folder,
+        home=folder,
+        environment=dict,
+        prefix=list,
+        admits=lambda address: admitted,
+        faults=faults,
+    )
+    (folder / "etc" / "ssh").mkdir(parents=True, exist_ok=True)
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(folder / "etc" / "ssh" / "ssh_host_ed25519_key")
+    server.open()
+    with socket.create_connection((server.address, server.port), timeout=5) as caller:
+        while not server._tasks:
+            await asyncio.sleep(0)
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        await server.close()
+        caller.setblocking(False)
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionResetError):
+                while await asyncio.get_running_loop().sock_recv(caller, 4096):
+                    pass
+
+
+@pytest.mark.parametrize("moments", range(6))
+@pytest.mark.parametrize(
+    ("faults", "admitted"), [((), True), (("freeze:30",), True), (("no-banner",), True), ((), False)]
+)
+def test_a_login_that_just_began_is_closed_with_its_machine(
+    faults: tuple[str, ...], admitted: bool, moments: int, tmp_path: Path
+) -> None:
+    with nothing_left_open():
+        asyncio.run(knock(tmp_path, Faults(faults), admitted=admitted, moments=moments))
