@@ -16,9 +16,9 @@ import _bootstrap
 from _terminal import entry, say
 from check import CHECKS, run_stages
 
-# Most tests wait for processes and sockets more than they compute: two workers a core; three gain 3 percent, and waits
-# that run out. They take very different times: idle workers take over what is left of the others' shares.
-WORKERS = min(8, 2 * (os.cpu_count() or 1))
+# Many tests wait for processes and sockets more than they compute (tests/order.py): three workers a core. They take
+# very different times: idle workers take over what is left of the others' shares.
+WORKERS = min(8, 3 * (os.cpu_count() or 1))
 TESTS = ("pytest", "-n", str(WORKERS), "--dist", "worksteal")
 
 

@@ -14,6 +14,8 @@ import filelock
 import pytest
 from botocore.loaders import JSONFileLoader
 
+from tests import order
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Commands are started a thousand times: compiled once, as on a user's computer.
@@ -36,6 +38,14 @@ _read: Any = JSONFileLoader
 _read.__hash__ = lambda loader: 0
 _read.__eq__ = lambda loader, other: isinstance(other, JSONFileLoader)
 _read.load_file = functools.cache(JSONFileLoader.load_file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several workers at a time: those tests beside one another that do not want the same."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        modules = [item.path.relative_to(ROOT / "tests").as_posix() for item in items]
+        items[:] = [items[number] for number in order.dealt(modules, workers)]
 
 
 @pytest.fixture(autouse=True)
