@@ -75,7 +75,7 @@ BEST = Recipe("best", epochs=15, batch_size=64, lr=0.02, augment=FULL)
 RECIPES: dict[str, dict[int, Recipe]] = {
     "best": {
         1: BEST,
-        2: replace(BEST, ema=0.998),
+        2: replace(BEST, lr=0.04, ema=0.998),
         3: replace(BEST, lr=0.01, clean_finish=0.15, ema=0.998),
     },
     "fast": {

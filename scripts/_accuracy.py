@@ -19,6 +19,8 @@ from _benchmarks import table
 from _terminal import ROOT
 
 SEEDS = (21, 22, 23, 24, 25)  # no recipe was ever tuned or tried with them
+# Model 2's recipe was chosen anew after these had shown that the one before falls short (docs/experiments.md).
+LATER_SEEDS = (31, 32, 33, 34, 35)
 LINES = ROOT / "docs" / "accuracy.jsonl"
 
 # The modules that decide which numbers a run on a CPU ends with.
@@ -27,12 +29,13 @@ NUMERICS = ("augment", "batches", "fused", "models", "oncpu", "optim", "step")
 
 @dataclass(frozen=True)
 class Series:
-    """One recipe of one model, run once for each seed. Goals are percent of the 10,000 test images, last epoch."""
+    """One recipe of one model, run once for each of `seeds`. Goals: percent of the 10,000 test images, last epoch."""
 
     model: int
     recipe: str
     mean: float | None
     worst: float | None
+    seeds: tuple[int, ...] = SEEDS
 
     @property
     def name(self) -> str:
@@ -42,19 +45,19 @@ class Series:
 SERIES = (
     Series(3, "fast", 99.40, None),
     Series(3, "best", 99.52, 99.43),
-    Series(2, "best", 99.38, 99.26),
+    Series(2, "best", 99.38, 99.26, LATER_SEEDS),
     Series(1, "best", 99.57, 99.50),
     Series(1, "fast", None, None),
 )
 
 
-def plan(seeds: Iterable[int] = SEEDS) -> Iterator[tuple[Series, int]]:
+def plan() -> Iterator[tuple[Series, int]]:
     """Every run, in an order that makes half a table of use: the short series, then seed by seed, then the rest."""
-    chosen = tuple(seeds)
     first, *middle, last = SERIES
-    yield from ((first, seed) for seed in chosen)
-    yield from ((series, seed) for seed in chosen for series in middle)
-    yield from ((last, seed) for seed in chosen)
+    yield from ((first, seed) for seed in first.seeds)
+    for seeds in zip(*(series.seeds for series in middle), strict=True):
+        yield from zip(middle, seeds, strict=True)
+    yield from ((last, seed) for seed in last.seeds)
 
 
 def code_digest(folder: Path, series: Series) -> str:
@@ -89,6 +92,7 @@ def finished(lines: Iterable[dict[str, Any]], series: Series, digest: str) -> di
         line["seed"]: line
         for line in lines
         if (line["model"], line["recipe"], line["code"]) == (series.model, series.recipe, digest)
+        and line["seed"] in series.seeds
     }
 
 
@@ -113,10 +117,14 @@ def report(lines: list[dict[str, Any]], folder: Path) -> str:
                 f"{worst:.2f}{goal(worst, series.worst)}",
                 each,
                 f"{statistics.mean(best):.3f}",
-                "complete" if len(runs) == len(SEEDS) else f"seeds {', '.join(map(str, sorted(runs)))}",
+                "complete" if set(series.seeds) <= runs.keys() else listed(runs),
             ]
         )
     return table(["", "runs", "mean, last epoch", "worst", "each", "mean, best epoch", ""], rows)
+
+
+def listed(seeds: Iterable[int]) -> str:
+    return f"seeds {', '.join(map(str, sorted(seeds)))}"
 
 
 def goal(value: float, wanted: float | None) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import _require_python  # noqa: F401  first: under an old Python it ends here, with a clear message
-from _accuracy import LINES, SEEDS, Series, code_digest, finished, plan, read, report
+from _accuracy import LINES, SEEDS, SERIES, Series, code_digest, finished, listed, plan, read, report
 from _benchmarks import circumstances, write_section
 from _terminal import ROOT, Stop, elapsed, entry, say
 
@@ -69,7 +69,8 @@ def main(arguments: list[str]) -> int:
     print(found)
     if options.write:
         versions = {"torch": importlib.metadata.version("torch"), "numpy": importlib.metadata.version("numpy")}
-        said = f"Seeds {', '.join(map(str, SEEDS))}; one thread a run."
+        others = ", ".join(f"for {each.name} {listed(each.seeds)}" for each in SERIES if each.seeds != SEEDS)
+        said = f"{listed(SEEDS).capitalize()}, {others}; one thread a run."
         write_section("accuracy", f"{circumstances(**versions)} {said}\n\n{found}")
     return int("missed" in found or found.count("complete") < 4)
 

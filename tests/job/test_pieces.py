@@ -56,7 +56,7 @@ def test_recipes_are_complete_and_flags_win() -> None:
         name: [1, 2, 3] for name in ("best", "fast", "seed")
     }
     assert all(recipe.name == name for name, by_model in RECIPES.items() for recipe in by_model.values())
-    assert [RECIPES["best"][model].lr for model in (1, 2, 3)] == [0.02, 0.02, 0.01]
+    assert [RECIPES["best"][model].lr for model in (1, 2, 3)] == [0.02, 0.04, 0.01]
     chosen = recipes.choose("best", 3, "cpu", epochs=2, batch_size=32, lr=0.5)
     assert (chosen.epochs, chosen.batch_size, chosen.lr, chosen.ema) == (2, 32, 0.5, 0.998)
 
