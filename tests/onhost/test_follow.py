@@ -150,10 +150,23 @@ def test_it_ends_with_its_reader(host: Any) -> None:
 def test_a_file_that_was_cut_is_told(host: Any) -> None:
     host.start(
         # One write a line: print writes the line and its end apart, which may come in two frames.
-        "import os, time\nos.write(1, b'x' * 99 + b'\\n')\ntime.sleep(1)\nos.truncate('../console.log', 10)\n"
-        "time.sleep(1)\nos.write(1, b'after\\n')"
+        "import os, time\nos.write(1, b'x' * 99 + b'\\n')\n"
+        "while not os.path.exists('../seen'):\n    time.sleep(0.05)\n"
+        "os.truncate('../console.log', 10)\n"
+        "while not os.path.exists('../told'):\n    time.sleep(0.05)\n"
+        "os.write(1, b'after\\n')"
     )
-    got = frames(host.call("follow").stdout)
+    data = b""
+    with subprocess.Popen(host.argv("follow"), stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        for awaited, answer in ((b"x" * 99, "seen"), (b"shrunk", "told")):
+            while awaited not in data:
+                new = os.read(follower.stdout.fileno(), 65536)
+                assert new, data
+                data += new
+            (host.run_dir() / answer).touch()
+        data += follower.stdout.read()
+    got = frames(data)
     kinds = [head["k"] for head, _ in got if head["k"] in ("log", "shrunk", "end")]
     assert kinds == ["log", "shrunk", "log", "end"]
     assert {"k": "shrunk", "file": "console.log", "size": 10} in [head for head, _ in got]
