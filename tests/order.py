@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 # Folder below tests/ -> about how many seconds one of its tests waits.
@@ -18,41 +17,29 @@ WAITS = {"whole_path": 7, "faults": 8, "crash": 8, "transport": 3, "provider/ec2
 WAITS_END = 0.8  # share of a worker's part in which its waiting tests are spread
 
 
-@dataclass
-class Part:
-    """What one worker begins with: tests that wait, in blocks of one module each."""
-
-    waiting: list[list[int]] = field(default_factory=list)
-    seconds: float = 0
-
-
 def dealt(modules: Sequence[str], workers: int) -> list[int]:
     """The order for tests of these `modules` (one entry a test: its file below tests/), as their numbers."""
+
+    def waits(block: list[int]) -> float:
+        """Seconds that tests of one module are expected to wait."""
+        return len(block) * WAITS.get(PurePosixPath(modules[block[0]]).parent.as_posix(), 0)
+
     blocks = by_module(modules, range(len(modules)))
-    parts = [Part() for _ in range(workers)]
-    for block in sorted(blocks, key=lambda block: -wait(modules, block)):
-        if seconds := wait(modules, block):
-            part = min(parts, key=lambda part: part.seconds)
-            part.waiting.append(block)
-            part.seconds += seconds
-    short = iter([test for block in blocks if not wait(modules, block) for test in block])
+    parts: list[list[list[int]]] = [[] for _ in range(workers)]
+    for block in sorted(filter(waits, blocks), key=waits, reverse=True):
+        min(parts, key=lambda part: sum(map(waits, part))).append(block)
+    short = iter([test for block in blocks if not waits(block) for test in block])
     order: list[int] = []
-    for number, part in enumerate(parts, start=1):
+    for number, waiting in enumerate(parts, start=1):
         end = len(modules) * number // workers
-        room = max(0, end - len(order) - sum(map(len, part.waiting)))
-        order += mixed(part.waiting, by_module(modules, itertools.islice(short, room)))
+        room = max(0, end - len(order) - sum(map(len, waiting)))
+        order += mixed(waiting, by_module(modules, itertools.islice(short, room)))
     return [*order, *short]
 
 
 def by_module(modules: Sequence[str], tests: Iterable[int]) -> list[list[int]]:
     """Neighbours of one module, which share its fixtures, together."""
     return [list(block) for _, block in itertools.groupby(tests, key=modules.__getitem__)]
-
-
-def wait(modules: Sequence[str], block: list[int]) -> float:
-    """Seconds that a block of tests of one module is expected to wait."""
-    folder = PurePosixPath(modules[block[0]]).parent.as_posix()
-    return len(block) * WAITS.get(folder, 0)
 
 
 def mixed(waiting: list[list[int]], short: list[list[int]]) -> list[int]:
