@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloudtrain.notebook import LoadedRun
+    from cloudtrain.report.notebook import LoadedRun
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,6 @@ def load(run: str | Path | None = None) -> LoadedRun:
         UsageError: there is no such run, or its receipt cannot be understood.
     """
     # Here alone, so that `import cloudtrain` stays quick.
-    from cloudtrain.notebook import load as load_
+    from cloudtrain.report.notebook import load as load_
 
     return load_(run)

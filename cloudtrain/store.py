@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import disk
-from cloudtrain.errors import Busy, StoreDamaged, UnknownRun, UsageError
-from cloudtrain.plan import Plan
+from cloudtrain.core import disk
+from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.plan import Plan
+from cloudtrain.core.states import InstanceLife, RunState, may_move
 from cloudtrain.provider.base import Instance
-from cloudtrain.states import InstanceLife, RunState, may_move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

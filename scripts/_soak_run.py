@@ -143,7 +143,7 @@ class Trial:
     """
 
     def __init__(self, seed: int, number: int, folder: Path, account: Account, typical: dict[str, float]) -> None:
-        from cloudtrain.errors import ExitCode
+        from cloudtrain.core.errors import ExitCode
 
         self.tally = Tally()
         self._typical = typical
@@ -388,7 +388,7 @@ class Trial:
 
     def _row(self) -> dict[str, Any] | None:
         """The run as the registry has it, read beside the commands."""
-        from cloudtrain.errors import CloudtrainError
+        from cloudtrain.core.errors import CloudtrainError
         from cloudtrain.store import Store
 
         path = self._home / "state" / "registry.sqlite"

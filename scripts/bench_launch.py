@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
 def region_in(folder: Path) -> Iterator[Any]:
     """A region whose instances run and boot without delay."""
     try:
-        from cloudtrain.emulator.core import Timing
+        from cloudtrain.emulator.aws.core import Timing
         from cloudtrain.emulator.region import Region
     except ImportError as error:
         raise Stop(

@@ -29,9 +29,9 @@ RUNS = 20
 # Makes a registry of finished runs, by the same calls as real ones.
 REGISTRY = f"""
 from pathlib import Path
-from cloudtrain.plan import Candidate, CodeSummary, Offer, make_plan
-from cloudtrain.spec import JobSpec, RunSpec, Target, TrainSpec
-from cloudtrain.states import RunState
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
+from cloudtrain.core.spec import JobSpec, RunSpec, Target, TrainSpec
+from cloudtrain.core.states import RunState
 from cloudtrain.store import Store
 store = Store()
 for number in range({RUNS}):

@@ -55,10 +55,10 @@ def chunks(path: Path, size: int = 31 * 1024) -> Iterator[bytes]:
 
 def push_of(kit: Rig, host: Any, folder: Path, *, key: str, target: str) -> Callable[[], float]:
     """A call that pushes `folder` as `cloudtrain run` does, and gives its seconds without the scan."""
-    from cloudtrain.disk import cache_dir
-    from cloudtrain.events import discard
-    from cloudtrain.sync import push
-    from cloudtrain.tree import scan
+    from cloudtrain.core.disk import cache_dir
+    from cloudtrain.core.events import discard
+    from cloudtrain.source.tree import scan
+    from cloudtrain.transfer.push import push
 
     def call() -> float:
         tree = scan(folder, cache=cache_dir())
@@ -161,9 +161,9 @@ def one_of_many(kit: Rig, rounds: int, goals: Goals, files: int) -> str:
 
 def big_file(kit: Rig, rounds: int, goals: Goals, near_mib: int, far_mib: int) -> str:
     """One incompressible file, there and back."""
-    from cloudtrain.events import discard
-    from cloudtrain.results import pull
-    from cloudtrain.supervisor import FileEntry, Supervisor
+    from cloudtrain.core.events import discard
+    from cloudtrain.transfer.pull import pull
+    from cloudtrain.transfer.supervisor import FileEntry, Supervisor
 
     parts = []
     workdir, here = kit.folder / "cloud", kit.folder / "local" / "here"
@@ -298,7 +298,7 @@ class FarLink:
         self._host: Any = None
 
     def supervisor(self) -> Any:
-        from cloudtrain.supervisor import Supervisor
+        from cloudtrain.transfer.supervisor import Supervisor
 
         if self._host is None:
             self._host = self._kit.connect(self._way)
@@ -313,9 +313,9 @@ class FarLink:
 @contextlib.contextmanager
 def running(kit: Rig, way: Way, name: str, program: str) -> Iterator[Path]:
     """A job of one file, started through the supervisor; its run directory. It is stopped afterwards."""
-    from cloudtrain.disk import cache_dir
-    from cloudtrain.supervisor import Supervisor
-    from cloudtrain.tree import scan
+    from cloudtrain.core.disk import cache_dir
+    from cloudtrain.source.tree import scan
+    from cloudtrain.transfer.supervisor import Supervisor
 
     folder = kit.folder / "local" / name
     folder.mkdir()
@@ -337,7 +337,7 @@ def running(kit: Rig, way: Way, name: str, program: str) -> Iterator[Path]:
 
 def log_delay(kit: Rig, goals: Goals) -> str:
     """From the job's write to the line's arrival here."""
-    from cloudtrain.supervisor import LogFrame
+    from cloudtrain.transfer.supervisor import LogFrame
 
     program = (
         f"import time\ntime.sleep(2)\nfor i in range({LINES}):\n    print(repr(time.time()))\n    time.sleep(0.03)\n"
@@ -368,7 +368,7 @@ def log_delay(kit: Rig, goals: Goals) -> str:
 
 def frozen(kit: Rig, goals: Goals) -> str:
     """A peer that falls silent without a word, while a log is followed."""
-    from cloudtrain.errors import ConnectionFailed
+    from cloudtrain.core.errors import ConnectionFailed
 
     say("  a peer that falls silent (up to 15 s)")
     way = kit.ways[1]
@@ -388,7 +388,7 @@ def frozen(kit: Rig, goals: Goals) -> str:
 
 def cuts(kit: Rig, goals: Goals) -> str:
     """Connections that break all the time while a log is followed."""
-    from cloudtrain.follow import Follower
+    from cloudtrain.transfer.follow import Follower
 
     say(f"  {CUTS} forced cuts")
     way = kit.ways[1]

@@ -1,7 +1,7 @@
 """Runs under faults and kill -9, for as long as you like: .venv/bin/python scripts/soak.py [--minutes 30] [--seed N]
 
 Each run is launched in an emulated region while faults are in force; its commands are killed at random moments and at
-the crash points of `cloudtrain/crash.py`, sometimes two commands act at once, sometimes the whole state folder is
+the crash points of `cloudtrain/core/crash.py`, sometimes two commands act at once, sometimes the whole state folder is
 deleted; then the commands that anybody would type next take it to its end. After each run must hold: no instance is
 left unexplained, no byte of the log and no result is lost, nothing was launched or started twice, no screen showed a
 traceback, each exit code is documented.

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = ROOT / "cloudtrain" / "provider" / "ec2" / "prices.json"
+TABLE = ROOT / "cloudtrain" / "provider" / "ec2" / "offer" / "prices.json"
 sys.path.insert(0, str(ROOT))
 
-from cloudtrain.errors import CloudtrainError  # noqa: E402
-from cloudtrain.provider.ec2 import prices, types  # noqa: E402
-from cloudtrain.provider.ec2.catalogue import GPU_SERIES  # noqa: E402
+from cloudtrain.core.errors import CloudtrainError  # noqa: E402
 from cloudtrain.provider.ec2.clients import Clients  # noqa: E402
-from cloudtrain.provider.ec2.types import InstanceType  # noqa: E402
+from cloudtrain.provider.ec2.offer import prices, types  # noqa: E402
+from cloudtrain.provider.ec2.offer.catalogue import GPU_SERIES  # noqa: E402
+from cloudtrain.provider.ec2.offer.types import InstanceType  # noqa: E402
 
 
 def row(kind: InstanceType, usd: float | None) -> dict[str, Any]:

@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import actions
-from cloudtrain import run as story
-from cloudtrain.errors import GONE, ArtifactRefused, ConnectionFailed
-from cloudtrain.link import Context, Link
+from cloudtrain.core.errors import GONE, ArtifactRefused, ConnectionFailed
+from cloudtrain.core.spec import JobSpec
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import story, watch
+from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.provider.base import Released
 from cloudtrain.provider.local import LocalProvider
-from cloudtrain.spec import JobSpec
-from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import Run, Store
-from cloudtrain.supervisor import Supervisor
+from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Transport
 from tests import plans
 
@@ -89,7 +88,7 @@ def trains(tmp_path: Path, context: Context) -> Iterator[Run]:
     assert run.state is RunState.RUNNING
     yield run
     if not context.store.get(run.name).state.final:
-        actions.stop(run, context)
+        watch.stop(run, context)
 
 
 def stale(run: Run, context: Context) -> Run:
@@ -98,7 +97,7 @@ def stale(run: Run, context: Context) -> Run:
     return Run(**{**values, "state": RunState.SYNCING})
 
 
-@pytest.mark.parametrize("act", [actions.stop, actions.abandon])
+@pytest.mark.parametrize("act", [watch.stop, watch.abandon])
 def test_a_run_that_began_to_train_while_a_person_was_asked_is_pulled(
     trains: Run, context: Context, act: Any, here: Here
 ) -> None:
@@ -126,7 +125,7 @@ def unnoted(trains: Run, context: Context) -> Run:
     return context.store.get(trains.name)
 
 
-@pytest.mark.parametrize("act", [actions.stop, actions.abandon])
+@pytest.mark.parametrize("act", [watch.stop, watch.abandon])
 def test_a_start_that_nobody_noted_is_stopped_and_pulled(unnoted: Run, context: Context, act: Any, here: Here) -> None:
     outcome = act(unnoted, context)
     assert outcome.state is RunState.STOPPED and (outcome.error or {})["code"] == "stopped"
@@ -135,12 +134,12 @@ def test_a_start_that_nobody_noted_is_stopped_and_pulled(unnoted: Run, context: 
 
 
 def test_a_start_that_nobody_noted_is_pulled_from_while_it_trains(unnoted: Run, context: Context, here: Here) -> None:
-    outcome = actions.pull_now(unnoted, context)
+    outcome = watch.pull_now(unnoted, context)
     assert outcome.state is RunState.RUNNING and here.released == 0
     assert (unnoted.folder / "weights").read_bytes() == b"trained"
 
 
-@pytest.mark.parametrize("act", [actions.stop, actions.abandon, actions.pull_now, story.resume])
+@pytest.mark.parametrize("act", [watch.stop, watch.abandon, watch.pull_now, story.resume])
 def test_a_machine_that_may_train_is_not_ended_because_it_does_not_answer(
     unnoted: Run, context: Context, act: Any, here: Here
 ) -> None:
@@ -150,7 +149,7 @@ def test_a_machine_that_may_train_is_not_ended_because_it_does_not_answer(
         act(unnoted, quick)
     assert here.released == 0 and not context.store.get(unnoted.name).state.final
     here.silent = False
-    assert actions.stop(unnoted, context).state is RunState.STOPPED
+    assert watch.stop(unnoted, context).state is RunState.STOPPED
     assert (unnoted.folder / "weights").read_bytes() == b"trained"
 
 
@@ -160,7 +159,7 @@ def test_a_machine_that_may_have_trained_and_has_ended_is_not_waited_for(
     here.gone = True
     waited: list[float] = []
     quick = Context(store=context.store, provider=context.provider, sleep=waited.append)
-    assert actions.stop(unnoted, quick).state.final and not waited
+    assert watch.stop(unnoted, quick).state.final and not waited
     here.gone = False
     with Link(unnoted, context) as link:
         link.supervisor().stop("user", 1)
@@ -181,14 +180,14 @@ def test_a_machine_that_cannot_be_ended_is_owed_even_if_the_command_is_killed_ri
     with monkeypatch.context() as patch:
         patch.setattr(Store, "move", killed)
         with pytest.raises(Killed):
-            actions.stop(trains, context)
+            watch.stop(trains, context)
     run = context.store.get(trains.name)
     assert run.state.final
     with pytest.raises(ConnectionFailed, match="could not be ended"):
-        actions.stop(run, context)
+        watch.stop(run, context)
     here.fails = False
-    assert actions.stop(run, context).leftovers == ()
-    assert actions.stop(run, context).life is InstanceLife.NONE
+    assert watch.stop(run, context).leftovers == ()
+    assert watch.stop(run, context).life is InstanceLife.NONE
     assert here.released == 3
 
 
@@ -212,7 +211,7 @@ def test_a_file_that_is_refused_keeps_the_run_until_somebody_decides(
         assert f"cloudtrain stop {run.name}" in (raised.value.hint or "")
         assert context.store.get(run.name).state is RunState.PULLING and here.released == 0
         assert (run.folder / "good").read_text() == "good"
-    done = actions.stop(run, context)
+    done = watch.stop(run, context)
     assert done.state is RunState.SUCCEEDED and here.released == 1
     assert [entry.name for entry in done.artifacts] == ["good"]
     assert "forged" not in (run.folder / "run.json").read_text()
@@ -254,7 +253,7 @@ def test_a_run_whose_machine_is_gone_is_lost_and_no_command_waits_for_it(
     waited: list[float] = []
     here.gone = True
     quick = Context(store=context.store, provider=context.provider, sleep=waited.append)
-    act = {"logs": story.resume, "pull": actions.pull_now, "stop": actions.stop}[command]
+    act = {"logs": story.resume, "pull": watch.pull_now, "stop": watch.stop}[command]
     (trains.folder / "console.log").write_bytes(b"what had arrived")
     done = act(trains, quick)
     assert done.state is RunState.LOST and done.exit_code == 6

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import code_copy, disk, git, tree
-from cloudtrain.errors import UsageError
-from cloudtrain.events import Warned
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.events import Warned
+from cloudtrain.run_folder import code_copy
+from cloudtrain.source import git, tree
 from cloudtrain.store import Store
 from tests import plans
 

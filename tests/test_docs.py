@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from cloudtrain.cli.app import app
-from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.aws.core import Timing
 from tests import shown
 from tests.report.made import MadeRun
 from tests.shown import PAGES, ROOT, Session

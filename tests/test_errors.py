@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtrain import errors
-from cloudtrain.console import failure
+from cloudtrain.console.pages import failure
+from cloudtrain.core import errors
+from cloudtrain.core.errors import CloudtrainError, ExitCode
 from cloudtrain.error_codes import CODES, GROUPS, JOB
-from cloudtrain.errors import CloudtrainError, ExitCode
 from tests.test_structure import MODULES, ROOT, Module
 
 CLASSES = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
@@ -21,7 +21,10 @@ CONSTANTS = {name: value for name, value in vars(errors).items() if isinstance(v
 
 # (path, code) -> why nobody ever sees it.
 UNSEEN = {
-    ("cloudtrain/trickle.py", "ended"): "ends a transfer beside the story that nobody waits for any more",
+    (
+        "cloudtrain/lifecycle/background_pull.py",
+        "ended",
+    ): "ends a transfer beside the story that nobody waits for any more",
 }
 # Path -> why its `{"code": ..., "message": ...}` are no errors of a command.
 FOREIGN = {

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtrain import follow as follow_module
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
-from cloudtrain.events import Event, LogLines, Metric, Noted, Warned
-from cloudtrain.follow import BACKOFF_S, Follower, GrowingFile, read_objects
-from cloudtrain.frames import Beat, End, EventsFrame, ExitRecord, LogFrame, Shrunk
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned
+from cloudtrain.transfer import follow as follow_module
+from cloudtrain.transfer.follow import BACKOFF_S, Follower, GrowingFile, read_objects
+from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, LogFrame, Shrunk
 
 ENDED = ExitRecord(code=0, signal=None, at=0.0, log_bytes=0, log_sha256="", events_bytes=0, stop=None)
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import debts, hold, outcome
-from cloudtrain.console import listing, summary
-from cloudtrain.errors import UsageError
-from cloudtrain.plan import CodeSummary, make_plan
-from cloudtrain.provider.ec2.cleaning import Known, judge
-from cloudtrain.provider.ec2.inventory import Item
-from cloudtrain.spec import Ec2Spec, HostSpec, Limits, RunSpec, Target
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.cleanup import debts
+from cloudtrain.console.pages import listing, summary
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.spec import Ec2Spec, HostSpec, Limits, RunSpec, Target
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import machine_end
+from cloudtrain.provider.ec2.end.cleaning import Known, judge
+from cloudtrain.provider.ec2.instances import Item
+from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
 from tests import plans
 
@@ -38,13 +40,13 @@ def kept(store: Store, tmp_path: Path, for_s: float, **ec2: object) -> Run:
 
 def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
     run = kept(store, tmp_path, 3600.0)
-    now, at = time.time(), hold.until(run)
-    assert at is not None and hold.lasts(run, now) and not hold.lasts(run, at)
+    now, at = time.time(), machine_end.until(run)
+    assert at is not None and machine_end.lasts(run, now) and not machine_end.lasts(run, at)
     assert outcome.cost(run, at) == pytest.approx(0.5, rel=0.01)
     assert outcome.cost(run, at + 7200) == outcome.cost(run, at)
-    ended = store.note(run, life=InstanceLife.TERMINATED, instance=hold.over(run, now + 1800))
+    ended = store.note(run, life=InstanceLife.TERMINATED, instance=machine_end.over(run, now + 1800))
     assert outcome.cost(ended, at) == pytest.approx(0.25, rel=0.01)
-    assert hold.until(ended) is None
+    assert machine_end.until(ended) is None
     # A run that was not kept stays as cheap as it ended.
     assert run.instance is not None
     plain = store.note(run, instance=replace(run.instance, details={"expires_at": at}))
@@ -53,7 +55,7 @@ def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
 
 def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
     run = kept(store, tmp_path, 3600.0)
-    clock = time.strftime("%H:%M", time.localtime(hold.until(run)))
+    clock = time.strftime("%H:%M", time.localtime(machine_end.until(run)))
     assert listing.status(run) == f"done, kept until {clock} at $0.500 an hour"
     told = "\n".join([*listing.table([run]), *listing.page(run, store)])
     assert "cloudtrain ssh brave-otter" in told and "cloudtrain stop brave-otter" in told
@@ -67,7 +69,7 @@ def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_rehearsal_names_no_price(store: Store, tmp_path: Path) -> None:
-    assert "$" not in hold.told(kept(store, tmp_path, 60.0, rehearsal=True), time.time())
+    assert "$" not in machine_end.told(kept(store, tmp_path, 60.0, rehearsal=True), time.time())
 
 
 def test_clean_does_not_think_it_safe_while_it_is_kept(store: Store, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_clean_does_not_think_it_safe_while_it_is_kept(store: Store, tmp_path: P
 )
 def test_only_what_is_launched_is_kept(tmp_path: Path, changes: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        hold.check(plans.spec(tmp_path, **changes))
+        machine_end.check(plans.spec(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("spot", [False, True])
@@ -98,7 +100,7 @@ def test_what_was_asked_for_is_in_the_plan_and_costs_no_more(tmp_path: Path, spo
         made = make_plan(spec, plans.offer(0.5), CodeSummary(files=1, bytes=1))
         return RunSpec.from_dict(spec.to_dict()), made.at_most_usd, "\n".join(summary.plan_lines(made))
 
-    hold.check(plan(keep_s=1800.0)[0])
+    machine_end.check(plan(keep_s=1800.0)[0])
     assert plan(keep_s=1800.0)[1] == plan()[1]
     told = plan(keep_s=1800.0)[2]
     assert "stays up 30m 00s" in told and "never past the limit" in told and ("spot" in told.split("Keep")[1]) is spot

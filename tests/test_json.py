@@ -19,17 +19,17 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from referencing import Registry, Resource
 
+from cloudtrain.billing import running as billing
 from cloudtrain.cli import app as command_line
-from cloudtrain.cli import billing
-from cloudtrain.console import jsonl
-from cloudtrain.emulator.core import Timing
+from cloudtrain.console.reporters import jsonl
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.spec import Ec2Spec, Target
+from cloudtrain.core.states import InstanceLife
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.error_codes import CODES
-from cloudtrain.errors import ConnectionFailed
-from cloudtrain.plan import CodeSummary, make_plan
 from cloudtrain.provider.base import Instance
-from cloudtrain.spec import Ec2Spec, Target
-from cloudtrain.states import InstanceLife
 from cloudtrain.store import Store
 from tests import plans
 from tests.test_errors import pages

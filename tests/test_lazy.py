@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = (
     *("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "pathspec", "filelock"),
-    *("cloudtrain.link", "cloudtrain.run", "cloudtrain.supervisor"),
+    *("cloudtrain.lifecycle.session", "cloudtrain.lifecycle.story", "cloudtrain.transfer.supervisor"),
 )
 
 PROGRAM = """

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import actions, disk, lease, outcome
-from cloudtrain import run as story
-from cloudtrain.errors import UsageError
-from cloudtrain.link import Context
+from cloudtrain.billing import expiry
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import story, watch
+from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
-from cloudtrain.spec import Ec2Spec, JobSpec, Limits, Target
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
 from tests import plans
 
@@ -41,21 +43,21 @@ def ended(context: Context) -> Iterator[None]:
     yield
     for run in context.store.runs():
         if not run.state.final:
-            actions.stop(run, context)
+            watch.stop(run, context)
 
 
 @pytest.mark.usefixtures("ended")
 @pytest.mark.skipif(sys.platform == "win32", reason="the job is ended by a signal")
 def test_a_run_here_is_extended_by_its_supervisor_alone(tmp_path: Path, context: Context) -> None:
     run = trains(tmp_path, context, Limits(max_time_s=3600.0))
-    told = lease.extend(run, context, 600.0)
-    assert told == lease.Extension(before=run.created_at + 3600, after=run.created_at + 4200, at_most_usd=None)
+    told = expiry.extend(run, context, 600.0)
+    assert told == expiry.Extension(before=run.created_at + 3600, after=run.created_at + 4200, at_most_usd=None)
     kept = json.loads((disk.state_dir() / "local" / "runs" / run.name / "lease.json").read_text())
     assert kept["deadline"] == pytest.approx(told.after)
-    assert lease.extension(run, context, 60.0).before == told.after
-    actions.stop(run, context)
+    assert expiry.extension(run, context, 60.0).before == told.after
+    watch.stop(run, context)
     with pytest.raises(UsageError, match="has ended"):
-        lease.extend(run, context, 60.0)
+        expiry.extend(run, context, 60.0)
 
 
 @pytest.mark.usefixtures("ended")
@@ -63,7 +65,7 @@ def test_a_run_here_is_extended_by_its_supervisor_alone(tmp_path: Path, context:
 def test_a_run_without_a_limit_has_nothing_to_extend(tmp_path: Path, context: Context) -> None:
     run = trains(tmp_path, context, Limits())
     with pytest.raises(UsageError, match="no limit"):
-        lease.extend(run, context, 60.0)
+        expiry.extend(run, context, 60.0)
 
 
 def leased(tmp_path: Path, context: Context, **ec2: object) -> Run:
@@ -84,18 +86,18 @@ def leased(tmp_path: Path, context: Context, **ec2: object) -> Run:
 def test_the_job_ends_before_its_machine(tmp_path: Path, context: Context) -> None:
     run = leased(tmp_path, context)
     assert run.instance is not None
-    assert lease.deadline(run, run.instance) == run.created_at + 7200 - 300
-    assert lease.stop_grace_s(run, run.instance) == 20
+    assert expiry.deadline(run, run.instance) == run.created_at + 7200 - 300
+    assert expiry.stop_grace_s(run, run.instance) == 20
     # All of it fits into a short lease, too.
-    assert lease.margin_s(60.0) == 6.0
+    assert expiry.margin_s(60.0) == 6.0
 
 
 def test_a_machine_that_is_not_ours_has_no_lease(tmp_path: Path, context: Context) -> None:
     run = leased(tmp_path, context)
     assert run.instance is not None
     theirs = replace(run.instance, owned=False)
-    assert lease.expires_at(run, theirs) is None
-    assert lease.deadline(run, theirs) == run.created_at + 7200
+    assert expiry.expires_at(run, theirs) is None
+    assert expiry.deadline(run, theirs) == run.created_at + 7200
 
 
 def test_the_gpu_costs_nothing_after_the_lease_and_while_parked(tmp_path: Path, context: Context) -> None:
@@ -112,4 +114,4 @@ def test_the_gpu_costs_nothing_after_the_lease_and_while_parked(tmp_path: Path, 
 
 @pytest.mark.parametrize(("ec2", "parks"), [({}, True), ({"spot": True}, False), ({"instance_id": "i-1"}, False)])
 def test_what_parks(tmp_path: Path, context: Context, ec2: dict[str, object], parks: bool) -> None:
-    assert lease.parks(leased(tmp_path, context, **ec2).plan) is parks
+    assert expiry.parks(leased(tmp_path, context, **ec2).plan) is parks

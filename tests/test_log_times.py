@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.console.logview import LogView, line_start
-from cloudtrain.events import LogLines
-from cloudtrain.log_times import LogTimes
+from cloudtrain.console.log_text import LogView, line_start
+from cloudtrain.core.events import LogLines
+from cloudtrain.transfer.log_times import LogTimes
 
 LOG = b"one\ntwo\nthree\nfour"
 

@@ -12,8 +12,8 @@ from zipfile import ZipFile
 import pytest
 
 import cloudtrain
-from cloudtrain.errors import UsageError
-from cloudtrain.shipped import job_folder
+from cloudtrain.core.errors import UsageError
+from cloudtrain.source.shipped import job_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
@@ -77,7 +77,9 @@ def test_the_training_package_arrives_whole_and_is_what_would_be_sent(installed:
     elsewhere = tmp_path / "a b"
     elsewhere.mkdir()
     ask = (
-        "import json, sys, cloudtrain; from cloudtrain.shipped import job_folder; from cloudtrain.tree import scan\n"
+        "import json, sys, cloudtrain\n"
+        "from cloudtrain.source.shipped import job_folder\n"
+        "from cloudtrain.source.tree import scan\n"
         "folder = job_folder(); tree = scan(folder, cache=None)\n"
         "print(json.dumps([cloudtrain.__file__, str(folder), sorted(tree.files)]))"
     )
@@ -101,7 +103,7 @@ def test_a_checkout_sends_its_own_folder() -> None:
 
 
 def test_an_installation_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("cloudtrain.shipped._PLACES", (tmp_path / "job",))
+    monkeypatch.setattr("cloudtrain.source.shipped._PLACES", (tmp_path / "job",))
     with pytest.raises(UsageError, match="lacks its training package") as caught:
         job_folder()
     assert caught.value.hint

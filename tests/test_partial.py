@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import actions, copies, groups, partial
 from cloudtrain.cli import runs
-from cloudtrain.errors import ArtifactRefused, ConnectionFailed, UsageError
-from cloudtrain.fetch import sha256
-from cloudtrain.link import Context
+from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, UsageError
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import pull, watch
+from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.run_folder import copy_out, result_groups
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer.download import sha256
 from tests import plans
 from tests.test_hold import kept
 from tests.test_stopping import Typed, cli, store, trains  # noqa: F401 - fixtures
@@ -38,13 +39,13 @@ from tests.test_stopping import Typed, cli, store, trains  # noqa: F401 - fixtur
     ],
 )
 def test_every_result_is_in_one_group(name: str, group: str) -> None:
-    assert groups.of(name) == group
+    assert result_groups.of(name) == group
 
 
 def test_the_names_of_groups_complete() -> None:
     assert [name for name, _ in runs.complete_group("we")] == ["weights"]
-    assert len(runs.complete_group("")) == len(groups.NAMES)
-    assert groups.check(["log", "weights", "log"]) == ("log", "weights")
+    assert len(runs.complete_group("")) == len(result_groups.NAMES)
+    assert result_groups.check(["log", "weights", "log"]) == ("log", "weights")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a job here is ended by a signal")
@@ -95,7 +96,7 @@ def test_a_parked_machine_is_not_started_for_a_part(store: Store, tmp_path: Path
         run = store.move(run, state)
     run = store.note(run, life=InstanceLife.PARKED)
     with pytest.raises(UsageError, match="is parked, and it is not started"):
-        partial.pull(run, context(store), ["weights"])
+        pull.pull(run, context(store), ["weights"])
 
 
 def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_path: Path) -> None:  # noqa: F811
@@ -104,11 +105,11 @@ def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_pat
     (run.folder / "weights" / "best.pt").write_bytes(b"trained")
     digest = sha256(run.folder / "weights" / "best.pt")
     store.write_journal(run.name, {"pulled": [{"name": "weights/best.pt", "size": 7, "sha256": digest}]})
-    assert [entry.name for entry in partial.pull(run, context(store), ["weights"]).entries] == ["weights/best.pt"]
-    assert partial.pull(run, context(store), ["metrics"]).entries == ()
+    assert [entry.name for entry in pull.pull(run, context(store), ["weights"]).entries] == ["weights/best.pt"]
+    assert pull.pull(run, context(store), ["metrics"]).entries == ()
     (run.folder / "weights" / "best.pt").write_bytes(b"spoilt!")
     with pytest.raises(ConnectionFailed, match="no machine any more"):
-        partial.pull(run, context(store), ["weights"])
+        pull.pull(run, context(store), ["weights"])
 
 
 @dataclass(frozen=True)
@@ -131,23 +132,23 @@ def test_a_copy_is_whole_or_not_there_and_overwrites_nothing(tmp_path: Path) -> 
     (out / "weights").mkdir(parents=True)
     (out / "weights" / "best.pt").write_bytes(b"mine")
     with pytest.raises(UsageError, match="different file is there"):
-        copies.copy(folder, entries, out)
+        copy_out.copy(folder, entries, out)
     assert not (out / "metrics.csv").exists(), "nothing is copied where not all can be"
     assert (out / "weights" / "best.pt").read_bytes() == b"mine"
     (out / "weights" / "best.pt").write_bytes(b"trained")
-    assert copies.copy(folder, entries, out) == 1
+    assert copy_out.copy(folder, entries, out) == 1
     # A file that has changed since it was verified is no result to hand in.
     (folder / "metrics.csv").write_bytes(b"9,9\n")
     with pytest.raises(ArtifactRefused, match="not the file that was verified"):
-        copies.copy(folder, entries, tmp_path / "other")
+        copy_out.copy(folder, entries, tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").rglob("*") if path.is_file()] == ["best.pt"]
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
-        copies.copy(folder, entries, tmp_path / "file")
+        copy_out.copy(folder, entries, tmp_path / "file")
 
 
 def test_actions_and_parts_agree_on_what_lives(store: Store, tmp_path: Path) -> None:  # noqa: F811
     run = store.add(plans.plan(tmp_path / "runs"))
-    for act in (lambda: partial.pull(run, context(store), ["log"]), lambda: actions.pull_now(run, context(store))):
+    for act in (lambda: pull.pull(run, context(store), ["log"]), lambda: watch.pull_now(run, context(store))):
         with pytest.raises(UsageError, match="has not begun to train"):
             act()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import past
-from cloudtrain.plan import Candidate, CodeSummary, Offer, make_plan
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
+from cloudtrain.core.spec import Ec2Spec, HostSpec, ResumeSpec, RunSpec, Target, TrainSpec
+from cloudtrain.core.states import RunState
 from cloudtrain.provider.base import Instance
-from cloudtrain.spec import Ec2Spec, HostSpec, ResumeSpec, RunSpec, Target, TrainSpec
-from cloudtrain.states import RunState
+from cloudtrain.run_folder import history
 from cloudtrain.store import Run, Store
 from tests import plans
 
@@ -67,7 +67,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_nothing_is_known_before_the_first_run(registry: Registry) -> None:
-    assert past.look_up(registry.spec(**EC2), [T4, "g6.xlarge"], registry.store) == ((), None)
+    assert history.look_up(registry.spec(**EC2), [T4, "g6.xlarge"], registry.store) == ((), None)
 
 
 def test_the_last_successful_run_on_each_type(registry: Registry) -> None:
@@ -75,7 +75,7 @@ def test_the_last_successful_run_on_each_type(registry: Registry) -> None:
     registry.ran(on="g6.xlarge", training=90.0, **EC2)
     latest = registry.ran(**EC2)
     registry.ran(end=RunState.STOPPED, training=1.0, **EC2)
-    times, last = past.look_up(registry.spec(**EC2), [T4, "g5.xlarge", "g6.xlarge"], registry.store)
+    times, last = history.look_up(registry.spec(**EC2), [T4, "g5.xlarge", "g6.xlarge"], registry.store)
     assert [(took.type, took.training_s) for took in times] == [(T4, 150.0), ("g6.xlarge", 90.0)]
     assert times[0] == last
     assert last is not None and (last.run, last.setup_s, last.pull_s, last.total_s) == (latest.name, 100, 10, 260)
@@ -84,24 +84,24 @@ def test_the_last_successful_run_on_each_type(registry: Registry) -> None:
 
 def test_the_time_after_a_training_that_nobody_watched_is_not_training(registry: Registry) -> None:
     registry.ran(left_alone=7_200.0, **EC2)
-    _, last = past.look_up(registry.spec(**EC2), [T4], registry.store)
+    _, last = history.look_up(registry.spec(**EC2), [T4], registry.store)
     assert last is not None and last.training_s == 150.0
 
 
 def test_epochs_alone_are_scaled(registry: Registry) -> None:
     registry.ran(**EC2)
     fewer = TrainSpec(epochs=3, seed=7, lr=0.1)
-    _, last = past.look_up(registry.spec(train=fewer, **EC2), [T4], registry.store)
+    _, last = history.look_up(registry.spec(train=fewer, **EC2), [T4], registry.store)
     assert last is not None and (last.training_s, last.setup_s, last.scaled_from) == (30.0, 100.0, 15)
-    _, unknown = past.look_up(registry.spec(train=TrainSpec(), **EC2), [T4], registry.store)
+    _, unknown = history.look_up(registry.spec(train=TrainSpec(), **EC2), [T4], registry.store)
     assert unknown is None, "how many epochs the recipe has is not known here"
 
 
 def test_the_recipes_epochs_are_known_to_a_run_that_had_them(registry: Registry) -> None:
     registry.ran(train=TrainSpec(), trained=10, **EC2)
-    _, same = past.look_up(registry.spec(train=TrainSpec(), **EC2), [T4], registry.store)
+    _, same = history.look_up(registry.spec(train=TrainSpec(), **EC2), [T4], registry.store)
     assert same is not None and (same.training_s, same.scaled_from) == (150.0, None)
-    _, half = past.look_up(registry.spec(train=TrainSpec(epochs=5), **EC2), [T4], registry.store)
+    _, half = history.look_up(registry.spec(train=TrainSpec(epochs=5), **EC2), [T4], registry.store)
     assert half is not None and (half.training_s, half.scaled_from) == (75.0, 10)
 
 
@@ -117,17 +117,17 @@ def test_the_recipes_epochs_are_known_to_a_run_that_had_them(registry: Registry)
 )
 def test_a_run_of_another_training_tells_nothing(other: dict[str, Any], registry: Registry) -> None:
     registry.ran(**other, **EC2)
-    assert past.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
+    assert history.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
 
 
 def test_a_rehearsal_tells_of_rehearsals_alone(registry: Registry) -> None:
     rehearsal = {"target": Target.EC2, "ec2": replace(EC2["ec2"], rehearsal=True)}
     registry.ran(training=400.0, **rehearsal)
-    assert past.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
-    times, last = past.look_up(registry.spec(**rehearsal), [T4], registry.store)
+    assert history.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
+    times, last = history.look_up(registry.spec(**rehearsal), [T4], registry.store)
     assert times == () and last is not None and last.training_s == 400.0
     registry.ran(**EC2)
-    times, last = past.look_up(registry.spec(**rehearsal), [T4], registry.store)
+    times, last = history.look_up(registry.spec(**rehearsal), [T4], registry.store)
     assert [took.training_s for took in times] == [150.0], "the table is of real machines"
     assert last is not None and last.training_s == 400.0
 
@@ -136,18 +136,18 @@ def test_other_machines_are_known_by_their_address(registry: Registry) -> None:
     here = {"target": Target.HOST, "host": HostSpec(user="ada", address="192.0.2.7")}
     there = {"target": Target.HOST, "host": HostSpec(user="ada", address="192.0.2.8")}
     registry.ran(on="host", **here)
-    _, last = past.look_up(registry.spec(**here), [], registry.store)
+    _, last = history.look_up(registry.spec(**here), [], registry.store)
     assert last is not None and last.type == ""
-    assert past.look_up(registry.spec(**there), [], registry.store) == ((), None)
-    assert past.look_up(registry.spec(), [], registry.store) == ((), None)
+    assert history.look_up(registry.spec(**there), [], registry.store) == ((), None)
+    assert history.look_up(registry.spec(), [], registry.store) == ((), None)
 
 
 def test_the_rest_of_a_run_has_no_time_of_its_own(registry: Registry) -> None:
     rest = ResumeSpec(run="run-0", where="epoch 3")
     registry.ran(resume=rest, **EC2)
-    assert past.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
+    assert history.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
     registry.ran(**EC2)
-    assert past.look_up(registry.spec(resume=rest, **EC2), [T4], registry.store) == ((), None)
+    assert history.look_up(registry.spec(resume=rest, **EC2), [T4], registry.store) == ((), None)
 
 
 def test_a_run_of_several_machines_tells_nothing(registry: Registry) -> None:
@@ -155,20 +155,20 @@ def test_a_run_of_several_machines_tells_nothing(registry: Registry) -> None:
     for state in (*STORY[:4], RunState.INTERRUPTED, *STORY, RunState.SUCCEEDED):
         registry.now += 10
         run = registry.store.move(run, state)
-    assert past.look_up(registry.spec(**EC2), ["type0"], registry.store) == ((), None)
+    assert history.look_up(registry.spec(**EC2), ["type0"], registry.store) == ((), None)
 
 
 def test_a_damaged_row_is_no_reason_to_refuse_a_run(registry: Registry) -> None:
     run = registry.ran(**EC2)
     with closing(sqlite3.connect(registry.store.path)) as db, db:
         db.execute("UPDATE runs SET plan = '{}' WHERE name = ?", (run.name,))
-    assert past.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
+    assert history.look_up(registry.spec(**EC2), [T4], registry.store) == ((), None)
 
 
 def test_a_plan_is_made_with_what_is_known(registry: Registry, tmp_path: Path) -> None:
-    from cloudtrain import run as story
-    from cloudtrain.events import discard
-    from cloudtrain.link import Context
+    from cloudtrain.core.events import discard
+    from cloudtrain.lifecycle import story
+    from cloudtrain.lifecycle.session import Context
     from cloudtrain.provider.choose import provider_of
 
     (tmp_path / "digits").mkdir()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtrain.errors import Refused, UsageError
-from cloudtrain.plan import CodeSummary, Plan, make_plan
-from cloudtrain.spec import Limits, RunSpec, Target, TrainSpec, check_name, check_train
+from cloudtrain.core.errors import Refused, UsageError
+from cloudtrain.core.plan import CodeSummary, Plan, make_plan
+from cloudtrain.core.spec import Limits, RunSpec, Target, TrainSpec, check_name, check_train
 from tests import plans
 
 CODE = CodeSummary(files=1, bytes=1)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import project_file, settings
-from cloudtrain.errors import UsageError
+from cloudtrain.config import project_file, settings
+from cloudtrain.core.errors import UsageError
 
 
 def uncommented() -> str:

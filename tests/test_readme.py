@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from cloudtrain.cli.app import app
-from cloudtrain.errors import ExitCode
+from cloudtrain.core.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

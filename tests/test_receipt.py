@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import receipt, settings, used_settings
-from cloudtrain.events import Warned
-from cloudtrain.plan import Candidate, CodeSummary, Offer, make_plan
-from cloudtrain.private import Redaction
+from cloudtrain.config import settings
+from cloudtrain.core.events import Warned
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
+from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, Target, TrainSpec
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.provider.base import Instance
-from cloudtrain.spec import Ec2Spec, HostSpec, JobSpec, Limits, Target, TrainSpec
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.run_folder import receipt, settings_file
+from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 from tests import plans
 
@@ -370,7 +371,7 @@ def test_the_settings_used_are_settings_again(store: Store, tmp_path: Path) -> N
     )
     run = store.add(make_plan(spec, plans.offer(), CodeSummary(files=1, bytes=1)))
     file = tmp_path / "config.toml"
-    text = used_settings.toml(run, {"epochs": 5, "batch_size": 32, "lr": 0.5, "recipe": "fast"})
+    text = settings_file.toml(run, {"epochs": 5, "batch_size": 32, "lr": 0.5, "recipe": "fast"})
     file.write_text(text, encoding="utf-8")
     (tmp_path / "cloudtrain.toml").write_text("model = 1\nepochs = 99\n")
     found = settings.load({"seed": 8}, config=file, folder=tmp_path, environment={})
@@ -385,14 +386,14 @@ def test_the_settings_used_are_settings_again(store: Store, tmp_path: Path) -> N
 def test_settings_that_belong_to_a_person_stay_out(store: Store, tmp_path: Path) -> None:
     host = HostSpec(user="hopper", address="203.0.113.9", identity="/secret/key")
     run = store.add(plans.plan(tmp_path, target=Target.HOST, host=host))
-    text = used_settings.toml(run, {"epochs": "many", "batch_size": True, "recipe": "\n[evil]\n"})
+    text = settings_file.toml(run, {"epochs": "many", "batch_size": True, "recipe": "\n[evil]\n"})
     assert not [word for word in (*map(str, asdict(host).values()), "evil", "many", "true") if word in text.split()]
     assert "203.0.113.9" not in text and "/secret" not in text and str(tmp_path) not in text
 
 
 def test_arguments_that_name_a_folder_of_this_computer_are_left_as_a_comment(store: Store, tmp_path: Path) -> None:
     train = TrainSpec(args=("--data", "/srv/mnist of ada", "--subset", "600"))
-    text = used_settings.toml(store.add(plans.plan(tmp_path, train=train)), {})
+    text = settings_file.toml(store.add(plans.plan(tmp_path, train=train)), {})
     assert "/srv" not in text and "args = " not in text
     comment = text.splitlines()[-1]
     assert comment.startswith("# ") and '"--subset", "600"]' in comment and "after --" in comment

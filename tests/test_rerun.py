@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import code_copy, disk, tree
-from cloudtrain.errors import UsageError
-from cloudtrain.plan import CodeSummary, make_plan
-from cloudtrain.rerun import repetition
-from cloudtrain.spec import Ec2Spec, JobSpec, Target, TrainSpec
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
+from cloudtrain.lifecycle.repeat import repetition
+from cloudtrain.run_folder import code_copy
+from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
 from tests import plans
 

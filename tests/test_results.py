@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtrain import results
-from cloudtrain.artifact_names import collisions, refusal
-from cloudtrain.errors import ArtifactRefused, Busy, ConnectionFailed, ExitCode
-from cloudtrain.events import Event, StepProgress, Warned, discard
-from cloudtrain.results import fetch, pull, sha256, sha256sums
-from cloudtrain.supervisor import Supervisor
-from cloudtrain.sync import supervisor_source
+from cloudtrain.core.errors import ArtifactRefused, Busy, ConnectionFailed, ExitCode
+from cloudtrain.core.events import Event, StepProgress, Warned, discard
+from cloudtrain.run_folder.artifacts import collisions, refusal
+from cloudtrain.transfer import pull as results
+from cloudtrain.transfer.pull import fetch, pull, sha256, sha256sums
+from cloudtrain.transfer.push import supervisor_source
+from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream
 from cloudtrain.transport.local import LocalTransport
 
@@ -361,8 +361,8 @@ PULLER = """
 import sys, hashlib, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
-from cloudtrain.results import pull
-from cloudtrain.events import discard
+from cloudtrain.transfer.pull import pull
+from cloudtrain.core.events import discard
 import test_results as t
 host = t.Host(weights__best=b"ab" * 2_000_000, weights__last=b"cd" * 1_500_000, metrics=b"{}")
 host.pause = float(sys.argv[4])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import disk, settings
-from cloudtrain.errors import UsageError
+from cloudtrain.config import settings
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
 
 
 def test_flag_beats_environment_beats_project_beats_pyproject_beats_user(tmp_path: Path) -> None:

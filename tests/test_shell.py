@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import shell
-from cloudtrain.errors import GONE, ConnectionFailed, ExitCode, SignInError
-from cloudtrain.link import Context, Link
+from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError
+from cloudtrain.lifecycle import openssh
+from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.store import Store
@@ -37,7 +37,7 @@ def test_a_machine_that_has_ended_is_no_place_to_log_in_to(tmp_path: Path, for_s
         Link(run, Context(store=store, provider=lambda spec: Account(None))) as link,
         pytest.raises(ConnectionFailed, match="the machine of brave-otter has ended") as caught,
     ):
-        shell.check_there(run, link)
+        openssh.check_there(run, link)
     assert caught.value.code == GONE and caught.value.exit_code is ExitCode.CONNECTION
     assert "nothing of it is billed any more" in (caught.value.consequence or "")
     assert "cloudtrain show brave-otter" in (caught.value.hint or "")
@@ -48,4 +48,4 @@ def test_a_machine_that_may_be_up_is(tmp_path: Path, says: Instance | SignInErro
     store = Store(tmp_path / "registry.sqlite")
     run = kept(store, tmp_path, 600.0)
     with Link(run, Context(store=store, provider=lambda spec: Account(says))) as link:
-        shell.check_there(run, link)
+        openssh.check_there(run, link)

@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import actions, checkpoints, code_copy, outcome, spot, tree
 from cloudtrain.cli import following
-from cloudtrain.console.base import Reporter
-from cloudtrain.errors import RECLAIMED, ConnectionFailed, ExitCode
-from cloudtrain.events import Event, LogLines, Warned
-from cloudtrain.follow import read_attempts
-from cloudtrain.link import Context, Link
-from cloudtrain.plan import CodeSummary, make_plan
+from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode
+from cloudtrain.core.events import Event, LogLines, Warned
+from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import checkpoints, spot, watch
+from cloudtrain.lifecycle.repeat import continuation
+from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.provider.base import Instance
-from cloudtrain.rerun import continuation
-from cloudtrain.results import sha256
-from cloudtrain.spec import Ec2Spec, JobSpec, Limits, Target
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.run_folder import code_copy, outcome
+from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer.follow import read_attempts
+from cloudtrain.transfer.pull import sha256
 from tests import plans
 
 NAME = "brave-otter"
@@ -234,7 +236,7 @@ def test_a_stop_is_on_record_before_anything_else(context: Context, tmp_path: Pa
     run = taken(context, tmp_path)
     go_on(run, context)
     with pytest.raises(AttributeError):  # there is no provider here to ask
-        actions.stop(context.store.get(NAME), context)
+        watch.stop(context.store.get(NAME), context)
     assert context.store.read_journal(NAME)["stop_wanted"] is True
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import ssh_config
-from cloudtrain.shell import Way
+from cloudtrain.lifecycle import ssh_config
+from cloudtrain.lifecycle.openssh import Way
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from cloudtrain.states import FINAL, MOVES, RunState, may_move
+from cloudtrain.core.states import FINAL, MOVES, RunState, may_move
 
 
 def test_every_state_has_its_moves_and_only_interrupted_leaves_an_end() -> None:

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import actions, outcome
-from cloudtrain import run as story
 from cloudtrain.cli import app, leaving, stopping
-from cloudtrain.console import stopping as lines
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.console.pages import stopping as lines
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import story, watch
 from cloudtrain.provider.local import LocalProvider
-from cloudtrain.spec import Ec2Spec, JobSpec, Target
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
-from cloudtrain.supervisor import FileEntry
+from cloudtrain.transfer.supervisor import FileEntry
 from tests import plans
 from tests.test_hold import kept
 from tests.test_json import Answer, check
@@ -77,7 +77,7 @@ def trains(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Ite
         run = story.begin(plans.plan(tmp_path / "runs", name, job=job, train=train), context)
         story.resume(run, context, detach=True)
         deadline = time.monotonic() + 60
-        while not actions.missing(store.get(name), context):
+        while not watch.missing(store.get(name), context):
             assert time.monotonic() < deadline
         return store.get(name)
 
@@ -85,7 +85,7 @@ def trains(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.undo()
     for run in store.runs():
         if run.plan.spec.target is Target.LOCAL and not run.state.final:
-            actions.stop(run, context)
+            watch.stop(run, context)
 
 
 def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
@@ -97,7 +97,7 @@ def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
     asked = cli("stop", "--all", code=2)
     assert "add --yes" in asked.err
     assert all(name in asked.err for name in ("first-run", "bad-run", "last-run", "COST", "nothing"))
-    whole = actions.stop
+    whole = watch.stop
 
     def stop(run: Run, *arguments: Any, **named: Any) -> Any:
         if run.name == "bad-run":
@@ -105,7 +105,7 @@ def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
         return whole(run, *arguments, **named)
 
     with monkeypatch.context() as broken:
-        broken.setattr(actions, "stop", stop)
+        broken.setattr(watch, "stop", stop)
         told = cli("stop", "--all", "--yes", code=6)
     assert "2 of 3 ended" in told.err and "bad-run: error: it does not answer" in told.err
     assert [store.get(name).state for name in ("first-run", "bad-run", "last-run")] == [
@@ -199,7 +199,7 @@ def test_a_look_that_hangs_keeps_nobody_from_ending_a_machine(
 
     hangs = threading.Event()
     monkeypatch.setattr(stopping, "LOOK_S", 0.1)
-    monkeypatch.setattr(actions, "missing", lambda run, context: hangs.wait(60))
+    monkeypatch.setattr(watch, "missing", lambda run, context: hangs.wait(60))
     context = story.Context(store=store, provider=lambda spec: LocalProvider())
     assert stopping._look(kept(store, tmp_path, 60.0), context) == (None, "no answer within 0 s")
     hangs.set()
@@ -267,7 +267,7 @@ def test_ctrl_c_leaves_logs_and_breaks_off_a_stop_with_a_word_on_what_is_left(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(actions, "stop", breaks)
+        interrupted.setattr(watch, "stop", breaks)
         told = cli("stop", "long-run", "--yes", code=8)
     assert "left in the middle of the stop" in told.err and "cloudtrain stop long-run ends it" in told.err
     assert store.get("long-run").state is RunState.RUNNING
@@ -289,7 +289,7 @@ def test_an_ec2_run_that_cannot_be_given_back_is_no_success(
     monkeypatch.setattr(owned, "release", fails)
     context = story.Context(store=store, provider=lambda spec: owned)
     with pytest.raises(ConnectionFailed, match="could not be ended"):
-        actions.stop(run, context)
+        watch.stop(run, context)
     assert store.read_journal(run.name)["owed"]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.provider.base import Instance
-from cloudtrain.spec import Target
-from cloudtrain.states import InstanceLife, RunState
 from cloudtrain.store import MIGRATIONS, Store
 from tests import plans
 

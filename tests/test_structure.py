@@ -73,7 +73,7 @@ DOORS = {
     "botocore": ["cloudtrain.provider.ec2"],
     "torch": ["job", "cloudtrain.report.exports.program"],
     "torchvision": ["job"],
-    "safetensors": ["job", "cloudtrain.report.exports.program", "cloudtrain.notebook"],
+    "safetensors": ["job", "cloudtrain.report.exports.program", "cloudtrain.report.notebook"],
     "onnx": ["cloudtrain.report.exports.program"],
     "tensorboard": ["cloudtrain.report.exports"],
     "moto": ["cloudtrain.emulator"],
@@ -97,21 +97,37 @@ def test_each_library_has_one_door() -> None:
 
 
 # Rooms -> what they must not import. The values (spec, states, events, errors, disk) know only each other.
-VALUES = ["cloudtrain.errors", "cloudtrain.states", "cloudtrain.events", "cloudtrain.spec", "cloudtrain.disk"]
+VALUES = [
+    "cloudtrain.core.errors",
+    "cloudtrain.core.states",
+    "cloudtrain.core.events",
+    "cloudtrain.core.spec",
+    "cloudtrain.core.disk",
+]
 FORBIDDEN = {
     "job": ["cloudtrain"],
     "cloudtrain": ["job", "scripts", "tests"],
-    "cloudtrain.transport": ["cloudtrain.provider", "cloudtrain.run", "cloudtrain.store", "cloudtrain.console"],
-    "cloudtrain.provider": ["cloudtrain.run", "cloudtrain.store", "cloudtrain.console"],
-    "cloudtrain.console": ["cloudtrain.run", "cloudtrain.store", "cloudtrain.provider", "cloudtrain.transport"],
-    "cloudtrain.store": ["cloudtrain.run", "cloudtrain.console", "cloudtrain.transport"],
-    "cloudtrain.run": ["cloudtrain.console", "cloudtrain.actions"],
-    "cloudtrain.actions": ["cloudtrain.console"],
-    "cloudtrain.sync": ["cloudtrain.run", "cloudtrain.console", "cloudtrain.store"],
-    "cloudtrain.follow": ["cloudtrain.run", "cloudtrain.console"],
-    "cloudtrain.results": ["cloudtrain.run", "cloudtrain.console"],
-    "cloudtrain.fetch": ["cloudtrain.results", "cloudtrain.supervisor"],
-    "cloudtrain.frames": ["cloudtrain.supervisor", "cloudtrain.transport"],
+    "cloudtrain.transport": [
+        "cloudtrain.provider",
+        "cloudtrain.lifecycle.story",
+        "cloudtrain.store",
+        "cloudtrain.console",
+    ],
+    "cloudtrain.provider": ["cloudtrain.lifecycle.story", "cloudtrain.store", "cloudtrain.console"],
+    "cloudtrain.console": [
+        "cloudtrain.lifecycle.story",
+        "cloudtrain.store",
+        "cloudtrain.provider",
+        "cloudtrain.transport",
+    ],
+    "cloudtrain.store": ["cloudtrain.lifecycle.story", "cloudtrain.console", "cloudtrain.transport"],
+    "cloudtrain.lifecycle.story": ["cloudtrain.console", "cloudtrain.lifecycle.watch"],
+    "cloudtrain.lifecycle.watch": ["cloudtrain.console"],
+    "cloudtrain.transfer.push": ["cloudtrain.lifecycle.story", "cloudtrain.console", "cloudtrain.store"],
+    "cloudtrain.transfer.follow": ["cloudtrain.lifecycle.story", "cloudtrain.console"],
+    "cloudtrain.transfer.pull": ["cloudtrain.lifecycle.story", "cloudtrain.console"],
+    "cloudtrain.transfer.download": ["cloudtrain.transfer.pull", "cloudtrain.transfer.supervisor"],
+    "cloudtrain.transfer.frames": ["cloudtrain.transfer.supervisor", "cloudtrain.transport"],
 }
 
 

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtrain.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
-from cloudtrain.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
-from cloudtrain.supervisor import FileEntry, Following, Supervisor
+from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
+from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
+from cloudtrain.transfer.supervisor import FileEntry, Following, Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
 

@@ -21,15 +21,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtrain import sync
-from cloudtrain.archive import CHUNK, Archive
-from cloudtrain.errors import ConnectionFailed, ExitCode, UsageError
-from cloudtrain.events import Event, StepProgress
-from cloudtrain.supervisor import IMPORTED
-from cloudtrain.sync import BOOT, LOADER, PushReport, push
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
+from cloudtrain.core.events import Event, StepProgress
+from cloudtrain.source.archive import CHUNK, Archive
+from cloudtrain.source.tree import FileEntry, Tree, scan
+from cloudtrain.transfer import push as sync
+from cloudtrain.transfer.push import BOOT, LOADER, PushReport, push
+from cloudtrain.transfer.supervisor import IMPORTED
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
-from cloudtrain.tree import FileEntry, Tree, scan
 
 
 class Here(Transport):

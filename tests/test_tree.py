@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtrain import ignore, tree
-from cloudtrain.errors import ExitCode, UsageError
-from cloudtrain.tree import FileEntry, Tree, digest_of, git_state, scan, tree_key
+from cloudtrain.core.errors import ExitCode, UsageError
+from cloudtrain.source import ignore, tree
+from cloudtrain.source.tree import FileEntry, Tree, digest_of, git_state, scan, tree_key
 
 GIT = shutil.which("git")
 needs_git = pytest.mark.skipif(GIT is None, reason="git is not installed")

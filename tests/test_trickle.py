@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import checkpoints, results, trickle
-from cloudtrain.errors import ConnectionFailed
-from cloudtrain.events import Event, Noted, discard
-from cloudtrain.results import sha256
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Event, Noted, discard
+from cloudtrain.lifecycle import background_pull, checkpoints
+from cloudtrain.lifecycle.background_pull import Trickle
 from cloudtrain.store import Run, Store
-from cloudtrain.supervisor import FileEntry, Supervisor
-from cloudtrain.sync import supervisor_source
+from cloudtrain.transfer import pull
+from cloudtrain.transfer.pull import sha256
+from cloudtrain.transfer.push import supervisor_source
+from cloudtrain.transfer.supervisor import FileEntry, Supervisor
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport
-from cloudtrain.trickle import Trickle
 from tests import plans
 
 CHECKPOINT = {"kind": "checkpoint", "epoch": 1, "name": "checkpoints/last.pt"}
@@ -99,7 +100,7 @@ def test_a_checkpoint_and_all_that_is_finished_come_when_the_job_tells_of_it(
     assert known.where() == "in epoch 2, after 7 steps"
     (run.folder / ".pull").mkdir(exist_ok=True)
     (run.folder / ".pull" / "half.part").write_bytes(b"half")
-    trickle.keep(run.folder, store.journal(run.name))
+    background_pull.keep(run.folder, store.journal(run.name))
     assert not (run.folder / ".pull").exists()
     kept = [FileEntry(**entry) for entry in store.read_journal(run.name)["pulled"]]
     assert {entry.name for entry in kept} == {"checkpoints/last.pt", "metrics.csv"} and not told
@@ -111,7 +112,7 @@ def test_a_job_that_tells_nothing_is_looked_at_now_and_then(host: Host, run: Run
         until(lambda: (run.folder / "weights.bin").exists())
         host.put("weights.bin", b"new")
         until(lambda: (run.folder / "weights.bin").read_bytes() == b"new")
-    assert trickle.EVERY_S <= 60
+    assert background_pull.EVERY_S <= 60
     assert checkpoints.latest(run, store.read_journal(run.name)) is None
 
 
@@ -135,7 +136,7 @@ def test_it_lets_go_at_once_and_the_final_pull_goes_on_where_it_stopped(host: Ho
     have = part.stat().st_size
     assert 0 < have < len(data) and not (run.folder / "checkpoints").exists()
     assert host.supervisor is not None
-    report = results.pull(host.supervisor.read, host.supervisor.manifest(), run.folder, emit=discard)
+    report = pull.pull(host.supervisor.read, host.supervisor.manifest(), run.folder, emit=discard)
     assert report.bytes == len(data) - have
     assert (run.folder / "checkpoints" / "last.pt").read_bytes() == data
 
@@ -149,7 +150,7 @@ def test_a_file_that_is_replaced_while_it_comes_is_the_old_one_or_the_new_one(
         going.heard(CHECKPOINT)
         until(lambda: any(part.stat().st_size for part in (run.folder / ".pull").glob("*.part")))
         newer = host.put("checkpoints/last.pt", os.urandom(3 * 2**20))
-        until(lambda: store.read_journal(run.name).get(trickle.PULLED) is not None)
+        until(lambda: store.read_journal(run.name).get(background_pull.PULLED) is not None)
         assert checkpoints.latest(run, store.read_journal(run.name)) is not None
         going.heard({**CHECKPOINT, "epoch": 2})
         until(lambda: (store.read_journal(run.name).get(checkpoints.NOTE) or {}).get("sha256") == newer)
@@ -200,7 +201,7 @@ def test_a_frozen_link_holds_nobody_up(host: Host, run: Run, store: Store, manif
     # Whatever the thread still waits for: the folder is the final pull's alone.
     entry = FileEntry("weights.bin", 1, str(sha256(host.run / "out" / "weights.bin")))
     whole = Supervisor(host.transport, sys.executable, str(host.run), str(host.run))
-    assert results.pull(whole.read, [entry], run.folder, emit=discard).files == (entry,)
+    assert pull.pull(whole.read, [entry], run.folder, emit=discard).files == (entry,)
 
 
 def test_a_failure_is_noted_once_and_tried_again(host: Host, run: Run, store: Store) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import code_copy, receipt, tree, verify
-from cloudtrain.errors import ExitCode, UsageError
-from cloudtrain.states import RunState
+from cloudtrain.core.errors import ExitCode, UsageError
+from cloudtrain.core.states import RunState
+from cloudtrain.run_folder import code_copy, receipt, verify
+from cloudtrain.run_folder.verify import Verdict
+from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
-from cloudtrain.verify import Verdict
 from tests import plans
 
 LOG, EVENTS = b"a line\n", b'{"v":1,"kind":"epoch"}\n'

@@ -14,8 +14,8 @@ import typer
 from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, stopping, train, waiting
 from cloudtrain.cli import runs as runs_
 from cloudtrain.cli.options import EVERYWHERE
-from cloudtrain.console.base import Look, forgive_encodings, reporter
-from cloudtrain.errors import CloudtrainError, ExitCode, Interrupted, UsageError
+from cloudtrain.console.reporters.base import Look, forgive_encodings, reporter
+from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
 app = typer.Typer(
     name="cloudtrain",
@@ -133,7 +133,7 @@ def _told(look: Look, error: CloudtrainError) -> None:
     """Show why a command failed that had no run to speak of yet."""
 
     def billing(run: str) -> Mapping[str, Any]:
-        from cloudtrain.cli import billing
+        from cloudtrain.billing import running as billing
 
         return billing.now(run)
 
@@ -161,7 +161,7 @@ def _unexpected(error: Exception) -> CloudtrainError:
     import time
     import traceback
 
-    from cloudtrain import disk
+    from cloudtrain.core import disk
 
     where = "it could not be written down"
     try:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Profile, Region, RunName, Yes
-from cloudtrain.errors import ExitCode, Refused
-from cloudtrain.events import Noted
+from cloudtrain.core.errors import ExitCode, Refused
+from cloudtrain.core.events import Noted
 
 if TYPE_CHECKING:
-    from cloudtrain.console.base import Reporter
-    from cloudtrain.link import Link
+    from cloudtrain.console.reporters.base import Reporter
+    from cloudtrain.lifecycle.session import Link
     from cloudtrain.store import Run
 
 
@@ -26,12 +26,13 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
-    from cloudtrain import settings
     from cloudtrain.cli import leftovers
-    from cloudtrain.console import account, failure, jsonl
-    from cloudtrain.console.base import columns_of
+    from cloudtrain.config import settings
+    from cloudtrain.console.pages import account, failure
+    from cloudtrain.console.reporters import jsonl
+    from cloudtrain.console.reporters.base import columns_of
+    from cloudtrain.core.spec import Ec2Spec
     from cloudtrain.provider.ec2.doctor import checks
-    from cloudtrain.spec import Ec2Spec
 
     get = settings.load({"instance": instance, "spot": spot, "region": region, "profile": profile}).get
     known = {"types": get("instance"), "spot": get("spot"), "subnet": get("subnet"), "ami": get("ami")}
@@ -69,10 +70,11 @@ def instances(
     json: Json = False,
 ) -> None:
     """List GPU types with price, spot price, your quota and zones."""
-    from cloudtrain import settings
-    from cloudtrain.console import account, jsonl
-    from cloudtrain.console.base import columns_of
-    from cloudtrain.provider.ec2 import catalogue
+    from cloudtrain.config import settings
+    from cloudtrain.console.pages import account
+    from cloudtrain.console.reporters import jsonl
+    from cloudtrain.console.reporters.base import columns_of
+    from cloudtrain.provider.ec2.offer import catalogue
 
     get = settings.load({"region": region, "profile": profile}).get
     if offline:
@@ -105,19 +107,20 @@ def ssh(
     import subprocess
     import time
 
-    from cloudtrain import lease, shell
+    from cloudtrain.billing import expiry
     from cloudtrain.cli import following
-    from cloudtrain.console import listing
-    from cloudtrain.console.base import Look, reporter
-    from cloudtrain.errors import UsageError
-    from cloudtrain.link import Link
+    from cloudtrain.console.pages import listing
+    from cloudtrain.console.reporters.base import Look, reporter
+    from cloudtrain.core.errors import UsageError
+    from cloudtrain.lifecycle import openssh
+    from cloudtrain.lifecycle.session import Link
     from cloudtrain.store import Store
 
     if json and not setup:
         raise UsageError("a shell has no JSON form", hint="leave out --json, or add --setup")
     store = Store()
     row = store.find(run)
-    if lease.away(row, time.time()):
+    if expiry.away(row, time.time()):
         raise UsageError(
             f"{row.name} is {listing.status(row)}: there is nothing to log in to",
             hint=f"cloudtrain pull {row.name} starts its machine, fetches the results and ends it",
@@ -127,27 +130,27 @@ def ssh(
     told = reporter(Look(plain=True))
     story = following.context(store, told)
     with Link(row, story) as link:
-        shell.check_there(row, link)
+        openssh.check_there(row, link)
         if setup:
             _set_up(row, link, told, yes=yes, json=json)
             return
-        argv = shell.command(row, link, tuple(context.args))
+        argv = openssh.command(row, link, tuple(context.args))
     raise typer.Exit(subprocess.run(argv, check=False).returncode)
 
 
 def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool, json: bool) -> None:
     """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
-    from cloudtrain import shell, ssh_config
-    from cloudtrain.errors import CloudtrainError
-    from cloudtrain.link import Link as OtherLink
+    from cloudtrain.core.errors import CloudtrainError
+    from cloudtrain.lifecycle import openssh, ssh_config
+    from cloudtrain.lifecycle.session import Link as OtherLink
 
-    entries = {row.name: shell.way(row, link)}
+    entries = {row.name: openssh.way(row, link)}
     for other in link.context.store.runs():
         # Of other runs only what is known here; a look at each machine is not worth the wait.
         if other.name != row.name and not other.state.final and other.instance is not None:
             with OtherLink(other, link.context, wakes=False) as its_link:
                 try:
-                    entries[other.name] = shell.way(other, its_link)
+                    entries[other.name] = openssh.way(other, its_link)
                 except CloudtrainError:
                     continue
     ssh_config.write(entries)
@@ -161,7 +164,7 @@ def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool, json: bool) -> N
             return
     name = ssh_config.host(row.name)
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         hosts = [ssh_config.host(known) for known in entries]
         write_result(

@@ -21,12 +21,12 @@ def show(
     json: Json = False,
 ) -> None:
     """Print the settings that a run started here would use."""
-    from cloudtrain import settings
+    from cloudtrain.config import settings
     from cloudtrain.console.text import columns, screen_safe
 
     found = settings.load({}, config=config).origins()
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         told = {name: {"value": _plain(each.value), "origin": each.origin} for name, each in found.items()}
         write_result(settings=told)
@@ -58,12 +58,12 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a cloudtrain.toml with each setting explained, and keep runs/ out of git."""
-    from cloudtrain import project_file
+    from cloudtrain.config import project_file
     from cloudtrain.console.text import shown_path
 
     written = project_file.write(folder)
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         write_result(files=[{"path": str(path), "done": what} for path, what in written])
         return

@@ -12,27 +12,28 @@ from typing import Any
 
 import typer
 
-from cloudtrain import actions, log_times
-from cloudtrain import run as story
-from cloudtrain import settings as settings_
-from cloudtrain.checkpoints import Checkpoint
-from cloudtrain.cli import billing, leaving, standing
+from cloudtrain.billing import running
+from cloudtrain.cli import leaving, standing
 from cloudtrain.cli.leaving import Leave as Leave
 from cloudtrain.cli.leaving import ended as ended
 from cloudtrain.cli.options import OnInterrupt
-from cloudtrain.console.base import Look, Reporter
-from cloudtrain.console.base import reporter as reporter_for
-from cloudtrain.console.logview import LogView, line_start, tail_offset
-from cloudtrain.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
-from cloudtrain.events import LogLines, Metric, Noted
-from cloudtrain.follow import files_of_attempts, read_attempts
-from cloudtrain.link import Context, Link
+from cloudtrain.config import settings as settings_
+from cloudtrain.config.settings import Settings
+from cloudtrain.console.log_text import LogView, line_start, tail_offset
+from cloudtrain.console.reporters.base import Look, Reporter
+from cloudtrain.console.reporters.base import reporter as reporter_for
+from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
+from cloudtrain.core.events import LogLines, Metric, Noted
+from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.states import RunState
+from cloudtrain.lifecycle import story, watch
+from cloudtrain.lifecycle.checkpoints import Checkpoint
+from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
-from cloudtrain.settings import Settings
-from cloudtrain.spec import RunSpec
-from cloudtrain.states import RunState
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer import log_times
+from cloudtrain.transfer.follow import files_of_attempts, read_attempts
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def console(
     if log and not look.json:
         reporter: Reporter = LogView(raw=raw, stamped=stamped)
     else:
-        reporter = reporter_for(look, run=run, billing=billing.now, lines=lines)
+        reporter = reporter_for(look, run=run, billing=running.now, lines=lines)
     reporter.bell = look.bell
 
     def leave(number: int, _frame: FrameType | None) -> None:
@@ -184,7 +185,7 @@ def to_the_end(
             if not join:
                 raise
             with standing.told(run.name, context.store):
-                result = actions.watch(run, context)
+                result = watch.watch(run, context)
         except KeyboardInterrupt:
             now = context.store.get(run.name)
             if only_shows:

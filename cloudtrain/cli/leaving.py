@@ -6,16 +6,17 @@ import signal
 import sys
 import time
 
-from cloudtrain import actions, lease, spot
+from cloudtrain.billing import expiry
 from cloudtrain.cli import standing
 from cloudtrain.cli.options import OnInterrupt
-from cloudtrain.console.base import Reporter, may_ask
-from cloudtrain.console.summary import ends_by
-from cloudtrain.errors import ExitCode
-from cloudtrain.events import Noted, Warned
-from cloudtrain.link import Context
-from cloudtrain.outcome import Result, cost
-from cloudtrain.outcome import result as result_of
+from cloudtrain.console.pages.summary import ends_by
+from cloudtrain.console.reporters.base import Reporter, may_ask
+from cloudtrain.core.errors import ExitCode
+from cloudtrain.core.events import Noted, Warned
+from cloudtrain.lifecycle import spot, watch
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.run_folder.outcome import Result, cost
+from cloudtrain.run_folder.outcome import result as result_of
 from cloudtrain.store import Run, Store
 
 
@@ -69,7 +70,7 @@ def interrupted(
             machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
             if reporter.ask(f"{so_far} {machine}", default=True):
                 with standing.told(run.name, context.store):
-                    actions.stop(run, context)
+                    watch.stop(run, context)
                 reporter.emit(Noted("ended; nothing is running"))
                 return int(ExitCode.INTERRUPTED)
             return None
@@ -100,7 +101,7 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
         reporter.emit(Noted(f"stopping {run.name}; Ctrl-C leaves at once: {_cut_short(run)}"))
     try:
         with standing.told(run.name, context.store):
-            result = actions.stop(run, context, keep_s=keep_s) if pull else actions.discard(run, context)
+            result = watch.stop(run, context, keep_s=keep_s) if pull else watch.discard(run, context)
     except (KeyboardInterrupt, Leave):
         now = context.store.get(run.name)
         if not now.state.final:
@@ -135,7 +136,7 @@ def detached(run: Run, context: Context, reporter: Reporter) -> int:
 
 
 def _limit(run: Run) -> str:
-    ends = ends_by(run.plan, run.created_at, lease.expires_at(run))
+    ends = ends_by(run.plan, run.created_at, expiry.expires_at(run))
     return f" It ends itself by {ends}." if ends else ""
 
 

@@ -12,11 +12,11 @@ import typer
 from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
 
 if TYPE_CHECKING:
-    from cloudtrain.events import Emit
-    from cloudtrain.leftovers import View
-    from cloudtrain.provider.ec2.cleaning import Ended
+    from cloudtrain.cleanup.leftovers import View
+    from cloudtrain.core.events import Emit
+    from cloudtrain.core.spec import RunSpec
     from cloudtrain.provider.ec2.clients import Clients
-    from cloudtrain.spec import RunSpec
+    from cloudtrain.provider.ec2.end.cleaning import Ended
     from cloudtrain.store import Store
 
 
@@ -40,11 +40,11 @@ def clean(
     Alone it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
     pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it.
     """
-    from cloudtrain import leftovers
-    from cloudtrain.cli import billing
-    from cloudtrain.console import leftovers as shown
-    from cloudtrain.console.base import Look, may_ask, reporter
-    from cloudtrain.console.jsonl import write_result
+    from cloudtrain.billing import running
+    from cloudtrain.cleanup import leftovers
+    from cloudtrain.console.pages import leftovers as shown
+    from cloudtrain.console.reporters.base import Look, may_ask, reporter
+    from cloudtrain.console.reporters.jsonl import write_result
 
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
     console = reporter(Look(plain=True))
@@ -76,7 +76,7 @@ def clean(
     code = leftovers.exit_code(view, ended)
     if json:
         error = _unseen(view) or _unended(ended)
-        billed = {**billing.now(), "running": any(one.may_cost for one in ended)}
+        billed = {**running.now(), "running": any(one.may_cost for one in ended)}
         write_result("", int(code), **shown.view_record(view, ended, acted=True), error=error, billing=billed)
     elif view.leftovers:
         _lines(shown.fates(ended, view))
@@ -100,15 +100,17 @@ def adopt(
     """
     from pathlib import Path
 
-    from cloudtrain import adoption, debts, settings
-    from cloudtrain.cli import billing, following
-    from cloudtrain.console.jsonl import write_result
-    from cloudtrain.console.listing import record
-    from cloudtrain.events import Noted
+    from cloudtrain.billing import running
+    from cloudtrain.cleanup import adoption, debts
+    from cloudtrain.cli import following
+    from cloudtrain.config import settings
+    from cloudtrain.console.pages.listing import record
+    from cloudtrain.console.reporters.jsonl import write_result
+    from cloudtrain.core.events import Noted
+    from cloudtrain.core.spec import JobSpec
+    from cloudtrain.core.states import InstanceLife
     from cloudtrain.provider.ec2.clients import Clients
-    from cloudtrain.shipped import job_folder
-    from cloudtrain.spec import JobSpec
-    from cloudtrain.states import InstanceLife
+    from cloudtrain.source.shipped import job_folder
     from cloudtrain.store import Store
 
     got = settings.load({"region": region, "profile": profile})
@@ -131,15 +133,15 @@ def adopt(
             what = f"pull {run.name} starts it, fetches its results and ends it" if parked else f"logs {run.name}"
             reporter.emit(Noted(f"{run.name} is yours again: cloudtrain {what}"))
     if json:
-        write_result(run.name, adopted=record(run), billing=billing.now(run.name))
+        write_result(run.name, adopted=record(run), billing=running.now(run.name))
 
 
 def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
-    from cloudtrain.console import leftovers as shown
-    from cloudtrain.console import listing
-    from cloudtrain.console.base import Look, reporter
-    from cloudtrain.console.jsonl import write_result
+    from cloudtrain.console.pages import leftovers as shown
+    from cloudtrain.console.pages import listing
+    from cloudtrain.console.reporters.base import Look, reporter
+    from cloudtrain.console.reporters.jsonl import write_result
 
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
@@ -157,8 +159,8 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
 
 def settle_debts() -> None:
     """Before a command that talks to AWS about no run of its own: end what earlier runs still owe."""
-    from cloudtrain import debts
-    from cloudtrain.console.base import Look, reporter
+    from cloudtrain.cleanup import debts
+    from cloudtrain.console.reporters.base import Look, reporter
 
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
@@ -168,18 +170,18 @@ def settle_debts() -> None:
 
 def settle_debts_beside(spec: RunSpec, store: Store, emit: Emit, *, skip: str | None = None) -> None:
     """The same before a command about one run, which is called `skip`, if that command talks to AWS for it."""
-    from cloudtrain.spec import Target
+    from cloudtrain.core.spec import Target
 
     if spec.target is Target.EC2 and not spec.rehearsal:
-        from cloudtrain import debts
+        from cloudtrain.cleanup import debts
 
         debts.settle(store, emit, skip=skip)
 
 
 def _registry(emit: Emit) -> Store | None:
     """The registry, if it can be read: losing it must not hide a machine."""
-    from cloudtrain.errors import StoreDamaged
-    from cloudtrain.events import Warned
+    from cloudtrain.core.errors import StoreDamaged
+    from cloudtrain.core.events import Warned
     from cloudtrain.store import Store
 
     try:
@@ -194,7 +196,8 @@ def _registry(emit: Emit) -> Store | None:
 def _places(
     store: Store | None, emit: Emit, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool
 ) -> list[Clients]:
-    from cloudtrain import debts, leftovers, settings
+    from cloudtrain.cleanup import debts, leftovers
+    from cloudtrain.config import settings
 
     if dry_run:
         return leftovers.rehearsal_places()
@@ -207,7 +210,7 @@ def _places(
 
 
 def _look(where: list[Clients], store: Store | None, emit: Emit, ids: list[str] | None) -> View:
-    from cloudtrain import leftovers
+    from cloudtrain.cleanup import leftovers
 
     known = leftovers.known_runs(store) if store is not None else []
     view = leftovers.look(where, known, time.time(), emit)
@@ -216,15 +219,15 @@ def _look(where: list[Clients], store: Store | None, emit: Emit, ids: list[str] 
 
 def _code(view: View) -> int:
     """Of a command that only looked."""
-    from cloudtrain.errors import ExitCode
+    from cloudtrain.core.errors import ExitCode
 
     return int(ExitCode.CONNECTION if view.unseen else ExitCode.DONE)
 
 
 def _unseen(view: View) -> dict[str, Any] | None:
     """The `error` of a command that could not see all it was asked to look at."""
-    from cloudtrain.console import failure
-    from cloudtrain.errors import ConnectionFailed
+    from cloudtrain.console.pages import failure
+    from cloudtrain.core.errors import ConnectionFailed
 
     if not view.unseen:
         return None
@@ -234,8 +237,8 @@ def _unseen(view: View) -> dict[str, Any] | None:
 
 def _unended(ended: Sequence[Ended]) -> dict[str, Any] | None:
     """The `error` of a command after which something may still be billed."""
-    from cloudtrain.console import failure
-    from cloudtrain.errors import ConnectionFailed
+    from cloudtrain.console.pages import failure
+    from cloudtrain.core.errors import ConnectionFailed
 
     left = [one.leftover.item.id for one in ended if one.may_cost]
     return (
@@ -254,7 +257,7 @@ def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profi
 
 
 def _nothing_rehearsed(*, json: bool) -> None:
-    from cloudtrain.console.jsonl import write_result
+    from cloudtrain.console.reporters.jsonl import write_result
 
     if json:
         write_result(regions=[], refused=[], leftovers=[])

@@ -33,12 +33,13 @@ def logs(
     """Show a run's console log; follow it while the run lives, then pull its results."""
     import time
 
-    from cloudtrain import lease, outcome
+    from cloudtrain.billing import expiry
     from cloudtrain.cli import following
-    from cloudtrain.console import listing
-    from cloudtrain.errors import ExitCode, UsageError
-    from cloudtrain.events import Noted
-    from cloudtrain.settings import duration
+    from cloudtrain.config.settings import duration
+    from cloudtrain.console.pages import listing
+    from cloudtrain.core.errors import ExitCode, UsageError
+    from cloudtrain.core.events import Noted
+    from cloudtrain.run_folder import outcome
     from cloudtrain.store import Store
 
     store = Store()
@@ -58,7 +59,7 @@ def logs(
             following.show_epochs(row, reporter, last=lines)
         else:
             following.show_log(row, reporter, last=lines, since=began)
-        if lease.away(row, time.time()):
+        if expiry.away(row, time.time()):
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         if not follow or row.state.final:
             reporter.leave(outcome.result(row, following.context(store, reporter)), int(ExitCode.DONE))

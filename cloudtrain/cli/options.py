@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cloudtrain.console.base import NO_INPUT, Look
+from cloudtrain.console.reporters.base import NO_INPUT, Look
 
 
 def complete_run(incomplete: str) -> list[str]:
     """Names of runs that begin with what is typed."""
-    from cloudtrain.errors import CloudtrainError
+    from cloudtrain.core.errors import CloudtrainError
     from cloudtrain.store import Store
 
     try:
@@ -63,8 +63,8 @@ def look(json: bool, plain: bool, bell: bool = False) -> Look:
 
 
 def _plain_is_set() -> bool:
-    from cloudtrain import settings
-    from cloudtrain.errors import UsageError
+    from cloudtrain.config import settings
+    from cloudtrain.core.errors import UsageError
 
     try:
         return bool(settings.load({}).get("plain"))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
-from cloudtrain.errors import ArtifactRefused, ExitCode, UnknownRun
+from cloudtrain.core.errors import ArtifactRefused, ExitCode, UnknownRun
 
 if TYPE_CHECKING:
+    from cloudtrain.run_folder.verify import Verification
     from cloudtrain.store import Store
-    from cloudtrain.verify import Verification
 
 
 def verify(
@@ -21,8 +21,9 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
-    from cloudtrain import verify as verify_
-    from cloudtrain.console import failure, jsonl, records
+    from cloudtrain.console.pages import failure, records
+    from cloudtrain.console.reporters import jsonl
+    from cloudtrain.run_folder import verify as verify_
     from cloudtrain.store import Store
 
     store = Store()
@@ -83,12 +84,12 @@ def rerun(
     plain: Plain = False,
 ) -> None:
     """Repeat a run from its own record: same settings, seed, place, and the very code that it ran."""
-    from cloudtrain import settings
     from cloudtrain.cli import following, leftovers
-    from cloudtrain.events import Noted
-    from cloudtrain.names import new_name
-    from cloudtrain.rerun import repetition
-    from cloudtrain.spec import check_name
+    from cloudtrain.config import settings
+    from cloudtrain.core.events import Noted
+    from cloudtrain.core.names import new_name
+    from cloudtrain.core.spec import check_name
+    from cloudtrain.lifecycle.repeat import repetition
     from cloudtrain.store import Store
 
     store = Store()

@@ -13,7 +13,7 @@ import typer
 
 from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
 from cloudtrain.console.text import screen_safe
-from cloudtrain.errors import UsageError
+from cloudtrain.core.errors import UsageError
 
 if TYPE_CHECKING:
     from cloudtrain.report.facts import Facts
@@ -88,7 +88,7 @@ def report(
 
         built = record.build(facts)
         if json and out is None:
-            from cloudtrain.console.jsonl import write_result
+            from cloudtrain.console.reporters.jsonl import write_result
 
             write_result(facts.name, format=format.value, path=None, report=built)
             return
@@ -97,13 +97,13 @@ def report(
         sys.stdout.write(text)
         sys.stderr.write(f"wrote {told}\n")
         return
-    from cloudtrain import disk
+    from cloudtrain.core import disk
 
     _check_free(out, facts)
     with _writing(out):
         disk.write_durably(out, text.encode("utf-8", "replace"), mode=0o644)
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         write_result(facts.name, format=format.value, path=str(out), report=None)
         return
@@ -130,18 +130,18 @@ def compare(
     store = Store()
     found = comparison.compare([sources.find(run, store) for run in runs])
     if html is not None:
-        from cloudtrain import disk
+        from cloudtrain.core import disk
         from cloudtrain.report import page
 
         with _writing(html):
             disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
         sys.stderr.write(f"wrote {_shown(html)}\n")
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         write_result(**comparison.record(found))
         return
-    from cloudtrain.console.comparison import lines
+    from cloudtrain.console.pages.comparison import lines
 
     for line in lines(found):
         sys.stdout.write(f"{line}\n")
@@ -165,14 +165,14 @@ def export(
     row = store.find(run)
 
     def code() -> Path:
-        from cloudtrain.rerun import repetition
+        from cloudtrain.lifecycle.repeat import repetition
 
         return Path(repetition(row, store, row.name).spec.job.source)
 
     with _writing(out or row.folder):
         done = exports.export(sources.of_run(row, store), to.value, out, weights.value, code)
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         write_result(row.name, to=to.value, path=str(done.path), detail=done.detail)
         return

@@ -10,22 +10,13 @@ from importlib.machinery import FrozenImporter, PathFinder
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import hold
-from cloudtrain.errors import UsageError
-from cloudtrain.names import new_name
+from cloudtrain.config.settings import Settings, duration
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.names import new_name
+from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
+from cloudtrain.lifecycle import machine_end
 from cloudtrain.provider.host import parse_host
-from cloudtrain.settings import Settings, duration
-from cloudtrain.shipped import job_folder
-from cloudtrain.spec import (
-    Ec2Spec,
-    JobSpec,
-    Limits,
-    RunSpec,
-    Target,
-    TrainSpec,
-    check_name,
-    check_train,
-)
+from cloudtrain.source.shipped import job_folder
 from cloudtrain.store import Store
 
 # Of `--keep`, in seconds.
@@ -93,7 +84,7 @@ def build(
         ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
     )
     if keep_s:
-        hold.check(spec)
+        machine_end.check(spec)
     return spec
 
 

@@ -30,7 +30,7 @@ def ls(
     json: Json = False,
 ) -> None:
     """List the runs of this computer, latest first: what lives, and the latest 20. Asks nobody, but with --remote."""
-    from cloudtrain.console import listing
+    from cloudtrain.console.pages import listing
     from cloudtrain.store import Store
 
     if remote:
@@ -45,7 +45,7 @@ def ls(
     if not (json or quiet or all_ or last is not None):
         runs, hidden = listing.latest(runs)
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         write_result(runs=[listing.record(run) for run in runs])
     elif quiet:
@@ -65,13 +65,13 @@ def ls(
 
 def show(run: RunName = None, json: Json = False) -> None:
     """Show one run: settings, epochs, goals, files, cost."""
-    from cloudtrain.console import listing
+    from cloudtrain.console.pages import listing
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
     if json:
-        from cloudtrain.console.jsonl import write_result
+        from cloudtrain.console.reporters.jsonl import write_result
 
         write_result(row.name, **listing.record(row), receipt=listing.receipt_of(row, store))
         return
@@ -81,9 +81,9 @@ def show(run: RunName = None, json: Json = False) -> None:
 
 def complete_group(incomplete: str) -> list[tuple[str, str]]:
     """Groups of results that begin with what is typed, and what each is."""
-    from cloudtrain import groups
+    from cloudtrain.run_folder import result_groups
 
-    return [(name, what) for name, what in groups.NAMES.items() if name.startswith(incomplete)]
+    return [(name, what) for name, what in result_groups.NAMES.items() if name.startswith(incomplete)]
 
 
 def pull(
@@ -105,14 +105,16 @@ def pull(
     plain: Plain = False,
 ) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
-    from cloudtrain import actions, copies, groups, partial
     from cloudtrain.cli import following, leftovers, standing
     from cloudtrain.console.text import shown_path
-    from cloudtrain.errors import ExitCode
-    from cloudtrain.events import Noted
+    from cloudtrain.core.errors import ExitCode
+    from cloudtrain.core.events import Noted
+    from cloudtrain.lifecycle import pull as partial
+    from cloudtrain.lifecycle import watch
+    from cloudtrain.run_folder import copy_out, result_groups
     from cloudtrain.store import Store
 
-    names = groups.check(only or ())
+    names = result_groups.check(only or ())
     store = Store()
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
@@ -122,11 +124,11 @@ def pull(
             if names:
                 part = partial.pull(row, context, names)
             else:
-                again = actions.pull_again if row.state.final else actions.pull_now
+                again = watch.pull_again if row.state.final else watch.pull_now
                 part = partial.whole(again(row, context))
         reporter.own_exit = ExitCode.DONE
         if out is not None:
-            done = copies.copy(part.result.folder, part.entries, out)
+            done = copy_out.copy(part.result.folder, part.entries, out)
             reporter.emit(Noted(f"{done} of {len(part.entries)} files copied to {shown_path(out)}, checksums verified"))
         if names:
             here = f"{counted(len(part.entries), 'file')} of {', '.join(names)}"

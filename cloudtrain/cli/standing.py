@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cloudtrain import lease
-from cloudtrain.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
+from cloudtrain.billing import expiry
+from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.moments import time_of_day
-from cloudtrain.states import InstanceLife
 from cloudtrain.store import Run, Store
 
 # The loudest error names machine, price and lease itself; the others say that the machine is up no more.
@@ -36,11 +36,11 @@ def machine_up(run: Run, now: float) -> str | None:
     Args:
         now: unix seconds.
     """
-    instance, end = run.instance, lease.expires_at(run)
+    instance, end = run.instance, expiry.expires_at(run)
     if instance is None or end is None or now >= end or run.life not in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
         return None
     rehearsal = run.plan.spec.rehearsal
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
-    keeps = lease.parks(run.plan) and run.state.trains
+    keeps = expiry.parks(run.plan) and run.state.trains
     fate = "parks itself, with its disk," if keeps else "ends itself"
     return f"{instance.id} is still up{price}; it {fate} by {time_of_day(end, now)}"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudtrain.cli.options import Json, Keep, Plain, RunName, Yes, look
-from cloudtrain.errors import CloudtrainError, ExitCode, UsageError
+from cloudtrain.core.errors import CloudtrainError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from cloudtrain.console.base import Reporter
-    from cloudtrain.link import Context
-    from cloudtrain.outcome import Result
+    from cloudtrain.console.reporters.base import Reporter
+    from cloudtrain.lifecycle.session import Context
+    from cloudtrain.run_folder.outcome import Result
     from cloudtrain.store import Run, Store
-    from cloudtrain.supervisor import FileEntry
+    from cloudtrain.transfer.supervisor import FileEntry
 
 # What is not pulled yet is looked up for so long, in seconds; a machine that does not answer is ended all the same.
 LOOK_S = 20.0
@@ -66,14 +66,14 @@ def _check(run: str | None, *, all_: bool, pull: bool, keep: bool) -> None:
 
 
 def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull: bool, yes: bool) -> int:
-    from cloudtrain import actions
     from cloudtrain.cli import following, leaving
-    from cloudtrain.console import stopping
-    from cloudtrain.events import Noted
+    from cloudtrain.console.pages import stopping
+    from cloudtrain.core.events import Noted
+    from cloudtrain.lifecycle import watch
 
     context = following.context(store, reporter)
     if keep_s:
-        actions.check_keep(row)
+        watch.check_keep(row)
     if row.state.final and not _kept(row):
         reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
     else:
@@ -91,11 +91,13 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
 
 def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
     """Every run that lives, each whatever became of the others. The worst exit code."""
-    from cloudtrain import actions, outcome
-    from cloudtrain.cli import billing, following, leaving, standing
-    from cloudtrain.console import failure, stopping
-    from cloudtrain.console.jsonl import write_result
-    from cloudtrain.events import Noted, Warned
+    from cloudtrain.billing import running
+    from cloudtrain.cli import following, leaving, standing
+    from cloudtrain.console.pages import failure, stopping
+    from cloudtrain.console.reporters.jsonl import write_result
+    from cloudtrain.core.events import Noted, Warned
+    from cloudtrain.lifecycle import watch
+    from cloudtrain.run_folder import outcome
 
     context = following.context(store, reporter)
     rows = [run for run in store.runs() if outcome.lives(run)]
@@ -120,7 +122,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
         try:
             _pay_others(row, store, reporter)
             with standing.told(row.name, store):
-                result = actions.stop(row, context) if pull else actions.discard(row, context)
+                result = watch.stop(row, context) if pull else watch.discard(row, context)
         except CloudtrainError as error:
             worst = _worse(worst, int(error.exit_code))
             told.append(_fate(row.name, store.get(row.name), error))
@@ -139,7 +141,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
             leaving.ended(result, store, reporter)
     if json:
         failed = [one["error"] for one in told if one["exit"] == worst]
-        write_result("", worst, runs=told, error=failed[0] if worst else None, billing=billing.now())
+        write_result("", worst, runs=told, error=failed[0] if worst else None, billing=running.now())
     elif rows:
         done = sum(1 for one in told if not one["exit"])
         reporter.emit(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
@@ -148,7 +150,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
 
 def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) -> dict[str, Any]:
     """What has become of a run, as `runs` of the result: how it stands, and why it could not be ended."""
-    from cloudtrain.console import failure
+    from cloudtrain.console.pages import failure
 
     return {
         "run": run,
@@ -165,15 +167,15 @@ def _worse(one: int, other: int) -> int:
 
 
 def _kept(row: Run) -> bool:
-    from cloudtrain import hold
+    from cloudtrain.lifecycle import machine_end
 
-    return hold.until(row) is not None
+    return machine_end.until(row) is not None
 
 
 def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
     """Say what a run would lose that ends without a pull."""
-    from cloudtrain.console import stopping
-    from cloudtrain.events import Warned
+    from cloudtrain.console.pages import stopping
+    from cloudtrain.core.events import Warned
 
     if not row.state.trains:
         return
@@ -187,15 +189,15 @@ def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
     import threading
     from dataclasses import replace
 
-    from cloudtrain import actions
-    from cloudtrain.events import discard
+    from cloudtrain.core.events import discard
+    from cloudtrain.lifecycle import watch
 
     found: list[list[FileEntry]] = []
     failed: list[CloudtrainError] = []
 
     def look() -> None:
         try:
-            found.append(actions.missing(row, replace(context, emit=discard)))
+            found.append(watch.missing(row, replace(context, emit=discard)))
         except CloudtrainError as error:
             failed.append(error)
 
@@ -210,7 +212,7 @@ def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
 
 def _pay_others(row: Run, store: Store, reporter: Reporter) -> None:
     """A command that talks to AWS ends what other runs still owe, and takes on what a killed one left of this run."""
-    from cloudtrain import debts
+    from cloudtrain.cleanup import debts
     from cloudtrain.cli import leftovers
 
     leftovers.settle_debts_beside(row.plan.spec, store, reporter.emit, skip=row.name)

@@ -20,7 +20,7 @@ from cloudtrain.cli.options import (
     complete_run,
     look,
 )
-from cloudtrain.errors import UsageError
+from cloudtrain.core.errors import UsageError
 
 
 def run(
@@ -89,12 +89,12 @@ def run(
 
     What stands after -- is passed on to the training program.
     """
-    from cloudtrain import settings as settings_
     from cloudtrain.cli import following, leftovers, request
-    from cloudtrain.events import Noted
-    from cloudtrain.names import new_name
-    from cloudtrain.rerun import continuation
-    from cloudtrain.spec import check_name
+    from cloudtrain.config import settings as settings_
+    from cloudtrain.core.events import Noted
+    from cloudtrain.core.names import new_name
+    from cloudtrain.core.spec import check_name
+    from cloudtrain.lifecycle.repeat import continuation
     from cloudtrain.store import Store
 
     training = {

@@ -25,10 +25,10 @@ def wait(
     bell: Bell = False,
 ) -> None:
     """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
-    from cloudtrain import outcome
     from cloudtrain.cli import following
-    from cloudtrain.errors import ExitCode, UsageError
-    from cloudtrain.settings import duration
+    from cloudtrain.config.settings import duration
+    from cloudtrain.core.errors import ExitCode, UsageError
+    from cloudtrain.run_folder import outcome
     from cloudtrain.store import Store
 
     store = Store()

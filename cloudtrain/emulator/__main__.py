@@ -8,9 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
+from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.emulator import faults
-from cloudtrain.emulator.core import Timing
-from cloudtrain.errors import CloudtrainError
+from cloudtrain.emulator.aws.core import Timing
 
 MOST_QUIET_S = 24 * 3600.0
 """A parked instance keeps its region alive, but not for longer than this without a call."""

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cloudtrain.errors import UsageError
+from cloudtrain.core.errors import UsageError
 
 FOREVER = 1 << 30
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from cloudtrain.disk import private_dir, write_durably
-from cloudtrain.emulator import catalogue, faults
-from cloudtrain.emulator.core import Core, Timing
+from cloudtrain.core.disk import private_dir, write_durably
+from cloudtrain.emulator import faults
+from cloudtrain.emulator.aws import catalogue
+from cloudtrain.emulator.aws.core import Core, Timing
 from cloudtrain.emulator.service import client_environment, sweep
 
 T = TypeVar("T")
@@ -88,9 +89,9 @@ class Region:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 
-        from cloudtrain.emulator import models
-        from cloudtrain.emulator.api import Api
-        from cloudtrain.emulator.lifecycle import Lifecycle
+        from cloudtrain.emulator.aws import models
+        from cloudtrain.emulator.aws.api import Api
+        from cloudtrain.emulator.aws.lifecycle import Lifecycle
 
         private_dir(self.folder)
         sweep(self.folder)
@@ -138,7 +139,7 @@ class Region:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from cloudtrain.emulator import account, models
+        from cloudtrain.emulator.aws import account, models
 
         self._server.shutdown()
         self._server_thread.join(10)
@@ -195,7 +196,7 @@ class Region:
 
     def inventory(self) -> dict[str, list[dict[str, Any]]]:
         """What exists and would cost money or clutter the account; all lists empty means nothing is left."""
-        from cloudtrain.emulator import account
+        from cloudtrain.emulator.aws import account
 
         with self.core.lock:
             return account.inventory(self.account)

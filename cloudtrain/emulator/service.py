@@ -20,10 +20,10 @@ from typing import Any
 import filelock
 
 import cloudtrain
-from cloudtrain.disk import private_dir
+from cloudtrain.core.disk import private_dir
+from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.emulator import posix_shell, processes
 from cloudtrain.emulator.faults import parse
-from cloudtrain.errors import CloudtrainError, UsageError
 
 LIMIT_S = 90.0
 """How long a start may take: importing moto takes 2 to 5 s on a laptop, far longer on a busy one."""

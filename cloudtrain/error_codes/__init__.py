@@ -6,9 +6,9 @@ command of its own gets those of its code (`completed`). docs/errors.md is made 
 
 from __future__ import annotations
 
+from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.error_codes import aws, here, host, job, machines, runs
 from cloudtrain.error_codes.entry import ErrorCode, Group
-from cloudtrain.errors import CloudtrainError
 
 GROUPS: tuple[Group, ...] = (here.GROUP, aws.GROUP, machines.GROUP, host.GROUP, runs.GROUP)
 """The codes of commands and runs."""

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from cloudtrain.events import Emit
-from cloudtrain.plan import Offer, Plan
-from cloudtrain.spec import RunSpec, Target
-from cloudtrain.states import InstanceLife
+from cloudtrain.core.events import Emit
+from cloudtrain.core.plan import Offer, Plan
+from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.transport.base import Transport
 
 if TYPE_CHECKING:
-    from cloudtrain.supervisor import HostFacts
+    from cloudtrain.transfer.supervisor import HostFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudtrain import disk
+from cloudtrain.core import disk
+from cloudtrain.core.spec import Ec2Spec, RunSpec, Target
 from cloudtrain.provider.base import Provider
-from cloudtrain.spec import Ec2Spec, RunSpec, Target
 
 if TYPE_CHECKING:
     from cloudtrain.provider.ec2.pace import Pace

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cloudtrain.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
-from cloudtrain.events import Emit, Noted
-from cloudtrain.plan import Candidate, Offer, Plan
+from cloudtrain.core.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
+from cloudtrain.core.events import Emit, Noted
+from cloudtrain.core.plan import Candidate, Offer, Plan
+from cloudtrain.core.spec import HostSpec, RunSpec, Target
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.base import Instance, Journal, Login, Provider, Released
-from cloudtrain.spec import HostSpec, RunSpec, Target
-from cloudtrain.states import InstanceLife
 
 if TYPE_CHECKING:
     from cloudtrain.transport.base import Transport

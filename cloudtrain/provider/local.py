@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-from cloudtrain import disk
-from cloudtrain.errors import UsageError
-from cloudtrain.events import Emit
-from cloudtrain.plan import Candidate, Offer, Plan
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.events import Emit
+from cloudtrain.core.plan import Candidate, Offer, Plan
+from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.base import Instance, Journal, Provider, Released
-from cloudtrain.spec import RunSpec, Target
-from cloudtrain.states import InstanceLife
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.local import LocalTransport
 

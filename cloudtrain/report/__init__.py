@@ -27,14 +27,15 @@ def write_facts(facts: Facts, path: Path | None = None) -> Path:
     Raises:
         OSError: as `write`.
     """
-    from cloudtrain import derived, disk
+    from cloudtrain.core import disk
     from cloudtrain.report import page
+    from cloudtrain.run_folder import generated
 
     if path is not None:
         disk.write_durably(path, page.report(facts).encode("utf-8", "replace"), mode=0o644)
         return path
     taken = {name.casefold() for name in facts.artifacts}
-    path = facts.folder / (derived.REPORT if derived.REPORT not in taken else derived.OTHER_REPORT)
+    path = facts.folder / (generated.REPORT if generated.REPORT not in taken else generated.OTHER_REPORT)
     disk.write_durably(path, page.report(facts).encode("utf-8", "replace"), mode=0o644)
     _write_card(facts, taken)
     return path
@@ -42,16 +43,17 @@ def write_facts(facts: Facts, path: Path | None = None) -> Path:
 
 def _write_card(facts: Facts, taken: set[str]) -> None:
     """The card of a run that has ended and left weights. What somebody wrote or a job left at its name stays."""
-    from cloudtrain import derived, disk
+    from cloudtrain.core import disk
     from cloudtrain.report import card
+    from cloudtrain.run_folder import generated
 
-    path = facts.folder / derived.CARD
-    text = None if facts.living or derived.CARD.casefold() in taken else card.of_folder(facts)
+    path = facts.folder / generated.CARD
+    text = None if facts.living or generated.CARD.casefold() in taken else card.of_folder(facts)
     if text is None:
         return
     try:
-        mine = derived.is_mine(path)
+        mine = generated.is_mine(path)
     except FileNotFoundError:
         mine = True
     if mine:
-        disk.write_durably(path, derived.sealed(text), mode=0o644)
+        disk.write_durably(path, generated.sealed(text), mode=0o644)

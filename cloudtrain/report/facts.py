@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.follow import files_of_attempts, read_attempts, read_objects
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
+from cloudtrain.transfer.follow import files_of_attempts, read_attempts, read_objects
 
 TEST_SET = "test set"
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.

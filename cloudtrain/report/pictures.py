@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import disk
+from cloudtrain.core import disk
 from cloudtrain.report.reading import mapping, read_bytes
 
 FILE = "t10k-images-idx3-ubyte"

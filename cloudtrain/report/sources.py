@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudtrain import receipt, verify
-from cloudtrain.errors import UnknownRun
-from cloudtrain.private import Redaction
+from cloudtrain.core.errors import UnknownRun
 from cloudtrain.report.facts import Facts, gather
+from cloudtrain.run_folder import receipt, verify
+from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.transport.base import Completed, Stream, Transport
 
 _CHUNK = 1024 * 1024

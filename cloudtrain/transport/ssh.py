@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.ssh_keys import PublicKey, digest, parse_public_key, private_key
 from cloudtrain.transport.ssh_link import BROKEN, Watch, dial, handshake, hang_up, log_in, start_program, where

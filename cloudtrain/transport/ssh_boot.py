@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
-from cloudtrain.events import Emit, StepProgress
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.transport.ssh import SshTransport, connect
 from cloudtrain.transport.ssh_keys import PublicKey
 from cloudtrain.transport.ssh_link import dial, where

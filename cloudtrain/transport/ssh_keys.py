@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
 
-from cloudtrain.disk import private_dir, sync_folder
-from cloudtrain.errors import UsageError
+from cloudtrain.core.disk import private_dir, sync_folder
+from cloudtrain.core.errors import UsageError
 
 PublicKey = str
 """A public key as OpenSSH writes it, without a comment: `ssh-ed25519 AAAA...`."""

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.transport.base import Completed, Stream
 from cloudtrain.transport.ssh_link import BROKEN, Packets, send_signal
 

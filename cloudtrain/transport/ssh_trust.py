@@ -9,8 +9,8 @@ from typing import Any
 
 import filelock
 
-from cloudtrain.disk import private_dir, state_dir, write_durably
-from cloudtrain.errors import Busy, HostKeyMismatch, StoreDamaged
+from cloudtrain.core.disk import private_dir, state_dir, write_durably
+from cloudtrain.core.errors import Busy, HostKeyMismatch, StoreDamaged
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint, parse_public_key
 
 _LOCK_S = 10.0

@@ -14,13 +14,13 @@ import typer
 from cloudtrain.cli import app as command_line
 from cloudtrain.cli import following
 from cloudtrain.cli.options import look
-from cloudtrain.console import base
-from cloudtrain.console.base import Look, Reporter, reporter
-from cloudtrain.console.plain import PlainReporter
-from cloudtrain.errors import ConfirmationNeeded, ConnectionFailed, ExitCode
-from cloudtrain.events import Noted, Warned
-from cloudtrain.outcome import Result
-from cloudtrain.states import RunState
+from cloudtrain.console.reporters import base
+from cloudtrain.console.reporters.base import Look, Reporter, reporter
+from cloudtrain.console.reporters.plain import PlainReporter
+from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, ExitCode
+from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.states import RunState
+from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Store
 from tests import plans
 
@@ -117,7 +117,7 @@ def test_a_question_needs_none_on_stdout(person: Callable[..., Terminal], monkey
 def test_stderr_alone_decides_whether_lines_are_redrawn(
     person: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cloudtrain.console.live import LiveReporter
+    from cloudtrain.console.reporters.live import LiveReporter
 
     monkeypatch.setenv("TERM", "xterm-256color")
     person()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import settings
 from cloudtrain.cli import request
-from cloudtrain.errors import UsageError
-from cloudtrain.spec import RunSpec
+from cloudtrain.config import settings
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import RunSpec
 from cloudtrain.store import Store
 
 

@@ -11,14 +11,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cloudtrain.console import base
-from cloudtrain.console.live import LiveReporter
-from cloudtrain.errors import ConnectionFailed, ExitCode
-from cloudtrain.events import Emit, GpuUse, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted, Warned
-from cloudtrain.outcome import Result
-from cloudtrain.plan import Candidate, CodeSummary, Offer, Plan, Took, make_plan
-from cloudtrain.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.console.reporters import base
+from cloudtrain.console.reporters.live import LiveReporter
+from cloudtrain.core.errors import ConnectionFailed, ExitCode
+from cloudtrain.core.events import (
+    Emit,
+    GpuUse,
+    Metric,
+    Noted,
+    PhaseChanged,
+    StepDone,
+    StepProgress,
+    StepStarted,
+    Warned,
+)
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan, Took, make_plan
+from cloudtrain.core.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.run_folder.outcome import Result
 
 ACCURACIES = (98.74, 99.21, 99.31, 99.39, 99.43)
 WALL = 1_780_000_000.0

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cloudtrain.console import account
-from cloudtrain.provider.ec2 import catalogue
+from cloudtrain.console.pages import account
 from cloudtrain.provider.ec2.doctor import Check
+from cloudtrain.provider.ec2.offer import catalogue
 
 FIX = "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA --desired-value 4"
 

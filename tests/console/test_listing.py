@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.console import listing
-from cloudtrain.console.listing import Filter
-from cloudtrain.errors import UsageError
-from cloudtrain.spec import Target, TrainSpec
-from cloudtrain.states import RunState
+from cloudtrain.console.pages import listing
+from cloudtrain.console.pages.listing import Filter
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import Target, TrainSpec
+from cloudtrain.core.states import RunState
 from cloudtrain.store import Run, Store
 from tests.plans import FULL_EC2, plan
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.console import plain
-from cloudtrain.console.plain import PlainReporter
-from cloudtrain.console.pulse import Pulse
-from cloudtrain.events import LogLines, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted
-from cloudtrain.plan import CodeSummary, make_plan
-from cloudtrain.spec import Ec2Spec, Target
-from cloudtrain.states import InstanceLife, RunState
+from cloudtrain.console.reporters import plain
+from cloudtrain.console.reporters.plain import PlainReporter
+from cloudtrain.console.reporters.pulse import Pulse
+from cloudtrain.core.events import LogLines, Metric, Noted, PhaseChanged, StepDone, StepProgress, StepStarted
+from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.spec import Ec2Spec, Target
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.store import Run
 from tests import plans
 

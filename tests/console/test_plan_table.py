@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from cloudtrain.console import plan_table, summary
-from cloudtrain.plan import Plan
+from cloudtrain.console.pages import plan_table, summary
+from cloudtrain.core.plan import Plan
 from tests.console.play import plan
 
 

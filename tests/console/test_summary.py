@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.console.summary import ending_lines
-from cloudtrain.errors import ExitCode
-from cloudtrain.outcome import Result
-from cloudtrain.states import RunState
+from cloudtrain.console.pages.summary import ending_lines
+from cloudtrain.core.errors import ExitCode
+from cloudtrain.core.states import RunState
+from cloudtrain.run_folder.outcome import Result
 
 
 @pytest.mark.parametrize(

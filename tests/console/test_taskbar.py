@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 
 from cloudtrain.cli import following
-from cloudtrain.console import base
-from cloudtrain.console.base import Look
-from cloudtrain.console.live import LiveReporter
-from cloudtrain.console.plain import PlainReporter
-from cloudtrain.console.taskbar import Taskbar, shown_by
-from cloudtrain.errors import ConnectionFailed
-from cloudtrain.events import Emit, Metric, PhaseChanged, StepStarted
-from cloudtrain.states import RunState
+from cloudtrain.console.reporters import base
+from cloudtrain.console.reporters.base import Look
+from cloudtrain.console.reporters.live import LiveReporter
+from cloudtrain.console.reporters.plain import PlainReporter
+from cloudtrain.console.reporters.taskbar import Taskbar, shown_by
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Emit, Metric, PhaseChanged, StepStarted
+from cloudtrain.core.states import RunState
 
 TOLD = re.compile(r"\x1b\]9;4;(\d;\d+)\x1b\\")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain import crash
-from cloudtrain.emulator.core import Timing
+from cloudtrain.core import crash
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
 from tests import commands

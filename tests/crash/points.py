@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloudtrain.crash import POINTS
+from cloudtrain.core.crash import POINTS
 
 DONE = 0
 

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cloudtrain import crash
+from cloudtrain.core import crash
+from cloudtrain.core.errors import UsageError
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import UsageError
 from tests.crash.conftest import Killable, launched
 from tests.crash.points import CASES, Case
 from tests.whole_path.place import ROOT, left

@@ -18,7 +18,7 @@ from botocore.config import Config
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 
 QUICK = Timing(pending_s=0.05, boot_s=0.0, stopping_s=0.05, shutting_down_s=0.05, grace_s=1.0)

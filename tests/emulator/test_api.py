@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.aws.core import Timing
 
 
 def code(call: Callable[[], Any]) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.faults import Faults
-from cloudtrain.emulator.metadata import MetadataService
+from cloudtrain.emulator.machine.metadata import MetadataService
+from cloudtrain.emulator.machine.sshd import SshServer
 from cloudtrain.emulator.region import Region
-from cloudtrain.emulator.sshd import SshServer
 
 
 def hang(folder: Path) -> socket.socket:

@@ -15,9 +15,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 from botocore.parsers import ResponseParserError
 
+from cloudtrain.core.errors import UsageError
 from cloudtrain.emulator import faults
-from cloudtrain.emulator.core import Timing
-from cloudtrain.errors import UsageError
+from cloudtrain.emulator.aws.core import Timing
 
 
 def code(call: Callable[[], Any]) -> str:

@@ -310,7 +310,7 @@ def test_a_terminal_session_is_a_real_terminal(account):
 
 def test_machines_share_one_address_where_there_is_only_one(account, monkeypatch):
     """macOS has 127.0.0.1 alone on loopback: then the port tells machines apart."""
-    monkeypatch.setattr("cloudtrain.emulator.machine.own_address", lambda: "127.0.0.1")
+    monkeypatch.setattr("cloudtrain.emulator.machine.machine.own_address", lambda: "127.0.0.1")
     one, two = account.launch(), account.launch()
     (host, port), (other_host, other_port) = account.address(one), account.address(two)
     assert host == other_host == "127.0.0.1" and port != other_port
@@ -319,7 +319,7 @@ def test_machines_share_one_address_where_there_is_only_one(account, monkeypatch
 
 
 def test_a_region_that_closes_while_instances_start_leaves_no_machine(tmp_path, open_account):
-    from cloudtrain.emulator.core import Timing
+    from cloudtrain.emulator.aws.core import Timing
     from cloudtrain.emulator.region import Region
 
     for number in range(6):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.emulator import posix_shell, shims
+from cloudtrain.emulator import posix_shell
+from cloudtrain.emulator.machine import shims
 
 GIT = r"C:\Program Files\Git"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from cloudtrain.core.errors import UsageError
 from cloudtrain.emulator import processes, service
-from cloudtrain.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.emulator import cloudinit
-from cloudtrain.emulator.systemd import Systemd, calendar, read_unit, span
+from cloudtrain.emulator.machine import cloudinit
+from cloudtrain.emulator.machine.systemd import Systemd, calendar, read_unit, span
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_timers_go_by_the_wall_clock(tmp_path, monkeypatch):
         box.do("start lease.timer")
         await asyncio.sleep(0.05)
         real = time.time
-        monkeypatch.setattr("cloudtrain.emulator.systemd.time.time", lambda: real() + 7200)
+        monkeypatch.setattr("cloudtrain.emulator.machine.systemd.time.time", lambda: real() + 7200)
         await until(lambda: box.ran)
         monkeypatch.undo()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from cloudtrain import follow
 from cloudtrain.__main__ import main
-from cloudtrain.provider.ec2 import acquire, boot, release
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.end import release
+from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.provider.ec2.reach import boot
+from cloudtrain.transfer import follow
 from cloudtrain.transport import ssh_link
 
 WAITS = {

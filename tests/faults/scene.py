@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.emulator.faults import Fault, Faults
-from cloudtrain.emulator.machine import Machine
+from cloudtrain.emulator.machine.machine import Machine
 from cloudtrain.emulator.region import Region
-from cloudtrain.follow import files_of_attempts
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer.follow import files_of_attempts
 from tests import commands
 from tests.whole_path.place import Place
 

@@ -305,6 +305,6 @@ def test_cache_folder_follows_cloudtrain_home_and_the_platform(monkeypatch: pyte
     monkeypatch.setenv("CLOUDTRAIN_HOME", str(tmp_path))
     assert data.default_folder() == tmp_path / "cache" / "data" / "mnist"
     monkeypatch.delenv("CLOUDTRAIN_HOME")
-    from cloudtrain.disk import cache_dir
+    from cloudtrain.core.disk import cache_dir
 
     assert data.default_folder() == cache_dir() / "data" / "mnist"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.errors import UsageError
+from cloudtrain.config.settings import load
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
-from cloudtrain.settings import load
-from cloudtrain.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 
 
 def pace_of(tmp_path: Path, boot_limit_s: float | None, pace: Pace | None = None) -> Pace:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.disk import state_dir
-from cloudtrain.errors import ConfirmationNeeded, ExitCode, HostKeyMismatch, StoreDamaged, UsageError
-from cloudtrain.events import Noted, discard
-from cloudtrain.plan import CodeSummary, Plan, make_plan
+from cloudtrain.core.disk import state_dir
+from cloudtrain.core.errors import ConfirmationNeeded, ExitCode, HostKeyMismatch, StoreDamaged, UsageError
+from cloudtrain.core.events import Noted, discard
+from cloudtrain.core.plan import CodeSummary, Plan, make_plan
+from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.host import HostProvider, parse_host
-from cloudtrain.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
-from cloudtrain.states import InstanceLife
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
 from cloudtrain.transport.ssh_trust import PinnedHosts
 

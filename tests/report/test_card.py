@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cloudtrain import derived, results, verify
 from cloudtrain.report import card, markdown, page, record, words, write_facts
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.sources import of_path
+from cloudtrain.run_folder import generated, verify
+from cloudtrain.transfer import pull
 from tests.report.made import MadeRun
 from tests.report.test_exports import original, put_weights
 from tests.report.test_page import Reader
@@ -51,7 +52,7 @@ def test_the_example_of_a_real_run_s_card_loads_the_network_that_was_trained(tra
         assert torch.equal(answer, original(of_path(folder), "best")(torch.full((2, 1, 28, 28), 0.5)))
     # It is made here, so it is neither a result nor a stranger, and is not in the list of sums.
     assert not [check for check in verify.check(folder).checks if check.subject == "README.md"]
-    assert b"README.md" not in results.sha256sums(folder).read_bytes()
+    assert b"README.md" not in pull.sha256sums(folder).read_bytes()
 
 
 def written(made: MadeRun) -> Path:
@@ -62,18 +63,18 @@ def written(made: MadeRun) -> Path:
 def test_it_is_made_anew_until_somebody_edits_it(made: MadeRun) -> None:
     put_weights(made, b"weights")
     path = written(made)
-    assert derived.is_mine(path)
+    assert generated.is_mine(path)
     first = path.read_bytes()
     made.receipt["machine"]["gpus"] = [{"name": "A10G", "memory_mib": 1}]
-    assert written(made).read_bytes() != first and derived.is_mine(path)
+    assert written(made).read_bytes() != first and generated.is_mine(path)
     assert front_matter(path.read_text(encoding="utf-8"))["model-index"]
     licensed = path.read_bytes().replace(b"library_name", b"license: mit\nlibrary_name")
     for edited in (licensed, licensed.replace(b"\n", b"\r\n")):  # as an editor on Windows leaves it
         path.write_bytes(edited)
-        assert not derived.is_mine(path) and derived.is_derived(path, "README.md")
+        assert not generated.is_mine(path) and generated.is_derived(path, "README.md")
         assert written(made).read_bytes() == edited
     path.write_text("my notes")
-    assert written(made).read_text() == "my notes" and not derived.is_derived(path, "README.md")
+    assert written(made).read_text() == "my notes" and not generated.is_derived(path, "README.md")
 
 
 def test_a_result_of_that_name_and_a_run_without_weights_get_none(made: MadeRun) -> None:

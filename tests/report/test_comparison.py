@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cloudtrain.console import comparison as console
+from cloudtrain.console.pages import comparison as console
 from cloudtrain.report import comparison, page
 from tests.report.made import MadeRun
 from tests.report.test_page import Reader, alone

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import CloudtrainError, UsageError
+from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.report import exports, sources
 from cloudtrain.report.exports import hub, network
 from cloudtrain.report.facts import Facts
-from cloudtrain.shipped import job_folder
+from cloudtrain.source.shipped import job_folder
 from tests.report.made import MadeRun
 from tests.whole_path.place import Place
 

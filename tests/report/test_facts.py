@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudtrain.errors import UsageError
-from cloudtrain.notebook import LoadedRun
+from cloudtrain.core.errors import UsageError
 from cloudtrain.report import comparison, markdown, page, record, words
 from cloudtrain.report.facts import gather
+from cloudtrain.report.notebook import LoadedRun
 from cloudtrain.report.sources import of_path
 from tests.report.made import RECEIPT, TEST, MadeRun
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from cloudtrain import verify
+from cloudtrain.run_folder import verify
 from tests.whole_path.place import ROOT, Place
 
 pytestmark = pytest.mark.mnist

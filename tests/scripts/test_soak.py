@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import crash
+from cloudtrain.core import crash
 from cloudtrain.emulator.faults import parse
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudtrain.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.transport.ssh import SshTransport
 
 pytestmark = pytest.mark.sshd

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch
-from cloudtrain.events import StepProgress, discard
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
+from cloudtrain.core.events import StepProgress, discard
 from cloudtrain.transport.ssh_boot import connect_booting, wait_for_banner, wait_for_port
 from cloudtrain.transport.ssh_keys import new_key
 

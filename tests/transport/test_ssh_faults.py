@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed, ExitCode, HostKeyMismatch, UsageError
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, HostKeyMismatch, UsageError
 from cloudtrain.transport.ssh import connect, scan_host_key
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
 
@@ -189,7 +189,7 @@ def test_a_failed_connection_does_not_keep_the_process_alive(sshd, tmp_path):
     """paramiko's handshake timer is no daemon thread: left running it would hold the process for its whole time."""
     program = (
         "import sys, pathlib\n"
-        "from cloudtrain.errors import ConnectionFailed\n"
+        "from cloudtrain.core.errors import ConnectionFailed\n"
         "from cloudtrain.transport.ssh import connect\n"
         "try: connect('127.0.0.1', int(sys.argv[1]), 'x', pathlib.Path(sys.argv[2]), sys.argv[3], timeout=60)\n"
         "except ConnectionFailed as error: print(error.code)\n"

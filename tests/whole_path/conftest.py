@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from tests.transport.sshd import Sshd, missing
 from tests.whole_path.place import Place

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cloudtrain.console import listing
+from cloudtrain.console.pages import listing
 from cloudtrain.store import Store
 from tests import commands
 

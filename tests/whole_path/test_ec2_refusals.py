@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.emulator.core import Timing
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from tests.whole_path.place import Place
 

@@ -11,18 +11,21 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import actions, debts, hold, leftovers, shell
-from cloudtrain import run as story
-from cloudtrain.cli import billing
-from cloudtrain.console import listing
-from cloudtrain.emulator.core import Timing
+from cloudtrain.billing import running
+from cloudtrain.cleanup import debts, leftovers
+from cloudtrain.console.pages import listing
+from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import CloudtrainError, ConnectionFailed, UsageError
-from cloudtrain.link import Link
-from cloudtrain.provider.ec2 import acquire, cleaning, tags
+from cloudtrain.lifecycle import machine_end as hold
+from cloudtrain.lifecycle import openssh, story, watch
+from cloudtrain.lifecycle.session import Link
+from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.end import cleaning
+from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.provider import Ec2Provider
-from cloudtrain.states import InstanceLife, RunState
 from tests import policy
 from tests.whole_path.test_lease import NAME, QUICK, Killed, Scene, gone, verified
 
@@ -53,7 +56,7 @@ def clients(scene: Scene) -> Clients:
 def unfetched(scene: Scene) -> list[str]:
     """Names of what a run that trains has finished and is not here; waits until there is something."""
     deadline = time.monotonic() + 30
-    while not (found := [entry.name for entry in actions.missing(scene.run, scene.context)]):
+    while not (found := [entry.name for entry in watch.missing(scene.run, scene.context)]):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     return found
@@ -84,7 +87,7 @@ def test_a_kept_machine_is_seen_all_the_while_and_ends_itself_with_nobody_there(
     told = "\n".join([*listing.table([run]), *listing.page(run, scene.context.store)])
     assert f"kept until {clock}" in told and f"cloudtrain stop {NAME}" in told and f"cloudtrain ssh {NAME}" in told
     assert "may still run" not in told
-    told_now = billing.of([(run, scene.context.store.read_journal(NAME))], now)
+    told_now = running.of([(run, scene.context.store.read_journal(NAME))], now)
     assert told_now["running"] is True and told_now["ends_by"] is not None
     assert listing.record(run)["kept_until"] == told_now["ends_by"]
     # No other command ends it by the way, and `clean` does not think it safe to.
@@ -111,13 +114,13 @@ def test_stop_with_keep_and_a_later_stop_without(scene: Scene) -> None:
     # What `run` was given does not count any more once `stop` says otherwise.
     scene.trains(*LONG, max_time_s=600.0, keep_s=30.0)
     unfetched(scene)
-    result = actions.stop(scene.run, scene.context, keep_s=300.0)
+    result = watch.stop(scene.run, scene.context, keep_s=300.0)
     verified(result)
     assert result.state is RunState.STOPPED and hold.lasts(scene.run, time.time())
     with pytest.raises(UsageError, match="has ended"):
-        actions.stop(scene.run, scene.context, keep_s=600.0)
+        watch.stop(scene.run, scene.context, keep_s=600.0)
     assert hold.lasts(scene.run, time.time())
-    ended = actions.stop(scene.run, scene.context)
+    ended = watch.stop(scene.run, scene.context)
     assert (ended.life, ended.leftovers) == (InstanceLife.TERMINATED, ())
     gone(scene)
 
@@ -162,7 +165,7 @@ def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself
     else:
         result = story.resume(scene.run, scene.context)
         assert hold.until(scene.run) == promised, "coming back gives no more time"
-        actions.stop(scene.run, scene.context)
+        watch.stop(scene.run, scene.context)
     assert result.state is RunState.SUCCEEDED
     gone(scene)
 
@@ -177,15 +180,15 @@ def test_a_kept_machine_that_has_gone_is_seen_by_pull_and_its_results_stay(scene
     theirs.write_bytes(b"changed by hand")
     spoilt.write_bytes(b"spoilt")
     # While it is there a spoilt file comes from it again, as it was verified.
-    verified(actions.pull_again(scene.run, scene.context))
+    verified(watch.pull_again(scene.run, scene.context))
     assert hold.lasts(scene.run, time.time())
     clients(scene).ec2.terminate_instances(InstanceIds=[scene.run.instance.id])  # type: ignore[union-attr]
     scene.until("terminated")
     with Link(scene.run, scene.context) as link, pytest.raises(ConnectionFailed, match="has ended"):
-        shell.check_there(scene.run, link)
+        openssh.check_there(scene.run, link)
     spoilt.write_bytes(b"spoilt")
     with pytest.raises(ConnectionFailed, match="has no machine any more"):
-        actions.pull_again(scene.run, scene.context)
+        watch.pull_again(scene.run, scene.context)
     assert scene.run.life is InstanceLife.TERMINATED
     gone(scene)
 
@@ -214,7 +217,7 @@ def test_an_end_without_a_pull_ends_a_machine_that_does_not_answer(
         raise ConnectionFailed("it does not answer")
 
     monkeypatch.setattr(Ec2Provider, "open", silent)
-    result = actions.discard(run, scene.context)
+    result = watch.discard(run, scene.context)
     assert (result.state, result.life, result.artifacts) == (RunState.STOPPED, InstanceLife.TERMINATED, ())
     assert (result.error or {})["code"] == "not_pulled" and not (result.folder / lost[0]).exists()
     assert any("were not pulled" in line for line in listing.page(scene.run, scene.context.store))
@@ -225,9 +228,9 @@ def test_an_end_without_a_pull_that_fails_is_a_debt_and_an_error(scene: Scene) -
     run = scene.trains(*LONG, max_time_s=600.0)
     scene.region.inject("error:UnauthorizedOperation:2@TerminateInstances")
     with pytest.raises(CloudtrainError, match="terminate"):
-        actions.discard(run, scene.context)
+        watch.discard(run, scene.context)
     assert debts.owes(scene.run, scene.context.store) and scene.run.state is RunState.STOPPED
-    actions.stop(scene.run, scene.context)
+    watch.stop(scene.run, scene.context)
     gone(scene)
 
 

@@ -132,8 +132,8 @@ def test_the_region_ends_by_itself(tmp_path: Path) -> None:
 def test_a_rehearsal_trains_by_the_short_recipe(
     flags: tuple[str, ...], recipe: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cloudtrain import settings
     from cloudtrain.cli import request
+    from cloudtrain.config import settings
     from cloudtrain.store import Store
 
     monkeypatch.setenv("CLOUDTRAIN_HOME", str(tmp_path / "home"))

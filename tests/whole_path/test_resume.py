@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import checkpoints
-from cloudtrain.emulator.core import Timing
-from cloudtrain.emulator.lifecycle import SPOT_TERMINATION
+from cloudtrain.emulator.aws.core import Timing
+from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
 from cloudtrain.emulator.region import Region
-from cloudtrain.follow import read_objects
+from cloudtrain.lifecycle import checkpoints
 from cloudtrain.store import Store
+from cloudtrain.transfer.follow import read_objects
 from tests.whole_path.place import JOBS, ROOT, Place
 from tests.whole_path.test_real_mnist import rows, timeless
 from tests.whole_path.test_spot import instances_of, weights

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from moto.ec2.models import ec2_backends
 
-from cloudtrain import checkpoints
-from cloudtrain.emulator.core import Timing
-from cloudtrain.emulator.lifecycle import SPOT_TERMINATION
+from cloudtrain.emulator.aws.core import Timing
+from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
 from cloudtrain.emulator.region import Region
+from cloudtrain.lifecycle import checkpoints
 from cloudtrain.store import Store
 from tests.whole_path.place import JOBS, Place
 from tests.whole_path.test_story import sums_hold

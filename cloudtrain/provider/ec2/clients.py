@@ -15,7 +15,7 @@ import botocore.session
 from botocore.config import Config
 
 from cloudtrain import __version__
-from cloudtrain.errors import UsageError
+from cloudtrain.core.errors import UsageError
 from cloudtrain.provider.ec2.translate import translated
 
 if TYPE_CHECKING:

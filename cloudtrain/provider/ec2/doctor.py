@@ -15,17 +15,19 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloudtrain.errors import CloudtrainError, QuotaExceeded, SignInError, UsageError
-from cloudtrain.provider.ec2 import account, images, launch, prices, quota, tags, types, zones
+from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, SignInError, UsageError
+from cloudtrain.core.spec import Ec2Spec
+from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.images import Image
-from cloudtrain.provider.ec2.inventory import Item, inventory
-from cloudtrain.provider.ec2.prices import PriceTable
-from cloudtrain.provider.ec2.quota import ON_DEMAND, SPOT
+from cloudtrain.provider.ec2.instances import Item, inventory
+from cloudtrain.provider.ec2.launch import launch
+from cloudtrain.provider.ec2.offer import account, images, prices, quota, types, zones
+from cloudtrain.provider.ec2.offer.images import Image
+from cloudtrain.provider.ec2.offer.prices import PriceTable
+from cloudtrain.provider.ec2.offer.quota import ON_DEMAND, SPOT
+from cloudtrain.provider.ec2.offer.types import InstanceType
+from cloudtrain.provider.ec2.offer.zones import Subnet
 from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate
-from cloudtrain.provider.ec2.types import InstanceType
-from cloudtrain.provider.ec2.zones import Subnet
-from cloudtrain.spec import Ec2Spec
 
 Status = Literal["ok", "warn", "fail"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloudtrain.errors import ConnectionFailed, Refused, UsageError
+from cloudtrain.core.errors import ConnectionFailed, Refused, UsageError
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.translate import NOTHING, Failure, failure_of, translated

@@ -6,25 +6,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtrain.errors import UsageError
-from cloudtrain.events import Emit
-from cloudtrain.plan import Offer, Plan
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.events import Emit
+from cloudtrain.core.plan import Offer, Plan
+from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider import base
 from cloudtrain.provider.base import Instance, Journal, Provider, Released
-from cloudtrain.provider.ec2 import environment, existing, lease, network, offers, prices, requests, tags, trust
-from cloudtrain.provider.ec2.acquire import Acquisition, to_instance
-from cloudtrain.provider.ec2.boot import Door, Login
+from cloudtrain.provider.ec2 import network, requests, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.inventory import ENDED, described, one, state_of
+from cloudtrain.provider.ec2.end import lease
+from cloudtrain.provider.ec2.end.release import release_own
+from cloudtrain.provider.ec2.instances import ENDED, described, one, state_of
+from cloudtrain.provider.ec2.launch import environment
+from cloudtrain.provider.ec2.launch.acquire import Acquisition, to_instance
+from cloudtrain.provider.ec2.offer import offers, prices
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.release import release_own
+from cloudtrain.provider.ec2.reach import existing
+from cloudtrain.provider.ec2.reach.boot import Door, Login
 from cloudtrain.provider.ec2.translate import translated
-from cloudtrain.spec import RunSpec, Target
-from cloudtrain.states import InstanceLife
 from cloudtrain.transport.base import Transport
 
 if TYPE_CHECKING:
-    from cloudtrain.supervisor import HostFacts
+    from cloudtrain.transfer.supervisor import HostFacts
 
 
 class Ec2Provider(Provider):

@@ -13,7 +13,7 @@ import botocore.session
 from botocore import exceptions as sdk
 from botocore.parsers import ResponseParserError
 
-from cloudtrain.errors import (
+from cloudtrain.core.errors import (
     CloudtrainError,
     ConnectionFailed,
     NoCapacity,

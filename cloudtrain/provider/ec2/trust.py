@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cloudtrain import disk
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, UsageError
-from cloudtrain.events import Emit, Noted, Warned
+from cloudtrain.core import disk
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, UsageError
+from cloudtrain.core.events import Emit, Noted, Warned
 from cloudtrain.provider.base import Journal
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint, new_key, parse_public_key, public_key

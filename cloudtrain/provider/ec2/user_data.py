@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudtrain.errors import Refused
+from cloudtrain.core.errors import Refused
 
 # EC2's limit on user data before base64 (EC2 User Guide, "user data is limited to 16 KB").
 LIMIT_BYTES = 16 * 1024

@@ -9,9 +9,9 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloudtrain import disk
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
 from cloudtrain.counting import counted
-from cloudtrain.errors import UsageError
 from cloudtrain.report.exports import Exported
 from cloudtrain.report.exports.network import missing
 from cloudtrain.report.facts import Facts

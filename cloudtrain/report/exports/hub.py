@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cloudtrain import disk
+from cloudtrain.core import disk
 from cloudtrain.report import card
 from cloudtrain.report.exports import Exported
 from cloudtrain.report.exports.network import verified_weights

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.errors import SignInError
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import SignInError
-from cloudtrain.provider.ec2 import account
-from cloudtrain.provider.ec2.account import Account
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.offer import account
+from cloudtrain.provider.ec2.offer.account import Account
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, UsageError
-from cloudtrain.provider.ec2 import adopt, trust
-from cloudtrain.spec import JobSpec
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, UsageError
+from cloudtrain.core.spec import JobSpec
+from cloudtrain.provider.ec2 import trust
+from cloudtrain.provider.ec2.reach import adopt
 from cloudtrain.transport.ssh_keys import new_key
 from tests.provider.ec2.conftest import QUICK, Notes
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from cloudtrain.core.spec import RunSpec
 from cloudtrain.emulator.region import Region
-from cloudtrain.provider.ec2 import alternatives, offers, prices
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.spec import RunSpec
+from cloudtrain.provider.ec2.offer import alternatives, offers, prices
 
 TABLE = prices.load()
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import disk
+from cloudtrain.core import disk
+from cloudtrain.core.errors import SignInError, UsageError
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import SignInError, UsageError
-from cloudtrain.provider.ec2 import catalogue
-from cloudtrain.provider.ec2.catalogue import Catalogue, Row
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.offer import catalogue
+from cloudtrain.provider.ec2.offer.catalogue import Catalogue, Row
 
 Opens = Callable[..., Region]
 Connects = Callable[..., Clients]

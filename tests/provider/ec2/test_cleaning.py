@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import SignInError
-from cloudtrain.events import Event
-from cloudtrain.provider.ec2 import cleaning, tags
-from cloudtrain.provider.ec2.cleaning import Known, judge
-from cloudtrain.provider.ec2.inventory import Item
+from cloudtrain.core.errors import SignInError
+from cloudtrain.core.events import Event
+from cloudtrain.provider.ec2 import tags
+from cloudtrain.provider.ec2.end import cleaning
+from cloudtrain.provider.ec2.end.cleaning import Known, judge
+from cloudtrain.provider.ec2.instances import Item
 from tests.provider.ec2.conftest import QUICK
 
 NOW = 1_800_000_000.0

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from cloudtrain.errors import SignInError, UsageError
+from cloudtrain.core.errors import SignInError, UsageError
 from cloudtrain.provider.ec2.clients import Clients, is_loopback
 
 KEY = ("AKIAREHEARSAL0000000", "rehearsal")

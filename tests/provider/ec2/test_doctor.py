@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import UsageError
 from cloudtrain.provider.ec2 import doctor, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.doctor import Check
-from cloudtrain.spec import Ec2Spec
 
 Opens = Callable[..., Region]
 Connects = Callable[..., Clients]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed, UsageError
-from cloudtrain.events import Event, StepProgress
-from cloudtrain.provider.ec2 import environment
-from cloudtrain.supervisor import HostFacts
+from cloudtrain.core.errors import ConnectionFailed, UsageError
+from cloudtrain.core.events import Event, StepProgress
+from cloudtrain.provider.ec2.launch import environment
+from cloudtrain.transfer.supervisor import HostFacts
 from cloudtrain.transport.local import LocalTransport
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="EC2 hosts run Linux")

@@ -15,10 +15,11 @@ import pytest
 from botocore import xform_name
 
 import cloudtrain.provider.ec2
+from cloudtrain.core.spec import Ec2Spec, RunSpec
 from cloudtrain.emulator.region import Region
-from cloudtrain.provider.ec2 import catalogue, doctor, offers
+from cloudtrain.provider.ec2 import doctor
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.spec import Ec2Spec, RunSpec
+from cloudtrain.provider.ec2.offer import catalogue, offers
 from tests import policy
 
 FOLDER = Path(cloudtrain.provider.ec2.__file__).parent

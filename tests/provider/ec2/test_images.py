@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.errors import Refused, SignInError, UsageError
 from cloudtrain.emulator.region import Region
-from cloudtrain.errors import Refused, SignInError, UsageError
-from cloudtrain.provider.ec2 import images
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.images import Image, Line
+from cloudtrain.provider.ec2.offer import images
+from cloudtrain.provider.ec2.offer.images import Image, Line
 
 Opens = Callable[..., Region]
 Connects = Callable[..., Clients]

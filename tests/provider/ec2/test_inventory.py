@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from cloudtrain.provider.ec2 import tags
-from cloudtrain.provider.ec2.inventory import Item, described, inventory, one, reason_of, state_of
+from cloudtrain.provider.ec2.instances import Item, described, inventory, one, reason_of, state_of
 
 
 def test_tags_go_there_and_back() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import (
+from cloudtrain.core.errors import (
     CloudtrainError,
     ConnectionFailed,
     ExitCode,
@@ -20,9 +20,9 @@ from cloudtrain.errors import (
     Refused,
     SignInError,
 )
-from cloudtrain.events import Event, Noted
-from cloudtrain.provider.ec2.launch import Slot, client_token, request_for, slots_of
-from cloudtrain.spec import Ec2Spec
+from cloudtrain.core.events import Event, Noted
+from cloudtrain.core.spec import Ec2Spec
+from cloudtrain.provider.ec2.launch.launch import Slot, client_token, request_for, slots_of
 from cloudtrain.store import Store
 
 ZONES = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1f"]
@@ -311,7 +311,7 @@ def test_killed_at_any_write_the_next_command_ends_with_one_instance(trip_of: An
 DIES = """
 import json, os, sys
 from pathlib import Path
-from cloudtrain.plan import Plan
+from cloudtrain.core.plan import Plan
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.store import Store

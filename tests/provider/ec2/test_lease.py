@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.spec import Limits
 from cloudtrain.provider.base import Instance
-from cloudtrain.provider.ec2 import adopt, inventory, lease
-from cloudtrain.spec import Limits
+from cloudtrain.provider.ec2 import instances
+from cloudtrain.provider.ec2.end import lease
+from cloudtrain.provider.ec2.reach import adopt
 from cloudtrain.transport.ssh_keys import fingerprint
 from tests.provider.ec2.conftest import QUICK, Notes, Trip
 
@@ -37,7 +39,7 @@ def extended(trip: Trip, instance: Instance, by_s: float) -> float:
 def parked(trip: Trip, instance: Instance) -> None:
     trip.provider.keep(instance, trip.notes, trip.told.append)
     trip.clients.ec2.stop_instances(InstanceIds=[instance.id])
-    until(lambda: inventory.state_of(inventory.one(trip.clients, instance.id) or {}) == "stopped", "stopped")
+    until(lambda: instances.state_of(instances.one(trip.clients, instance.id) or {}) == "stopped", "stopped")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed, Refused, UsageError
+from cloudtrain.core.errors import ConnectionFailed, Refused, UsageError
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
 

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cloudtrain.emulator.region import Region
-from cloudtrain.errors import (
+from cloudtrain.core.errors import (
     CloudtrainError,
     ConnectionFailed,
     ExitCode,
@@ -19,10 +18,11 @@ from cloudtrain.errors import (
     SignInError,
     UsageError,
 )
-from cloudtrain.plan import CodeSummary, Offer, make_plan
-from cloudtrain.provider.ec2 import offers
+from cloudtrain.core.plan import CodeSummary, Offer, make_plan
+from cloudtrain.core.spec import RunSpec
+from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.spec import RunSpec
+from cloudtrain.provider.ec2.offer import offers
 
 Opens = Callable[..., Region]
 Specs = Callable[..., RunSpec]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import disk
-from cloudtrain.errors import ConnectionFailed, SignInError
-from cloudtrain.provider.ec2 import prices
+from cloudtrain.core import disk
+from cloudtrain.core.errors import ConnectionFailed, SignInError
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.offer import prices
 
 TODAY = date(2026, 11, 23)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
-from cloudtrain.events import StepDone, StepStarted
+from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
+from cloudtrain.core.events import StepDone, StepStarted
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.base import Instance
-from cloudtrain.provider.ec2 import boot, existing, trust
-from cloudtrain.states import InstanceLife
+from cloudtrain.provider.ec2 import trust
+from cloudtrain.provider.ec2.reach import boot, existing
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
 from tests.provider.ec2.conftest import QUICK, Killed
 
@@ -156,7 +157,7 @@ def test_a_termination_that_is_not_allowed_is_a_debt_and_says_so(trip_of: Any) -
 
 
 def test_an_instance_that_does_not_end_is_a_debt_too(trip_of: Any, region_of: Any) -> None:
-    from cloudtrain.emulator.core import Timing
+    from cloudtrain.emulator.aws.core import Timing
 
     region = region_of(timing=Timing(pending_s=0.1, boot_s=0.1, shutting_down_s=6.0))
     trip = trip_of(region=region, pace=replace(QUICK, end=1.0))
@@ -231,7 +232,7 @@ def test_a_run_is_found_in_the_region_of_its_launch(trip_of: Any, clients_of: An
 
 
 def test_the_lease_ends_an_instance_that_nobody_ends(trip_of: Any) -> None:
-    from cloudtrain.spec import Limits
+    from cloudtrain.core.spec import Limits
 
     trip = trip_of(limits=Limits(max_time_s=3600.0))
     instance = trip.acquire()
@@ -289,7 +290,7 @@ def own_machine(trip_of: Any, tmp_path: Path) -> Any:
     )["Instances"][0]["InstanceId"]
 
     def state() -> str:
-        from cloudtrain.provider.ec2.inventory import one, state_of
+        from cloudtrain.provider.ec2.instances import one, state_of
 
         return state_of(one(trip.clients, launched) or {})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cloudtrain.errors import ExitCode, QuotaExceeded
-from cloudtrain.provider.ec2 import quota
-from cloudtrain.provider.ec2.quota import Quota
+from cloudtrain.core.errors import ExitCode, QuotaExceeded
+from cloudtrain.provider.ec2.offer import quota
+from cloudtrain.provider.ec2.offer.quota import Quota
 
 
 @pytest.mark.parametrize(

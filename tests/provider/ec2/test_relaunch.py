@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.emulator.core import Timing
-from cloudtrain.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, QuotaExceeded, Refused, SignInError
-from cloudtrain.plan import Plan
+from cloudtrain.core.errors import (
+    GONE,
+    RECLAIMED,
+    CloudtrainError,
+    ConnectionFailed,
+    QuotaExceeded,
+    Refused,
+    SignInError,
+)
+from cloudtrain.core.plan import Plan
+from cloudtrain.core.spec import Limits
+from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.provider.base import Instance
-from cloudtrain.provider.ec2 import acquire, attempts, boot, inventory, tags
-from cloudtrain.provider.ec2.launch import Slot
-from cloudtrain.spec import Limits
+from cloudtrain.provider.ec2 import instances, tags
+from cloudtrain.provider.ec2.launch import acquire, attempts
+from cloudtrain.provider.ec2.launch.launch import Slot
+from cloudtrain.provider.ec2.reach import boot
 from tests.provider.ec2.conftest import QUICK, Killed, Notes, Trip
 
 SHORT = replace(QUICK, poll=0.1, settle=0.3)
@@ -26,14 +36,14 @@ def again(trip: Trip, number: int = 2, *avoided: str) -> None:
 
 
 def state(trip: Trip, instance_id: str) -> str:
-    return inventory.state_of(inventory.one(trip.clients, instance_id) or {})
+    return instances.state_of(instances.one(trip.clients, instance_id) or {})
 
 
 def ended(trip: Trip, instance_id: str) -> dict[str, Any]:
     """EC2's description of an instance, once it has ended."""
     for _ in range(200):
-        found = inventory.one(trip.clients, instance_id) or {}
-        if inventory.state_of(found) == "terminated":
+        found = instances.one(trip.clients, instance_id) or {}
+        if instances.state_of(found) == "terminated":
             return dict(found)
         time.sleep(0.1)
     raise AssertionError(f"{instance_id} lives")
@@ -45,7 +55,7 @@ def tokens(trip: Trip) -> list[str]:
 
 def alive(trip: Trip) -> list[str]:
     """What is billed, or will be."""
-    return [str(found["InstanceId"]) for found in inventory.described(trip.clients, tags.where())]
+    return [str(found["InstanceId"]) for found in instances.described(trip.clients, tags.where())]
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_one_that_ec2_has_forgotten_is_gone(trip_of: Any, region_of: Any, monkey
     trip = trip_of("terminated:1", region=region, pace=replace(QUICK, visible=2.0))
     first = trip.acquire()
     for _ in range(100):
-        if inventory.one(trip.clients, first.id) is None:
+        if instances.one(trip.clients, first.id) is None:
             break
         time.sleep(0.1)
     with pytest.raises(ConnectionFailed) as caught:
@@ -113,8 +123,8 @@ def test_what_counts_as_taken_back(lifecycle: str | None, code: str, transition:
     found: dict[str, Any] = {"State": {"Name": "shutting-down"}, "StateTransitionReason": transition}
     found |= {"InstanceLifecycle": lifecycle} if lifecycle else {}
     found |= {"StateReason": {"Code": code, "Message": code}} if code else {}
-    assert inventory.reclaimed(found) is expected
-    assert not inventory.reclaimed({**found, "State": {"Name": "running"}})
+    assert instances.reclaimed(found) is expected
+    assert not instances.reclaimed({**found, "State": {"Name": "running"}})
 
 
 def test_zones_to_avoid_are_asked_last_and_nothing_else_changes_its_place() -> None:
@@ -291,7 +301,7 @@ def test_killed_before_the_second_launch_a_release_leaves_nothing(trip_of: Any, 
         assert alive(trip) == [], f"killed at write {point}"
         ended(trip, first.id)
         # What is left costs nothing and carries the marks of the run.
-        assert {item.kind for item in inventory.inventory(trip.clients, run=trip.plan.spec.name)} <= {"security group"}
+        assert {item.kind for item in instances.inventory(trip.clients, run=trip.plan.spec.name)} <= {"security group"}
 
 
 def test_two_that_are_up_both_end_with_the_run(trip_of: Any) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from cloudtrain import sync, tree
-from cloudtrain.errors import ConnectionFailed
-from cloudtrain.events import discard
-from cloudtrain.frames import End, Notice
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import discard
 from cloudtrain.provider.base import Instance
-from cloudtrain.supervisor import Supervisor
+from cloudtrain.source import tree
+from cloudtrain.transfer import push
+from cloudtrain.transfer.frames import End, Notice
+from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Transport
 from tests.provider.ec2.conftest import Trip
 
@@ -40,7 +41,7 @@ def trains(trip: Trip, transport: Transport, instance: Instance, folder: Path) -
     (folder / "deaf.py").parent.mkdir()
     (folder / "deaf.py").write_text(DEAF)
     files = tree.scan(folder, cache=None)
-    pushed = sync.push(
+    pushed = push.push(
         transport,
         files,
         python=instance.python,

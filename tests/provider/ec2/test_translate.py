@@ -10,7 +10,7 @@ import pytest
 from botocore import exceptions as sdk
 from botocore.parsers import ResponseParserError
 
-from cloudtrain.errors import (
+from cloudtrain.core.errors import (
     CloudtrainError,
     ConnectionFailed,
     NoCapacity,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import HostKeyMismatch
+from cloudtrain.core.errors import HostKeyMismatch
 from cloudtrain.provider.ec2 import trust
 from cloudtrain.transport.ssh_keys import public_key
 from tests.provider.ec2.conftest import Killed

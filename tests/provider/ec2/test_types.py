@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import ExitCode, Refused, UsageError
-from cloudtrain.provider.ec2 import prices, types
-from cloudtrain.provider.ec2.types import InstanceType
+from cloudtrain.core.errors import ExitCode, Refused, UsageError
+from cloudtrain.provider.ec2.offer import prices, types
+from cloudtrain.provider.ec2.offer.types import InstanceType
 
 KNOWN = prices.load().names
 

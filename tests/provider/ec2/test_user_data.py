@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cloudtrain.errors import Refused
-from cloudtrain.provider.ec2.existing import host_keys_in
+from cloudtrain.core.errors import Refused
+from cloudtrain.provider.ec2.reach.existing import host_keys_in
 from cloudtrain.provider.ec2.trust import client_key, new_host_key
 from cloudtrain.provider.ec2.user_data import LIMIT_BYTES, calendar, lease_only, render
 from cloudtrain.transport.ssh_keys import public_key

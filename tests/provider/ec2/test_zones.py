@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import Refused, UsageError
-from cloudtrain.provider.ec2 import zones
-from cloudtrain.provider.ec2.zones import Subnet
+from cloudtrain.core.errors import Refused, UsageError
+from cloudtrain.provider.ec2.offer import zones
+from cloudtrain.provider.ec2.offer.zones import Subnet
 
 
 def subnet(zone: str, number: int = 1, **more: Any) -> Subnet:

@@ -1,0 +1,1 @@
+"""What is left in the account, and its end."""

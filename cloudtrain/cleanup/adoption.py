@@ -1,0 +1,133 @@
+"""An instance whose registry was lost comes back under control: a row is made from its tags and its own state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core.errors import ConnectionFailed, UsageError
+from cloudtrain.core.events import Emit, StepDone, StepStarted
+from cloudtrain.core.spec import JobSpec, TrainSpec
+from cloudtrain.core.states import RunState
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.reach import adopt as orphans
+from cloudtrain.run_folder import receipt
+from cloudtrain.store import Run, Store
+from cloudtrain.transfer.supervisor import RunStatus, Supervisor
+
+_STORY = (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING)
+
+
+class _Notes:
+    """A journal in memory, for the time before there is a row."""
+
+    def __init__(self, notes: Mapping[str, Any]) -> None:
+        self._notes = dict(notes)
+
+    def read(self) -> dict[str, Any]:
+        return dict(self._notes)
+
+    def write(self, notes: Mapping[str, Any]) -> None:
+        self._notes.update(notes)
+
+
+def adopt(
+    instance_id: str,
+    clients: Clients,
+    store: Store,
+    emit: Emit,
+    *,
+    identity: Path | None,
+    user: str,
+    profile: str | None,
+    job: JobSpec,
+    runs_dir: Path,
+    pace: Pace | None = None,
+) -> Run:
+    """A row for the run that trains, or has trained, on `instance_id`; from then on it is a run like any other.
+
+    Args:
+        identity: private key that the machine accepts; None: the run's own, or EC2 Instance Connect.
+        user: login name of the image.
+        profile: what `clients` were asked for; None: whatever AWS's own settings name.
+
+    Raises:
+        UsageError: it is not ours, it is known already, or nothing has trained on it.
+        HostKeyMismatch: it does not show the key that its console output tells; nothing was sent.
+        ConnectionFailed: nobody here can log in; it goes on running.
+    """
+    emit(StepStarted("adopt", f"{instance_id} in {clients.region}", (pace or Pace()).boot))
+    orphan = orphans.find(clients, instance_id, user)
+    _check_new(orphan, store)
+    notes = _Notes(orphans.notes(orphan, clients))
+    if orphan.parked:
+        # It parks only once it has something to lose; what that is, `pull` will see.
+        orphans.enter_later(orphan, clients, notes, emit, identity=identity)
+        status = None
+    else:
+        with orphans.enter(orphan, clients, notes, emit, pace or Pace(), identity=identity) as transport:
+            instance = orphan.instance
+            run_dir = f"{instance.workdir}/runs/{orphan.run}"
+            supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
+            facts = supervisor.probe()
+            status = supervisor.poll()
+        notes.write({"host": asdict(facts), "python": facts.python})
+    instance = replace(orphan.instance, host_key=str(notes.read()["ec2_host_key"]))
+    if status is not None and status.state == "absent":
+        raise UsageError(
+            f"nothing has trained on {instance_id}: there is no run {orphan.run} on it",
+            hint=f"end it: cloudtrain clean --all --yes {instance_id}",
+            consequence="it goes on running and being billed until its own lease ends it",
+            code="nothing_yet",
+        )
+    plan = orphans.plan(orphan, clients.region, profile=profile, train=_train(status), job=job, runs_dir=runs_dir)
+    run = Store(store.path, clock=lambda: orphan.launched_at).add(plan)
+    store.write_journal(run.name, notes.read())
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        store.forget(run.name)
+        raise ConnectionFailed(
+            f"{run.folder} cannot be made: {error.strerror or error}",
+            hint="adopt it from another folder",
+            consequence="the instance goes on running",
+            code="folder",
+        ) from error
+    for state in _STORY:
+        run = store.move(run, state, **({"instance": instance, "life": instance.life} if state is _STORY[-1] else {}))
+    receipt.update(run, store, emit)
+    emit(StepDone("adopt", f"{run.name} on {instance_id}: {status.state if status else 'parked'}"))
+    return run
+
+
+def _check_new(orphan: orphans.Orphan, store: Store) -> None:
+    if orphan.run not in store.names():
+        return
+    if orphan.token in (store.read_journal(orphan.run).get("ec2_seeds") or []):
+        raise UsageError(
+            f"{orphan.instance.id} is known here: it is the machine of {orphan.run}",
+            hint=f"cloudtrain logs {orphan.run}",
+            consequence="nothing was changed",
+            code="known_already",
+        )
+    raise UsageError(
+        f"{orphan.instance.id} belongs to a run {orphan.run}, and another run here has this name",
+        hint="adopt it with another state folder: set CLOUDTRAIN_HOME",
+        consequence="nothing was changed",
+        code="name_taken",
+    )
+
+
+def _train(status: RunStatus | None) -> TrainSpec:
+    for line in status.events.splitlines() if status else []:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict) and values.get("kind") == "start":
+            return orphans.learnt(values)
+    return TrainSpec()

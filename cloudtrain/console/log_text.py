@@ -1,0 +1,176 @@
+"""`cloudtrain logs`: the console log on stdout, everything about it on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudtrain.console.pages import failure, summary
+from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.console.text import LogText, screen_safe
+from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
+from cloudtrain.core.plan import Plan
+from cloudtrain.run_folder.outcome import Result
+
+if TYPE_CHECKING:
+    from cloudtrain.transfer.log_times import LogTimes
+from cloudtrain.core.states import RunState
+
+_CHUNK = 1 << 18
+
+
+class LogView(Reporter):
+    """On a terminal lines are made safe; into a pipe or file go the log's own bytes.
+
+    Args:
+        raw: those go to a terminal, too: the user has asked for it.
+        stamped: each line begins with the time of day here at which it was written.
+    """
+
+    def __init__(self, *, raw: bool = False, stamped: bool = False) -> None:
+        self._raw = raw or not sys.stdout.isatty()
+        self._stamped = stamped
+        self._times: LogTimes | None = None
+        self._line = b""
+        self._text = LogText()
+        self._path: Path | None = None
+        self._shown = 0
+
+    def emit(self, event: Event) -> None:
+        """Show log lines, notes and warnings; nothing else of the story."""
+        match event:
+            case LogLines(data, offset):
+                # Between our look at the file and this event another command may have written to it.
+                self._catch_up(offset)
+                self.write(data[max(0, self._shown - offset) :], end=offset + len(data), live=True)
+                self._shown = max(self._shown, offset + len(data))
+            case PhaseChanged(_, RunState.PROVISIONING):
+                self._shown = 0  # another machine: its log begins at its first byte
+            case Noted(message):
+                self._say(message)
+            case Warned(message, hint):
+                self._say(f"warn  {message}")
+                if hint:
+                    self._say(f"hint  {hint}")
+
+    def write(self, data: bytes, *, final: bool = False, end: int | None = None, live: bool = False) -> None:
+        """Show raw bytes of the log.
+
+        Args:
+            end: where in the log they end, in bytes, where that is known.
+            live: they have just come.
+        """
+        if self._stamped:
+            self._write_stamped(data, final=final, end=end, live=live)
+        elif self._raw:
+            sys.stdout.buffer.write(data)
+        else:
+            for line in self._text.feed(data, final=final):
+                sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    def _write_stamped(self, data: bytes, *, final: bool, end: int | None, live: bool) -> None:
+        """Whole lines, each with its time. One that has no end yet is held back until it has."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        if final and self._line:
+            lines.append(self._line)
+            self._line = b""
+        left = sum(len(line) + 1 for line in lines) + len(self._line)
+        for line in lines:
+            left -= len(line) + 1
+            at = self._times.at(end - left) if self._times is not None and end is not None else None
+            at = time.time() if at is None and live else at
+            stamp = time.strftime("%H:%M:%S", time.localtime(at)) if at is not None else "--:--:--"
+            if self._raw:
+                sys.stdout.buffer.write(f"{stamp} ".encode() + line + b"\n")
+            else:
+                for shown in self._text.feed(line + b"\n"):
+                    sys.stdout.write(f"{stamp} {shown}\n")
+        sys.stdout.flush()
+
+    def show_file(
+        self, path: Path, *, last: int | None = None, since: float | None = None, times: LogTimes | None = None
+    ) -> None:
+        """Show a local log, its last `last` lines, or what was written after `since` (unix seconds, by `times`)."""
+        self._path, self._times, self._shown = path, times, 0
+        if not path.exists():
+            return
+        self._shown = tail_offset(path, last) if last is not None else 0
+        if since is not None and times is not None:
+            self._shown = max(self._shown, line_start(path, times.size_before(since)))
+        self._catch_up(None)
+
+    def _catch_up(self, end: int | None) -> None:
+        """Show what the file holds beyond what was shown, up to `end`."""
+        if self._path is None or not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._shown)
+            while end is None or self._shown < end:
+                chunk = file.read(_CHUNK if end is None else min(_CHUNK, end - self._shown))
+                if not chunk:
+                    return
+                self._shown += len(chunk)
+                self.write(chunk, end=self._shown)
+
+    def plan(self, plan: Plan) -> None:
+        """Logs plan nothing."""
+
+    def result(self, result: Result) -> None:
+        """Say how the run ended."""
+        self._catch_up(None)
+        self.write(b"", final=True)
+        for line in summary.ending_lines(result):
+            self._say(line)
+        self._say(f"{summary.status_word(result)}: {result.run}")
+        error = summary.error_of(result)
+        if error is not None:
+            self.failure(error)
+
+    def failure(self, error: CloudtrainError) -> None:
+        """Say why it did not work."""
+        self.write(b"", final=True)
+        for line in failure.lines(error):
+            self._say(line)
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"{screen_safe(text)}\n")
+        sys.stderr.flush()
+
+
+def line_start(path: Path, offset: int) -> int:
+    """The first start of a line of `path` at `offset` or after it, in bytes."""
+    if offset <= 0:
+        return 0
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        return offset - 1 + len(file.readline())
+
+
+def tail_offset(path: Path, lines: int) -> int:
+    """Where the last `lines` lines of `path` begin, in bytes. Reads from the end."""
+    with path.open("rb") as file:
+        position = file.seek(0, 2)
+        if lines <= 0:
+            return position
+        # A final newline ends the last line, it does not begin another one.
+        wanted, block = lines, b""
+        first = True
+        while position > 0:
+            step = min(_CHUNK, position)
+            position -= step
+            file.seek(position)
+            block = file.read(step)
+            end = len(block)
+            if first and block.endswith(b"\n"):
+                end -= 1
+            first = False
+            while (at := block.rfind(b"\n", 0, end)) >= 0:
+                wanted -= 1
+                if wanted == 0:
+                    return position + at + 1
+                end = at
+        return 0

@@ -1,0 +1,1 @@
+"""What is known, as one page each: lists, summaries, failures, the plan."""

@@ -1,0 +1,323 @@
+"""Runs as rows, pages and records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cloudtrain.billing import expiry
+from cloudtrain.config.settings import duration
+from cloudtrain.console.pages import failure
+from cloudtrain.console.text import columns, iso, money, percent, screen_safe
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.counting import counted
+from cloudtrain.lifecycle import machine_end
+from cloudtrain.moments import date_and_time
+from cloudtrain.run_folder.outcome import NOT_PULLED, cost, exit_code, lives
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run, Store
+
+
+# Runs that `ls` shows besides those that live.
+LATEST = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which runs a listing shows; None everywhere: all.
+
+    Attributes:
+        since: unix seconds; runs planned before then are left out.
+    """
+
+    model: int | None = None
+    status: str | None = None
+    where: str | None = None
+    since: float | None = None
+
+    WHERE: ClassVar = ("local", "host", "ec2", "rehearsal")
+    STATUS: ClassVar = ("living", "parked", "kept", *(state.value for state in RunState), "done", "limit")
+
+    @classmethod
+    def of(cls, *, model: int | None, status: str | None, where: str | None, since: str | None) -> Filter:
+        """A filter of words as typed.
+
+        Raises:
+            UsageError: a word that stands for nothing.
+        """
+        for flag, word, known in (("--status", status, cls.STATUS), ("--where", where, cls.WHERE)):
+            if word is not None and word not in known:
+                raise UsageError(f"{flag}: there is no {word!r}", hint=f"one of {', '.join(known)}", code="bad_setting")
+        try:
+            began = time.time() - duration(since) if since is not None else None
+        except ValueError as error:
+            raise UsageError(f"--since: {error}", hint="--since 3d", code="bad_setting") from error
+        return cls(model=model, status=status, where=where, since=began)
+
+    def takes(self, run: Run) -> bool:
+        """Whether `run` is shown."""
+        spec = run.plan.spec
+        place = "rehearsal" if spec.rehearsal else spec.target.value
+        return (
+            self.model in (None, spec.train.model)
+            and self.where in (None, place)
+            and (self.since is None or run.created_at >= self.since)
+            and (self.status is None or self.status in _words(run))
+        )
+
+
+def _words(run: Run) -> set[str]:
+    """The words of `Filter.status` that hold for a run."""
+    words = {run.state.value}
+    if not run.state.final:
+        words.add("living")
+    if run.state is RunState.SUCCEEDED:
+        words.add("done")
+    if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
+        words.add("limit")
+    if expiry.away(run, time.time()) or run.life is InstanceLife.PARKED:
+        words.add("parked")
+    if machine_end.lasts(run, time.time()):
+        words.add("kept")
+    return words
+
+
+def latest(runs: Sequence[Run]) -> tuple[list[Run], int]:
+    """Of `runs`, latest first: the latest 20 and each older one that lives or may be billed; how many are left out."""
+    shown = [run for number, run in enumerate(runs) if number < LATEST or lives(run)]
+    return shown, len(runs) - len(shown)
+
+
+def table(runs: Iterable[Run]) -> list[str]:
+    """The lines of `cloudtrain ls`."""
+    now, runs = time.time(), list(runs)
+    header = ("NAME", "MODEL", "WHERE", "STATUS", "TEST ACC", "COST", "AGE")
+    rows, owing = [], []
+    for run in runs:
+        owing += [run] if owed(run) else []
+        usd = cost(run, now)
+        unbilled = "not billed" if run.plan.spec.rehearsal else "-"
+        rows.append(
+            (
+                run.name,
+                str(run.plan.spec.train.model),
+                where(run),
+                status(run),
+                percent(run.progress.get("best_test_acc")),
+                money(usd) if usd is not None else unbilled,
+                age(now - run.created_at),
+            ),
+        )
+    lines = columns(header, rows, right=(4, 5))
+    lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run, now)]
+    interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
+    lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
+    lines += [f"{run.name}: {machine_end.ways(run)}" for run in runs if machine_end.lasts(run, now)]
+    for run in owing:
+        if (at := machine_end.until(run)) is not None:
+            was = f"its machine was to end itself {date_and_time(at)}"
+            lines.append(f"{run.name}: {was}; cloudtrain stop {run.name} confirms it")
+            continue
+        lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
+    return lines
+
+
+def fetch(run: Run) -> str:
+    """What to do about a run whose machine has ended itself, or must have by now."""
+    if expiry.parks(run.plan) or run.life is InstanceLife.PARKED:
+        return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
+    return f"cloudtrain pull {run.name} sees what is left"
+
+
+def record(run: Run) -> dict[str, Any]:
+    """One run for programs: points in time ISO 8601 UTC, money USD."""
+    usd = cost(run, time.time())
+    return {
+        "name": run.name,
+        "state": run.state.value,
+        "status": status(run),
+        "target": run.plan.spec.target.value,
+        "where": where(run),
+        "model": run.plan.spec.train.model,
+        "seed": run.plan.spec.train.seed,
+        "epoch": run.progress.get("epoch"),
+        "epochs": run.progress.get("epochs") or run.plan.spec.train.epochs,
+        "best_test_acc": run.progress.get("best_test_acc"),
+        "best_epoch": run.progress.get("best_epoch"),
+        "cost": None if usd is None else round(usd, 6),
+        "rehearsal": run.plan.spec.rehearsal,
+        "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
+        "ends_by": iso(expiry.expires_at(run)) if not run.state.final or machine_end.lasts(run, time.time()) else None,
+        "kept_until": iso(machine_end.until(run)) if machine_end.lasts(run, time.time()) else None,
+        "parked_per_day": expiry.parked_per_day(run.plan) if expiry.away(run, time.time()) else None,
+        "created": iso(run.created_at),
+        "ended": iso(run.ended_at),
+        "folder": str(run.folder),
+        "exit_code": int(exit_code(run)),
+        "error": failure.of_run(run.error, int(exit_code(run)), run.name, failure.kept(run.folder, run.life)),
+    }
+
+
+def where(run: Run) -> str:
+    """Where a run trains, for people."""
+    spec = run.plan.spec
+    match spec.target:
+        case Target.LOCAL:
+            return "this computer"
+        case Target.HOST:
+            return spec.host.address if spec.host else "host"
+    kind = run.instance.type if run.instance else run.plan.offer.candidates[0].type
+    return f"{kind} (rehearsal)" if spec.rehearsal else kind
+
+
+def status(run: Run) -> str:
+    """How a run stands, for people, as far as this computer knows."""
+    if machine_end.lasts(run, time.time()):
+        return f"{_status(run)}, {machine_end.told(run, time.time())}"
+    if machine_end.until(run) is not None:
+        return f"{_status(run)}, its kept time is over"
+    return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
+
+
+def owed(run: Run) -> bool:
+    """Whether an ended run's machine should have ended and is not known to: the first thing to know of it."""
+    return run.state.final and run.life.may_exist and not machine_end.lasts(run, time.time())
+
+
+def _status(run: Run) -> str:
+    if expiry.away(run, time.time()):
+        return _away(run)
+    if run.state is RunState.RUNNING:
+        if ended_unseen(run):
+            return "ended, not pulled yet"
+        epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+        return f"training {epoch}/{epochs}" if epoch and epochs else "training"
+    if run.state is RunState.FAILED and run.ending:
+        code = (run.ending.get("signal") and f"signal {run.ending['signal']}") or f"exit {run.ending.get('code')}"
+        return f"failed ({code})"
+    if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
+        return "ended by its limit"
+    if (run.error or {}).get("code") == NOT_PULLED:
+        return "stopped, not pulled"
+    return {RunState.SUCCEEDED: "done", RunState.PULLING: "pulling"}.get(run.state, run.state.value)
+
+
+def _away(run: Run) -> str:
+    """A run whose machine has ended itself, or must have by now; nobody was asked."""
+    if not expiry.parks(run.plan) and run.life is not InstanceLife.PARKED:
+        return "its limit is over, not pulled"
+    usd = expiry.parked_per_day(run.plan)
+    daily = f", {money(usd)} a day" if usd is not None and not run.plan.spec.rehearsal else ""
+    return f"{'parked' if run.life is InstanceLife.PARKED else 'parked or ended'}{daily}"
+
+
+def ended_unseen(run: Run) -> bool:
+    """Whether a local run has ended without anybody watching: a look at one file, no network."""
+    if run.plan.spec.target is not Target.LOCAL:
+        return False
+    return (disk.state_dir() / "local" / "runs" / run.name / "exit.json").exists()
+
+
+def age(seconds: float) -> str:
+    """How long ago, roughly."""
+    for unit, length in (("day", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return f"{max(0, int(seconds))} s"
+
+
+def page(run: Run, store: Store) -> list[str]:
+    """The lines of `cloudtrain show`."""
+    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path, size
+    from cloudtrain.lifecycle.session import Context
+    from cloudtrain.run_folder.outcome import result
+    from cloudtrain.transfer.follow import read_attempts
+
+    outcome = result(run, Context(store=store, provider=_no_provider))
+    train, started = run.plan.spec.train, {}
+    epochs: list[dict[str, Any]] = []
+    for values in read_attempts(run.folder):
+        if values.get("kind") == "start":
+            started = dict(values)
+        elif values.get("kind") == "epoch":
+            epochs = [e for e in epochs if e.get("epoch") != values.get("epoch")] + [dict(values)]
+    device = started.get("device_name") or started.get("device") or train.device
+    epochs_of = started.get("epochs") or train.epochs
+    settings = [
+        f"model {train.model}",
+        counted(epochs_of, "epoch") if epochs_of else "? epochs",
+        f"batch {started.get('batch_size') or train.batch_size or '?'}",
+        f"recipe {started.get('recipe') or train.recipe or '?'}",
+        f"seed {train.seed}",
+        f"device {device}",
+    ]
+    lines = [
+        f"{run.name}: {status(run)}",
+        f"  where    {where(run)}",
+        f"  train    {', '.join(settings)}",
+        f"  code     {counted(run.plan.code.files, 'file')}{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
+        f"  results  {shown_path(run.folder)}",
+    ]
+    lines += _story(run, store.read_journal(run.name))
+    if expiry.away(run, time.time()):
+        lines.append(f"  machine  {fetch(run)}")
+    elif machine_end.lasts(run, time.time()):
+        lines.append(f"  machine  {machine_end.told(run, time.time())}, then it ends itself")
+        lines.append(f"           {machine_end.ways(run)}")
+    elif (ends := expiry.expires_at(run)) is not None and not run.state.final:
+        lines.append(f"  machine  ends itself by {date_and_time(ends)}")
+    if outcome.artifacts:
+        total = sum(entry.size for entry in outcome.artifacts)
+        lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
+    if outcome.cost_usd is not None:
+        lines.append(f"  cost     about {money(outcome.cost_usd)}")
+    elif run.plan.spec.rehearsal:
+        real = f". The same time on EC2: about {money(outcome.rehearsed_usd)}" if outcome.rehearsed_usd else ""
+        lines.append(f"  cost     nothing is billed: a rehearsal{real}")
+    if run.error:
+        lines.append(f"  error    {run.error.get('message')} [{run.error.get('code')}]")
+        if run.error.get("detail"):
+            lines.append(f"           {run.error['detail']}")
+        if run.error.get("hint"):
+            lines.append(f"  hint     {run.error['hint']}")
+    if epochs:
+        lines += ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)]
+    block = results_block(outcome.metrics)
+    if block:
+        lines += ["", *block]
+    goals = outcome.metrics.get("goals")
+    if isinstance(goals, dict):
+        lines.append("goals: " + ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items()))
+    if not run.state.final:
+        lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
+    return [screen_safe(line) for line in lines]
+
+
+def _story(run: Run, notes: Mapping[str, Any]) -> list[str]:
+    """What a run went on from, and the spot instances that were taken from it."""
+    lines = []
+    if run.plan.spec.resume is not None:
+        lines.append(f"  resumed  from {run.plan.spec.resume.run}, {run.plan.spec.resume.where}")
+    for over in notes.get("attempts") or []:
+        at = date_and_time(over["ended"]) if over.get("ended") else "?"
+        where = ", ".join(filter(None, (over.get("instance_type"), over.get("zone"))))
+        lines.append(f"  spot     {over.get('instance_id')} ({where}) was taken back {at}; log console.{over['n']}.log")
+    return lines
+
+
+def receipt_of(run: Run, store: Store) -> dict[str, Any]:
+    """The run's receipt, for programs."""
+    from cloudtrain.run_folder import receipt
+
+    return receipt.build(run, store)
+
+
+def _no_provider(_spec: object) -> Any:
+    raise AssertionError("showing a run needs no provider")

@@ -1,0 +1,23 @@
+"""What `verify` found, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtrain.console.text import screen_safe, shown_path
+
+if TYPE_CHECKING:
+    from cloudtrain.run_folder.verify import Verification
+
+
+def lines(found: Verification) -> list[str]:
+    """One line a check, and what they come to."""
+    shown = [f"{check.verdict.value:<9}  {check.subject:<26}  {check.detail}".rstrip() for check in found.checks]
+    count = {verdict: sum(check.verdict == verdict for check in found.checks) for verdict in ("ok", "unchecked")}
+    told = [f"{count['ok']} as the receipt says"]
+    if found.wrong:
+        told.append(f"{len(found.wrong)} not")
+    if count["unchecked"]:
+        told.append(f"{count['unchecked']} could not be checked")
+    shown.append(f"{found.run} in {shown_path(found.folder)}: {', '.join(told)}")
+    return [screen_safe(line) for line in shown]

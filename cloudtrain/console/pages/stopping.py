@@ -1,0 +1,90 @@
+"""What the end of a run means, before it is agreed to: the lines and questions of `stop`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cloudtrain.billing import expiry
+from cloudtrain.console.pages import listing
+from cloudtrain.console.text import columns, money, screen_safe, seconds, shown_path, size
+from cloudtrain.core.states import RunState
+from cloudtrain.counting import counted
+from cloudtrain.moments import time_of_day
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run
+    from cloudtrain.transfer.supervisor import FileEntry
+
+_NAMED = 8  # of the files that would be lost; the rest is counted
+
+
+def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
+    """What is asked before `run` ends."""
+    machine = run.instance.id if run.instance is not None and run.instance.owned else None
+    if run.state.final:
+        return f"{run.name} has ended and is pulled. End {machine} now, and lose what was changed on it since?"
+    if not pull:
+        return f"End {run.name} without pulling" + (f" and delete {machine} with what is on it?" if machine else "?")
+    epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+    at = f" after epoch {epoch} of {epochs}" if epoch and epochs and run.state is RunState.RUNNING else ""
+    if not run.state.trains:
+        return f"Stop {run.name}" + (f" and terminate {machine}?" if machine else "?")
+    if expiry.away(run, time.time()):
+        return f"{run.name} is parked. Start {machine} to pull its results, then terminate it?"
+    if keep_s:
+        price = f" at ${run.instance.price_per_hour:.3f} an hour" if _billed(run) and run.instance else ""
+        return f"Stop {run.name}{at}, pull its results, and keep {machine} up {seconds(keep_s)} longer{price}?"
+    return f"Stop {run.name}{at}, pull its results" + (f" and terminate {machine}?" if machine else "?")
+
+
+def table(runs: Sequence[Run]) -> list[str]:
+    """The lines of `stop --all` before it asks: each run, how it stands, and what it costs."""
+    rows = [(run.name, listing.where(run), listing.status(run), _costs(run)) for run in runs]
+    return [screen_safe(line) for line in columns(("NAME", "WHERE", "STATUS", "COST"), rows)]
+
+
+def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: Mapping[str, Any]) -> list[str]:
+    """The lines of `stop --no-pull` before it asks: what is not here, what becomes of it, and what is here.
+
+    Args:
+        missing: finished files that are not here; None: the machine cannot be asked, and `why`.
+        notes: the run's journal.
+    """
+    own = run.instance is not None and run.instance.owned
+    fate = "deleted with the machine, for good" if own else "not fetched; it stays on the machine"
+    if missing is None:
+        first = f"not here, and {fate}: everything that has not come down yet; what that is cannot be said ({why})"
+    elif missing:
+        named = ", ".join(f"{entry.name} ({size(entry.size)})" for entry in missing[:_NAMED])
+        rest = missing[_NAMED:]
+        more = f", and {len(rest)} more ({size(sum(entry.size for entry in rest))})" if rest else ""
+        first = f"not here, and {fate}: {named}{more}"
+    else:
+        first = "every file that the training has finished so far is here"
+    lines = [first]
+    if run.state is RunState.RUNNING:
+        lines.append(
+            "the training since its last checkpoint is lost: it is not asked to save" if own else "it saves there"
+        )
+    come = len(notes.get("trickled") or [])
+    lines.append(f"here it stays: the log so far, and {counted(come, 'file')} in {shown_path(run.folder)}")
+    return [screen_safe(line) for line in lines]
+
+
+def _billed(run: Run) -> bool:
+    instance = run.instance
+    return instance is not None and instance.owned and bool(instance.price_per_hour) and not run.plan.spec.rehearsal
+
+
+def _costs(run: Run) -> str:
+    if not _billed(run) or run.instance is None:
+        return "not billed" if run.plan.spec.rehearsal else "nothing"
+    now = time.time()
+    if expiry.away(run, now):
+        usd = expiry.parked_per_day(run.plan)
+        return f"{money(usd)} a day" if usd is not None else "its disk"
+    ends = expiry.expires_at(run)
+    by = f", ends itself by {time_of_day(ends, now)}" if ends and ends > now else ""
+    return f"${run.instance.price_per_hour:.3f} an hour{by}"

@@ -1,0 +1,177 @@
+"""The lines that plan and result consist of, whatever draws them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from cloudtrain.billing import expiry
+from cloudtrain.console.pages import failure, plan_table
+from cloudtrain.console.text import fitted, money, screen_safe, seconds, shown_path, size
+from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.plan import Plan
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import RunState
+from cloudtrain.counting import counted
+from cloudtrain.moments import time_of_day
+from cloudtrain.run_folder import generated
+from cloudtrain.run_folder.outcome import NOT_PULLED, Result
+
+_PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
+
+
+def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
+    """What will be done, where, what it can cost and who ends it; in at most `width` columns where that is given."""
+    spec, offer, train = plan.spec, plan.offer, plan.spec.train
+    rehearsal = spec.rehearsal
+    settings = [f"model {train.model}"]
+    settings.append(counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs")
+    if train.recipe:
+        settings.append(f"recipe {train.recipe}")
+    if train.batch_size:
+        settings.append(f"batch {train.batch_size}")
+    if train.lr:
+        settings.append(f"learning rate {train.lr:g}")
+    settings += [f"seed {train.seed}", f"device {train.device}"]
+    git = f", git {plan.code.git}" if plan.code.git else ""
+    files = counted(plan.code.files, "file")
+    lines = [
+        f"Plan for {spec.name}",
+        f"  train    {', '.join(settings)}",
+        *([f"  resume   from {spec.resume.run}, {spec.resume.where}"] if spec.resume else []),
+        f"  code     {shown_path(Path(spec.job.source))} ({files}, {size(plan.code.bytes)}{git})",
+        f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
+    ]
+    if offer.account and not rehearsal:
+        lines.append(f"  account  {offer.account}")
+    lines.append(f"  results  {shown_path(spec.folder)}")
+    if any(c.price_per_hour for c in offer.candidates):
+        lines += ["", *plan_table.lines(plan, width)]
+    elif offer.price_note:
+        lines.append(f"  {offer.price_note}")
+    lines.append("")
+    if rehearsal:
+        lines += [
+            "  Rehearsal: the region is emulated on this computer, training runs on its CPU, nothing is billed.",
+            "  Prices and limits are those of the real run.",
+        ]
+    lines += [f"  warn     {warning}" for warning in offer.warnings]
+    if plan.limit_s is not None:
+        enforcer = offer.enforcer or "its supervisor ends the training"
+        lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
+    elif spec.target is not Target.EC2:
+        lines.append("  Limit    none; nothing is billed (--max-time sets one)")
+    if took := plan_table.last_line(plan):
+        lines.append(f"  Time     {took}")
+    if away := away_line(plan):
+        lines.append(f"  Away     {away}")
+    if keep := keep_line(plan):
+        lines.append(f"  Keep     {keep}")
+    if taken := taken_line(plan):
+        lines.append(f"  Spot     {taken}")
+    if plan.at_most_usd is not None:
+        real = " for the real one; this one costs nothing" if rehearsal else " for this run"
+        lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
+    return fitted((screen_safe(line) for line in lines), width, _PLAN_HANG)
+
+
+def ending_lines(result: Result) -> list[str]:
+    """What a finished run leaves, below its Results block."""
+    lines = []
+    goals = result.metrics.get("goals")
+    if isinstance(goals, dict) and goals:
+        told = ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items())
+        lines.append(f"goals    {told}")
+    final = result.metrics.get("final_test_acc")
+    if isinstance(final, (int, float)):
+        # With --val of the shipped job nothing was.
+        held_out = "final_val_acc" in result.metrics
+        picked = "the test set was opened once" if held_out else "the best epoch is picked on the test set"
+        lines.append(f"last     test accuracy {final:.2f} in the last epoch; {picked}")
+    if result.error and result.error.get("code") == NOT_PULLED:
+        lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.get('consequence')}")
+    elif result.artifacts:
+        total = sum(entry.size for entry in result.artifacts)
+        files = f"{counted(len(result.artifacts), 'file')}, {size(total)}"
+        lines.append(f"results  {shown_path(result.folder)}, {files}, checksums verified")
+    elif result.state.final:
+        lines.append(f"results  {shown_path(result.folder)}: the log; the job left no files")
+    if result.state.final and (report := generated.report_in(result.folder)) is not None:
+        lines.append(f"report   {shown_path(report)}")
+    if result.cost_usd is not None:
+        lines.append(f"cost     about {money(result.cost_usd)}")
+    if result.rehearsed_usd is not None:
+        real = money(result.rehearsed_usd)
+        lines.append(f"cost     nothing is billed: a rehearsal. The same time on EC2: about {real}")
+    lines += [f"left     {leftover}" for leftover in result.leftovers]
+    return [screen_safe(line) for line in lines]
+
+
+def error_of(result: Result) -> CloudtrainError | None:
+    """What ended a run badly, in the form of a failure; None for one that ended well, as asked, or goes on."""
+    if not result.error or result.error.get("code") in ("stopped", "abandoned", NOT_PULLED):
+        return None
+    told = {key: result.error.get(key) for key in ("code", "hint", "detail", "consequence")}
+    told["consequence"] = told["consequence"] or failure.kept(
+        result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd
+    )
+    return CloudtrainError(str(result.error.get("message", "it failed")), **told)
+
+
+def away_line(plan: Plan) -> str | None:
+    """What becomes of the machine if nobody comes back; None for a machine that is not the run's own."""
+    ec2 = plan.spec.ec2
+    if ec2 is None or ec2.instance_id or plan.limit_s is None:
+        return None
+    if not expiry.parks(plan):
+        why = "a spot instance cannot park: " if ec2.spot else ""
+        return f"{why}at the limit it is terminated, and what was not pulled by then is deleted with it"
+    usd, disk = expiry.parked_per_day(plan), plan.offer.details.get("root_gb")
+    costs = f"costs {money(usd)} a day" if usd is not None else "is billed"
+    kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
+    wait = seconds(plan.spec.limits.grace_s)
+    return f"{wait} after the training, or at the limit, it parks: GPU billing is over, {kept} until cloudtrain pull"
+
+
+def keep_line(plan: Plan) -> str | None:
+    """What `--keep` means for a run of this plan; None where it was not asked for."""
+    keep_s, ec2 = plan.spec.limits.keep_s, plan.spec.ec2
+    if not keep_s:
+        return None
+    spot = ". EC2 may take a spot instance back before" if ec2 is not None and ec2.spot else ""
+    stays = f"once the results are here the machine stays up {seconds(keep_s)} for cloudtrain ssh"
+    return f"{stays}, never past the limit; it is billed meanwhile{spot}"
+
+
+def taken_line(plan: Plan) -> str | None:
+    """What follows if the spot instance is taken back; None where there is none of the run's own."""
+    ec2, times = plan.spec.ec2, plan.spec.limits.spot_restarts
+    if ec2 is None or not ec2.spot or ec2.instance_id:
+        return None
+    if not times:
+        return "if EC2 takes it back the run is interrupted; cloudtrain run --resume goes on (--spot-restarts 0)"
+    often = "once" if times == 1 else f"at most {times} times"
+    return f"if EC2 takes it back it goes on on another, {often}, while this command is there; the limit stays"
+
+
+def ends_by(plan: Plan, began: float, at: float | None = None) -> str | None:
+    """When a billed run ends itself, as a time of day here; None where nothing is billed.
+
+    Args:
+        began: unix seconds at which the run was planned.
+        at: unix seconds at which its machine ends itself, where that is known.
+    """
+    if plan.limit_s is None or plan.price_per_hour is None:
+        return None
+    return time_of_day(at or began + plan.limit_s, time.time())
+
+
+def status_word(result: Result) -> str:
+    """One or two words for how a run stands."""
+    return {
+        RunState.SUCCEEDED: "done",
+        RunState.FAILED: "failed",
+        RunState.STOPPED: "stopped",
+        RunState.LOST: "lost",
+        RunState.INTERRUPTED: "interrupted",
+    }.get(result.state, result.state.value)

@@ -1,0 +1,167 @@
+"""What a command needs of a console, and the choice of one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cloudtrain.core.errors import CloudtrainError, ConfirmationNeeded, ExitCode
+
+if TYPE_CHECKING:
+    from cloudtrain.core.events import Event
+    from cloudtrain.core.plan import Plan
+    from cloudtrain.run_folder.outcome import Result
+    from cloudtrain.store import Run
+
+
+class Reporter(ABC):
+    """Shows a run as it goes. One is made for each command; library code only ever sees its `emit`.
+
+    Attributes:
+        own_exit: exit code of the command however its run has ended; None: it is that of the run.
+        asks: whether it can put a question at all.
+        bell: the user wants a sound when the run ends or a question waits.
+    """
+
+    own_exit: ExitCode | None = None
+    asks: bool = True
+    bell: bool = False
+
+    @abstractmethod
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+
+    @abstractmethod
+    def plan(self, plan: Plan) -> None:
+        """Show what is about to be done and what it can cost."""
+
+    @abstractmethod
+    def result(self, result: Result) -> None:
+        """Show how a run ended; the last thing that is shown."""
+
+    @abstractmethod
+    def failure(self, error: CloudtrainError) -> None:
+        """Show why the command could not do what was asked; the last thing that is shown."""
+
+    def leave(self, result: Result | None, exit_code: int) -> None:  # noqa: B027 - people have been told already
+        """The command ends with `exit_code` while its run goes on as `result` says, or before there is one (None)."""
+
+    def about(self, run: Run, again: Callable[[], Run]) -> None:  # noqa: B027 - most reporters need no more than events
+        """Hear which run the events are of; `again` gives it as it stands later."""
+
+    def close(self) -> None:  # noqa: B027 - most reporters hold nothing
+        """Leave the terminal as it was. Safe to call again."""
+
+    def ring(self) -> None:
+        """One sound, if it is wanted and a terminal can make it."""
+        if self.bell and sys.stderr.isatty():
+            sys.stderr.write("\a")
+            sys.stderr.flush()
+
+    def ask(
+        self,
+        question: str,
+        *,
+        default: bool,
+        otherwise: str = "add --yes",
+        consequence: str = "nothing was started",
+    ) -> bool:
+        """Ask on the terminal.
+
+        Raises:
+            ConfirmationNeeded: there is none, or no question is wanted; `otherwise` says what to do instead,
+                `consequence` what it means that nobody was asked.
+        """
+        if not may_ask():
+            why = "with --no-input" if no_input() else "without a terminal"
+            raise ConfirmationNeeded(f"cannot ask for confirmation {why}", hint=otherwise, consequence=consequence)
+        self.close()
+        self.ring()
+        choices = "[Y/n]" if default else "[y/N]"
+        while True:
+            sys.stderr.write(f"{question} {choices} ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+            if not line:
+                raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence=consequence)
+            answer = line.strip().lower()
+            if answer in ("", "y", "yes", "n", "no"):
+                return default if not answer else answer.startswith("y")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How output should look, and sound: what the flags and the environment ask for."""
+
+    json: bool = False
+    plain: bool = False
+    bell: bool = False
+
+
+NO_INPUT = "CLOUDTRAIN_NO_INPUT"
+"""The variable behind `--no-input`."""
+
+
+def no_input() -> bool:
+    """Whether the user wants no question, also where there is a terminal."""
+    return os.environ.get(NO_INPUT, "") not in ("", "0")
+
+
+def may_ask() -> bool:
+    """Whether a question can be put: a person sits at both ends, and wants to be asked."""
+    return not no_input() and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def may_redraw(stream: TextIO) -> bool:
+    """Whether lines on `stream` may be drawn again."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """Columns of the terminal behind `stream`; None: there is none, and a line may be as long as it is."""
+    if not stream.isatty():
+        return None
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    try:
+        # Not what `shutil` says: that is of stdout, which may be a file while a person reads stderr.
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def forgive_encodings() -> None:
+    """A console that cannot show a character shows a substitute: a cp1252 pipe must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def reporter(
+    look: Look, *, run: str = "", billing: Callable[[str], Mapping[str, Any]] | None = None, lines: bool = True
+) -> Reporter:
+    """The reporter for this command on this terminal.
+
+    Args:
+        run: name of the run that the command is about, where it is known.
+        billing: says of a run by its name, or of all runs here (""), whether money is being spent.
+        lines: as JSON each event is a line; else only the result is, and events are told on stderr.
+    """
+    if look.json:
+        from cloudtrain.console.reporters.jsonl import JsonReporter
+
+        return JsonReporter(run, billing, None if lines else reporter(Look(plain=True)))
+    if look.plain or not may_redraw(sys.stderr):
+        from cloudtrain.console.colour import forced
+        from cloudtrain.console.reporters.plain import PlainReporter
+
+        return PlainReporter(colour=forced() and not look.plain, tenths=look.plain)
+    from cloudtrain.console.reporters.live import LiveReporter
+
+    return LiveReporter()

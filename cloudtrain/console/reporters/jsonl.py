@@ -1,0 +1,195 @@
+"""JSON on stdout and nothing else there: for scripts. docs/json.md explains it, docs/schema/ has its schemas."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudtrain.console.pages import failure
+from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.console.text import LogText
+from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
+from cloudtrain.core.events import (
+    Event,
+    GpuUse,
+    LogLines,
+    Metric,
+    Noted,
+    PhaseChanged,
+    StepDone,
+    StepProgress,
+    StepStarted,
+    Warned,
+)
+from cloudtrain.core.plan import Plan
+from cloudtrain.run_folder.outcome import Result
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run
+
+SCHEMA_VERSION = 1
+# Errors that have just seen what the registry does not know yet: how it stands with the run's machine.
+_OVER = {"running": False, "parked": False, "ends_by": None}
+_ENDED: dict[str, Mapping[str, Any]] = {"parked": {**_OVER, "parked": True}, GONE: _OVER, RECLAIMED: _OVER}
+
+
+class JsonReporter(Reporter):
+    """Every line: `ts` (ISO 8601 UTC), `type`, `run`, and what the type brings. Exactly one `result`, last.
+
+    Args:
+        run: name of the run that the command is about, where it is known.
+        billing: says of a run by its name, or of all runs here (""), whether money is being spent.
+        aside: where events go of a command that writes one object and nothing else; None: each is a line.
+    """
+
+    asks = False
+
+    def __init__(
+        self,
+        run: str = "",
+        billing: Callable[[str], Mapping[str, Any]] | None = None,
+        aside: Reporter | None = None,
+    ) -> None:
+        self._run = run
+        self._billing = billing
+        self._aside = aside
+        self._log = LogText()
+
+    def emit(self, event: Event) -> None:
+        """Write one event."""
+        if self._aside is not None:
+            self._aside.emit(event)
+            return
+        match event:
+            case StepStarted(title, detail, limit_s):
+                self._write("step", step=title, status="started", detail=detail, limit_s=limit_s)
+            case StepDone(title, detail, taken):
+                self._write("step", step=title, status="done", detail=detail, seconds=round(taken, 3))
+            case StepProgress(title, detail, done, total, unit):
+                self._write("step", step=title, status="running", detail=detail, done=done, total=total, unit=unit)
+            case PhaseChanged(_, state):
+                self._write("state", state=state.value)
+            case Metric(kind, values):
+                told = {k: v for k, v in values.items() if k not in ("v", "t", "kind", "type", "ts", "run")}
+                self._write(
+                    "epoch" if kind == "epoch" else "metric", **({} if kind == "epoch" else {"kind": kind}), **told
+                )
+            case GpuUse(percent, used_mib, total_mib):
+                self._write("gpu", busy_percent=round(percent, 1), used_mib=used_mib, total_mib=total_mib)
+            case LogLines(data):
+                for line in self._log.feed(data):
+                    self._write("log", line=line)
+            case Noted(message):
+                self._write("note", message=message)
+            case Warned(message, hint):
+                self._write("warning", message=message, hint=hint)
+
+    def about(self, run: Run, again: Callable[[], Run]) -> None:
+        """Every line from now on is of this run."""
+        self._run = run.name
+
+    def plan(self, plan: Plan) -> None:
+        """Write the plan."""
+        self._run = plan.spec.name
+        self._write("plan", plan=plan.to_dict())
+
+    def result(self, result: Result) -> None:
+        """Write the one `result`."""
+        self._ended(result, int(result.exit_code if self.own_exit is None else self.own_exit))
+
+    def leave(self, result: Result | None, exit_code: int) -> None:
+        """Write the one `result`, of a command that leaves its run as it is, or that had none to begin."""
+        if result is not None:
+            self._ended(result, exit_code)
+        else:
+            self._result(exit_code, error=_why(self._run, exit_code))
+
+    def failure(self, error: CloudtrainError) -> None:
+        """Write the one `result`, of a command that failed."""
+        self._result(int(error.exit_code), error=failure.record(error), known=_ENDED.get(error.code))
+
+    def _ended(self, result: Result, exit_code: int) -> None:
+        self._run = result.run
+        kept = failure.kept(result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd)
+        error = failure.of_run(result.error, int(result.exit_code), result.run, kept)
+        self._result(
+            exit_code,
+            state=result.state.value,
+            cost=_usd(result.cost_usd),
+            rehearsed_cost=_usd(result.rehearsed_usd),
+            seconds=round(result.seconds, 3),
+            folder=str(result.folder),
+            metrics=dict(result.metrics),
+            artifacts=[{"name": e.name, "size": e.size, "sha256": e.sha256} for e in result.artifacts],
+            error=error or _why(result.run, exit_code),
+            leftovers=list(result.leftovers),
+        )
+
+    def _result(self, exit_code: int, *, known: Mapping[str, Any] | None = None, **values: Any) -> None:
+        for line in self._log.feed(b"", final=True):
+            self._write("log", line=line)
+        billing = {} if self._billing is None else {"billing": {**self._billing(self._run), **(known or {})}}
+        write_result(self._run, exit_code, **values, **billing)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        default: bool,
+        otherwise: str = "add --yes",
+        consequence: str = "nothing was started or changed",
+    ) -> bool:
+        """Programs are never asked."""
+        raise ConfirmationNeeded("cannot ask for confirmation with --json", hint=otherwise, consequence=consequence)
+
+    def _write(self, kind: str, /, **values: Any) -> None:
+        write_json({"ts": _now(), "type": kind, "run": self._run or None, **values})
+
+
+def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
+    """The last object that a command writes, for commands with one object the only one.
+
+    Args:
+        run: name of the run that it is about; empty: it is about none.
+        exit_code: that of the command.
+        values: what the command has found, and `error` where it failed.
+    """
+    head = {"ts": _now(), "type": "result", "run": run or None, "schema_version": SCHEMA_VERSION}
+    write_json({**head, "ok": exit_code == 0, "exit": exit_code, "error": None, **values})
+
+
+def write_json(value: Any) -> None:
+    """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON has no word for: a loss may have become NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value
+
+
+def _why(run: str, exit_code: int) -> dict[str, Any] | None:
+    """The error of a command that leaves although nothing has failed."""
+    if exit_code == ExitCode.STILL_RUNNING:
+        return failure.record(Busy(f"{run} has not ended yet", code="still_running"))
+    return failure.record(Interrupted("interrupted")) if exit_code == ExitCode.INTERRUPTED else None
+
+
+def _usd(amount: float | None) -> float | None:
+    return None if amount is None else round(amount, 6)
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

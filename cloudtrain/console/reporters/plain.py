@@ -1,0 +1,222 @@
+"""One fact a line, nothing redrawn: pipes, log files, screen readers, dumb terminals."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cloudtrain.console.colour import painted
+from cloudtrain.console.pages import failure, summary
+from cloudtrain.console.reporters.base import Reporter, columns_of
+from cloudtrain.console.reporters.pulse import Pulse
+from cloudtrain.console.reporters.training import Training, cost_words
+from cloudtrain.console.reporters.watched import Watched
+from cloudtrain.console.text import (
+    NARROW,
+    UnfiguredLog,
+    epoch_header,
+    epoch_row,
+    fitted,
+    results_block,
+    screen_safe,
+    seconds,
+    size,
+)
+from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.events import (
+    Event,
+    LogLines,
+    Metric,
+    Noted,
+    PhaseChanged,
+    StepDone,
+    StepProgress,
+    StepStarted,
+    Warned,
+)
+from cloudtrain.core.plan import Plan
+from cloudtrain.core.states import RunState
+from cloudtrain.run_folder.outcome import Result
+
+if TYPE_CHECKING:
+    from cloudtrain.store import Run
+
+HEARTBEAT_S = 60.0
+_PROGRESS_EVERY_S = 10.0
+_TENTHS_EVERY_S = 2.0
+
+
+class PlainReporter(Reporter):
+    """Messages with the time of day on stderr, the Results block on stdout.
+
+    Of a run that is followed a quiet minute ends with a line that says how it stands.
+
+    Args:
+        colour: the words that begin a line have theirs.
+        tenths: progress is told at every tenth of the way, for a person who listens; else every 10 s.
+        heartbeat_s: seconds without a word after which one is said.
+    """
+
+    def __init__(self, *, colour: bool = False, tenths: bool = False, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._colour = colour
+        self._tenths = tenths
+        self._tenth: tuple[object, int] = (None, 0)
+        self._said_at = time.monotonic()
+        self._header_shown = False
+        self._unfigured = UnfiguredLog()
+        self._step: tuple[str, float, float | None] | None = None
+        self._step_progress = ""
+        self._training = Training()
+        self._trains = False
+        self._watched = Watched()
+        self._heartbeat_s = heartbeat_s
+        self._pulse: Pulse | None = None
+
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case StepStarted(title, detail, limit_s):
+                self._step, self._step_progress = (title, time.monotonic(), limit_s), detail
+                limit = f" (at most {seconds(limit_s)})" if limit_s else ""
+                self._say(f"step {title}{f' {detail}' if detail else ''}{limit}")
+            case StepProgress(title, detail, done, total, unit):
+                self._step_progress = progress(detail, None if unit == "s" else done, total, unit)
+                share = done / total if done is not None and total and unit != "s" else None
+                self._progress(f"step {title} {progress(detail, done, total, unit)}", title, share)
+            case StepDone(title, detail, taken):
+                self._step = None
+                self._say(f"ok   {title}{f' {detail}' if detail else ''} {seconds(taken)}")
+            case Metric():
+                self._metric(event)
+            case LogLines(data):
+                for line in self._unfigured.feed(data):
+                    self._line(line)
+            case Noted(message):
+                self._say(f"note {message}")
+            case Warned(message, hint):
+                self._say(f"warn {message}")
+                if hint:
+                    self._say(f"hint {hint}")
+            case PhaseChanged(_, state):
+                self._trains = state is RunState.RUNNING
+                self._watched.look()
+
+    def _metric(self, event: Metric) -> None:
+        self._unfigured.figures_came()
+        values = event.values
+        self._training.take(event.kind, values)
+        self._trains = self._trains or event.kind in ("start", "step", "epoch")
+        self._watched.look(if_due=True)
+        if event.kind == "epoch":
+            if not self._header_shown:
+                self._line(epoch_header(columns_of(sys.stderr) or NARROW))
+                self._header_shown = True
+            self._line(epoch_row(values, columns_of(sys.stderr) or NARROW))
+        elif event.kind == "warning":
+            self._say(f"warn {screen_safe(str(values.get('message', '')))}")
+        elif event.kind == "data" and isinstance(values.get("done"), int | float):
+            done, total = values["done"], values.get("total")
+            share = done / total if isinstance(total, int | float) and total else None
+            self._progress(f"data set {progress('', done, total, 'B')}", "data set", share)
+        elif event.kind == "step" and self._tenths and self._training.step and self._training.steps:
+            share = self._training.step / self._training.steps
+            self._progress(", ".join(self._training.words()), ("epoch", self._training.epoch), share)
+
+    def _progress(self, text: str, of: object, share: float | None) -> None:
+        """Say how far something is, if that is worth a line: by the clock, or at a tenth that is not the last."""
+        quiet = time.monotonic() - self._said_at
+        if not self._tenths or share is None:
+            if quiet >= _PROGRESS_EVERY_S:
+                self._say(text)
+            return
+        tenth = int(10 * share)
+        before = self._tenth[1] if self._tenth[0] == of else 0
+        if before < tenth < 10 and quiet >= _TENTHS_EVERY_S:
+            self._tenth = (of, tenth)
+            self._say(f"{text}, {10 * tenth} %")
+
+    def _beat(self) -> bool:
+        """A quiet minute is over: what is being waited for, for how long, what it costs; False: nothing is."""
+        if self._step is not None:
+            title, since, limit = self._step
+            passed = seconds(time.monotonic() - since) + (f" of at most {seconds(limit)}" if limit else "")
+            told = [" ".join(part for part in ("step", title, self._step_progress) if part), passed]
+        elif self._trains:
+            for line in self._unfigured.rest():
+                self._line(line)
+            told = self._training.words() or ["training goes on"]
+            told += cost_words(self._watched.money(), self._watched.passed_s())
+        else:
+            return False
+        self._say(", ".join(told))
+        return True
+
+    def about(self, run: Run, again: Callable[[], Run]) -> None:
+        """The run that the events are of. From now on a quiet minute has a word: whoever follows a run closes this."""
+        self.close()
+        self._watched.about(run, again)
+        self._pulse = Pulse(self._beat, self._heartbeat_s)
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        if self._pulse is not None:
+            self._pulse.stop()
+
+    def plan(self, plan: Plan) -> None:
+        """Show what is about to be done and what it can cost."""
+        self._watched.plan = plan
+        self._write(summary.plan_lines(plan, columns_of(sys.stderr)))
+
+    def result(self, result: Result) -> None:
+        """Show how the run ended."""
+        self.close()
+        for line in self._unfigured.rest():
+            self._line(line)
+        block = results_block(result.metrics)
+        if block:
+            sys.stdout.write("\n".join(block) + "\n")
+            sys.stdout.flush()
+        for line in summary.ending_lines(result):
+            self._line(f"ok   {line}" if not line.startswith("left") else f"warn {line}")
+        self._line(f"{summary.status_word(result)}: {result.run}, {seconds(result.seconds)}")
+        error = summary.error_of(result)
+        if error is not None:
+            self.failure(error)
+
+    def failure(self, error: CloudtrainError) -> None:
+        """Show why it did not work."""
+        self.close()
+        for line in failure.lines(error):
+            # Not `_line`: a hint holds a command to copy, which stays whole.
+            self._write([line])
+
+    def _say(self, text: str) -> None:
+        self._line(f"{time.strftime('%H:%M:%S')} {screen_safe(text)}")
+
+    def _line(self, text: str) -> None:
+        self._said_at = time.monotonic()
+        if self._pulse is not None and (self._step is not None or self._trains):
+            self._pulse.said()
+        # On a terminal lines break between words; in a pipe or a file one fact is one line.
+        self._write(fitted([text], columns_of(sys.stderr)))
+
+    def _write(self, lines: Sequence[str]) -> None:
+        sys.stderr.write("".join(f"{painted(line) if self._colour else line}\n" for line in lines))
+        sys.stderr.flush()
+
+
+def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:
+    """How far something is, in words."""
+    parts = [detail] if detail else []
+    if done is not None and unit == "s":
+        parts.append(f"{seconds(done)} of {seconds(total)}" if total else seconds(done))
+    elif done is not None:
+        shown = (
+            (size(done), size(total) if total else "") if unit == "B" else (f"{done:g}", f"{total:g}" if total else "")
+        )
+        parts.append(f"{shown[0]} of {shown[1]}" if shown[1] else shown[0])
+        if unit not in ("", "B"):
+            parts[-1] += f" {unit}"
+    return " ".join(parts)

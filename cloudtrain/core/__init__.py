@@ -1,0 +1,1 @@
+"""The values that flow between the rooms, and the ground they stand on; imports nothing else of cloudtrain."""

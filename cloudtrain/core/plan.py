@@ -1,0 +1,198 @@
+"""RunSpec + what the provider offers + what will be sent -> Plan. Pure: no I/O, so `--plan` can print it and leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from cloudtrain.core.errors import Refused
+from cloudtrain.core.spec import RunSpec
+
+DEFAULT_LIMIT_S = 2 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One machine that could be used.
+
+    Attributes:
+        price_per_hour: USD with disk and public address, as it is now; None: costs nothing.
+        most_per_hour: what it can rise to while it runs: spot moves, up to the on-demand price; None: it is fixed.
+    """
+
+    type: str
+    gpu: str = ""
+    vcpus: int | None = None
+    memory_gib: float | None = None
+    price_per_hour: float | None = None
+    most_per_hour: float | None = None
+    zones: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a provider found before anything exists.
+
+    Attributes:
+        where: for people: "this computer", "us-east-1".
+        candidates: in the order they will be tried; the first is what the plan prices.
+        alternatives: other machines of the same place, to compare with; none of them is ever launched.
+        account: for people: profile and masked account, or None.
+        price_note: date and content of the prices, or None where nothing is billed.
+        enforcer: who ends the machine when the limit is reached, for people; None: nothing to end.
+        warnings: what the user should know before agreeing.
+        details: JSON-ready facts that `Provider.acquire` needs again.
+    """
+
+    where: str
+    candidates: tuple[Candidate, ...]
+    alternatives: tuple[Candidate, ...] = ()
+    account: str | None = None
+    price_note: str | None = None
+    enforcer: str | None = None
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeSummary:
+    """What will be sent: number of files, bytes, and the git state of the folder if it has one."""
+
+    files: int
+    bytes: int
+    git: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """What an earlier run of the same training took, in seconds (`past.py`).
+
+    Attributes:
+        run: its name.
+        type: the instance type that it was on, "" for a machine that is not EC2's.
+        setup_s: from its plan until it trained.
+        training_s: of the training, for as many epochs as are planned now.
+        pull_s: from the training's end until its results were here and its machine was given back.
+        scaled_from: how many epochs it trained, where these are not as many as are planned now; else None.
+    """
+
+    run: str
+    type: str
+    setup_s: float
+    training_s: float
+    pull_s: float
+    scaled_from: int | None = None
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the plan to the end."""
+        return self.setup_s + self.training_s + self.pull_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run, resolved and printable.
+
+    Attributes:
+        price_per_hour: USD of the first candidate; None: nothing is billed.
+        limit_s: seconds from launch until the run is ended whatever it does; never None where something is billed.
+        at_most_usd: the most this run can cost by the dearest candidate, rounded up to the cent.
+        times: what the user's own last run took on each type that is shown, where there was one.
+        last: the same of the place where this run trains.
+    """
+
+    spec: RunSpec
+    offer: Offer
+    code: CodeSummary
+    price_per_hour: float | None
+    limit_s: float | None
+    at_most_usd: float | None
+    times: tuple[Took, ...] = ()
+    last: Took | None = None
+
+    def time_on(self, type: str) -> Took | None:
+        """What the last run on `type` took; None: never tried."""
+        return next((took for took in self.times if took.type == type), None)
+
+    def cost_on(self, machine: Candidate) -> float | None:
+        """USD of that time on `machine`, by its price now; EC2 bills a minute at least. None: not known."""
+        took = self.time_on(machine.type)
+        if took is None or machine.price_per_hour is None:
+            return None
+        return machine.price_per_hour * max(60.0, took.total_s) / 3600
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        machines = {one.type: one for one in (*self.offer.alternatives, *self.offer.candidates)}
+        times = [_told(took, self.cost_on(machines[took.type])) for took in self.times if took.type in machines]
+        cost = next((told["cost_usd"] for told in times if self.last and told["run"] == self.last.run), None)
+        last = _told(self.last, cost) if self.last else None
+        return {**asdict(self), "spec": self.spec.to_dict(), "times": times, "last": last}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`."""
+        offer = dict(data["offer"])
+        for key in ("candidates", "alternatives"):
+            offer[key] = tuple(Candidate(**{**c, "zones": tuple(c["zones"])}) for c in offer.get(key) or ())
+        offer["warnings"] = tuple(offer["warnings"])
+        return cls(
+            spec=RunSpec.from_dict(data["spec"]),
+            offer=Offer(**offer),
+            code=CodeSummary(**data["code"]),
+            price_per_hour=data["price_per_hour"],
+            limit_s=data["limit_s"],
+            at_most_usd=data["at_most_usd"],
+            times=tuple(_read(took) for took in data.get("times") or ()),
+            last=_read(data["last"]) if data.get("last") else None,
+        )
+
+
+def _told(took: Took, cost_usd: float | None) -> dict[str, Any]:
+    return {**asdict(took), "total_s": took.total_s, "cost_usd": cost_usd}
+
+
+def _read(data: Mapping[str, Any]) -> Took:
+    return Took(**{one.name: data[one.name] for one in fields(Took)})
+
+
+def make_plan(
+    spec: RunSpec, offer: Offer, code: CodeSummary, *, times: tuple[Took, ...] = (), last: Took | None = None
+) -> Plan:
+    """Resolve `spec` against `offer`. `times` and `last`: see `Plan`.
+
+    The time limit is `--max-time` (2 h if something is billed), shortened so that the dearest candidate cannot cost
+    more than `--max-cost`.
+
+    Raises:
+        Refused: the cost limit does not buy a minute of the dearest candidate.
+    """
+    prices = [c.most_per_hour or c.price_per_hour for c in offer.candidates if c.price_per_hour]
+    limit_s = spec.limits.max_time_s
+    at_most = None
+    if prices:
+        limit_s = limit_s or DEFAULT_LIMIT_S
+        dearest = max(prices)
+        if spec.limits.max_cost_usd is not None:
+            limit_s = min(limit_s, spec.limits.max_cost_usd / dearest * 3600)
+            # EC2 bills at least a minute (docs: "minimum of 60 seconds").
+            if limit_s < 60:
+                raise Refused(
+                    f"--max-cost ${spec.limits.max_cost_usd:g} does not buy a minute at ${dearest:.3f} an hour",
+                    hint="raise --max-cost or choose a cheaper --instance",
+                    consequence="nothing was created",
+                    code="price_cap",
+                )
+        at_most = -(-dearest * limit_s / 36 // 1) / 100
+    return Plan(
+        spec=spec,
+        offer=offer,
+        code=code,
+        price_per_hour=offer.candidates[0].price_per_hour,
+        limit_s=limit_s,
+        at_most_usd=at_most,
+        times=times,
+        last=last,
+    )

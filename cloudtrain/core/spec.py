@@ -1,0 +1,238 @@
+"""What the user asked for, as frozen values. Settings are merged in `settings.py`; look-ups happen in `provider/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core.errors import UsageError
+
+RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+MODELS = (1, 2, 3)
+
+
+class Target(StrEnum):
+    """Where a run trains; each value is one provider."""
+
+    LOCAL = "local"
+    HOST = "host"
+    EC2 = "ec2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """What is trained. None leaves the choice to the job, which knows the device and the recipe.
+
+    Attributes:
+        lr: peak learning rate.
+        device: "auto", "cpu", "cuda" or "mps".
+        recipe: name of a recipe of the job.
+        args: further arguments for the job, passed on unchanged.
+    """
+
+    model: int = 3
+    epochs: int | None = None
+    batch_size: int | None = None
+    seed: int = 1
+    lr: float | None = None
+    device: str = "auto"
+    recipe: str | None = None
+    args: tuple[str, ...] = ()
+
+    def argv(self) -> tuple[str, ...]:
+        """The job's command line (docs/structure.md, "What the job gets and tells")."""
+        named = {
+            "--model": self.model,
+            "--epochs": self.epochs,
+            "--batch-size": self.batch_size,
+            "--seed": self.seed,
+            "--lr": self.lr,
+            "--device": self.device,
+            "--recipe": self.recipe,
+        }
+        given = [part for flag, value in named.items() if value is not None for part in (flag, str(value))]
+        return (*given, *self.args)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """The training package: a folder that is synced, and the program to run in it.
+
+    Attributes:
+        source: the folder.
+        module: run as `python -m MODULE` beside the folder's copy on the host.
+        outputs: gitignore-style patterns of the files under the output folder that are pulled.
+    """
+
+    source: str
+    module: str = "job.train"
+    outputs: tuple[str, ...] = ("**",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What ends a run that nobody ends: seconds from the launch, US dollars, seconds of grace after the job's exit.
+
+    None: the plan decides (2 h where something is billed, no limit where nothing is). `spot_restarts`: how often a run
+    whose spot instance is taken back goes on by itself on another, within the same limits. `keep_s`: seconds that the
+    launched machine stays up once the results are here, within the same limits; None: it ends then.
+    """
+
+    max_time_s: float | None = None
+    max_cost_usd: float | None = None
+    grace_s: float = 600.0
+    if_i_vanish: str = "park"
+    spot_restarts: int = 3
+    keep_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """A machine that is already there."""
+
+    user: str
+    address: str
+    port: int = 22
+    identity: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ec2Spec:
+    """What to launch, or which instance to use.
+
+    Attributes:
+        types: instance types in the order to try them.
+        rehearsal: use the emulated region on this computer; nothing is billed.
+        faults: script for the emulated region (`emulator`), only with `rehearsal`.
+        volume_gb: root volume in GiB; None: the image's own size.
+        boot_limit_s: seconds that a new instance may take to run and to be logged in to; None: `provider.ec2.pace`.
+        identity, user, host_key: for `instance_id` alone: private key file, login name, and the host's public key or
+            its fingerprint ("SHA256:..."); without one the key is read from the instance's console output.
+    """
+
+    types: tuple[str, ...] = ("g4dn.xlarge",)
+    instance_id: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    spot: bool = False
+    ami: str | None = None
+    subnet: str | None = None
+    security_group: str | None = None
+    ssh_cidr: str | None = None
+    volume_gb: int | None = None
+    boot_limit_s: float | None = None
+    rehearsal: bool = False
+    faults: tuple[str, ...] = ()
+    identity: str | None = None
+    user: str | None = None
+    host_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeSpec:
+    """The run whose checkpoint this one goes on from, and where in the training that is, for people."""
+
+    run: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One run as asked for."""
+
+    name: str
+    target: Target
+    train: TrainSpec
+    job: JobSpec
+    runs_dir: str
+    limits: Limits = field(default_factory=Limits)
+    host: HostSpec | None = None
+    ec2: Ec2Spec | None = None
+    resume: ResumeSpec | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, for the registry."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
+        """The inverse of `to_dict`."""
+        host, ec2, resume = data.get("host"), data.get("ec2"), data.get("resume")
+        train, job = dict(data["train"]), dict(data["job"])
+        train["args"] = tuple(train["args"])
+        job["outputs"] = tuple(job["outputs"])
+        if ec2 is not None:
+            ec2 = {**ec2, "types": tuple(ec2["types"]), "faults": tuple(ec2["faults"])}
+        return cls(
+            name=data["name"],
+            target=Target(data["target"]),
+            train=TrainSpec(**train),
+            job=JobSpec(**job),
+            runs_dir=data["runs_dir"],
+            limits=Limits(**data["limits"]),
+            host=HostSpec(**host) if host else None,
+            ec2=Ec2Spec(**ec2) if ec2 else None,
+            resume=ResumeSpec(**resume) if resume else None,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's results go on this computer."""
+        return Path(self.runs_dir) / self.name
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether it is a rehearsal, which nobody bills."""
+        return self.ec2 is not None and self.ec2.rehearsal
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can name a run: it becomes a folder, a tag and part of a host name.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not RUN_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a run's name",
+            hint="use 1 to 40 of a-z, 0-9 and -, such as brave-otter",
+            code="bad_name",
+        )
+    return name
+
+
+def check_train(train: TrainSpec) -> TrainSpec:
+    """`train`, if every number in it can be trained with.
+
+    Raises:
+        UsageError: naming the first setting that cannot, and what is allowed.
+    """
+    rules = (
+        (train.model in MODELS, f"there is no model {train.model}", "--model 1, 2 or 3"),
+        (
+            train.epochs is None or 1 <= train.epochs <= 10_000,
+            f"cannot train {train.epochs} epochs",
+            "--epochs 1 to 10000",
+        ),
+        (
+            train.batch_size is None or 1 <= train.batch_size <= 60_000,
+            f"cannot train with batches of {train.batch_size}",
+            "--batch-size 1 to 60000",
+        ),
+        (0 <= train.seed < 2**32, f"{train.seed} cannot be a seed", "--seed 0 to 4294967295"),
+        (train.lr is None or 0 < train.lr < 100, f"cannot train with a learning rate of {train.lr}", "--lr above 0"),
+        (
+            train.device in ("auto", "cpu", "cuda", "mps"),
+            f"there is no device {train.device!r}",
+            "--device auto, cpu, cuda or mps",
+        ),
+    )
+    for holds, message, hint in rules:
+        if not holds:
+            raise UsageError(message, hint=hint, code="bad_setting")
+    return train

@@ -1,0 +1,1 @@
+"""AWS's side of the emulated region: moto's API and what it lacks."""

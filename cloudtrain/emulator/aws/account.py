@@ -1,0 +1,110 @@
+"""What an account of the emulated region holds: stocked at the first look, listed at any time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moto.ec2.models import ec2_backends
+from moto.ssm.models import ssm_backends
+
+from cloudtrain.emulator.aws import catalogue
+from cloudtrain.emulator.aws.core import Core
+from cloudtrain.emulator.aws.models import EmulatedImage
+
+
+def stock(backend: Any, core: Core) -> None:
+    """Fill a fresh EC2 backend: images, a way to the internet, and what the faults took away."""
+    if getattr(backend, "stocked", False):
+        return
+    backend.stocked = True
+    for image in catalogue.images(backend.region_name):
+        made = EmulatedImage(
+            backend,
+            image.id,
+            name=image.name,
+            description=image.description,
+            owner_id=image.owner,
+            owner_alias=image.alias,
+            public=True,
+            virtualization_type="hvm",
+            architecture=image.architecture,
+            creation_date=image.created.replace(tzinfo=None),
+            image_location=f"{image.alias or image.owner}/{image.name}",
+            hypervisor="xen",
+            root_device_type="ebs",
+            root_device_name="/dev/sda1" if image.user == "ubuntu" else "/dev/xvda",
+            region_name=f"{backend.region_name}a",
+        )
+        made.size_gib, made.login_user = image.size_gib, image.user
+        made.ebs_snapshot.volume.size = image.size_gib
+        backend.amis[image.id] = made
+    vpc = backend.get_default_vpc()
+    gateway = backend.create_internet_gateway()
+    backend.attach_internet_gateway(gateway.id, vpc.id)
+    for table in [t for t in backend.route_tables.values() if t.vpc_id == vpc.id and t.main_association_id]:
+        backend.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
+    if core.faults.find("no-public-ip"):
+        for zones in backend.subnets.values():
+            for subnet in zones.values():
+                subnet.map_public_ip_on_launch = False
+    if core.faults.find("no-default-vpc"):
+        backend.detach_internet_gateway(gateway.id, vpc.id)
+        backend.delete_internet_gateway(gateway.id)
+        for zones in list(backend.subnets.values()):
+            for subnet in list(zones.values()):
+                backend.delete_subnet(subnet.id)
+        backend.delete_vpc(vpc.id)
+
+
+def inventory(account: str) -> dict[str, list[dict[str, Any]]]:
+    """What exists in all Regions of an account, JSON-ready; terminated instances and default groups are not in it."""
+    found: dict[str, list[dict[str, Any]]] = {
+        "instances": [],
+        "volumes": [],
+        "security_groups": [],
+        "key_pairs": [],
+        "addresses": [],
+    }
+    for region, backend in list(ec2_backends[account].items()):
+        for instance in backend.all_instances():
+            if instance.state != "terminated":
+                row = {
+                    "region": region,
+                    "id": instance.id,
+                    "state": instance.state,
+                    "type": instance.instance_type,
+                    "zone": instance.availability_zone,
+                    "address": instance.public_ip,
+                    "spot": instance.lifecycle == "spot",
+                    "tags": dict(backend.tags.get(instance.id, {})),
+                }
+                found["instances"].append(row)
+        for volume in backend.volumes.values():
+            found["volumes"].append(
+                {
+                    "region": region,
+                    "id": volume.id,
+                    "size_gib": volume.size,
+                    "tags": dict(backend.tags.get(volume.id, {})),
+                }
+            )
+        for groups in backend.groups.values():
+            for group in groups.values():
+                if group.name != "default":
+                    found["security_groups"].append(
+                        {
+                            "region": region,
+                            "id": group.id,
+                            "name": group.name,
+                            "tags": dict(backend.tags.get(group.id, {})),
+                        }
+                    )
+        found["key_pairs"] += [{"region": region, "name": name} for name in backend.key_pairs]
+        found["addresses"] += [{"region": region, "address": a.public_ip} for a in backend.addresses]
+    return found
+
+
+def forget(account: str) -> None:
+    """Drop moto's state of an account; its region has closed."""
+    for backends in (ec2_backends, ssm_backends):
+        backends.pop(account, None)

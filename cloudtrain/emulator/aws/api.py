@@ -1,0 +1,273 @@
+"""The door of the region: a WSGI layer that records every call, strikes with faults, and passes the rest to moto."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from cloudtrain.emulator.aws import answers
+from cloudtrain.emulator.aws.core import Core
+from cloudtrain.emulator.aws.replies import ApiError, error_body, words_of
+from cloudtrain.emulator.faults import STATUS
+
+_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
+_READS = ("Describe", "Get", "List", "Decode", "Search")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as the region saw it.
+
+    Attributes:
+        at: unix seconds when it came; `seconds`: until it was answered.
+        status: HTTP status of the answer, None where the connection was closed instead.
+        error: AWS error code of the answer, or None.
+        effect: whether it changed something (a launch answered again by its token did not).
+        fault: the fault that struck, as written, or None.
+    """
+
+    service: str
+    action: str
+    region: str
+    parameters: dict[str, Any]
+    at: float
+    seconds: float = 0.0
+    status: int | None = None
+    error: str | None = None
+    effect: bool = False
+    fault: str | None = None
+
+
+@dataclass(slots=True)
+class _Reply:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    error: str | None = None
+
+
+@dataclass
+class Api:
+    """The WSGI application.
+
+    Args:
+        core: the region.
+        inner: moto.
+        pages: `/_region/NAME` by method and name, each given the request body.
+        token: secret for the pages that change something.
+    """
+
+    core: Core
+    inner: WSGIApplication
+    pages: Mapping[tuple[str, str], Callable[[bytes], Any]]
+    token: str
+    calls: list[Call] = field(default_factory=list)
+    last_call: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length) if length else b""
+        environ["wsgi.input"] = io.BytesIO(body)
+        path = str(environ.get("PATH_INFO", ""))
+        if path.startswith("/_region/"):
+            return self._page(environ, path, body, start_response)
+        call = _read_call(environ, body)
+        with self._lock:
+            self.calls.append(call)
+            self.last_call = time.monotonic()
+        reply = self._answer(call, environ)
+        call.seconds = time.time() - call.at
+        if reply is None:
+            # The effect stands, the answer never arrives.
+            raise ConnectionResetError("the answer is lost")
+        call.status, call.error = reply.status, reply.error
+        start_response(f"{reply.status} {'OK' if reply.status < 300 else 'Refused'}", reply.headers)
+        return [reply.body]
+
+    def recorded(self) -> list[dict[str, Any]]:
+        """Every AWS call so far, JSON-ready."""
+        with self._lock:
+            return [asdict(call) for call in self.calls]
+
+    def _page(self, environ: WSGIEnvironment, path: str, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
+        method = str(environ["REQUEST_METHOD"])
+        found = self.pages.get((method, path.removeprefix("/_region/").rstrip("/")))
+        # What changes the region needs a secret that only this user can read: any web page can post to a loopback port.
+        if found is None or (method != "GET" and environ.get("HTTP_X_REGION_TOKEN") != self.token):
+            start_response("404 Not Found" if found is None else "403 Forbidden", [("Content-Length", "0")])
+            return [b""]
+        try:
+            status, answer = "200 OK", found(body)
+        except Exception as error:  # a bad fault script, told to whoever sent it
+            status, answer = "400 Bad Request", {"error": str(error)}
+        text = json.dumps(answer, default=str).encode()
+        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(text)))])
+        return [text]
+
+    def _answer(self, call: Call, environ: WSGIEnvironment) -> _Reply | None:
+        faults = self.core.faults
+        try:
+            self._credentials(call)
+            if slow := faults.take("slow-api", call.action):
+                call.fault = slow.text
+                time.sleep(slow.number(0, 0))
+            if refused := faults.take("error", call.action):
+                call.fault = refused.text
+                code = refused.values[0]
+                raise ApiError(code, words_of(code, call.action), STATUS[code])
+            if page := faults.take("html500", call.action):
+                call.fault = page.text
+                html = b"<!doctype html><html><body><h1>Internal Server Error</h1></body></html>"
+                return _Reply(500, [("Content-Type", "text/html"), ("Content-Length", str(len(html)))], html, "html")
+            self._parameter_faults(call)
+            if call.service == "ec2" and call.action.startswith(_READS) and call.parameters.get("DryRun") == "true":
+                raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+            reply = self._served(call, environ)
+        except ApiError as error:
+            return _refusal(call, error)
+        except NotImplementedError as error:
+            return _refusal(call, _unknown(call, str(error)))
+        except Exception as error:  # a fault of the emulator itself must look like AWS, not like a traceback in HTML
+            _log.exception("%s %s", call.service, call.action)
+            return _refusal(call, ApiError("InternalFailure", f"the emulated region failed: {error!r}", 500))
+        if reply.status >= 300:
+            return reply
+        call.effect = not call.action.startswith(_READS) and not getattr(self.core.replayed, "value", False)
+        if lost := faults.take("lost-response", call.action):
+            call.fault = lost.text
+            return None
+        if broken := faults.take("internal-after-effect", call.action):
+            call.fault = broken.text
+            return _refusal(call, ApiError("InternalError", "An internal error has occurred", 500))
+        return reply
+
+    def _credentials(self, call: Call) -> None:
+        faults, query = self.core.faults, call.service == "ec2"
+        expired = faults.find("expired-token")
+        if expired and time.monotonic() - self.core.opened >= expired.number(0, 0):
+            call.fault = expired.text
+            raise ApiError(
+                "RequestExpired" if query else "ExpiredTokenException",
+                "The security token included in the request is expired",
+            )
+        if skew := faults.find("clock-skew"):
+            call.fault = skew.text
+            if query:
+                raise ApiError("RequestExpired", "Request has expired.")
+            raise ApiError(
+                "SignatureDoesNotMatch",
+                "Signature expired: the request is 10 minutes older than this service's clock allows",
+                403,
+            )
+        if bad := faults.find("bad-credentials"):
+            call.fault = bad.text
+            if query:
+                raise ApiError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+            code = "InvalidClientTokenId" if call.service == "sts" else "UnrecognizedClientException"
+            raise ApiError(code, "The security token included in the request is invalid.", 403)
+
+    def _parameter_faults(self, call: Call) -> None:
+        if call.service == "ssm" and (denied := self.core.faults.find("ssm-denied")):
+            call.fault = denied.text
+            raise ApiError("AccessDeniedException", f"User is not authorized to perform: ssm:{call.action}")
+
+    def _served(self, call: Call, environ: WSGIEnvironment) -> _Reply:
+        if call.service in answers.SERVICES:
+            found = answers.answer(
+                call.service, call.action, call.parameters, self.core.quotas, call.region, self.core.account
+            )
+            text = json.dumps(found).encode()
+            return _Reply(
+                200, [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(text)))], text
+            )
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.core.account
+        self.core.replayed.value = False
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+            started[:] = [(status, headers)]
+            return lambda data: None
+
+        chunks = self.inner(environ, start)
+        body = b"".join(chunks)
+        status, headers = started[0]
+        number = int(status.split(" ", 1)[0])
+        kind = next((v for k, v in headers if k.lower() == "content-type"), "")
+        if (
+            number >= 400
+            and "html" in kind
+            and b"<Response" not in body
+            and b"<ErrorResponse" not in body
+            and not body.startswith(b"{")
+        ):
+            raise _unknown(call, f"HTTP {number}")
+        if call.action == "SendSSHPublicKey" and number == 200:
+            # moto says yes to everybody; the machine itself must hear of the key.
+            self.core.lives.let_in(str(call.parameters["InstanceId"]), str(call.parameters["SSHPublicKey"]))
+        kept = [(k, v) for k, v in headers if k.lower() not in ("content-length", "connection")]
+        return _Reply(
+            number, [*kept, ("Content-Length", str(len(body)))], body, _error_code(body) if number >= 300 else None
+        )
+
+
+def _read_call(environ: WSGIEnvironment, body: bytes) -> Call:
+    scope = _SCOPE.search(str(environ.get("HTTP_AUTHORIZATION", "")))
+    region, service = (scope[1], scope[2]) if scope else ("us-east-1", "unknown")
+    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
+    if environ.get("HTTP_CONTENT_ENCODING") == "gzip":
+        body = gzip.decompress(body)
+    parameters: dict[str, Any] = {}
+    if target:
+        action = target.rpartition(".")[2]
+        try:
+            loaded = json.loads(body or b"{}")
+            parameters = loaded if isinstance(loaded, dict) else {}
+        except ValueError:
+            parameters = {}
+    else:
+        text = body.decode(errors="replace") or str(environ.get("QUERY_STRING", ""))
+        parameters = dict(parse_qsl(text, keep_blank_values=True))
+        action = str(parameters.pop("Action", ""))
+        parameters.pop("Version", None)
+    return Call(service, action, region, parameters, time.time())
+
+
+def _refusal(call: Call, error: ApiError) -> _Reply:
+    body, kind = error_body(call.service, error)
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+    if call.fault == "clock-skew":
+        headers.append(("Date", (datetime.now(UTC) + timedelta(minutes=10)).strftime("%a, %d %b %Y %H:%M:%S GMT")))
+    return _Reply(error.status, headers, body, error.code)
+
+
+def _unknown(call: Call, detail: str) -> ApiError:
+    if "ilter" in detail:
+        return ApiError("InvalidParameterValue", f"The filter is not known to the emulated region: {detail[:120]}")
+    return ApiError(
+        "InvalidAction", f"The action {call.action} is not valid for {call.service} in the emulated region."
+    )
+
+
+def _error_code(body: bytes) -> str:
+    if body.startswith(b"{"):
+        try:
+            return str(json.loads(body).get("__type", "")).rpartition("#")[2]
+        except ValueError:
+            return ""
+    match = re.search(rb"<Code>([^<]+)</Code>", body)
+    return match[1].decode() if match else ""

@@ -1,0 +1,1 @@
+"""A machine of the emulated region: disk, init system, metadata, sshd."""

@@ -1,0 +1,216 @@
+"""Finished results of a run come down while it trains, so that a machine which goes without a word takes little along.
+
+It works beside the story, on channels of its own over the connection that the log comes on: it opens none itself, and
+where that one is down or frozen, the log's own deadlines end both. It never fails a run, and never holds one up.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from cloudtrain.core.errors import ArtifactRefused, CloudtrainError, ConnectionFailed
+from cloudtrain.core.events import Emit, Noted, discard
+from cloudtrain.lifecycle import checkpoints
+from cloudtrain.provider.base import Journal
+from cloudtrain.transfer import download, pull
+from cloudtrain.transfer.supervisor import FileEntry, Supervisor
+from cloudtrain.transport.base import Completed, Stream
+
+# What a job tells when it has finished files.
+KINDS = frozenset({"checkpoint", "epoch"})
+# Without a word of the job, in seconds; and between the end of one look and the next, however much it tells.
+EVERY_S = 60.0
+SPACING_S = 2.0
+# How long the final pull waits for this one to let go of the folder, in seconds: what it holds up is one disk write.
+LET_GO_S = 10.0
+# The wish to end is looked up this often, in seconds, while nothing comes from the host.
+_LOOK_S = 0.5
+PULLED = "trickled"
+
+
+def keep(folder: Path, journal: Journal) -> None:
+    """A run ends and its machine is gone: what had come down, and is here still, is what was pulled of it."""
+    notes = journal.read()
+    if notes.get("pulled") is None and notes.get(PULLED):
+        here = [entry for entry in notes[PULLED] if pull.is_here(FileEntry(**entry), folder)]
+        journal.write({"pulled": here})
+    # Parts are for the host that has the rest.
+    if download.is_folder(folder / download.PARTS):
+        shutil.rmtree(folder / download.PARTS, ignore_errors=True)
+
+
+class Living(Protocol):
+    """A way to the host that may be down."""
+
+    def living(self) -> Supervisor | None:
+        """A client of the supervisor over the connection that is open, if one is; opens none."""
+
+
+class Trickle:
+    """Fetches in the background what the host's manifest has and `outputs` allows, small files first.
+
+    Use it as a context manager around the time that a run is followed; when that is left nothing of it goes on that
+    could be in the final pull's way.
+
+    Args:
+        mib_s: rate in MiB a second on average; what the peer may send ahead on a channel comes on top. 0: nothing is
+            fetched.
+        emit: gets one note about each streak of failures, from the thread that calls `heard` or `close`.
+        every_s, spacing_s: see EVERY_S, SPACING_S.
+    """
+
+    def __init__(
+        self,
+        link: Living,
+        folder: Path,
+        outputs: tuple[str, ...],
+        journal: Journal,
+        emit: Emit,
+        *,
+        mib_s: float,
+        every_s: float = EVERY_S,
+        spacing_s: float = SPACING_S,
+    ) -> None:
+        self._link = link
+        self._folder = folder
+        self._outputs = outputs
+        self._journal = journal
+        self._emit = emit
+        self._bytes_s = mib_s * 2**20
+        self._every_s = every_s
+        self._spacing_s = spacing_s
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        # Held while files are written into the folder, so that `close` knows whether there is anything to wait for.
+        self._writing = threading.Lock()
+        self._told: Mapping[str, Any] | None = None
+        self._notes: list[str] = []
+        self._failing = False
+        self._noted: dict[str, Any] = {}
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Trickle:
+        if self._bytes_s > 0:
+            self._thread = threading.Thread(target=self._run, name="trickle", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exit_info: object) -> None:
+        self.close()
+
+    def heard(self, values: Mapping[str, Any]) -> None:
+        """The job has told `values`; it returns at once."""
+        if values.get("kind") == "checkpoint":
+            self._told = dict(values)
+        if values.get("kind") in KINDS:
+            self._wake.set()
+        self._say()
+
+    def close(self) -> None:
+        """End it. From here on it writes nothing more into the folder."""
+        self._ended.set()
+        self._wake.set()
+        # A look at the manifest that goes on finds that it is over, and writes nothing: it need not be waited for.
+        if self._thread is not None and self._writing.acquire(timeout=LET_GO_S):
+            self._writing.release()
+        self._say()
+
+    def _say(self) -> None:
+        while self._notes:
+            self._emit(Noted(self._notes.pop(0)))
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._wake.wait(self._every_s)
+            self._wake.clear()
+            if self._ended.is_set():
+                return
+            try:
+                self._look()
+                self._failing = False
+            except CloudtrainError as error:
+                self._failed(error.message)
+            except Exception as error:  # whatever it is: the run must not hear of it, and the final pull tells
+                self._failed(f"{type(error).__name__}: {error}")
+            self._ended.wait(self._spacing_s)
+
+    def _failed(self, why: str) -> None:
+        if not self._failing and not self._ended.is_set():
+            self._notes.append(f"results could not be fetched while it trains ({why}); the next epoch tries again")
+        self._failing = True
+
+    def _look(self) -> None:
+        """Bring what is new.
+
+        Raises:
+            CloudtrainError: not everything came.
+        """
+        supervisor = self._link.living()
+        if supervisor is None:
+            return
+        told = self._told  # before the manifest: the checkpoint there holds what was told, or more
+        entries = supervisor.manifest()
+        with self._writing:
+            if self._ended.is_set():
+                return
+            coming = checkpoints.in_manifest(told, entries)
+            known = self._journal.read().get(checkpoints.NOTE)
+            if coming is not None and coming.to_dict() != known:
+                self._journal.write({checkpoints.COMING: coming.to_dict()})
+            try:
+                report = pull.pull(self._paced(supervisor), entries, self._folder, outputs=self._outputs, emit=discard)
+                here: list[FileEntry] = list(report.files)
+            except ArtifactRefused:
+                # The job has replaced a file since the manifest was made, most likely. The others are here.
+                here = [entry for entry in entries if pull.is_here(entry, self._folder)]
+            notes: dict[str, Any] = {PULLED: [asdict(entry) for entry in here]}
+            if coming is not None and any(entry.name == coming.name for entry in here):
+                notes |= {checkpoints.NOTE: coming.to_dict(), checkpoints.COMING: None}
+            if notes != self._noted:
+                self._journal.write(notes)
+                self._noted = notes
+
+    def _paced(self, supervisor: Supervisor) -> Callable[[str, int], Stream]:
+        began, sent = time.monotonic(), 0
+
+        def wait_for_turn(size: int) -> None:
+            nonlocal sent
+            sent += size
+            self._ended.wait(max(0.0, began + sent / self._bytes_s - time.monotonic()))
+
+        return lambda name, offset: _Paced(supervisor.read(name, offset), self._ended, wait_for_turn)
+
+
+class _Paced(Stream):
+    """A stream at a given rate, which ends as soon as it is not wanted any more."""
+
+    def __init__(self, inner: Stream, ended: threading.Event, wait_for_turn: Callable[[int], None]) -> None:
+        self._inner = inner
+        self._ended = ended
+        self._wait_for_turn = wait_for_turn
+
+    def read(self, timeout: float) -> bytes:
+        deadline = time.monotonic() + timeout
+        while not self._ended.is_set():
+            left = deadline - time.monotonic()
+            try:
+                data = self._inner.read(min(_LOOK_S, max(0.0, left)))
+            except TimeoutError:
+                if left <= _LOOK_S:
+                    raise
+                continue
+            self._wait_for_turn(len(data))
+            return data
+        raise ConnectionFailed("it is not wanted any more", code="ended")
+
+    def finish(self, timeout: float) -> Completed:
+        return self._inner.finish(timeout)
+
+    def close(self) -> None:
+        self._inner.close()

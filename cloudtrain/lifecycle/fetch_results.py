@@ -1,0 +1,99 @@
+"""What the end of a run fetches: every finished file of its job, and a log that is the host's to the byte. Later what
+is spoilt here once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Noted, Warned
+from cloudtrain.lifecycle import checkpoints, spot
+from cloudtrain.lifecycle.session import Link
+from cloudtrain.store import Run
+from cloudtrain.transfer import log_times, pull
+from cloudtrain.transfer.download import fetch_anew
+from cloudtrain.transfer.supervisor import FileEntry
+
+# A job may write a file anew while it is fetched; then its manifest is asked for again, so often.
+LIVE_PULLS = 3
+
+
+def fetch_results(run: Run, link: Link) -> list[FileEntry]:
+    """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is made anew.
+
+    Raises:
+        ArtifactRefused: a file is not what the host's manifest says; the others are here.
+        ConnectionFailed: the link broke again and again, or this disk is full; what arrived is kept.
+    """
+
+    def attempt() -> pull.PullReport[FileEntry]:
+        supervisor = link.supervisor()
+        entries = supervisor.manifest()
+        link.journal.write(checkpoints.coming(run, entries))
+        return pull.pull(
+            supervisor.read, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=link.context.emit
+        )
+
+    with link.step("pull") as closing:
+        try:
+            report = link.insist(attempt)
+        except ConnectionFailed as error:
+            if type(error) is ConnectionFailed and error.code not in (*spot.ENDED, "disk_full", "folder"):
+                error.hint = f"cloudtrain pull {run.name} goes on where this one stopped"
+                error.consequence = "what arrived is kept, the rest stays on the machine"
+            raise
+        closing.append(report.summary(run.folder))
+    log_times.bring(run.folder, link)
+    return list(report.files)
+
+
+def check_log(run: Run, link: Link) -> None:
+    """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
+    record = run.ending or {}
+    path = run.folder / "console.log"
+    for attempt in range(2):
+        if not record.get("log_sha256") or pull.sha256(path) == record["log_sha256"]:
+            return
+        if attempt == 0:
+            link.context.emit(Noted("the local log differs from the host's and is fetched again"))
+            kept = link.insist(lambda: fetch_anew(link.supervisor().read, "console.log", path))
+            if kept is not None:
+                link.context.emit(Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}"))
+    link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
+
+
+def spoilt(run: Run, entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Those of `entries`, which were pulled once, that are missing here or were changed since."""
+    return [entry for entry in entries if not pull.is_here(entry, run.folder)]
+
+
+def check_here(run: Run, entries: Iterable[FileEntry]) -> None:
+    """`entries`, which were pulled once, are here and right; `run` has no machine any more to fetch them from.
+
+    Raises:
+        ConnectionFailed: one of them is spoilt.
+    """
+    if lacking := spoilt(run, entries):
+        named = ", ".join(entry.name for entry in lacking[:3])
+        raise gone(run, f"{named}: missing or changed since the pull")
+
+
+def fetch_again(run: Run, link: Link, entries: Sequence[FileEntry]) -> None:
+    """Bring `entries` back as they were when they were pulled, whatever their host has made of them since.
+
+    Raises:
+        ArtifactRefused: the host has another file under a name; the others are here.
+        ConnectionFailed: the link broke again and again.
+    """
+    with link.step("pull") as closing:
+        emit = link.context.emit
+        done = link.insist(lambda: pull.pull(link.supervisor().read, entries, run.folder, emit=emit))
+        closing.append(done.summary(run.folder))
+
+
+def gone(run: Run, why: str) -> ConnectionFailed:
+    """The error of a run whose results are not all here, for the reason `why`, and that has no machine any more."""
+    return ConnectionFailed(
+        f"{why}, and {run.name} has no machine any more",
+        hint=f"restore the files in {run.folder} from a copy, or train again",
+    )

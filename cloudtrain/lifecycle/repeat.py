@@ -1,0 +1,165 @@
+"""The same run once more, or the rest of it, from its own record: settings, seed, target and the very code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core import disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import JobSpec, ResumeSpec, RunSpec, TrainSpec, check_train
+from cloudtrain.core.states import RunState
+from cloudtrain.lifecycle import checkpoints
+from cloudtrain.lifecycle.checkpoints import Checkpoint
+from cloudtrain.run_folder import code_copy
+from cloudtrain.source import tree
+from cloudtrain.store import Run, Store
+from cloudtrain.transfer import pull
+from cloudtrain.transfer.follow import read_attempts
+
+SHIPPED = JobSpec(source="").module
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """What to start.
+
+    Attributes:
+        origin: for the new run's receipt (`rerun_of`): name and id of the run that is repeated.
+        code_from: for people: where the code is taken from.
+    """
+
+    spec: RunSpec
+    origin: Mapping[str, Any]
+    code_from: str
+
+
+def repetition(run: Run, store: Store, name: str) -> Repetition:
+    """A run called `name` that repeats `run`.
+
+    Raises:
+        UsageError: the code that it ran is not to be had any more (code `no_code`).
+    """
+    notes = store.read_journal(run.name)
+    source, told = source_of(run, notes.get("code") or {})
+    spec = run.plan.spec
+    ec2 = spec.ec2
+    if ec2 is not None:
+        # Where it ran then, whatever Region this shell has now.
+        ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.get("region"))
+    # From its first step on: what it had gone on from is another run's, and changes nothing of what comes out.
+    spec = replace(spec, name=name, job=replace(spec.job, source=str(source)), ec2=ec2, resume=None)
+    return Repetition(spec, {"name": run.name, "id": notes.get("id")}, told)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The rest of a run, as a run of its own.
+
+    Attributes:
+        spec: what is to be started, on the target of the run that is continued.
+        notes: for the new run's journal (`resumed_from` of its receipt).
+        folder: where the checkpoint lies.
+        code_from: for people: where the code is taken from.
+    """
+
+    spec: RunSpec
+    checkpoint: Checkpoint
+    folder: Path
+    code_from: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def continuation(run: Run, store: Store, name: str) -> Continuation:
+    """A run called `name` that goes on from the checkpoint of `run`.
+
+    Raises:
+        UsageError: `run` has finished (code `finished`) or is still going on (`still_running`), no checkpoint of it is
+            here (`no_checkpoint`), or the code that it ran is not to be had any more (`no_code`).
+    """
+    if run.state is RunState.SUCCEEDED:
+        raise _not_resumed(f"{run.name} has finished: there is nothing to go on with", f"rerun {run.name}", "finished")
+    if not run.state.final:
+        message = f"{run.name} has not ended ({run.state.value}), as far as this computer knows"
+        raise _not_resumed(message, f"logs {run.name}", "still_running")
+    notes = store.read_journal(run.name)
+    checkpoint = checkpoints.latest(run, notes)
+    if checkpoint is None:
+        message = f"no checkpoint of {run.name} is here, or it is not what its host had"
+        raise _not_resumed(message, f"rerun {run.name}", "no_checkpoint")
+    again = repetition(run, store, name)
+    resume = ResumeSpec(run=run.name, where=checkpoint.where())
+    spec = replace(again.spec, train=_as_it_was(run), resume=resume)
+    if spec.ec2 is not None:
+        spec = replace(spec, ec2=replace(spec.ec2, faults=()))
+    origin = {**again.origin, "checkpoint": checkpoint.to_dict()}
+    return Continuation(spec, checkpoint, run.folder, again.code_from, {"resumed_from": origin})
+
+
+def _as_it_was(run: Run) -> TrainSpec:
+    """What was trained, with what the shipped job decided by itself: on another device it might decide otherwise, and
+    refuse the checkpoint."""
+    train = run.plan.spec.train
+    if run.plan.spec.job.module != SHIPPED:
+        return train
+    started: Mapping[str, Any] = {}
+    for event in read_attempts(run.folder):
+        if event.get("kind") == "start":
+            started = event
+    told = {key: started.get(key) for key in ("recipe", "epochs", "batch_size", "lr")}
+    decided = {key: value for key, value in told.items() if value is not None and getattr(train, key) is None}
+    try:
+        return check_train(replace(train, **decided))
+    except (UsageError, TypeError, ValueError):  # a job of the user's under the same name
+        return train
+
+
+def _not_resumed(message: str, command: str, code: str) -> UsageError:
+    return UsageError(message, hint=f"cloudtrain {command}", consequence="nothing was started", code=code)
+
+
+def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
+    """The folder with the code that `run` ran, and where that is, for people.
+
+    Args:
+        code: the journal's note of it.
+
+    Raises:
+        UsageError: it is not to be had any more (code `no_code`).
+    """
+    source = Path(run.plan.spec.job.source)
+    digest = code.get("digest")
+    if not digest:
+        return source, f"{run.name} never sent its code: {source} is taken as it is now"
+    try:
+        now = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent).digest
+    except UsageError:  # it is gone, or cannot be sent any more
+        now = None
+    if now == digest:
+        return source, f"the code in {source} is what {run.name} ran"
+    archive, kept = run.folder / code_copy.NAME, code.get("archive")
+    if not kept:
+        raise _no_code(f"the code in {source} is not what {run.name} ran, and no copy was kept with it", code)
+    try:
+        if pull.sha256(archive) != kept["sha256"]:
+            there = "was changed" if archive.exists() else "is gone"
+            raise _no_code(f"the code in {source} is not what {run.name} ran, and its copy {archive} {there}", code)
+        place = code_copy.unpack(archive, digest, source.name)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise _no_code(f"the copy of the code in {run.folder} cannot be unpacked: {reason}", code) from error
+    changed = "has changed since" if now else "is not there any more"
+    return place, f"the code in {source} {changed}: the copy that {run.name} kept is used ({place})"
+
+
+def _no_code(message: str, code: Mapping[str, Any]) -> UsageError:
+    git = code.get("git") or {}
+    committed = f"git checkout {git['commit'][:12]} brings it back" if git and not git.get("dirty") else None
+    return UsageError(
+        message,
+        hint=committed or "restore it, or start a new run",
+        consequence="nothing was started",
+        code="no_code",
+    )

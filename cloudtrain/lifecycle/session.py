@@ -1,0 +1,195 @@
+"""What the steps of a run's story work with: the context handed in, and the way to the run's host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
+from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
+from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.provider.base import Instance, Provider
+from cloudtrain.run_folder import receipt
+from cloudtrain.source.tree import Tree
+from cloudtrain.store import Run, Store
+from cloudtrain.transfer import push as sync
+from cloudtrain.transfer.supervisor import Supervisor
+from cloudtrain.transport.base import Transport
+
+T = TypeVar("T")
+
+# Codes of failures that a new connection does not mend.
+_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", GONE, RECLAIMED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the story works with; tests hand in their own parts.
+
+    Attributes:
+        provider: gives the provider of a target.
+        trickle_mib_s: rate at which results come down while a run is followed, in MiB a second; 0: they do not.
+    """
+
+    store: Store
+    provider: Callable[[RunSpec], Provider]
+    emit: Emit = discard
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    trickle_mib_s: float = 0.0
+
+
+class Link:
+    """The way from a run to its host: instance, transport and supervisor, each made when first needed.
+
+    Args:
+        wakes: a parked machine is started for it; else the way ends there.
+    """
+
+    def __init__(self, run: Run, context: Context, *, wakes: bool = True) -> None:
+        self.context = context
+        self.provider = context.provider(run.plan.spec)
+        self.journal = context.store.journal(run.name)
+        self.instance = run.instance
+        self._run = run
+        self._wakes = wakes
+        self._transport: Transport | None = None
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *exit_info: object) -> None:
+        self.drop()
+
+    @property
+    def run_dir(self) -> str:
+        """The run directory on the host."""
+        return f"{self._workdir}/runs/{self._run.name}"
+
+    @property
+    def _workdir(self) -> str:
+        if self.instance is None:
+            raise self._no_machine()
+        return self.instance.workdir
+
+    def find(self) -> Instance:
+        """The run's machine, looked for where the registry does not know it.
+
+        Raises:
+            ConnectionFailed: it has none any more.
+        """
+        if self._run.life is InstanceLife.TERMINATED:
+            self.instance = None
+        elif self.instance is None:
+            self.instance = self.provider.find(self._run.name, self.journal)
+        if self.instance is None:
+            raise self._no_machine()
+        return self.instance
+
+    def _no_machine(self) -> ConnectionFailed:
+        name = self._run.name
+        return ConnectionFailed(f"{name} has no machine any more", hint=f"cloudtrain show {name}", code=GONE)
+
+    def transport(self, *, wakes: bool = True) -> Transport:
+        """An open connection, made anew after `drop`; a parked machine is started for it only if `wakes`."""
+        if self._transport is None:
+            self.find()
+            assert self.instance is not None
+            try:
+                self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
+            except ConnectionFailed as error:
+                if error.code != "parked" or not (self._wakes and wakes):
+                    raise
+                self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
+        return self._transport
+
+    def _woken(self) -> Instance:
+        """The run's parked machine, started again; the registry knows at each moment which of the two it is."""
+        assert self.instance is not None
+        self.context.store.note(self._run, life=InstanceLife.PARKED)
+        self.instance = self.provider.wake(self.instance, self.journal, self.context.emit)
+        self.context.store.note(self._run, life=self.instance.life, instance=self.instance)
+        return self.instance
+
+    def supervisor(self) -> Supervisor:
+        """A client of the on-host supervisor."""
+        transport = self.transport()
+        assert self.instance is not None
+        return Supervisor(transport, self.instance.python, self.run_dir, self._workdir)
+
+    def living(self) -> Supervisor | None:
+        """The same over the connection that is open, None if there is none; for other threads than the story's."""
+        transport, instance = self._transport, self.instance
+        if transport is None or instance is None:
+            return None
+        return Supervisor(transport, instance.python, self.run_dir, self._workdir)
+
+    def insist(self, action: Callable[[], T]) -> T:
+        """Do what is safe to do twice, over a new connection if the old one breaks under it.
+
+        Raises:
+            ConnectionFailed: the link broke at every attempt, or the host itself refused.
+        """
+        for wait in (0.5, 2.0, None):
+            try:
+                return action()
+            except (HostKeyMismatch, ArtifactRefused):
+                raise
+            except ConnectionFailed as error:
+                if wait is None or error.code in _HOST_SAID_NO:
+                    raise
+                self.drop()
+                self.context.emit(Noted(f"connection lost ({error.message}); trying again"))
+                self.context.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def push(self, files: Tree, key: str) -> sync.PushReport:
+        """Bring a tree to the host under `key`, over a new connection if the old one breaks.
+
+        Raises:
+            ConnectionFailed: the link broke at every attempt, or the host did not take it.
+        """
+        instance = self.find()
+        return self.insist(
+            lambda: sync.push(
+                self.transport(),
+                files,
+                python=instance.python,
+                workdir=instance.workdir,
+                run_dir=self.run_dir,
+                key=key,
+                target_id=instance.id,
+                emit=self.context.emit,
+            )
+        )
+
+    def drop(self) -> None:
+        """Close the connection."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def forget(self) -> None:
+        """The machine is gone: the run gets another one."""
+        self.drop()
+        self.instance = None
+
+    def move(self, run: Run, state: RunState, **facts: Any) -> Run:
+        """Store the new state, write it into the receipt and tell of it."""
+        run = self._run = self.context.store.move(run, state, **facts)
+        receipt.update(run, self.context.store, self.context.emit)
+        self.context.emit(PhaseChanged(run.name, state))
+        return run
+
+    @contextmanager
+    def step(self, title: str, detail: str = "", limit_s: float | None = None) -> Iterator[list[str]]:
+        """Tell of a step from its start to its end; what is put into the list becomes its closing detail."""
+        began = time.monotonic()
+        self.context.emit(StepStarted(title, detail, limit_s))
+        closing: list[str] = []
+        yield closing
+        self.context.emit(StepDone(title, " ".join(closing) or detail, time.monotonic() - began))

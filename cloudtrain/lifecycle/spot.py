@@ -1,0 +1,241 @@
+"""A spot instance that is taken back: what of the run is kept, and how it goes on within the limits agreed to.
+
+The journal's notes, each on the disk before its effect:
+
+    attempt       number of the machine that the run is on, from 1; one more before INTERRUPTED -> PROVISIONING
+    attempts      [{n, instance_id, instance_type, zone, ended, ended_how, exit, usd, log, events}]: those that are over
+    avoid_zones   where machines of it were taken back; `Provider.acquire` tries other places first
+    stop_wanted   somebody has asked for the run's end: it gets no other machine
+    run_ends_at   unix seconds at which the run ends whatever happens: no later machine moves it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.billing import expiry
+from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, UsageError
+from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import checkpoints, repeat
+from cloudtrain.lifecycle.session import Link
+from cloudtrain.provider.base import Instance
+from cloudtrain.run_folder import outcome
+from cloudtrain.store import Run
+from cloudtrain.transfer import log_times, pull
+
+# A machine that is announced to go is gone two minutes later; nobody tries to reach it for longer, in seconds.
+NOTICE_S = 150.0
+_AGAIN_S = 2.0
+# Less time than this before its end is not worth another machine: boot and set-up take minutes on a real one.
+LEAST_LEFT_S = 120.0
+ENDED = frozenset({GONE, RECLAIMED})
+# States of a run that has no machine to train on yet.
+ON_THE_WAY = frozenset({RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING})
+
+
+def attempt_of(notes: Mapping[str, Any]) -> int:
+    """Which machine of the run this is, from 1."""
+    return int(notes.get("attempt") or 1)
+
+
+def goes(run: Run) -> bool:
+    """Whether the machine is announced to go, or goes: only what is fetched now can be had."""
+    stop = (run.ending or {}).get("stop")
+    return stop == "spot" or (stop == "shutdown" and _may_be_taken(run))
+
+
+def was_taken(run: Run, error: ConnectionFailed) -> bool:
+    """Whether `error`, by which the machine has ended, means that a spot instance was taken back."""
+    return error.code == RECLAIMED or (error.code == GONE and (run.ending or {}).get("stop") == "spot")
+
+
+def within_notice(run: Run, link: Link, act: Callable[[], Run]) -> Run:
+    """`act`, tried again while the machine may still be there; at once and once only where nothing threatens it.
+
+    Raises:
+        ConnectionFailed: it has gone first (codes in `ENDED`), or cannot be reached any more.
+    """
+    clock = link.context.clock
+    until = clock() + NOTICE_S
+    while True:
+        try:
+            return act()
+        except HostKeyMismatch:
+            raise
+        except ConnectionFailed as error:
+            if not goes(run) or error.code in ENDED or clock() >= until:
+                raise
+            link.drop()
+            link.context.emit(Noted(f"the machine is about to go, and not all is here ({error.message}); trying again"))
+            link.context.sleep(_AGAIN_S)
+
+
+def relaunched(before: Run, now: Run, notes: Mapping[str, Any]) -> bool:
+    """Whether a run that trained as `before` has been taken to another machine since."""
+    if not before.state.trains or attempt_of(notes) == 1:
+        return False
+    same = before.instance is not None and now.instance is not None and before.instance.id == now.instance.id
+    return now.state in ON_THE_WAY or (now.state is RunState.RUNNING and not same)
+
+
+def told(run: Run, notes: Mapping[str, Any], why: str, code: str = RECLAIMED) -> dict[str, Any]:
+    """The `error` of a run that a spot instance was taken from."""
+    anew = {"hint": f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"}
+    return {"code": code, "message": f"{run.name} was interrupted: {why}", **anew, **checkpoints.onward(run, notes)}
+
+
+def plan_for(run: Run, notes: Mapping[str, Any], now: float) -> Plan:
+    """The plan for the machine that is launched next: no later one gets more time than is left of the run's."""
+    ends = notes.get("run_ends_at")
+    if attempt_of(notes) == 1 or ends is None:
+        return run.plan
+    return replace(run.plan, limit_s=max(1.0, float(ends) - now))
+
+
+def priced(instance: Instance, notes: Mapping[str, Any], now: float) -> Instance:
+    """`instance` with what the run's earlier machines have cost, for `outcome.cost`."""
+    if attempt_of(notes) == 1 or "began_at" in instance.details:
+        return instance
+    before = sum(float(attempt.get("usd") or 0.0) for attempt in notes.get("attempts") or [])
+    return replace(instance, details={**instance.details, "began_at": now, "before_usd": before})
+
+
+def source_of(run: Run, notes: Mapping[str, Any]) -> Path:
+    """The folder with the code to send: on a later machine the very code that the first one got.
+
+    Raises:
+        UsageError: that is not to be had any more (code `no_code`).
+    """
+    code = notes.get("code")
+    if attempt_of(notes) == 1 or not code:
+        return Path(run.plan.spec.job.source)
+    return repeat.source_of(run, code)[0]
+
+
+def go_on(run: Run, link: Link) -> Run | None:
+    """INTERRUPTED -> PROVISIONING, if the run's limits allow another machine; None: it stays, and why is told."""
+    notes = link.journal.read()
+    if run.state is not RunState.INTERRUPTED or (run.error or {}).get("code") != RECLAIMED or not _may_be_taken(run):
+        return None
+    ends, now, number = _ends(run, notes), link.context.clock(), attempt_of(notes)
+    restarts = run.plan.spec.limits.spot_restarts
+    why = _why_not(run, notes, number, ends - now)
+    if why is not None:
+        link.context.emit(Warned(f"{run.name} does not go on by itself: {why}", hint=(run.error or {}).get("hint")))
+        return None
+    over = _record(run, number)
+    zone = run.instance.zone if run.instance else None
+    avoid = [*(notes.get("avoid_zones") or []), *([zone] if zone else [])]
+    link.journal.write(
+        {
+            "attempt": number + 1,
+            "attempts": [*(notes.get("attempts") or []), over],
+            "avoid_zones": list(dict.fromkeys(avoid)),
+            "run_ends_at": ends,
+            "trickled": notes.get("pulled") or notes.get("trickled"),
+            "pulled": None,
+            "leftovers": [],
+        }
+    )
+    shelve(run.folder, number)
+    checkpoint = checkpoints.latest(run, link.journal.read())
+    onward = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "anew: no checkpoint had arrived"
+    link.context.emit(
+        Noted(
+            f"another spot instance is launched ({number} of at most {restarts} times) and {run.name} trains {onward}; "
+            "its limit and the most that it can cost stay as they were"
+        )
+    )
+    link.forget()
+    before = run.instance
+    if before is not None:
+        # What it cost is settled: it does not grow while the next one is looked for.
+        before = replace(before, details={**before.details, "ended_at": run.ended_at or now})
+    return link.move(run, RunState.PROVISIONING, life=InstanceLife.LAUNCHING, instance=before, ending=None, error=None)
+
+
+def shelve(folder: Path, number: int) -> None:
+    """Put log and events of attempt `number` aside, as `console.N.log` and `events.N.jsonl`; safe to repeat.
+
+    A new machine's files begin at their first byte again.
+    """
+    for now, then in (("console.log", f"console.{number}.log"), ("events.jsonl", f"events.{number}.jsonl")):
+        if (folder / then).exists():
+            continue
+        if (folder / now).exists():
+            (folder / now).replace(folder / then)
+        else:
+            (folder / then).touch()
+    times = folder / log_times.NAME
+    if times.exists() and not (folder / f"console.{number}.times").exists():
+        times.replace(folder / f"console.{number}.times")
+
+
+def _why_not(run: Run, notes: Mapping[str, Any], number: int, left_s: float) -> str | None:
+    """Why there is no other machine for it, for people; None: there may be one."""
+    limits = run.plan.spec.limits
+    if notes.get("stop_wanted"):
+        return "it was asked to stop"
+    if number > limits.spot_restarts:
+        count = limits.spot_restarts
+        return f"--spot-restarts allows {'none' if not count else f'{count}, and all are used'}"
+    if notes.get("owed") or notes.get("ec2_release_pending") or run.life.may_exist:
+        return "the end of its machine is not confirmed"
+    least = max(LEAST_LEFT_S, 2 * expiry.margin_s(run.plan.limit_s or DEFAULT_LIMIT_S))
+    if left_s < least:
+        return f"{max(0.0, left_s) / 60:.0f} min are left of its time, too few for another machine"
+    try:
+        source_of(run, {**notes, "attempt": number + 1})
+    except UsageError as error:
+        return error.message
+    return None
+
+
+def _record(run: Run, number: int) -> dict[str, Any]:
+    """What is kept of an attempt that is over; `log` and `events` as they are in the files here."""
+    instance, ending = run.instance, run.ending or {}
+    facts: dict[str, Any] = {}
+    for kind, name in (("log", "console.log"), ("events", "events.jsonl")):
+        path = run.folder / name
+        facts[kind] = {"bytes": path.stat().st_size, "sha256": pull.sha256(path)} if path.exists() else None
+    whole = bool(ending) and (facts["log"] or {}).get("sha256") == ending.get("log_sha256")
+    return {
+        "n": number,
+        "instance_id": instance.id if instance else None,
+        "instance_type": instance.type if instance else None,
+        "zone": instance.zone if instance else None,
+        "ended": run.ended_at,
+        "ended_how": "spot",
+        "exit": {key: ending.get(key) for key in ("code", "signal", "stop")},
+        "usd": _usd(run),
+        "log": {**facts["log"], "whole": whole} if facts["log"] else None,
+        "events": facts["events"],
+    }
+
+
+def _usd(run: Run) -> float:
+    """What this machine has cost, without those before it."""
+    if run.instance is None:
+        return 0.0
+    before = float(run.instance.details.get("before_usd") or 0.0)
+    return (outcome.would_cost(run, run.ended_at or run.updated_at) or before) - before
+
+
+def _may_be_taken(run: Run) -> bool:
+    """Whether the run is on a spot instance of its own."""
+    ec2 = run.plan.spec.ec2
+    return ec2 is not None and ec2.spot and not ec2.instance_id
+
+
+def _ends(run: Run, notes: Mapping[str, Any]) -> float:
+    """Unix seconds at which the run ends whatever happens."""
+    expires = expiry.expires_at(run)
+    if expires is not None:
+        return expires
+    known = notes.get("run_ends_at")
+    return float(known) if known else run.created_at + (run.plan.limit_s or DEFAULT_LIMIT_S)

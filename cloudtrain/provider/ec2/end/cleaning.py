@@ -1,0 +1,307 @@
+"""Leftovers: everything in a Region that carries our mark, whether it is safe to end, and its end, confirmed by state.
+
+No local state is needed. What a registry knows of the runs is handed in, and only ever makes the judgement more careful
+or more certain.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
+from cloudtrain.core.events import Emit, Event, StepDone, StepProgress, StepStarted
+from cloudtrain.moments import time_of_day
+from cloudtrain.provider.ec2 import network, trust
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.end.release import terminate
+from cloudtrain.provider.ec2.instances import Item, inventory, state_of
+from cloudtrain.provider.ec2.offer.prices import load
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate, translated
+
+DAYS_A_MONTH = 30
+PARALLEL = 8
+# A machine has this long after the end of its lease to power itself off, and to park if it has something to lose.
+OVERDUE_S = 600.0
+# Instances that are up or coming up, and those that are parked: their disk alone is billed.
+_UP = ("pending", "running")
+_PARKED = ("stopping", "stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a registry knows of a run.
+
+    Attributes:
+        tokens: marks of its launch attempts (tag `cloudtrain:token`).
+        trained: training has begun, so its machine may hold what exists nowhere else.
+        pulled: all that it made is on this computer, verified.
+        ended: its story is over.
+        busy: a command is acting on it now.
+        kept_until: unix seconds until which its machine is kept on request, though the run is over; None: it is not.
+    """
+
+    run: str
+    tokens: frozenset[str] = frozenset()
+    trained: bool = False
+    pulled: bool = False
+    ended: bool = False
+    busy: bool = False
+    kept_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """One thing of ours in the account.
+
+    Attributes:
+        known: what the registry knows of its run; None: nothing.
+        usd_per_hour: while it runs, with address and disk; of a spot instance at most. None: nothing, or not known.
+        usd_per_month: of its disk for 30 days, which is all that a parked instance costs; None: no disk.
+        safe: ending it loses nothing.
+        why: the reason for that judgement, for people.
+        loss: what is lost with it, for people; None: nothing.
+    """
+
+    item: Item
+    region: str
+    age_s: float | None = None
+    usd_per_hour: float | None = None
+    usd_per_month: float | None = None
+    known: Known | None = None
+    safe: bool = False
+    why: str = ""
+    loss: str | None = None
+
+    @property
+    def billed(self) -> bool:
+        """Whether it costs anything."""
+        return self.item.kind != "security group"
+
+    @property
+    def parked(self) -> bool:
+        """Whether it is an instance that is stopped: its disk alone is billed."""
+        return self.item.kind == "instance" and self.item.state in _PARKED
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of one leftover.
+
+    Attributes:
+        gone: EC2 itself says so.
+        told: its last known state, or why it is still there, for people.
+    """
+
+    leftover: Leftover
+    gone: bool
+    told: str
+    error: CloudtrainError | None = None
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether it may still be billed."""
+        return not self.gone and self.leftover.billed
+
+
+def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]:
+    """What of ours exists in the Region of `clients`, judged: instances first, then volumes, then security groups.
+
+    Args:
+        now: unix seconds.
+
+    Raises:
+        SignInError, ConnectionFailed: the Region could not be asked.
+    """
+    by_token = {token: run for run in known for token in run.tokens}
+    items = [item for item in inventory(clients) if item.state not in ("shutting-down", "terminated")]
+    housed: dict[str, bool] = {}
+    table = load(None if clients.loopback else clients.region)
+    found = []
+    for item in items:
+        run = by_token.get(item.token)
+        safe, why, loss = judge(item, run, housed, now)
+        if item.kind == "instance":
+            housed[item.token] = housed.get(item.token, True) and safe
+        hour, month = None, None
+        if item.size_gb:
+            month = item.size_gb * table.gp3_gb_month
+        price = table.of(item.type, clients.region) if item.kind == "instance" else None
+        if price is not None and item.state in _UP:
+            hour = table.hourly(price.usd_per_hour, item.size_gb or 0).total
+        found.append(
+            Leftover(
+                item=item,
+                region=clients.region,
+                age_s=None if item.created_at is None else max(0.0, now - item.created_at),
+                usd_per_hour=hour,
+                usd_per_month=month,
+                known=run,
+                safe=safe,
+                why=why,
+                loss=loss,
+            )
+        )
+    return found
+
+
+def judge(item: Item, run: Known | None, housed: Mapping[str, bool], now: float) -> tuple[bool, str, str | None]:
+    """Whether ending `item` loses nothing, why, and what is lost otherwise.
+
+    Args:
+        housed: tokens of the instances that exist, and whether ending those loses nothing.
+    """
+    name = item.run or item.id
+    if run is not None and run.busy:
+        return False, f"another command is acting on {name}", f"what {name} is doing" if run.trained else None
+    if item.kind == "security group":
+        if item.token in housed:
+            return housed[item.token], "it goes with its instance", None
+        return True, "no instance uses it", None
+    if item.kind == "volume" and item.state != "available":
+        return False, f"it is {item.state}, held by a machine that is not ours", f"what is on {item.id}"
+    over = item.expires_at is not None and item.expires_at + OVERDUE_S <= now
+    if run is not None:
+        if run.kept_until is not None and now < run.kept_until:
+            at = time_of_day(run.kept_until, now)
+            what = f"what was changed on it since {name} was pulled"
+            return False, f"kept until {at} as you asked: cloudtrain stop {name} ends it now", what
+        if run.ended and (run.pulled or not run.trained):
+            return True, "its run is over and pulled" if run.pulled else "its run ended before training began", None
+        if not run.trained:
+            return True, "its run never began to train", None
+        if run.pulled:
+            return True, "its results are pulled", None
+        how = "is parked" if item.state in _PARKED else "has trained" if over else "trains"
+        return False, f"{name} {how} and is not pulled: cloudtrain pull {name}", f"the results of {name}"
+    if item.kind == "volume":
+        if over and item.token not in housed:
+            return True, "its run is over, no instance holds it", None
+        return False, "no instance holds it, and its run is not known here", f"what is on {item.id}"
+    if item.state in _PARKED:
+        told = f"parked with its disk; not known here: cloudtrain adopt {item.id}"
+        return False, told, f"the results of {name}, unless pulled elsewhere"
+    if over:
+        return True, "its lease is over", None
+    return False, f"it may be training; not known here: cloudtrain adopt {item.id}", f"what {name} has trained"
+
+
+def end(
+    chosen: Sequence[Leftover],
+    clients: Clients,
+    emit: Emit,
+    pace: Pace,
+    *,
+    told: Callable[[Ended], None] = lambda one: None,
+) -> list[Ended]:
+    """End `chosen`, all of the Region of `clients`. An error of one keeps no other from being ended.
+
+    Instances end side by side, and before what they hold.
+
+    Args:
+        told: called with each as soon as its fate is known; never by two threads at once.
+    """
+    lock = threading.Lock()
+
+    def safely(event: Event) -> None:
+        with lock:
+            emit(event)
+
+    def one(leftover: Leftover) -> Ended:
+        began = time.monotonic()
+        safely(StepStarted("end", f"{leftover.item.kind} {leftover.item.id}", pace.end))
+        try:
+            gone, state = _end_one(leftover, clients, safely, pace)
+            ended = Ended(leftover, gone, state)
+        except CloudtrainError as error:
+            ended = Ended(leftover, False, error.message, error)
+        with lock:
+            if ended.gone:
+                emit(
+                    StepDone("end", f"{leftover.item.kind} {leftover.item.id}: {ended.told}", time.monotonic() - began)
+                )
+            told(ended)
+        return ended
+
+    # Made before the threads share it: the SDK's sessions are not safe to make clients in side by side.
+    _ = clients.ec2
+    ended: list[Ended] = []
+    for kind in ("instance", "volume", "security group"):
+        these = [leftover for leftover in chosen if leftover.item.kind == kind]
+        # What a machine that goes on holds is not waited for.
+        held = {o.leftover.item.token for o in ended if not o.gone and o.leftover.item.kind == "instance"} - {""}
+        for leftover in [other for other in these if other.item.token in held]:
+            these.remove(leftover)
+            ended.append(Ended(leftover, False, "its instance goes on and uses it"))
+            told(ended[-1])
+        if these:
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                ended += pool.map(one, these)
+    for run in {
+        o.leftover.known.run for o in ended if o.gone and o.leftover.known and o.leftover.item.kind == "instance"
+    }:
+        trust.forget(run)
+    return ended
+
+
+def _end_one(leftover: Leftover, clients: Clients, emit: Emit, pace: Pace) -> tuple[bool, str]:
+    item = leftover.item
+    match item.kind:
+        case "instance":
+            last = terminate(clients, item.id, emit, pace, launched_at=item.created_at)
+            return True, state_of(last) if last else "EC2 does not know it any more"
+        case "volume":
+            return _delete_volume(clients, item, emit, pace)
+    gone = network.delete_group(clients, item.id, within_s=pace.group, clock=pace.clock, sleep=pace.sleep)
+    return gone, "deleted" if gone else f"something still uses it after {pace.group:.0f} s; it costs nothing"
+
+
+def _delete_volume(clients: Clients, item: Item, emit: Emit, pace: Pace) -> tuple[bool, str]:
+    """Delete a volume, waiting for the instance that held it to let go, until EC2 does not list it any more."""
+    what = f"delete {item.id}"
+    for gone in pace.polls(pace.group):
+        try:
+            clients.ec2.delete_volume(VolumeId=item.id)
+            break
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            if failure_of(error) is Failure.ABSENT:
+                return True, "deleted"
+            if code_of(error) not in ("VolumeInUse", "IncorrectState"):
+                raise translate(error, what, profile=clients.profile, consequence="it is still billed") from error
+            emit(StepProgress("end", f"{item.id} is still held", done=gone, total=pace.group, unit="s"))
+    else:
+        return False, f"still held after {pace.group:.0f} s"
+    state = "deleting"
+    for _ in pace.polls(pace.group):
+        with translated(f"look up {item.id}", profile=clients.profile, consequence="it may still be billed"):
+            try:
+                volumes = clients.ec2.describe_volumes(VolumeIds=[item.id])["Volumes"]
+            except ClientError as error:
+                if failure_of(error) is Failure.ABSENT:
+                    return True, "deleted"
+                raise
+        state = str(volumes[0].get("State", "")) if volumes else "deleted"
+        # A volume that is being deleted is not billed any more, and cannot come back.
+        if state in ("deleting", "deleted"):
+            return True, "deleted"
+    raise ConnectionFailed(f"{item.id} is still {state} after {pace.group:.0f} s", code="not_deleted")
+
+
+def regions(clients: Clients) -> list[str]:
+    """The Regions that the account has enabled.
+
+    Raises:
+        SignInError, ConnectionFailed: they could not be listed.
+    """
+    with translated("list the Regions", profile=clients.profile, consequence="nothing was changed"):
+        answer = clients.ec2.describe_regions(
+            Filters=[{"Name": "opt-in-status", "Values": ["opt-in-not-required", "opted-in"]}]
+        )
+    return sorted(str(row["RegionName"]) for row in answer["Regions"])

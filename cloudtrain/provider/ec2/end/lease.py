@@ -1,0 +1,204 @@
+"""The lease of an instance of ours: what becomes of it at its end, how that moves, and how a parked machine is woken.
+
+A lease ends by `systemctl poweroff` on the instance itself (`user_data.py`). What that means is the instance's shutdown
+behaviour: `terminate` from the launch on, `stop` (the machine is parked) once its disk holds something to lose.
+
+Notes in the run's journal:
+
+    ec2_parks       id of the instance that was told to stop instead of ending itself
+    ec2_held        id of the instance that stays up for a while after its results were pulled, then ends itself
+    ec2_woken       {"id", "expires_at"}: it was parked and is being started, to fetch what its disk holds
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
+from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.provider.ec2 import tags, user_data
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.instances import ENDED, glance, reason_of, state_of
+from cloudtrain.provider.ec2.launch.acquire import to_instance
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.transport.base import Transport
+
+# A woken machine has this long to give its results away, in seconds; then it parks again.
+WAKE_S = 30 * 60.0
+
+# As root, by `sh -c`. systemd reads a changed unit at `daemon-reload`; `start` changes nothing of a timer that runs.
+# The next boot makes the timer anew from the user data, and takes the later end from the file; it is in place last, so
+# that no boot honours what this machine has not taken.
+MOVE = """\
+set -eu
+unit="${{CLOUDTRAIN_ROOT:-}}/etc/systemd/system/cloudtrain-lease.timer"
+kept="${{CLOUDTRAIN_ROOT:-}}{kept}"
+mkdir -p "$(dirname "$kept")"
+echo '{seconds} {expiry}' > "$kept.new"
+sed 's/^OnCalendar=.*/OnCalendar={expiry}/' "$unit" > "$unit.new"
+grep -q '^OnCalendar={expiry}$' "$unit.new"
+mv -f "$unit.new" "$unit"
+systemctl daemon-reload
+systemctl restart cloudtrain-lease.timer
+systemctl is-active --quiet cloudtrain-lease.timer
+mv -f "$kept.new" "$kept"
+"""
+
+
+def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
+    """From now on `instance` stops where it would have terminated itself; False: it is one that cannot.
+
+    Raises:
+        CloudtrainError: it terminates itself still.
+    """
+    if not instance.owned or instance.details.get("spot"):
+        # EC2 never stops a one-time spot instance, and a machine of the user's is none of our business.
+        return False
+    if journal.read().get("ec2_parks") == instance.id:
+        return True
+    with translated(
+        f"have {instance.id} stop instead of terminating itself",
+        profile=clients.profile,
+        consequence="if it ends itself, its disk is deleted",
+    ):
+        clients.ec2.modify_instance_attribute(
+            InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": "stop"}
+        )
+    journal.write({"ec2_parks": instance.id})
+    return True
+
+
+def hold(instance: Instance, transport: Transport, until: float, clients: Clients, journal: Journal) -> None:
+    """Have an instance whose results are safe terminate itself at `until` (unix seconds), whoever watches.
+
+    Its disk has nothing to lose any more, so it stops parking first: one that ends early then is gone, not billed on.
+
+    Raises:
+        ConnectionFailed: its timer could not be moved.
+        CloudtrainError: AWS refused.
+    """
+    journal.write({"ec2_held": instance.id})
+    if not instance.details.get("spot"):
+        with translated(
+            f"have {instance.id} terminate itself", profile=clients.profile, consequence="its results are here"
+        ):
+            clients.ec2.modify_instance_attribute(
+                InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
+            )
+        journal.write({"ec2_parks": None})
+    move(instance, transport, until, clients)
+
+
+def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Instance:
+    """Start a parked instance with a short new lease: it has another address then, and the same host key.
+
+    Safe to call again after a crash at any point.
+
+    Raises:
+        ConnectionFailed: it has ended, or did not start.
+        CloudtrainError: AWS refused; it stays parked and its disk keeps the results.
+    """
+    began = time.monotonic()
+    told = f"{instance.id} is parked; {told_of_wake(None if clients.loopback else instance.price_per_hour)}"
+    emit(StepStarted("instance", told, pace.pending))
+    asked = False
+    for gone in pace.polls(pace.end + pace.pending):
+        found = glance(clients, instance.id)
+        state = state_of(found) if found else "unknown"
+        if found is None or state in ENDED:
+            raise ConnectionFailed(
+                f"{instance.id} has ended: {reason_of(found)}",
+                hint="what was streamed and pulled so far is kept",
+                consequence="nothing of it is billed any more",
+                code="instance_gone",
+            )
+        if state == "running" and found.get("PublicIpAddress"):
+            woken = _as_woken(instance, found, clients, journal, pace)
+            emit(StepDone("instance", f"{instance.id} runs again at {woken.address}", time.monotonic() - began))
+            return woken
+        if state == "stopped" and not asked:
+            _start(instance, clients, journal, emit, pace)
+            asked = True
+        emit(StepProgress("instance", f"{instance.id} {state}", done=gone, total=pace.end + pace.pending, unit="s"))
+    raise ConnectionFailed(
+        f"{instance.id} did not start within {pace.end + pace.pending:.0f} s",
+        hint=f"cloudtrain pull {instance.details.get('run', '')} tries again",
+        consequence="its disk keeps the results",
+        code="not_started",
+    )
+
+
+def told_of_wake(price_per_hour: float | None) -> str:
+    """What a woken machine does and can cost, for people; USD, rounded up to the cent."""
+    price = f" at ${price_per_hour:.3f} an hour" if price_per_hour else ""
+    most = f"; at most ${math.ceil(price_per_hour * WAKE_S / 36) / 100:.2f} beyond the plan" if price_per_hour else ""
+    return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{most}"
+
+
+def _start(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> None:
+    """Stopped -> pending. The new lease comes first: by the old one the machine would power itself off at once."""
+    expires_at = pace.now() + WAKE_S
+    # It boots anew, so the first login is waited for as after a launch.
+    journal.write({"ec2_woken": {"id": instance.id, "expires_at": expires_at}, "ec2_reached": None})
+    with translated(
+        f"start {instance.id}", profile=clients.profile, consequence="it stays parked; its disk keeps the results"
+    ):
+        clients.ec2.modify_instance_attribute(
+            InstanceId=instance.id, UserData={"Value": user_data.lease_only(expires_at).encode()}
+        )
+        mark(instance.id, expires_at, clients)
+        clients.ec2.start_instances(InstanceIds=[instance.id])
+
+
+def move(instance: Instance, transport: Transport, expires_at: float, clients: Clients) -> None:
+    """Have the instance end itself at `expires_at` (unix seconds).
+
+    Raises:
+        ConnectionFailed: its timer could not be moved.
+        CloudtrainError: its tag could not be moved; nothing was changed.
+    """
+    # The tag first: a machine that ends before its tag says so harms nobody, one that seems expired may be cleaned up.
+    with translated(f"mark {instance.id}", profile=clients.profile, consequence="it ends at the time that it had"):
+        mark(instance.id, expires_at, clients)
+    script = MOVE.format(expiry=user_data.calendar(expires_at), seconds=int(expires_at), kept=user_data.EXTENDED)
+    done = transport.run(["sudo", "-n", "sh", "-c", script], timeout=60)
+    if done.exit_code != 0:
+        told = done.stderr.decode(errors="replace").strip()[-200:]
+        raise ConnectionFailed(
+            f"the timer of {instance.id} could not be moved: {told or f'exit code {done.exit_code}'}",
+            hint="pull what there is before the old limit: cloudtrain pull " + str(instance.details.get("run", "")),
+            consequence="it ends at the time that it had",
+            code="lease",
+        )
+
+
+def mark(instance_id: str, expires_at: float, clients: Clients) -> None:
+    """Say the lease's new end in the instance's tag, by which every computer judges it."""
+    clients.ec2.create_tags(
+        Resources=[instance_id], Tags=[{"Key": tags.EXPIRES_AT, "Value": tags.utc_text(expires_at)}]
+    )
+
+
+def _as_woken(instance: Instance, found: Mapping[str, Any], clients: Clients, journal: Journal, pace: Pace) -> Instance:
+    notes = journal.read()
+    woken = to_instance(
+        found,
+        run=str(instance.details["run"]),
+        region=clients.region,
+        user=str(notes.get("ec2_user") or instance.user or "ubuntu"),
+        host_key=notes.get("ec2_host_key") or instance.host_key,
+        price=instance.price_per_hour,
+        loopback=clients.loopback,
+    )
+    # The latest moment at which it can have parked is the end of its lease; from then on no GPU was billed.
+    before = instance.details.get("expires_at")
+    parked_s = max(0.0, pace.now() - float(before)) if before else 0.0
+    return replace(
+        woken, details={**woken.details, "parked_s": float(instance.details.get("parked_s") or 0.0) + parked_s}
+    )

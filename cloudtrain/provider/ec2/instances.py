@@ -1,0 +1,182 @@
+"""What of ours exists in a Region, found by its tags alone, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.provider.ec2 import tags
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.offer.prices import load
+from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.type_defs import InstanceTypeDef
+
+LIVE = ("pending", "running", "stopping", "stopped")
+ENDED = ("shutting-down", "terminated")
+_RECLAIMED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing in the account that carries our mark.
+
+    Attributes:
+        kind: "instance", "volume" or "security group".
+        state: EC2's own word for it ("running", "available").
+        size_gb: of a volume, or of the volumes that an instance holds.
+        expires_at: unix seconds at which its lease ends it; None where unknown.
+        created_at: unix seconds of its (latest) start or creation; None where EC2 does not say.
+        owner: `tags.owner_of` whoever launched it.
+        spot: it is billed at the spot price.
+    """
+
+    kind: str
+    id: str
+    state: str = ""
+    run: str = ""
+    token: str = ""
+    type: str = ""
+    zone: str = ""
+    size_gb: int | None = None
+    expires_at: float | None = None
+    created_at: float | None = None
+    owner: str = ""
+    spot: bool = False
+
+    def describe(self, price_per_hour: float | None = None) -> str:
+        """For people, with what it costs."""
+        match self.kind:
+            case "instance":
+                price = f"${price_per_hour:.3f} an hour" if price_per_hour else "billed while it runs"
+                return f"instance {self.id} ({self.type}, {self.state}), {price}"
+            case "volume":
+                month = (self.size_gb or 0) * load().gp3_gb_month
+                return f"volume {self.id} ({self.size_gb} GB, {self.state}), about ${month:.2f} a month"
+        return f"{self.kind} {self.id}, costs nothing"
+
+
+def inventory(
+    clients: Clients, *, run: str | None = None, tokens: Iterable[str] | None = None, owner: str | None = None
+) -> list[Item]:
+    """Live instances, volumes and security groups of ours in the Region, narrowed by tags where given.
+
+    Volumes that a live instance will take with it are not listed beside it.
+    """
+    wanted: Any = tags.where(run=run, token=list(tokens) if tokens is not None else None, owner=owner)
+    instances = described(clients, wanted, LIVE + ENDED[:1])
+    held = {mapping["Ebs"]["VolumeId"] for i in instances for mapping in i.get("BlockDeviceMappings", [])}
+    with translated("list what exists", profile=clients.profile, consequence=None):
+        volumes = [
+            v
+            for page in clients.ec2.get_paginator("describe_volumes").paginate(Filters=wanted)
+            for v in page["Volumes"]
+        ]
+        pages = clients.ec2.get_paginator("describe_security_groups").paginate(Filters=wanted)
+        groups = [g for page in pages for g in page["SecurityGroups"]]
+    sizes = {str(v["VolumeId"]): int(v.get("Size", 0)) for v in volumes}
+    items = [_instance(instance, sizes) for instance in instances]
+    for volume in volumes:
+        if volume["VolumeId"] not in held and volume.get("State") != "deleting":
+            items.append(
+                Item(
+                    kind="volume",
+                    id=volume["VolumeId"],
+                    state=volume.get("State", ""),
+                    zone=volume.get("AvailabilityZone", ""),
+                    size_gb=volume.get("Size"),
+                    created_at=_unix(volume.get("CreateTime")),
+                    **_marks(tags.as_map(volume.get("Tags"))),
+                )
+            )
+    items += [
+        Item(kind="security group", id=group["GroupId"], **_marks(tags.as_map(group.get("Tags")))) for group in groups
+    ]
+    return items
+
+
+def described(clients: Clients, filters: list[dict[str, Any]], states: Iterable[str] = LIVE) -> list[InstanceTypeDef]:
+    """Instances that `filters` select, in any zone of the Region, in one of `states`."""
+    narrowed: Any = [*filters, {"Name": "instance-state-name", "Values": list(states)}]
+    with translated("list instances", profile=clients.profile, consequence=None):
+        pages = clients.ec2.get_paginator("describe_instances").paginate(Filters=narrowed)
+        return [i for page in pages for reservation in page["Reservations"] for i in reservation.get("Instances", [])]
+
+
+def one(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
+    """The instance of this id in whatever state; None: EC2 does not know it (yet, or any more)."""
+    with translated(f"look up {instance_id}", profile=clients.profile, consequence="nothing was changed"):
+        try:
+            answer = clients.ec2.describe_instances(InstanceIds=[instance_id])
+        except ClientError as error:
+            if failure_of(error) is Failure.ABSENT:
+                return None
+            raise
+    return next((i for reservation in answer["Reservations"] for i in reservation.get("Instances", [])), None)
+
+
+def glance(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
+    """`one`, for a wait that has a deadline of its own: empty where AWS gave no usable answer this time."""
+    try:
+        return one(clients, instance_id)
+    except ConnectionFailed:
+        return {}
+
+
+def state_of(instance: Mapping[str, Any]) -> str:
+    """EC2's word for the instance's state."""
+    return str(instance.get("State", {}).get("Name", ""))
+
+
+def reason_of(instance: Mapping[str, Any] | None) -> str:
+    """Why an instance ended, in EC2's words: "Server.SpotInstanceTermination: ..."."""
+    if instance is None:
+        return "EC2 does not know it any more"
+    reason = instance.get("StateReason") or {}
+    code, message = str(reason.get("Code", "")), str(reason.get("Message", ""))
+    if code and code not in message:
+        return f"{code}: {message}" if message else code
+    return message or str(instance.get("StateTransitionReason", "")) or "no reason given"
+
+
+def reclaimed(instance: Mapping[str, Any]) -> bool:
+    """Whether `instance` was a spot instance that EC2 has taken back."""
+    if instance.get("InstanceLifecycle") != "spot" or state_of(instance) not in (*ENDED, "stopping", "stopped"):
+        return False
+    code = str((instance.get("StateReason") or {}).get("Code", ""))
+    # The transition's reason is free text; it is asked only where there is no code.
+    return (code or str(instance.get("StateTransitionReason", ""))).startswith(_RECLAIMED)
+
+
+def _instance(instance: Mapping[str, Any], sizes: Mapping[str, int]) -> Item:
+    held = [mapping["Ebs"]["VolumeId"] for mapping in instance.get("BlockDeviceMappings", [])]
+    return Item(
+        kind="instance",
+        id=str(instance["InstanceId"]),
+        state=state_of(instance),
+        type=str(instance.get("InstanceType", "")),
+        zone=str(instance.get("Placement", {}).get("AvailabilityZone", "")),
+        size_gb=sum(sizes.get(volume, 0) for volume in held) or None,
+        created_at=_unix(instance.get("LaunchTime")),
+        spot=instance.get("InstanceLifecycle") == "spot",
+        **_marks(tags.as_map(instance.get("Tags"))),
+    )
+
+
+def _unix(at: Any) -> float | None:
+    return at.timestamp() if isinstance(at, datetime) else None
+
+
+def _marks(found: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "run": found.get(tags.RUN, ""),
+        "token": found.get(tags.TOKEN, ""),
+        "owner": found.get(tags.OWNER, ""),
+        "expires_at": tags.utc_seconds(found.get(tags.EXPIRES_AT)),
+    }

@@ -1,0 +1,1 @@
+"""One instance for a run, launched once whatever happens in between."""

@@ -1,0 +1,388 @@
+"""From a plan to one running instance, from wherever an earlier command left it.
+
+The journal's notes, each on the disk before the effect that it announces:
+
+    ec2_attempt     {"n", "seed", "run", "region", "expires_at", "owner", "vpc", "group_name", "user_data"}
+    ec2_seeds       seeds of all attempts of this run: the value of the tag `cloudtrain:token` on all that they created
+    ec2_host_key    the pinned key
+    ec2_request     {"slot", "request"}: being sent, fate unknown
+    ec2_tried       [[type, zone, why]]: places with nothing to give
+    ec2_instance    {"id", "type", "zone", "price", "at"}: it exists
+
+Those of a run that goes on, on another machine, are in `attempts.py`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cloudtrain.core import crash
+from cloudtrain.core.errors import CloudtrainError, NoCapacity, QuotaExceeded, Refused
+from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
+from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
+from cloudtrain.core.spec import Ec2Spec, Target
+from cloudtrain.core.states import InstanceLife
+from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.provider.ec2 import network, tags, trust, user_data
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.end.release import left_of, tell_inventory, terminate
+from cloudtrain.provider.ec2.instances import ENDED, described, glance, one, reason_of, state_of
+from cloudtrain.provider.ec2.launch import attempts
+from cloudtrain.provider.ec2.launch.attempts import SHORTEST_LEASE_S
+from cloudtrain.provider.ec2.launch.launch import Launch, Slot, request_for, slots_of
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.transport.ssh_keys import public_key
+
+WORKDIR = "cloudtrain"
+# A machine before that was taken back counts against the quota for a while. Its new place is asked for so long and so
+# often, in seconds.
+QUOTA_WAIT_S = 240.0
+QUOTA_PAUSE_S = 20.0
+
+
+class Acquisition:
+    """One call of `Provider.acquire` for an instance of our own.
+
+    Args:
+        ask_address: finds this computer's public address (`network.ask_address`).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        clients: Clients,
+        journal: Journal,
+        emit: Emit,
+        pace: Pace,
+        ask_address: Callable[[], str] = network.ask_address,
+    ) -> None:
+        assert plan.spec.ec2 is not None
+        self._plan = plan
+        self._spec: Ec2Spec = plan.spec.ec2
+        self._clients = clients
+        self._journal = journal
+        self._emit = emit
+        self._pace = pace
+        self._ask_address = ask_address
+
+    def instance(self) -> Instance:
+        """The run's running instance; see `Provider.acquire`."""
+        began = time.monotonic()
+        free = ", a rehearsal: nothing is billed" if self._spec.rehearsal else ""
+        self._emit(StepStarted("instance", f"in {self._clients.region}{free}", self._pace.pending))
+        try:
+            found = self._first_running()
+        except CloudtrainError as error:
+            self._tidy(error)
+            raise
+        self._emit(StepDone("instance", f"{found.id} {found.type}, {found.zone}", time.monotonic() - began))
+        return found
+
+    def _first_running(self) -> Instance:
+        notes = self._journal.read()
+        slots = attempts.ordered(slots_of(self._plan.offer.details), notes.get("avoid_zones") or ())
+        record = begun = None
+        if attempts.superseded(notes):
+            attempts.end_former(self._clients, self._journal, self._emit, self._pace)
+        else:
+            record = self._left_over()
+            begun = self._journal.read().get("ec2_attempt")
+        attempt = begun or self._begin()
+        launch = self._launch(attempt)
+        if begun and record is None:
+            record = self._pending(launch, attempt)
+        group = None
+        # Each turn either returns or gives one place up, so this ends.
+        for _ in range(len(slots) + 1):
+            if record is None:
+                group = group or self._group(attempt)
+                tried = {(t, z) for t, z, _ in self._journal.read().get("ec2_tried") or []}
+                left = [slot for slot in slots if (slot.type, slot.zone) not in tried]
+                record = self._ask(launch, left, attempt, group)
+            if record is None:
+                raise self._none_free(slots)
+            if running := self._wait_running(record, launch):
+                attempts.forget_ended(self._clients, self._journal)
+                return self._as_instance(running, record, attempt)
+            record = None
+        raise self._none_free(slots)
+
+    def _ask(self, launch: Launch, slots: list[Slot], attempt: Mapping[str, Any], group: str) -> dict[str, Any] | None:
+        """The first of `slots` that has an instance to give. The quota may count the machine before for a while."""
+        patience = QUOTA_WAIT_S if attempts.number_of(attempt) > 1 else 0.0
+        began = self._pace.clock()
+        while True:
+            try:
+                return launch.first_free(slots, lambda slot: self._request(slot, attempt, group))
+            except QuotaExceeded as error:
+                gone = self._pace.clock() - began
+                if gone >= patience:
+                    raise
+                self._emit(StepProgress("instance", error.message, done=gone, total=patience, unit="s"))
+                self._pace.sleep(QUOTA_PAUSE_S)
+
+    def _left_over(self) -> dict[str, Any] | None:
+        """The instance on record, if it lives. One that has ended closes its attempt."""
+        record: dict[str, Any] | None = self._journal.read().get("ec2_instance")
+        if record is None:
+            return None
+        young = max(0.0, self._pace.visible - (self._pace.now() - record["at"]))
+        found = None
+        for _ in self._pace.polls(young):
+            if found := one(self._clients, record["id"]):
+                break
+        if found is not None and state_of(found) not in ENDED:
+            return record
+        self._emit(Noted(f"{record['id']} has ended: {reason_of(found)}"))
+        self._close()
+        return None
+
+    def _pending(self, launch: Launch, attempt: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What an attempt that was cut short has started, or starts by the very request that it recorded."""
+        waiting = self._journal.read().get("ec2_request")
+        if waiting is None:
+            return launch.reconcile(None)
+        slot = Slot(**waiting["slot"])
+        if found := launch.reconcile(slot, settle=True):
+            self._emit(Noted(f"found {found['id']}, started by an earlier command"))
+            return found
+        if self._pace.now() > attempt["expires_at"] - SHORTEST_LEASE_S:
+            self._journal.write({"ec2_request": None})
+            raise Refused(
+                "the launch was cut short so long ago that its lease is over; nothing of it exists",
+                hint="start a new run",
+                consequence="nothing is billed",
+                code="lease_over",
+            )
+        return launch.send(slot, waiting["request"])
+
+    def _begin(self) -> dict[str, Any]:
+        """Record a new attempt: who it is, when it ends, what it trusts."""
+        details, run = self._plan.offer.details, self._plan.spec.name
+        own = self._spec.security_group is None
+        notes, now = self._journal.read(), self._pace.now()
+        number, before = attempts.wanted(notes), notes.get("ec2_attempt") or {}
+        # All ClientTokens are made from the seed, so each attempt has its own.
+        seed = secrets.token_hex(8) + (f"-{number}" if number > 1 else "")
+        expires_at = attempts.lease_end(notes, now + (self._plan.limit_s or DEFAULT_LIMIT_S), now)
+        owner = details.get("owner") or self._owner()
+        vpc = next((slot.vpc for slot in slots_of(details)), None)
+        if own and vpc is None:
+            vpc = network.default_vpc(self._clients)
+        host_private, host_public = trust.new_host_key(run)
+        client = public_key(trust.client_key(run))
+        attempt = {
+            "n": number,
+            "seed": seed,
+            "run": run,
+            "region": self._clients.region,
+            "expires_at": expires_at,
+            "owner": owner,
+            "vpc": vpc,
+            # A later attempt uses the run's group again, if the one before has left it.
+            "group_name": before.get("group_name") or f"cloudtrain-{run}-{seed[:8]}" if own else None,
+            "user_data": user_data.render(
+                host_private=host_private, host_public=host_public, client_public=client, expires_at=expires_at
+            ),
+        }
+        self._journal.write(
+            {
+                "ec2_attempt": attempt,
+                "ec2_seeds": [*(notes.get("ec2_seeds") or []), seed],
+                "ec2_ends_by": expires_at if number == 1 else notes.get("ec2_ends_by") or expires_at,
+                "ec2_region": self._clients.region,
+                "ec2_user": str(details.get("user") or "ubuntu"),
+                "ec2_host_key": host_public,
+                "ec2_next_host_key": None,
+                "ec2_host_key_rotated": False,
+                "ec2_tried": [],
+                "ec2_request": None,
+                "ec2_instance": None,
+                "ec2_group": None,
+                "ec2_ssh_cidr": self._spec.ssh_cidr,
+                "ec2_reached": None,
+                "ec2_release_pending": None,
+            }
+        )
+        crash.point("K1")
+        return attempt
+
+    def _owner(self) -> str:
+        with translated("look up who you are", profile=self._clients.profile):
+            return tags.owner_of(self._clients.sts.get_caller_identity()["Arn"])
+
+    def _close(self) -> None:
+        self._journal.write({"ec2_attempt": None, "ec2_request": None, "ec2_instance": None, "ec2_tried": []})
+
+    def _launch(self, attempt: Mapping[str, Any]) -> Launch:
+        return Launch(
+            self._clients,
+            self._journal,
+            self._emit,
+            self._pace,
+            seed=attempt["seed"],
+            spot=self._spec.spot,
+            give_up_at=attempt["expires_at"] - SHORTEST_LEASE_S / 2,
+        )
+
+    def _marks(self, attempt: Mapping[str, Any]) -> dict[str, str]:
+        return tags.tags_of_run(attempt["run"], attempt["seed"], attempt["owner"], attempt["expires_at"])
+
+    def _group(self, attempt: Mapping[str, Any]) -> str:
+        """The security group to launch into: the one that was named, or the run's own."""
+        if self._spec.security_group:
+            return self._spec.security_group
+        cidr = network.caller_cidr(self._clients, self._spec.ssh_cidr, self._ask_address)
+        if cidr.endswith("/0"):
+            self._emit(Warned("port 22 will be open to every address", hint="--ssh-cidr ADDRESS/32 allows yours alone"))
+        self._emit(StepProgress("instance", f"port 22 for {cidr} alone"))
+        group = network.ensure_group(self._clients, attempt["group_name"], attempt["vpc"], cidr, self._marks(attempt))
+        crash.point("K2")
+        self._journal.write({"ec2_group": {"id": group.id, "cidr": group.cidr}})
+        return group.id
+
+    def _request(self, slot: Slot, attempt: Mapping[str, Any], group: str) -> dict[str, Any]:
+        return request_for(
+            slot,
+            self._plan.offer.details,
+            self._spec,
+            seed=attempt["seed"],
+            group=group,
+            user_data=attempt["user_data"],
+            marks=self._marks(attempt),
+        )
+
+    def _wait_running(self, record: Mapping[str, Any], launch: Launch) -> Mapping[str, Any] | None:
+        """The instance once it runs and has an address; None: it died first, and its place is given up.
+
+        Raises:
+            Refused: it stayed pending; it has been terminated.
+        """
+        seen = False
+        for gone in self._pace.polls(self._pace.pending):
+            found = glance(self._clients, record["id"])
+            if found is None and (seen or gone > self._pace.visible):
+                break
+            seen = seen or bool(found)
+            state = state_of(found) if found else "not listed yet"
+            self._emit(
+                StepProgress("instance", f"{record['id']} {state}", done=gone, total=self._pace.pending, unit="s")
+            )
+            if not found:
+                continue
+            if state in ENDED:
+                why = reason_of(found)
+                self._emit(Noted(f"{record['id']} ended before it ran: {why}"))
+                self._journal.write({"ec2_instance": None})
+                launch.refuse(Slot(record["type"], record["zone"]), why)
+                return None
+            if state == "running" and found.get("PublicIpAddress"):
+                return found
+            if state == "running" and gone > self._pace.visible:
+                terminate(self._clients, record["id"], self._emit, self._pace)
+                raise Refused(
+                    f"{record['id']} got no public address",
+                    hint="choose a subnet whose instances get one: --subnet subnet-...",
+                    consequence="it was terminated; nothing is billed any more",
+                    code="no_public_ip",
+                )
+        terminate(self._clients, record["id"], self._emit, self._pace)
+        raise Refused(
+            f"{record['id']} did not start within {self._pace.pending:.0f} s",
+            hint="run again, or choose another type or Region",
+            consequence="it was terminated; nothing is billed any more",
+            code="stuck_pending",
+        )
+
+    def _as_instance(self, found: Mapping[str, Any], record: Mapping[str, Any], attempt: Mapping[str, Any]) -> Instance:
+        return to_instance(
+            found,
+            run=attempt["run"],
+            region=attempt["region"],
+            user=self._journal.read()["ec2_user"],
+            host_key=self._journal.read()["ec2_host_key"],
+            price=record.get("price"),
+            loopback=self._clients.loopback,
+        )
+
+    def _none_free(self, slots: list[Slot]) -> NoCapacity:
+        types = list(dict.fromkeys(slot.type for slot in slots))
+        reasons = [f"{t} in {z}: {why}" for t, z, why in self._journal.read().get("ec2_tried") or []]
+        spot = " as spot" if self._spec.spot else ""
+        other = "run without --spot, or " if self._spec.spot else ""
+        example = ",".join([*types, "g6.xlarge" if "g6.xlarge" not in types else "g5.xlarge"][:4])
+        return NoCapacity(
+            f"no {' or '.join(types)} free{spot} in {self._clients.region} ({len(slots)} places tried)",
+            hint=f"{other}--instance {example} tries more; or another Region: --region us-west-2",
+            consequence="nothing is billed",
+            detail="\n".join(reasons) or None,
+        )
+
+    def _tidy(self, error: CloudtrainError) -> None:
+        """Nothing of ours runs: take the group away too. Where that is not certain, all is left to the next command."""
+        notes = self._journal.read()
+        attempt = notes.get("ec2_attempt")
+        if attempt is None or notes.get("ec2_request") or error.code == "launch_unknown":
+            return
+        try:
+            if described(self._clients, tags.where(token=attempt["seed"])):
+                return
+            group = (notes.get("ec2_group") or {}).get("id")
+            if group is None and attempt["group_name"]:
+                group = network.group_named(self._clients, attempt["group_name"])
+            if group:
+                network.delete_group(self._clients, group, within_s=self._pace.group, sleep=self._pace.sleep)
+            tell_inventory(left_of(self._clients, notes["ec2_seeds"]), self._clients.region, self._emit)
+        except CloudtrainError:
+            # The first error is what the user should read; `clean` finds the group by its tags.
+            return
+        self._close()
+        self._journal.write({"ec2_group": None})
+        trust.forget(attempt["run"])
+
+
+def to_instance(
+    found: Mapping[str, Any],
+    *,
+    run: str,
+    region: str,
+    user: str,
+    host_key: str | None,
+    price: float | None,
+    loopback: bool,
+    owned: bool = True,
+) -> Instance:
+    """Our `Instance` of EC2's description of it."""
+    marks = tags.as_map(found.get("Tags"))
+    state = state_of(found)
+    life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
+    if state in ("stopping", "stopped"):
+        life = InstanceLife.PARKED
+    if state in ENDED:
+        life = InstanceLife.TERMINATED
+    port = marks.get(tags.EMULATOR_PORT, "") if loopback else ""
+    return Instance(
+        id=str(found["InstanceId"]),
+        provider=Target.EC2,
+        owned=owned,
+        workdir=WORKDIR,
+        address=found.get("PublicIpAddress") or found.get("PublicDnsName") or None,
+        port=int(port) if port.isdigit() else network.SSH_PORT,
+        user=user,
+        host_key=host_key,
+        type=str(found.get("InstanceType", "")),
+        zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
+        price_per_hour=price,
+        life=life if owned else InstanceLife.NONE,
+        details={
+            "run": run,
+            "region": region,
+            "token": marks.get(tags.TOKEN, ""),
+            "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
+            "spot": found.get("InstanceLifecycle") == "spot",
+        },
+    )

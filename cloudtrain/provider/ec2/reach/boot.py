@@ -1,0 +1,260 @@
+"""From a running instance to an open connection: port, greeting, login, and the instance's state while waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cloudtrain.core.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
+from cloudtrain.core.events import Emit, Noted, StepDone, StepStarted
+from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.provider.ec2 import network, tags, trust
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, reclaimed, state_of
+from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.transport.base import Transport
+from cloudtrain.transport.ssh_keys import PublicKey, fingerprint
+
+# An attempt to connect is cut into pieces of this length; between two of them EC2 is asked how the instance is.
+LOOK_EVERY_S = 10.0
+# A machine that has been reached before needs no boot: this long is waited for it to answer again.
+AGAIN_S = 30.0
+# While the port does not answer, this computer's own address is looked up this often, and not before this long.
+ASK_EVERY_S = 20.0
+# So much of a silent machine's console is shown.
+CONSOLE_LINES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How one instance is logged in to."""
+
+    user: str
+    key: Path
+
+
+class Door:
+    """Connects to one instance, for the first time or again.
+
+    Args:
+        connect: as `transport.ssh_boot.connect_booting`.
+        ask_address: finds this computer's public address.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        journal: Journal,
+        emit: Emit,
+        pace: Pace,
+        *,
+        connect: Callable[..., Transport],
+        ask_address: Callable[[], str],
+    ) -> None:
+        self._clients = clients
+        self._journal = journal
+        self._emit = emit
+        self._pace = pace
+        self._connect = connect
+        self._ask_address = ask_address
+        self._ask_at = pace.clock() + ASK_EVERY_S / 2
+
+    def as_it_is(self, instance: Instance) -> Instance:
+        """`instance` with the address that it has now.
+
+        Raises:
+            ConnectionFailed: it is parked (code `parked`), or has ended.
+        """
+        return self._moved(instance, self._still_there(instance, None))
+
+    def open(self, instance: Instance, login: Login) -> Transport:
+        """See `Provider.open`. The first login of an instance of ours replaces its host key (`trust.rotate`)."""
+        first = not self._journal.read().get("ec2_reached")
+        within = self._pace.boot if first else min(AGAIN_S, self._pace.boot)
+        began = time.monotonic()
+        if first:
+            self._emit(StepStarted("ssh", f"{instance.address}, host key pinned", within))
+        transport, instance = self._reach(instance, login, within)
+        if instance.owned and not self._journal.read().get("ec2_host_key_rotated"):
+            try:
+                transport = trust.rotate(
+                    transport,
+                    lambda host_key: self._once(instance, login, host_key, LOOK_EVERY_S),
+                    self._journal,
+                    self._emit,
+                    sleep=self._pace.sleep,
+                )
+            except BaseException:
+                transport.close()
+                raise
+        if first:
+            notes = self._journal.read()
+            # The start-up data holds the first host key, and no machine will be started with it any more.
+            attempt = {**notes["ec2_attempt"], "user_data": None} if notes.get("ec2_attempt") else None
+            self._journal.write({"ec2_reached": instance.id, "ec2_attempt": attempt})
+            pinned = self._journal.read().get("ec2_host_key") or instance.host_key or ""
+            fresh = instance.owned and (notes.get("ec2_woken") or {}).get("id") != instance.id
+            what = "checked against the key of the launch, then replaced" if fresh else "checked"
+            self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))
+        return transport
+
+    def _once(self, instance: Instance, login: Login, host_key: PublicKey, limit_s: float) -> Transport:
+        return self._connect(
+            instance.address or "",
+            instance.port,
+            login.user,
+            login.key,
+            host_key,
+            limit_s=limit_s,
+            emit=self._emit,
+            auth_limit_s=self._pace.auth,
+        )
+
+    def _reach(self, instance: Instance, login: Login, within: float) -> tuple[Transport, Instance]:
+        deadline = self._pace.clock() + within
+        while True:
+            slice_s = max(1.0, min(LOOK_EVERY_S, deadline - self._pace.clock()))
+            current = instance
+            try:
+                found = trust.connect_pinned(
+                    lambda key, to=current, s=slice_s: self._once(to, login, key, s),  # type: ignore[misc]
+                    self._journal,
+                    self._emit,
+                )
+                return found, current
+            except HostKeyMismatch as error:
+                # Once our machine has parked, its old address may be another customer's.
+                moved = self._moved(instance, self._still_there(instance, error) if instance.owned else {})
+                same = (moved.address, moved.port) == (instance.address, instance.port)
+                if same or self._pace.clock() >= deadline:
+                    raise _stranger(error, instance) from error
+                instance = moved
+                continue
+            except ConnectionFailed as error:
+                described = self._still_there(instance, error)
+                if error.code not in ("unreachable", "unknown_host", "no_banner") or self._pace.clock() >= deadline:
+                    raise _silent(error, instance, within, described, self._console(instance)) from error
+                self._let_in_again()
+            instance = self._moved(instance, described)
+
+    def _moved(self, instance: Instance, described: Mapping[str, Any]) -> Instance:
+        address = described.get("PublicIpAddress")
+        port = tags.as_map(described.get("Tags")).get(tags.EMULATOR_PORT, "") if self._clients.loopback else ""
+        return replace(
+            instance, address=str(address or instance.address), port=int(port) if port.isdigit() else instance.port
+        )
+
+    def _still_there(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
+        """EC2's description of the instance.
+
+        Raises:
+            ConnectionFailed: it has ended or parked, so waiting for it is over.
+        """
+        try:
+            found = one(self._clients, instance.id)
+        except CloudtrainError:
+            # An expired session must not end a wait that SSH alone can finish.
+            return {}
+        if found is None:
+            return self._forgotten(instance, cause)
+        if reclaimed(found):
+            raise ConnectionFailed(
+                f"{instance.id} was taken back by EC2: {reason_of(found)}",
+                hint="what was streamed and pulled so far is kept",
+                consequence="it is not billed any more",
+                code=RECLAIMED,
+            ) from cause
+        if instance.owned and state_of(found) in ("stopping", "stopped"):
+            raise ConnectionFailed(
+                f"{instance.id} is parked: {reason_of(found)}",
+                hint=f"cloudtrain pull {instance.details.get('run', '')} starts it and fetches the results",
+                consequence="its GPU is not billed any more, its disk keeps the results",
+                code="parked",
+            ) from cause
+        if state_of(found) in (*ENDED, "stopping", "stopped"):
+            raise ConnectionFailed(
+                f"{instance.id} is {state_of(found)}: {reason_of(found)}",
+                hint="what was streamed and pulled so far is kept",
+                consequence="its GPU is not billed any more",
+                code=GONE,
+            ) from cause
+        return found
+
+    def _forgotten(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
+        """EC2 does not know the instance: not yet, or, about an hour after its end, not any more."""
+        record = self._journal.read().get("ec2_instance") or {}
+        at = record.get("at") if record.get("id") == instance.id else None
+        if at is None or self._pace.now() - float(at) < self._pace.visible:
+            return {}
+        raise ConnectionFailed(
+            f"{instance.id} has ended: {reason_of(None)}",
+            hint="what was streamed and pulled so far is kept",
+            consequence="it is not billed any more",
+            code=GONE,
+        ) from cause
+
+    def _console(self, instance: Instance) -> str:
+        """The last lines on the machine's console; empty where AWS tells none: what is wrong is wrong without it."""
+        try:
+            said = self._clients.ec2.get_console_output(InstanceId=instance.id, Latest=True).get("Output") or ""
+        except (BotoCoreError, ClientError):
+            return ""
+        lines = [line.strip()[:200] for line in said.splitlines() if line.strip()]
+        return (
+            "\n".join(["the last on its console:", *(f"  {line}" for line in lines[-CONSOLE_LINES:])]) if lines else ""
+        )
+
+    def _let_in_again(self) -> None:
+        """If this computer's address has changed since the launch, let the new one in and the old one no more."""
+        if self._pace.clock() < self._ask_at:
+            return
+        self._ask_at = self._pace.clock() + ASK_EVERY_S
+        notes = self._journal.read()
+        group, given = notes.get("ec2_group"), notes.get("ec2_ssh_cidr")
+        if not group or given or self._clients.loopback:
+            return
+        try:
+            cidr = network.caller_cidr(self._clients, None, self._ask_address)
+            if cidr != group["cidr"]:
+                network.allow_only(self._clients, group["id"], cidr)
+                self._journal.write({"ec2_group": {**group, "cidr": cidr}})
+                self._emit(Noted("this computer's address has changed; port 22 is open for the new one"))
+        except CloudtrainError as error:
+            self._emit(Noted(f"could not check whether this computer's address has changed: {error.message}"))
+
+
+def _stranger(error: HostKeyMismatch, instance: Instance) -> HostKeyMismatch:
+    return HostKeyMismatch(
+        f"{instance.address} does not show the host key of {instance.id}",
+        detail=error.detail,
+        # `stop` has to ask the machine first: where its key stays another one, only EC2 can end it.
+        hint=f"do not connect to it by other means; cloudtrain clean --all --yes {instance.id} ends it with what is on "
+        f"it (cloudtrain stop {instance.details.get('run', '')} once it shows its own key again)",
+        consequence=error.consequence or "nothing was sent",
+    )
+
+
+def _silent(
+    error: ConnectionFailed, instance: Instance, within: float, described: Mapping[str, Any], console: str
+) -> ConnectionFailed:
+    state = state_of(described) or "unknown to this computer"
+    if error.code == "auth_refused":
+        message = f"{instance.id} answers but refuses the run's key"
+    elif error.code in ("unreachable", "unknown_host", "no_banner"):
+        message = f"{instance.id} ({state}) did not answer on port {instance.port} within {within:.0f} s"
+    else:
+        message = error.message
+    return ConnectionFailed(
+        message,
+        hint="a firewall or VPN here may block port 22; see also: cloudtrain doctor"
+        if error.code == "unreachable"
+        else error.hint,
+        consequence=error.consequence,
+        code=error.code,
+        detail="\n".join(filter(None, [error.detail or error.message, console])),
+    )

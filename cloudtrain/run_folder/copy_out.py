@@ -1,0 +1,94 @@
+"""A copy of verified results in another folder (`pull --out`). The run's own folder stays the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cloudtrain.core import disk
+from cloudtrain.core.errors import ArtifactRefused, UsageError
+from cloudtrain.transfer import download
+from cloudtrain.transfer.download import Artifact
+
+_CHUNK = 1 << 20
+_UNHARMED = "the run's own folder is untouched"
+
+
+def copy(folder: Path, entries: Sequence[Artifact], out: Path) -> int:
+    """Copy `entries` from the run's `folder` to the same names below `out`, each checked against its sha256.
+
+    A file that is there and equal is left. Each arrives whole, by rename.
+
+    Returns:
+        How many were copied now.
+
+    Raises:
+        UsageError: `out` is the run's own folder or in it, cannot be written, or has a different file under a name;
+            then nothing was copied.
+        ArtifactRefused: a file in `folder` is not what it was when it was verified.
+    """
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise _refused(f"{out} is the run's own folder", "--out with another folder")
+    with _told(out):
+        taken = [entry.name for entry in entries if download.present(out / entry.name) and not _equal(out, entry)]
+    if taken:
+        more = f" and {len(taken) - 3} more" if len(taken) > 3 else ""
+        raise _refused(
+            f"{', '.join(taken[:3])}{more} in {out}: a different file is there, and none is overwritten",
+            "--out with another folder, or move that one away",
+        )
+    done = 0
+    for entry in entries:
+        with _told(out):
+            if not _equal(out, entry):
+                _copy_one(folder / entry.name, out / entry.name, entry)
+                done += 1
+    return done
+
+
+def _copy_one(source: Path, target: Path, entry: Artifact) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    total = hashlib.sha256()
+    try:
+        with source.open("rb") as reading, aside.open("wb") as writing:
+            while piece := reading.read(_CHUNK):
+                total.update(piece)
+                writing.write(piece)
+            writing.flush()
+            os.fsync(writing.fileno())
+        if total.hexdigest() != entry.sha256:
+            raise ArtifactRefused(
+                f"{entry.name} here is not the file that was verified",
+                hint="cloudtrain pull checks the results, and fetches what is spoilt again",
+                consequence="it was not copied",
+            )
+        if download.present(target):
+            # Two names that are one on this disk, or somebody else's file that came meanwhile.
+            raise _refused(f"{target} is there already", "--out with another folder")
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    disk.sync_folder(target.parent)
+
+
+def _equal(out: Path, entry: Artifact) -> bool:
+    path = out / entry.name
+    return download.is_plain(path) and path.stat().st_size == entry.size and download.sha256(path) == entry.sha256
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Failures of the disk below `out`, as errors that say so."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise _refused(f"{out} cannot be written: {why}", "--out with another folder") from error
+
+
+def _refused(message: str, hint: str) -> UsageError:
+    return UsageError(message, hint=hint, consequence=_UNHARMED, code="cannot_write")

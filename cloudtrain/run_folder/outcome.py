@@ -1,0 +1,190 @@
+"""How a run stands or has ended: result, exit code, cost. From the registry and the run's folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtrain.core.errors import RECLAIMED, ExitCode
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.store import Run
+
+NOT_PULLED = "not_pulled"
+
+if TYPE_CHECKING:
+    from cloudtrain.lifecycle.session import Context
+    from cloudtrain.transfer.supervisor import FileEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run stands when the story returns.
+
+    Attributes:
+        metrics: the job's own `result` event, or what is known of its last epoch.
+        artifacts: files in `folder` whose sha256 was verified against the host's manifest.
+        seconds: from the plan to the end.
+        cost_usd: None where nothing is billed.
+        rehearsed_usd: what the same time on the real instance costs; None but in a rehearsal.
+        leftovers: what the run still has in the account, for people; empty: nothing.
+    """
+
+    run: str
+    state: RunState
+    exit_code: ExitCode
+    folder: Path
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: tuple[FileEntry, ...] = ()
+    seconds: float = 0.0
+    cost_usd: float | None = None
+    rehearsed_usd: float | None = None
+    leftovers: tuple[str, ...] = ()
+    life: InstanceLife = InstanceLife.NONE
+    error: Mapping[str, Any] | None = None
+
+
+def result(run: Run, context: Context) -> Result:
+    """How `run` stands, from the registry alone."""
+    from cloudtrain.transfer.supervisor import FileEntry
+
+    notes = context.store.read_journal(run.name)
+    pulled = notes.get("pulled") or []
+    metrics = dict(run.progress)
+    for values in _told(run):
+        if values.get("kind") == "result":
+            metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
+    now = context.clock()
+    billed = cost(run, now)
+    return Result(
+        run=run.name,
+        state=run.state,
+        exit_code=exit_code(run),
+        folder=run.folder,
+        metrics=metrics,
+        artifacts=tuple(FileEntry(**entry) for entry in pulled),
+        seconds=(run.ended_at or now) - run.created_at,
+        cost_usd=billed,
+        rehearsed_usd=would_cost(run, now) if billed is None else None,
+        leftovers=tuple(notes.get("leftovers") or ()),
+        life=run.life,
+        error=run.error,
+    )
+
+
+def lives(run: Run) -> bool:
+    """Whether there is something of `run` to end: it has not ended, or its machine may be up though it has."""
+    return not run.state.final or run.life.may_exist
+
+
+def exit_code(run: Run) -> ExitCode:
+    """The exit code of a command that followed `run` to where it stands."""
+    reason = (run.ending or {}).get("stop")
+    match run.state:
+        case RunState.SUCCEEDED:
+            return ExitCode.DONE
+        case RunState.STOPPED:
+            return ExitCode.LIMIT if reason and reason != "user" else ExitCode.INTERRUPTED
+        case RunState.INTERRUPTED:
+            return ExitCode.LIMIT
+        case RunState.LOST:
+            return ExitCode.CONNECTION
+        case RunState.FAILED if run.ending is not None:
+            return ExitCode.TRAINING_FAILED
+        case RunState.FAILED:
+            return ExitCode((run.error or {}).get("exit", ExitCode.UNEXPECTED))
+    return ExitCode.STILL_RUNNING
+
+
+def cost(run: Run, now: float) -> float | None:
+    """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
+    return None if run.plan.spec.rehearsal else would_cost(run, now)
+
+
+def would_cost(run: Run, now: float) -> float | None:
+    """What the time so far costs at the instance's price, whether it is billed or rehearsed."""
+    instance = run.instance
+    if instance is None or not instance.owned or instance.price_per_hour is None:
+        return None
+    # A machine's GPU is billed until its lease is over at the latest, and not while it is parked. A run that went on
+    # after its spot instance was taken back has had others before (`spot.priced`).
+    details = instance.details
+    # A machine that is kept (`hold.py`) is billed beyond its run's end.
+    ended_at = None if details.get("kept_until") else run.ended_at
+    until = min(ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
+    began = float(details.get("began_at") or run.created_at)
+    seconds = max(60.0, until - began - float(details.get("parked_s") or 0.0))
+    return instance.price_per_hour * seconds / 3600 + float(details.get("before_usd") or 0.0)
+
+
+def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
+    """The final state that the host's exit record stands for, and the error to show with it."""
+    record = run.ending or {}
+    if record.get("state") != "exited":
+        return RunState.LOST, {
+            "code": "run_lost",
+            "message": f"{run.name} was lost: its supervisor ended without a record (killed, or the machine went down)",
+            "hint": f"what could be saved is in {run.folder}",
+        }
+    if record.get("stop") == "spot":
+        # A job may end well for having saved: only what it told counts as its end.
+        if record.get("code") == 0 and _has_result(run):
+            return RunState.SUCCEEDED, None
+        return RunState.INTERRUPTED, {"code": RECLAIMED, "message": f"the spot instance of {run.name} was taken back"}
+    if record.get("stop"):
+        code, why = {
+            "user": ("stopped", "was stopped"),
+            "deadline": ("limit_reached", "was ended by its time limit"),
+        }.get(str(record["stop"]), ("machine_ended", "was ended with its machine, which was shut down"))
+        return RunState.STOPPED, {"code": code, "message": f"{run.name} {why}"}
+    if record.get("code") == 0:
+        return RunState.SUCCEEDED, None
+    told = [values for values in _told(run) if values.get("kind") == "error"]
+    epoch = run.progress.get("epoch")
+    where = f" in epoch {epoch}" if epoch else ""
+    code = f"signal {record['signal']}" if record.get("signal") else f"exit code {record.get('code')}"
+    error = {
+        "code": "training_failed",
+        "message": f"training failed{where} with {code}",
+        "hint": f"the whole log: cloudtrain logs {run.name}",
+    }
+    if told:
+        error["detail"] = str(told[-1].get("message", ""))
+        error["cause"] = str(told[-1].get("code", ""))
+        if told[-1].get("hint"):
+            error["hint"] = str(told[-1]["hint"])
+    return RunState.FAILED, error
+
+
+def stopped(run: Run) -> dict[str, Any]:
+    """The `error` of a run that was ended on request."""
+    return {"code": "stopped", "message": f"{run.name} was stopped"}
+
+
+def discarded(run: Run, notes: Mapping[str, Any]) -> bool:
+    """Whether a run's end was asked for without a pull. A job that had ended by itself is pulled all the same."""
+    return bool(notes.get("no_pull")) and (run.ending or {}).get("stop") == "user"
+
+
+def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
+    """The `error` of a run that was ended on request without a pull; `onward`: see `checkpoints.onward`."""
+    told = {"code": "not_pulled", "message": f"{run.name} was stopped; its results were not pulled, as you asked"}
+    if run.instance is not None and run.instance.owned:
+        told["consequence"] = f"what had come down before is in {run.folder}; the rest was deleted with the machine"
+        told |= {"hint": f"cloudtrain rerun {run.name} begins anew", **onward}
+    else:
+        told["consequence"] = "nothing was deleted: the results are still on the machine"
+        told["hint"] = f"cloudtrain pull {run.name} fetches them"
+    return told
+
+
+def _has_result(run: Run) -> bool:
+    return any(values.get("kind") == "result" for values in _told(run))
+
+
+def _told(run: Run) -> list[Mapping[str, Any]]:
+    """What the job told, as far as it is here."""
+    from cloudtrain.transfer.follow import read_objects  # `ls` shows runs without it
+
+    return read_objects(run.folder / "events.jsonl")

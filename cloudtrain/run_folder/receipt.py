@@ -1,0 +1,236 @@
+"""`runs/NAME/run.json`, the receipt: what a run was, fit to be published.
+
+It is there from the run's beginning, is replaced whole at every step, and says enough to check the results (`verify`)
+and to train the same again (`rerun`). `config.toml` beside it holds the settings for `cloudtrain run --config`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cloudtrain import __version__
+from cloudtrain.core import disk
+from cloudtrain.core.events import Emit, Warned
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import RunState
+from cloudtrain.run_folder import outcome, settings_file
+from cloudtrain.run_folder.redact import Redaction
+from cloudtrain.store import Run, Store
+from cloudtrain.transfer.follow import read_objects
+from cloudtrain.transfer.pull import sha256
+
+NAME = "run.json"
+SCHEMA_VERSION = 1
+
+# Of the job's `start` event. The rest of it is its own business and may hold what is private.
+_STARTED = (
+    *("model", "parameters", "epochs", "batch_size", "seed", "lr", "recipe", "device", "device_name", "torch"),
+    *("steps", "subset", "resumed"),
+)
+_RESULT = ("parameters", "best_epoch", "best_test_acc", "best_train_acc", "final_test_acc")
+_STOPS = {"user": "stopped", "deadline": "limit"}
+
+
+def write(run: Run, store: Store) -> None:
+    """Write the run's receipt and settings, each whole or not at all.
+
+    Raises:
+        OSError: its folder cannot be written; what was there is as it was.
+    """
+    if not store.read_journal(run.name).get("id"):
+        store.write_journal(run.name, {"id": uuid.uuid4().hex})
+    data = json.dumps(build(run, store), indent=2, ensure_ascii=False) + "\n"
+    disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
+    pulled = {entry["name"].casefold() for entry in store.read_journal(run.name).get("pulled") or []}
+    if settings_file.NAME not in pulled:  # a job may have left a file of that name: a result, and so worth more
+        settings = settings_file.toml(run, _told(run.folder / "events.jsonl").get("start") or {})
+        disk.write_durably(run.folder / settings_file.NAME, settings.encode(errors="replace"), mode=0o644)
+
+
+def update(run: Run, store: Store, emit: Emit) -> None:
+    """`write` at a step of the story, which a full disk here must not end: it is told of, and a later step writes."""
+    try:
+        write(run, store)
+    except OSError as error:
+        emit(Warned(f"the receipt {run.folder / NAME} cannot be written: {error.strerror or error}"))
+
+
+def build(run: Run, store: Store) -> dict[str, Any]:
+    """The receipt of `run` as it stands now (docs/structure.md, "The receipt").
+
+    Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
+    """
+    spec, notes = run.plan.spec, store.read_journal(run.name)
+    public = Redaction(run, notes)
+    told = _told(run.folder / "events.jsonl")
+    start, result = told.get("start") or {}, told.get("result") or {}
+    ending = run.ending or {}
+    code = notes.get("code") or {}
+    train = spec.train
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cloudtrain": __version__,
+        "id": notes.get("id"),
+        "rerun_of": notes.get("rerun_of"),
+        "resumed_from": notes.get("resumed_from"),
+        "name": run.name,
+        "status": run.state.value,
+        "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
+        "ended_how": ended_how(run),
+        "error": {"code": run.error.get("code")} if run.error else None,
+        "created": _iso(run.created_at),
+        "ended": _iso(run.ended_at),
+        "phases": _phases(store, run.name),
+        "exit": {key: ending.get(key) for key in ("code", "signal", "stop")},
+        "target": spec.target.value,
+        "rehearsal": spec.rehearsal,
+        "train": {
+            "module": public(spec.job.module),
+            "model": train.model,
+            "epochs": train.epochs,
+            "batch_size": train.batch_size,
+            "seed": train.seed,
+            "lr": train.lr,
+            "recipe": train.recipe,
+            "device": train.device,
+            "args": public(train.args),
+        },
+        "settings": {
+            **{key: public(start[key]) for key in _STARTED if key in start},
+            "hyperparameters": public(start.get("settings") or {}),
+        },
+        "goals": _goals(start, result, public),
+        "result": {key: public(result[key]) for key in _RESULT if key in result},
+        "code": {
+            "files": run.plan.code.files,
+            "bytes": run.plan.code.bytes,
+            "digest": code.get("digest"),
+            "archive": code.get("archive"),
+            "git": code.get("git"),
+        },
+        "data": _data(told.get("data") or {}, public),
+        "machine": _machine(run, notes, public),
+        "aws_requests": [
+            {**{key: request.get(key) for key in ("call", "id", "error")}, "at": _iso(request.get("at"))}
+            for request in notes.get("aws_requests") or []
+        ],
+        "cost": _cost(run),
+        "log": {"bytes": ending.get("log_bytes"), "sha256": ending.get("log_sha256")},
+        "events": {
+            "bytes": ending.get("events_bytes"),
+            "sha256": ending.get("events_sha256") or (_hash(run.folder / "events.jsonl") if run.ending else None),
+        },
+        "attempts": [_attempt(attempt) for attempt in notes.get("attempts") or []],
+        "artifacts": [{key: entry[key] for key in ("name", "size", "sha256")} for entry in notes.get("pulled") or []],
+    }
+
+
+def ended_how(run: Run) -> str | None:
+    """`finished`, `failed` (the job), `not_started`, `stopped`, `limit`, `spot` or `lost`; None while it lives."""
+    stop = (run.ending or {}).get("stop")
+    match run.state:
+        case RunState.SUCCEEDED:
+            return "finished"
+        case RunState.FAILED:
+            return "failed" if run.ending else "not_started"
+        case RunState.STOPPED:
+            return _STOPS.get(str(stop), str(stop)) if stop else "stopped"
+        case RunState.INTERRUPTED:
+            return "spot"
+        case RunState.LOST:
+            return "lost"
+    return None
+
+
+def _told(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The job's last event of each kind that the receipt needs; a file that cannot be read tells nothing."""
+    kinds = ("start", "result", "data")
+    try:
+        events = read_objects(path)
+    except OSError:
+        return {}
+    return {
+        str(values["kind"]): values
+        for values in events
+        if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
+    }
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return sha256(path)
+    except OSError:
+        return None
+
+
+def _goals(start: Mapping[str, Any], result: Mapping[str, Any], public: Redaction) -> list[dict[str, Any]]:
+    """Each goal, and whether it was met: None where the job did not get so far."""
+    met = result.get("goals")
+    judged = dict(met) if isinstance(met, Mapping) else {}
+    named = start.get("goals")
+    names = [str(goal) for goal in named] if isinstance(named, list) else []
+    return [{"goal": public(goal), "met": judged.get(goal)} for goal in dict.fromkeys([*names, *judged])]
+
+
+def _data(told: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+    hashes = told.get("sha256")
+    return {"source": public(told.get("source")), "sha256": public(hashes if isinstance(hashes, Mapping) else {})}
+
+
+def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+    """What it ran on. An EC2 instance's id is in it; address and names of machines are not."""
+    facts, details = notes.get("host") or {}, run.plan.offer.details
+    on_ec2 = run.plan.spec.target is Target.EC2
+    instance = run.instance if on_ec2 else None
+    return {
+        "instance_id": instance.id if instance else None,
+        "instance_type": instance.type if instance else None,
+        "region": details.get("region") if on_ec2 else None,
+        "zone": instance.zone if instance else None,
+        "market": details.get("market") if on_ec2 else None,
+        "image_id": details.get("image_id") if on_ec2 else None,
+        "image_name": public(details.get("image_name")) if on_ec2 else None,
+        "gpus": [
+            {"name": public(gpu.get("name")), "memory_mib": gpu.get("memory_mib")} for gpu in facts.get("gpus") or []
+        ],
+        "driver": public(facts.get("driver")),
+        "cuda": public(facts.get("cuda")),
+        "torch": public(facts.get("torch")),
+        "python": public(facts.get("python_version")),
+        "cpus": facts.get("cpus"),
+        "os": public(facts.get("os")),
+    }
+
+
+def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
+    """A machine that the run was on before this one; its log and events are `console.N.log` and `events.N.jsonl`."""
+    kept = ("n", "instance_id", "instance_type", "zone", "ended_how", "exit", "log", "events")
+    return {**{key: over.get(key) for key in kept}, "ended": _iso(over.get("ended"))}
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """By the plan's price; a rehearsal's is what the real instance would cost, and nothing was billed for it."""
+    estimate = outcome.would_cost(run, time.time())
+    return {
+        "currency": "USD",
+        "billed": estimate is not None and not run.plan.spec.rehearsal,
+        "price_per_hour": run.instance.price_per_hour if run.instance else run.plan.price_per_hour,
+        "price_date": run.plan.offer.details.get("price_date"),
+        "estimate": round(estimate, 6) if estimate is not None else None,
+    }
+
+
+def _phases(store: Store, name: str) -> list[dict[str, Any]]:
+    moves = store.moves(name)
+    return [{"state": state.value, "seconds": round(after - at, 3)} for (state, at), (_, after) in pairwise(moves)]
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

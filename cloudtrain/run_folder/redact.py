@@ -1,0 +1,119 @@
+"""What must not stand in a file that may be published: accounts, people, computers, addresses, paths, credentials.
+
+The receipt is made of chosen fields; what others wrote in them (a job's events, its arguments, names of images) comes
+through here. When in doubt a word is taken out: a receipt that says less harms nobody.
+"""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core import disk
+from cloudtrain.store import Run
+
+# Login names that every machine of a kind has; they say nothing about anybody.
+_EVERYBODY = frozenset({"root", "ubuntu", "ec2-user", "admin", "user", "local", "localhost"})
+
+_SECRETS = "secret|password|passwd|passphrase|token|credential|api[_-]?key|access[_-]?key"
+_SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
+    (re.compile(r"arn:aws[\w-]*:[^\s\"',;]+"), "<arn>"),
+    (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<key>"),
+    (re.compile(rf"(?i)\b([\w-]*(?:{_SECRETS})[\w-]*\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
+    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*"), "<address>"),
+    (re.compile(r"\b(?:ec2|ip)-\d{1,3}(?:-\d{1,3}){3}[\w.-]*"), "<address>"),
+    (re.compile(r"(?<![\w])(?:\d{4}-\d{4}-\d{4}|\d{12})(?![\w])"), "<account>"),
+    # Windows' paths and shares, then POSIX ones; a URL's slashes are neither.
+    (re.compile(r"(?<!\w)(?:[A-Za-z]:[\\/]|\\\\)[^\s\"'<>|]*"), "<path>"),
+    (re.compile(r"(?<![\w/.~-])(?:~[\w.-]*/|/(?!/))[^\s\"'<>|:,;)]+"), "<path>"),
+)
+_ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,})(?![\w:]|\.\d)")
+
+
+class Redaction:
+    """Takes out of texts what is private to this computer and to `run`.
+
+    Args:
+        notes: the run's journal.
+    """
+
+    def __init__(self, run: Run, notes: Mapping[str, Any]) -> None:
+        spec = run.plan.spec
+        paths = [_home(), disk.state_dir(), disk.cache_dir(), disk.config_dir()]
+        paths += [Path(spec.runs_dir), Path(spec.runs_dir).parent, Path(spec.job.source)]
+        words = [_user(), platform.node(), platform.node().partition(".")[0]]
+        facts = notes.get("host") or {}
+        texts = [facts.get("home"), facts.get("python")]
+        if spec.host is not None:
+            words += [spec.host.user, spec.host.address]
+            texts.append(spec.host.identity)
+        if spec.ec2 is not None:
+            words.append(spec.ec2.profile or "")
+            texts.append(spec.ec2.identity)
+        if run.instance is not None:
+            words += [run.instance.address or "", run.instance.user or ""]
+        known = [str(path) for path in paths] + [text for text in texts if isinstance(text, str)]
+        self._paths = [_prefix(path) for path in sorted(set(known), key=len, reverse=True) if len(path) > 1]
+        self._words = [
+            _word(word)
+            for word in sorted(set(words), key=len, reverse=True)
+            if len(word) > 1 and word not in _EVERYBODY
+        ]
+
+    def __call__(self, value: Any) -> Any:
+        """`value` with every text in it made public; numbers and the like are as they were."""
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, Mapping):
+            return {self._text(str(key)): self._named(str(key), inner) for key, inner in value.items()}
+        if isinstance(value, Iterable):
+            return [self(inner) for inner in value]
+        return value
+
+    def _named(self, name: str, value: Any) -> Any:
+        return "<secret>" if isinstance(value, str) and _SECRET_NAME.search(name) else self(value)
+
+    def _text(self, text: str) -> str:
+        # Paths first, since a home folder may hold spaces; names last, since they are parts of addresses.
+        for expression, instead in (*self._paths, *_PATTERNS, *self._words):
+            text = expression.sub(instead, text)
+        return _ADDRESS.sub(_unless_no_address, text)
+
+
+def _prefix(path: str) -> tuple[re.Pattern[str], str]:
+    """A folder that is known, with what follows it in the same word: it may hold spaces, unlike a path that is not."""
+    return re.compile(re.escape(path) + r"(?![\w-])[^\s\"'<>|:,;)]*"), "<path>"
+
+
+def _word(word: str) -> tuple[re.Pattern[str], str]:
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", re.IGNORECASE), "<private>"
+
+
+def _unless_no_address(found: re.Match[str]) -> str:
+    text = found[0]
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    return text if text == "::" else "<address>"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # as for a user without a name
+        return disk.state_dir()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user without a name, as in some containers
+        return ""

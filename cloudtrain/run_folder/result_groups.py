@@ -1,0 +1,66 @@
+"""Groups of a run's results, by which `pull --only` chooses: what each is called, and which files are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from cloudtrain.core.errors import UsageError
+from cloudtrain.source import ignore
+from cloudtrain.transfer.download import Artifact
+
+LOG = "log"
+OTHER = "other"
+# Name -> gitignore-style patterns of the files in it, by the names of docs/structure.md, "What the job gets and tells".
+_PATTERNS = {
+    "weights": ("/weights/**",),
+    "metrics": ("/metrics.*",),
+    "predictions": ("/predictions.csv",),
+    "checkpoints": ("/checkpoints/**",),
+    "summary": ("/model_summary.*",),
+    "environment": ("/env/**",),
+}
+_RULES = {name: ignore.parse("\n".join(patterns), name) for name, patterns in _PATTERNS.items()}
+# What each is, for people and shells.
+NAMES = {
+    "weights": "the network's weights, best and last",
+    "metrics": "figures of every epoch, and the final ones",
+    "predictions": "what the network said of each test picture",
+    "checkpoints": "what training goes on from",
+    "summary": "the table of layers",
+    "environment": "packages and GPU of the machine",
+    LOG: "console.log and events.jsonl",
+    OTHER: "every result that is in no other group",
+}
+E = TypeVar("E", bound=Artifact)
+
+
+def check(names: Sequence[str]) -> tuple[str, ...]:
+    """`names`, each once.
+
+    Raises:
+        UsageError: there is no such group.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(
+                f"there is no group of results called {name!r}",
+                hint=f"--only with one of {', '.join(NAMES)}",
+                consequence="nothing was fetched",
+                code="bad_setting",
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def of(name: str) -> str:
+    """The group of a result called `name`."""
+    parts = name.split("/")
+    for group, rules in _RULES.items():
+        if any(rule.matches(parts, is_dir=False) for rule in rules):
+            return group
+    return OTHER
+
+
+def chosen(entries: Iterable[E], names: Sequence[str]) -> list[E]:
+    """Those of `entries` that are in one of the groups called `names`."""
+    return [entry for entry in entries if of(entry.name) in names]

@@ -1,0 +1,243 @@
+"""Whether a run's files are what its receipt says, and its receipt what this computer's registry says. Reads only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core.errors import UnknownRun, UsageError
+from cloudtrain.run_folder import code_copy, receipt, settings_file
+from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, refusal
+from cloudtrain.run_folder.generated import is_derived
+from cloudtrain.store import Run, Store
+from cloudtrain.transfer import download, log_times
+from cloudtrain.transfer import pull as results
+
+
+class Verdict(StrEnum):
+    """What became of one check."""
+
+    OK = "ok"
+    DIFFERS = "differs"
+    MISSING = "missing"
+    EXTRA = "extra"  # a file that the receipt does not name: no fault
+    UNCHECKED = "unchecked"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One subject (a file's name below the run's folder, or "registry", "receipt"), its verdict, and why."""
+
+    subject: str
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All checks of one run.
+
+    Attributes:
+        known: this computer's registry has the run.
+        results: names of the run's results.
+    """
+
+    run: str
+    folder: Path
+    checks: tuple[Check, ...]
+    known: bool
+    results: frozenset[str]
+
+    @property
+    def wrong(self) -> tuple[Check, ...]:
+        """What differs or is missing."""
+        return tuple(check for check in self.checks if check.verdict in (Verdict.DIFFERS, Verdict.MISSING))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        checks = [
+            {"subject": check.subject, "verdict": check.verdict.value, "detail": check.detail} for check in self.checks
+        ]
+        return {"run": self.run, "ok": not self.wrong, "folder": str(self.folder), "checks": checks}
+
+
+# What the registry and the receipt must agree on. The rest of a receipt is told by the job or by this computer's clock.
+_LEDGER = ("name", "status", "exit_code", "ended_how", "created", "ended", "exit", "target", "code", "log", "artifacts")
+_OURS = frozenset(
+    {
+        *(receipt.NAME, settings_file.NAME, code_copy.NAME, results.SUMS),
+        *("console.log", log_times.NAME, "events.jsonl"),
+    }
+)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The receipt in the file `path`, or in the folder `path`.
+
+    Raises:
+        UsageError: there is none (code `no_receipt`), or it cannot be understood (`bad_receipt`).
+    """
+    file = path / receipt.NAME if path.is_dir() else path
+    try:
+        found = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"there is no receipt to check: {file}: {(error.strerror or str(error)).lower()}",
+            hint="name a run (cloudtrain ls), a folder with a run.json, or the file itself",
+            consequence="nothing was checked",
+            code="no_receipt",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _bad(file, "it is no JSON") from error
+    if not isinstance(found, dict) or not isinstance(found.get("schema_version"), int):
+        raise _bad(file, "it has no schema_version")
+    if found["schema_version"] > receipt.SCHEMA_VERSION:
+        raise _bad(file, f"a later cloudtrain wrote it (schema {found['schema_version']})", "upgrade cloudtrain")
+    if not _whole(found):
+        raise _bad(file, "its fields are not those of a receipt")
+    return found
+
+
+def check(path: Path, store: Store | None = None) -> Verification:
+    """Check everything in the folder of the receipt at `path` (file or folder) against it.
+
+    Args:
+        store: the registry that may know the run; None: it is not asked.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    told = load(path)
+    folder = path if path.is_dir() else path.parent
+    named = frozenset(entry["name"] for entry in told["artifacts"])
+    row = _row(told, store)
+    checks = [*_files(folder, told), *_extras(folder, named), _against_registry(told, row, store)]
+    return Verification(told["name"], folder, tuple(checks), row is not None, named)
+
+
+def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
+    for entry in told["artifacts"]:
+        reason = refusal(entry["name"])
+        if reason is not None:
+            yield Check(repr(entry["name"]), Verdict.DIFFERS, f"no result can have this name: {reason}")
+        else:
+            yield _file(folder, entry["name"], entry["size"], entry["sha256"])
+    for name, facts in (("console.log", told["log"]), ("events.jsonl", told.get("events") or {})):
+        if facts.get("sha256"):
+            yield _file(folder, name, facts.get("bytes"), facts["sha256"])
+        else:
+            why = "the run had not ended" if told.get("ended_how") is None else "its host left no record of it"
+            yield Check(name, Verdict.UNCHECKED, why)
+    for attempt in told.get("attempts") or []:
+        for kind, name in (("log", "console.{}.log"), ("events", "events.{}.jsonl")):
+            if facts := attempt.get(kind):
+                yield _file(folder, name.format(attempt["n"]), facts["bytes"], facts["sha256"])
+    yield _code(folder, told["code"])
+
+
+def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
+    path = folder / name
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            return Check(name, Verdict.DIFFERS, "it is not a plain file")
+        if not path.exists():
+            return Check(name, Verdict.MISSING, "it is not here")
+        here = path.stat().st_size
+        if size is not None and here != size:
+            return Check(name, Verdict.DIFFERS, f"{here} bytes, the receipt says {size}")
+        if results.sha256(path) != sha256:
+            return Check(name, Verdict.DIFFERS, "its sha256 is another one")
+    except OSError as error:
+        return Check(name, Verdict.DIFFERS, f"it cannot be read: {(error.strerror or str(error)).lower()}")
+    return Check(name, Verdict.OK, f"{here} bytes")
+
+
+def _code(folder: Path, code: Mapping[str, Any]) -> Check:
+    archive = code.get("archive")
+    if not archive:
+        why = "no copy of the code was kept" if code.get("digest") else "no code was sent"
+        return Check(code_copy.NAME, Verdict.UNCHECKED, why)
+    found = _file(folder, code_copy.NAME, archive["size"], archive["sha256"])
+    if found.verdict is not Verdict.OK:
+        return found
+    try:
+        if code_copy.digest_in(folder / code_copy.NAME) != code.get("digest"):
+            return Check(code_copy.NAME, Verdict.DIFFERS, "it holds other code than was sent")
+    except (OSError, ValueError) as error:
+        return Check(code_copy.NAME, Verdict.DIFFERS, str(error))
+    return found
+
+
+def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        aside = name.startswith(download.PARTS + "/") or name.endswith(".part")
+        ours = aside or name in _OURS or OF_ATTEMPTS.fullmatch(name) or is_derived(path, name)
+        if not ours and name not in named and (path.is_symlink() or not path.is_dir()):
+            yield Check(name, Verdict.EXTRA, "the receipt does not name it")
+
+
+def _against_registry(told: Mapping[str, Any], row: Run | None, store: Store | None) -> Check:
+    if row is None or store is None:
+        why = "this computer does not know the run; a receipt is not signed: trust it as far as whom you have it from"
+        return Check("registry", Verdict.UNCHECKED, why)
+    if not row.state.final:
+        return Check("registry", Verdict.UNCHECKED, f"the run has not ended ({row.state.value})")
+    known = receipt.build(row, store)
+    differing = [key for key in _LEDGER if key in told and told[key] != known[key]]
+    if differing:
+        return Check("registry", Verdict.DIFFERS, f"it has another {', '.join(differing)} than the receipt")
+    return Check("registry", Verdict.OK, "it says the same as the receipt")
+
+
+def _row(told: Mapping[str, Any], store: Store | None) -> Run | None:
+    """The run of this very receipt; another of the same name is not it."""
+    if store is None or not told.get("id"):
+        return None
+    try:
+        row = store.get(told["name"])
+    except UnknownRun:
+        return None
+    return row if store.read_journal(row.name).get("id") == told["id"] else None
+
+
+def _whole(found: Mapping[str, Any]) -> bool:
+    """Whether the fields that are used here are what they should be."""
+    archive = found["code"].get("archive") if isinstance(found.get("code"), dict) else None
+    artifacts = found.get("artifacts")
+    return (
+        isinstance(found.get("name"), str)
+        and isinstance(found.get("code"), dict)
+        and isinstance(found.get("log"), dict)
+        and isinstance(found.get("events") or {}, dict)
+        and (not archive or _is_entry(archive))
+        and _are_attempts(found.get("attempts") or [])
+        and isinstance(artifacts, list)
+        and all(_is_entry(entry) and isinstance(entry.get("name"), str) for entry in artifacts)
+    )
+
+
+def _are_attempts(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("n"), int)
+        and all(
+            not facts or (isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys())
+            for facts in (one.get("log"), one.get("events"))
+        )
+        for one in value
+    )
+
+
+def _is_entry(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("size"), int) and isinstance(value.get("sha256"), str)
+
+
+def _bad(file: Path, why: str, hint: str = "take it from a copy") -> UsageError:
+    return UsageError(
+        f"{file} cannot be understood: {why}", hint=hint, consequence="nothing was checked", code="bad_receipt"
+    )

@@ -1,0 +1,56 @@
+"""When which line of a log was written: the host's `console.times`, and a copy of it beside the log."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.transfer.download import fetch
+
+if TYPE_CHECKING:
+    from cloudtrain.lifecycle.session import Link
+
+NAME = "console.times"
+
+
+class LogTimes:
+    """Times of a log's bytes, to a second.
+
+    Args:
+        entries: (unix seconds, bytes that the log had by then), both growing.
+    """
+
+    def __init__(self, entries: list[tuple[float, int]]) -> None:
+        self._times = [at for at, _ in entries]
+        self._sizes = [size for _, size in entries]
+
+    @classmethod
+    def read(cls, path: Path) -> LogTimes:
+        """Those of a local copy; none where there is none. A line that makes no sense is passed over."""
+        entries: list[tuple[float, int]] = []
+        with suppress(OSError):
+            for line in path.read_bytes().splitlines():
+                with suppress(ValueError):
+                    at, size = line.split()
+                    if not entries or (int(size) > entries[-1][1] and float(at) >= entries[-1][0]):
+                        entries.append((float(at), int(size)))
+        return cls(entries)
+
+    def at(self, end: int) -> float | None:
+        """Unix seconds at which the log had grown to `end` bytes; None: not known."""
+        index = bisect_left(self._sizes, end)
+        return self._times[index] if index < len(self._times) else None
+
+    def size_before(self, at: float) -> int:
+        """How many bytes the log had before `at` (unix seconds); 0 where that is not known."""
+        index = bisect_left(self._times, at)
+        return self._sizes[index - 1] if index else 0
+
+
+def bring(folder: Path, link: Link) -> None:
+    """Copy the host's times beside the log, where that can be had: nothing depends on them."""
+    with suppress(CloudtrainError, OSError):
+        fetch(link.supervisor().read, NAME, folder / NAME)

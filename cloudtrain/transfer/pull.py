@@ -1,0 +1,218 @@
+"""The pull: finished files of a run, from the host into its folder here, each whole and verified or not there at all.
+
+What arrives is decided by the host's manifest and the user's patterns, never by what a stream says. A file grows as
+`DEST/.pull/HASH.part`, is checked against the manifest's size and sha256, fsynced, renamed. So a power cut, a full disk
+or a kill -9 leaves parts, which the next pull resumes, and never a half-written file under its own name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import filelock
+
+from cloudtrain.core import disk
+from cloudtrain.core.errors import ArtifactRefused, Busy
+from cloudtrain.core.events import Emit, Warned
+from cloudtrain.counting import counted
+from cloudtrain.run_folder.artifacts import collisions, refusal
+from cloudtrain.run_folder.generated import is_derived
+from cloudtrain.source import ignore
+from cloudtrain.transfer.download import PARTS as PARTS
+from cloudtrain.transfer.download import Artifact, Fetcher, Read, full_disk_told, is_folder, present
+from cloudtrain.transfer.download import fetch as fetch
+from cloudtrain.transfer.download import sha256 as sha256
+
+SUMS = "SHA256SUMS"
+WAIT_FOR_OTHER_S = 60.0
+
+
+E = TypeVar("E", bound=Artifact)
+
+
+@dataclass(frozen=True, slots=True)
+class PullReport(Generic[E]):
+    """What a pull did.
+
+    Attributes:
+        files: entries whose file is here and verified, whether fetched now or before.
+        bytes: fetched by this call.
+        skipped: (name, reason) of what was left out on purpose: not in `outputs`, or over the cap.
+    """
+
+    files: tuple[E, ...] = ()
+    bytes: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def summary(self, folder: Path) -> str:
+        """For people, as the end of the step's line."""
+        count = counted(len(self.files), "file")
+        left = f", {len(self.skipped)} left on the host" if self.skipped else ""
+        return f"{count}, {sum(entry.size for entry in self.files) / 2**20:.1f} MiB verified in {folder}{left}"
+
+
+def pull(
+    read: Read,
+    entries: Sequence[E],
+    dest: Path,
+    *,
+    outputs: Sequence[str] = ("**",),
+    emit: Emit,
+    cap_bytes: int | None = None,
+) -> PullReport[E]:
+    """Bring the files that `entries` names and `outputs` allows into `dest`, small ones first.
+
+    A file that is here already, equal to its entry, is not fetched. One file that cannot be had does not keep the
+    others from coming: it is reported once all of them are here.
+
+    Args:
+        outputs: gitignore-style patterns of the names to bring; a later one wins, `!` leaves out.
+        cap_bytes: size of all files together; what would go over it is skipped and named.
+
+    Raises:
+        ArtifactRefused: a file is not what the manifest says, or its name must not be written. All others are here.
+        ConnectionFailed: the link broke, or the disk here is full (code `disk_full`). What is here is whole; call
+            again.
+        Busy: another command has been pulling into `dest` for a minute.
+    """
+    rules = ignore.parse("\n".join(outputs), "outputs")
+    fetcher = Fetcher(read, dest, emit)
+    skipped: list[tuple[str, str]] = []
+    refused: list[tuple[str, str]] = []
+    verified: list[E] = []
+    with _alone(dest) as fold_case:
+        wanted: list[E] = []
+        for entry in entries:
+            reason = refusal(entry.name)
+            if reason is not None:
+                refused.append((repr(entry.name), reason))
+            elif not _allowed(rules, entry.name):
+                skipped.append((entry.name, "not in outputs"))
+            elif not _sound(entry):
+                refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
+            else:
+                wanted.append(entry)
+        wanted.sort(key=lambda entry: (entry.size, entry.name))
+        clashes = collisions([entry.name for entry in wanted], fold_case=fold_case)
+        fetcher.total = sum(entry.size for entry in wanted)
+        room = cap_bytes
+        for index, entry in enumerate(wanted):
+            if index in clashes:
+                refused.append((repr(entry.name), clashes[index]))
+            elif room is not None and entry.size > room:
+                skipped.append((entry.name, f"over the limit of {cap_bytes} bytes"))
+            else:
+                room = None if room is None else room - entry.size
+                try:
+                    fetcher.fetch(entry)
+                    verified.append(entry)
+                except ArtifactRefused as error:
+                    refused.append((repr(entry.name), error.message))
+    over = [name for name, reason in skipped if reason != "not in outputs"]
+    if over:
+        emit(Warned(f"{len(over)} files were left on the host: over the size limit: {', '.join(over[:3])}"))
+    if refused:
+        name, reason = refused[0]
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise ArtifactRefused(
+            f"{name} was not taken: {reason}{more}",
+            consequence="the copy on the host is untouched; every other file is here and verified",
+            hint="look at it there, then pull again",
+            detail="\n".join(f"{name}: {reason}" for name, reason in refused) if more else None,
+        )
+    return PullReport(tuple(verified), fetcher.bytes, skipped)
+
+
+def is_here(entry: Artifact, dest: Path) -> bool:
+    """Whether `dest` holds the file that `entry` describes; False for a name that must not be looked for."""
+    return refusal(entry.name) is None and sha256(dest / entry.name) == entry.sha256
+
+
+def sha256sums(dest: Path) -> Path:
+    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but those that are rewritten.
+
+    These are `run.json` and the report.
+
+    Raises:
+        OSError: a file cannot be read, or the list not be written.
+    """
+    lines = []
+    for path in sorted(dest.rglob("*")):
+        name = path.relative_to(dest).as_posix()
+        aside = name.startswith(PARTS + "/") or name.endswith(".part") or name in (SUMS, "run.json")
+        aside = aside or is_derived(path, name)
+        if aside or path.is_symlink() or not path.is_file() or any(c in name for c in "\\\n\r"):
+            continue
+        lines.append(f"{sha256(path)}  {name}\n")
+    disk.write_durably(dest / SUMS, "".join(lines).encode(), mode=0o644)
+    return dest / SUMS
+
+
+def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
+    """Whether the last of `rules` that speaks of `name`, or of a folder it lies in, lets it through."""
+    parts = name.split("/")
+    for rule in reversed(rules):
+        if any(rule.matches(parts[:depth], is_dir=depth < len(parts)) for depth in range(1, len(parts) + 1)):
+            return not rule.negated
+    return False
+
+
+def _sound(entry: Artifact) -> bool:
+    size, sha = entry.size, entry.sha256
+    return (
+        type(size) is int
+        and size >= 0
+        and type(sha) is str
+        and len(sha) == 64
+        and not set(sha) - set("0123456789abcdef")
+    )
+
+
+@contextmanager
+def _alone(dest: Path) -> Iterator[bool]:
+    """Keep other pulls out of `dest`; yields whether its file system ignores case.
+
+    Parts of a pull that fails stay for the next one; after one that went well nothing of it is left.
+
+    Raises:
+        Busy: another pull has it.
+    """
+    folder = dest / PARTS
+    lock = filelock.FileLock(folder / "lock", timeout=0)
+    deadline = time.monotonic() + WAIT_FOR_OTHER_S
+    while True:
+        with full_disk_told(dest):
+            if present(folder) and not is_folder(folder):
+                raise NotADirectoryError(errno.ENOTDIR, f"{PARTS} in it is not a folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+                break
+            except FileNotFoundError:  # another pull has just tidied the folder away
+                pass
+            except filelock.Timeout:
+                pass
+        if time.monotonic() >= deadline:
+            raise Busy(
+                f"another command is pulling into {dest}",
+                hint="let it end, then pull again",
+                consequence="this one changed nothing",
+            )
+        time.sleep(0.05)
+    try:
+        yield (folder / "LOCK").exists()
+        for part in folder.glob("*.part"):  # of versions that are no longer asked for
+            part.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):
+            if os.name != "nt" and not any(folder.glob("*.part")):
+                (folder / "lock").unlink()  # while it is held: whoever waits for it sees that it is gone
+                folder.rmdir()
+        lock.release()

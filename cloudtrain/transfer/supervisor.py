@@ -1,0 +1,394 @@
+"""Typed client of the on-host verbs (docs/structure.md, "On the host") over any transport."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
+from cloudtrain.counting import counted
+from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
+from cloudtrain.transfer.frames import LogFrame as LogFrame
+from cloudtrain.transport.base import Completed, Stream, Transport
+
+BEAT_S = 4.0
+"""Seconds between heartbeats of a quiet host. Three missed ones mean a dead link: noticed within 12 s."""
+
+# A cold host takes its time to start Python: the first heartbeat may be this late.
+FIRST_BEAT_S = 60.0
+
+# Where images keep an interpreter with torch that is not the first in PATH (AWS Deep Learning AMIs).
+KNOWN_PYTHONS = ("/opt/pytorch/bin/python", "python3")
+
+# The loader that BOOT runs (sync.py): the supervisor without a file of its own, for a host that has no run directory.
+_LOADER = """\
+import sys, zlib
+source = zlib.decompress(sys.stdin.buffer.read(size))
+sys.argv[0] = "supervise.py"
+exec(compile(source, "supervise.py", "exec"), {"__name__": "__main__", "__file__": "supervise.py"})
+"""
+
+# Runs a verb from the run directory, its third argument. Imported, it is compiled once and not at every verb; from the
+# last place, so that no file of the job there can pass for a module of Python.
+IMPORTED = "import sys;sys.path.append(sys.argv[3]);import supervise;supervise.leave(supervise.main())"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as nvidia-smi names it; memory in MiB, None where it does not say."""
+
+    name: str
+    memory_mib: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a host has.
+
+    Attributes:
+        python: path of the interpreter chosen for the job.
+        torch, cuda: versions of torch and of the CUDA that it was built for; None: has none.
+        disk_free: bytes, where runs are kept.
+        boot_id: changes when the machine starts anew; None where the system has no such name.
+    """
+
+    python: str
+    python_version: str
+    torch: str | None
+    cuda: str | None
+    driver: str | None
+    gpus: tuple[Gpu, ...]
+    cpus: int
+    disk_free: int
+    os: str
+    home: str
+    boot_id: str | None
+
+    def summary(self) -> str:
+        """One line for people: "torch 2.13.0 (CUDA 12.6), Tesla T4 15 GiB, Python 3.12.3"."""
+        torch = f"torch {self.torch}" + (f" (CUDA {self.cuda})" if self.cuda else "") if self.torch else "no torch"
+        if self.gpus:
+            memory = self.gpus[0].memory_mib
+            device = (f"{len(self.gpus)} x " if len(self.gpus) > 1 else "") + self.gpus[0].name
+            device += f" {memory / 1024:.0f} GiB" if memory else ""
+        else:
+            device = counted(self.cpus, "CPU")
+        return f"{torch}, {device}, Python {self.python_version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """How a run stands on its host.
+
+    Attributes:
+        state: "exited", "running", "lost" or "absent".
+        stop: the reason of the recorded wish to stop, or None.
+        log, events: new bytes from the offsets asked for, at most 1 MiB each; `events` in whole lines.
+    """
+
+    state: str
+    exit: ExitRecord | None
+    stop: str | None = None
+    log_size: int = 0
+    events_size: int = 0
+    log: bytes = b""
+    events: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Answer of `start`: `started` is False if the run was there already."""
+
+    state: str
+    started: bool
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Following:
+    """An open `follow`: iterate it for frames, the last one is `End`. Close it (or leave the `with`) at any time."""
+
+    def __init__(self, stream: Stream, beat: float) -> None:
+        self._stream = stream
+        self._beat = beat
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stream; the run goes on."""
+        self._stream.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames as they come.
+
+        Raises:
+            ConnectionFailed: the link broke, or neither data nor heartbeat came for three beats.
+            RunLost: the host has no such run directory.
+        """
+        parser = FrameParser()
+        patience = max(FIRST_BEAT_S, 3 * self._beat)
+        while True:
+            try:
+                data = self._stream.read(patience)
+            except TimeoutError as error:
+                raise ConnectionFailed(
+                    f"the host has been silent for {patience:.0f} s",
+                    consequence="the run goes on, its log and results stay on the host",
+                    code="silent",
+                ) from error
+            if not data:
+                # Half a frame that is left in the parser is dropped: the next follow asks from the last whole one on.
+                raise self._why_closed()
+            patience = 3 * self._beat
+            for frame in parser.feed(data):
+                yield frame
+                if isinstance(frame, End):
+                    return
+
+    def _why_closed(self) -> CloudtrainError:
+        done = self._stream.finish(10.0)
+        return _no_answer(done, "follow")
+
+
+class _Refusable(Stream):
+    """A stream whose refusal, a JSON line on stderr, is given on as its message alone."""
+
+    def __init__(self, inner: Stream) -> None:
+        self._inner = inner
+
+    def read(self, timeout: float) -> bytes:
+        return self._inner.read(timeout)
+
+    def finish(self, timeout: float) -> Completed:
+        done = self._inner.finish(timeout)
+        answer = _last_object(done.stderr)
+        if done.exit_code == 0 or answer is None:
+            return done
+        return Completed(done.exit_code, b"", str(answer.get("message")).encode())
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Supervisor:
+    """The supervisor of one run on its host.
+
+    Args:
+        python: interpreter on the host, Python >= 3.8.
+        run_dir: the run directory there, absolute or relative to the login directory. `sync.push` puts the supervisor
+            into it; `probe` alone needs none.
+        workdir: the folder there below which everything lies.
+    """
+
+    def __init__(self, transport: Transport, python: str, run_dir: str, workdir: str) -> None:
+        self._transport = transport
+        self._python = python
+        self._run_dir = run_dir
+        self._workdir = workdir
+
+    def probe(self, pythons: Sequence[str] = ()) -> HostFacts:
+        """What the host has.
+
+        Args:
+            pythons: interpreters to look for torch in, before the host's own and the usual places; the first that has
+                torch is chosen.
+
+        Raises:
+            ConnectionFailed: the link broke, or no usable Python is there.
+        """
+        from cloudtrain.transfer.push import BOOT, supervisor_source
+
+        packed = zlib.compress(supervisor_source(), 6)
+        argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
+        for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
+            argv += ["--python", candidate]
+        head = json.dumps({"supervise": len(packed), "load": _LOADER}).encode() + b"\n"
+        answer = self._parse(self._transport.run(argv, stdin=head + packed, timeout=120.0), "probe")
+        return HostFacts(
+            python=answer["python"]["path"],
+            python_version=answer["python"]["version"],
+            torch=answer["torch"],
+            cuda=answer["cuda"],
+            driver=answer["driver"],
+            gpus=tuple(Gpu(gpu["name"], gpu["memory_mib"]) for gpu in answer["gpus"]),
+            cpus=answer["cpus"],
+            disk_free=answer["disk_free"],
+            os=answer["os"],
+            home=answer["home"],
+            boot_id=answer["boot_id"],
+        )
+
+    def start(self, spec: Mapping[str, Any]) -> Started:
+        """Start the job detached; safe to call again, a run starts once.
+
+        Raises:
+            ConnectionFailed: the link broke, or the host refused (`tree_changed`, `disk_full`, ...).
+        """
+        answer = self._ask("start", stdin=json.dumps(spec).encode(), timeout=600.0)
+        return Started(state=answer["state"], started=answer["started"], pid=answer["pid"])
+
+    def poll(self, log: int = 0, events: int = 0) -> RunStatus:
+        """How the run stands, with what is new from two offsets on."""
+        import base64
+
+        answer = self._ask("poll", "--log", str(log), "--events", str(events))
+        return RunStatus(
+            state=answer["state"],
+            exit=exit_record(answer["exit"]),
+            stop=answer["stop"],
+            log_size=answer["log_size"],
+            events_size=answer["events_size"],
+            log=base64.b64decode(answer["log"]),
+            events=base64.b64decode(answer["events"]),
+        )
+
+    def follow(self, log: int = 0, events: int = 0, *, beat: float = BEAT_S) -> Following:
+        """Log and events from two offsets on, as they are written, until the run has ended.
+
+        Args:
+            beat: seconds between heartbeats while nothing is written.
+        """
+        return Following(self._stream("follow", "--log", str(log), "--events", str(events), "--beat", str(beat)), beat)
+
+    def stop(self, reason: str = "user", grace: float = 20.0) -> RunStatus:
+        """End the run: SIGTERM, after `grace` seconds SIGKILL. Returns once every process of it has ended.
+
+        A run that ended before keeps the end it had. The first reason given for a run stands.
+        """
+        answer = self._ask("stop", "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
+        return RunStatus(state=answer["state"], exit=exit_record(answer["exit"]), stop=answer["stop"])
+
+    def lease(self, *, deadline: float | None = None, grace: float | None = None) -> RunStatus:
+        """Move the run's deadline (unix seconds), or have its machine power itself off `grace` seconds after the job's
+        end, counted anew whenever a client looks at the run. None leaves the one or the other as it is.
+
+        Raises:
+            ConnectionFailed: the link broke, or nothing was ever started there.
+        """
+        options = [
+            f"--{name}={value}" for name, value in (("deadline", deadline), ("grace", grace)) if value is not None
+        ]
+        answer = self._ask("lease", *options)
+        return RunStatus(state=answer["state"], exit=None, stop=None)
+
+    def manifest(self) -> list[FileEntry]:
+        """The finished files below `out/` as they are now."""
+        answer = self._ask("manifest", timeout=600.0)
+        return [FileEntry(entry["name"], entry["size"], entry["sha256"]) for entry in answer["files"]]
+
+    def read(self, name: str, offset: int = 0) -> Stream:
+        """The bytes of a file of the run directory ("console.log", "out/metrics.csv") from `offset` on.
+
+        After its end `finish` tells: exit code 0, or a refusal whose message is in `stderr`.
+        """
+        return _Refusable(self._stream("read", "--name", name, "--offset", str(offset)))
+
+    def _argv(self, verb: str, *options: str) -> list[str]:
+        # Isolated, and without site-packages: nothing on the host can get in its way, and it starts twice as fast.
+        return [self._python, "-I", "-S", "-c", IMPORTED, verb, "--run", self._run_dir, *options]
+
+    def _stream(self, verb: str, *options: str) -> Stream:
+        return self._transport.stream(self._argv(verb, *options))
+
+    def _ask(self, verb: str, *options: str, stdin: bytes = b"", timeout: float = 60.0) -> dict[str, Any]:
+        return self._parse(self._transport.run(self._argv(verb, *options), stdin=stdin, timeout=timeout), verb)
+
+    @staticmethod
+    def _parse(done: Completed, verb: str) -> dict[str, Any]:
+        answer = _last_object(done.stdout)
+        if answer is None or answer.get("ok") is not True:
+            raise _no_answer(done, verb)
+        return answer
+
+
+def _last_object(text: bytes) -> dict[str, Any] | None:
+    """The last line as a JSON object of the supervisor's; login scripts may have printed before it."""
+    for line in deque(text.splitlines(), maxlen=1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            return None
+        if isinstance(value, dict) and "ok" in value:
+            return value
+    return None
+
+
+_CONSEQUENCES = {
+    "probe": "nothing was sent but the question",
+    "start": "training has not started",
+    "stop": "the run may still be going on",
+    "manifest": "the results stay on the host",
+}
+_STAYS = "the run goes on, its log and results stay on the host"
+_SAYS_MORE = "the end of supervisor.log in the run's folder on the host says more"
+
+
+def _no_answer(done: Completed, verb: str) -> CloudtrainError:
+    """What went wrong when a verb ended without its answer."""
+    consequence = _CONSEQUENCES.get(verb, _STAYS)
+    refusal = _last_object(done.stdout) or _last_object(done.stderr)
+    if refusal is not None and refusal.get("ok") is False:
+        return _refused(str(refusal.get("code")), str(refusal.get("message")), consequence)
+    said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+    if "No module named 'supervise'" in said:
+        return RunLost(
+            "the host has no folder of this run any more",
+            hint="cloudtrain show (what was pulled before is in the run's folder here)",
+            consequence="what was only on that host is gone",
+            detail=said.splitlines()[-1],
+        )
+    return ConnectionFailed(
+        f"the host ended {verb!r} without an answer (exit code {done.exit_code})",
+        hint="cloudtrain needs Python 3.8 or newer there" if verb in ("probe", "start") else "run the command again",
+        consequence=consequence,
+        code="no_answer",
+        detail=said[-2000:] or None,
+    )
+
+
+def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
+    match code:
+        case "disk_full":
+            return ConnectionFailed(
+                message, hint="free space on the host, then run again", consequence=consequence, code=code
+            )
+        case "not_writable":
+            return ConnectionFailed(
+                message, hint="make the folder on the host writable", consequence=consequence, code=code
+            )
+        case "tree_changed":
+            return ConnectionFailed(
+                message, hint="run the same command again: the files are sent anew", consequence=consequence, code=code
+            )
+        case "tree_busy":
+            return Busy(message, hint="let the other push end, then run again", consequence=consequence)
+        case "refused" | "no_such_file" | "shrunk" | "bad_name":
+            return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence)
+        case "no_python":
+            return ConnectionFailed(
+                message, hint="install Python 3.8 or newer there", consequence=consequence, code=code
+            )
+        case "bad_spec" | "start_failed" | "host_error":
+            return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code=code)
+        case _:
+            # Whatever else it says, now or in another version: one code of ours.
+            return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code="host_refused")
