@@ -37,7 +37,7 @@ def _load(name: str, path: Path) -> ModuleType:
 
 
 def server(folder: Path) -> Any:
-    """A real sshd of its own (tests/transport/sshd.py)."""
+    """A real sshd of its own (tests/host/transport/sshd.py)."""
     module = _load("cloudtrain_bench_sshd", ROOT / "tests" / "transport" / "sshd.py")
     reason = module.missing()
     if reason:

@@ -1,4 +1,6 @@
-"""Write docs/faults.md from the declarations of the fault matrix (tests/faults) and of the crash points (tests/crash).
+"""Write docs/faults.md from the declarations of the fault matrix and the crash points.
+
+They are in tests/region/faults and tests/region/crash.
 
 python scripts/faults_doc.py            writes it
 python scripts/faults_doc.py --check    says whether it is up to date; exit code 1 if it is not
@@ -13,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.crash import points  # noqa: E402
-from tests.faults import rows  # noqa: E402
-from tests.faults.matrix import Case  # noqa: E402
+from tests.region.crash import points  # noqa: E402
+from tests.region.faults import rows  # noqa: E402
+from tests.region.faults.matrix import Case  # noqa: E402
 
 DOC = ROOT / "docs" / "faults.md"
 OVER = {0: "done", 2: "usage", 3: "training failed", 4: "sign-in", 5: "refused", 6: "connection", 7: "limit"}
@@ -24,9 +26,9 @@ OVER |= {8: "still running", 130: "interrupted"}
 HEAD = """\
 # What goes wrong, and what you see then
 
-This page is written by `python scripts/faults_doc.py` from the declarations of the tests in `tests/faults`; do not edit
-it. Each row is a test that plays the fault against the emulated EC2 region through the real command line, with real
-processes, a real SSH connection and real files, and then holds all of this against what happened:
+This page is written by `python scripts/faults_doc.py` from the declarations of the tests in `tests/region/faults`; do
+not edit it. Each row is a test that plays the fault against the emulated EC2 region through the real command line, with
+real processes, a real SSH connection and real files, and then holds all of this against what happened:
 
 - the words on the screen, and the exit code;
 - what is left in the account: nothing at all, or one instance whose reason and end are on the screen;
@@ -39,13 +41,13 @@ Where something is left, the test then does what the last column says and sees t
 
 **How** is the fault as `cloudtrain run --dry-run --fault ...` takes it (`python -m cloudtrain.emulator faults` lists
 them all), or what the test does. Waits marked "short waits" are shorter in the test than in the product: the command is
-started by `tests/faults/hurried.py`, which changes waits and nothing else.
+started by `tests/region/faults/hurried.py`, which changes waits and nothing else.
 """
 
 CRASH = """\
 ## A command killed at any moment (41)
 
-`CLOUDTRAIN_CRASH_AT=POINT` ends the command as by `kill -9`. Tests: `tests/crash`.
+`CLOUDTRAIN_CRASH_AT=POINT` ends the command as by `kill -9`. Tests: `tests/region/crash`.
 
 | point | just done | what is left | what settles it |
 | --- | --- | --- | --- |
@@ -58,9 +60,9 @@ STANDS_IN = """\
   is a connection on which nothing is ever said. The client cannot tell the two apart but by the time that they take.
   This computer's address is not looked up where the region is emulated; the test gives it.
 - **Delay and loss.** A relay in user space cuts, resets and freezes connections. Single lost packets are TCP's own
-  business, on which the tests of real OpenSSH in `tests/transport` say more: latency, a narrow link, new keys.
+  business, on which the tests of real OpenSSH in `tests/host/transport` say more: latency, a narrow link, new keys.
 - **A full disk of the machine (22).** Needs root to play. `disk-full` limits the size of files (EFBIG);
-  `tests/onhost` runs the supervisor on a small disk of its own (ENOSPC) where it may mount one.
+  `tests/host/onhost` runs the supervisor on a small disk of its own (ENOSPC) where it may mount one.
 - **A wrong clock (45).** AWS's refusals and the date of its answers are played, this computer's clock is not moved.
 - **Waits of minutes.** A machine that stays silent for 90 s or a laptop that sleeps for an hour are played in seconds,
   by the setting `CLOUDTRAIN_BOOT_LIMIT` where there is one and with short waits else.

@@ -4,7 +4,7 @@ Most of what a short command costs are its imports: 0.4 of the 0.5 s of a `show`
 are done once for each test process, by the fork server of `multiprocessing`, and a command begins as a fork of that: a
 process like any other, with arguments, environment, folder, streams and signals of its own. Where there is no fork, and
 for a command whose interpreter must begin differently (another encoding, say), the interpreter is started as usual.
-What must be the whole program from its first import on (`tests/test_readme.py`, the start-up checks) does not come
+What must be the whole program from its first import on (`tests/docs/test_readme.py`, the start-up checks) does not come
 here.
 """
 

@@ -13,7 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 # Folder below tests/ -> about how many seconds one of its tests waits.
-WAITS = {"whole_path": 7, "faults": 8, "crash": 8, "transport": 3, "provider/ec2": 3, "onhost": 2}
+WAITS = {
+    "region/whole_path": 7,
+    "region/faults": 8,
+    "region/crash": 8,
+    "host/transport": 3,
+    "region/ec2": 3,
+    "host/onhost": 2,
+}
 WAITS_END = 0.8  # share of a worker's part in which its waiting tests are spread
 
 

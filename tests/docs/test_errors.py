@@ -1,0 +1,284 @@
+"""The catalogue of error codes: every code that can be shown is in it and nothing else, and every error is complete."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudtrain.console.pages import failure
+from cloudtrain.core import errors
+from cloudtrain.core.errors import CloudtrainError, ExitCode
+from cloudtrain.error_codes import CODES, GROUPS, JOB
+from tests.unit.test_structure import MODULES, ROOT, Module
+
+CLASSES = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
+CONSTANTS = {name: value for name, value in vars(errors).items() if isinstance(value, str) and name.isupper()}
+
+# (path, code) -> why nobody ever sees it.
+UNSEEN = {
+    (
+        "cloudtrain/lifecycle/background_pull.py",
+        "ended",
+    ): "ends a transfer beside the story that nobody waits for any more",
+}
+# Path -> why its `{"code": ..., "message": ...}` are no errors of a command.
+FOREIGN = {
+    "cloudtrain/onhost/supervise.py": "speaks on the host; supervisor.py turns its codes into ours",
+    "cloudtrain/report/exports/program.py": "is a process of its own; network.py turns its answers into errors",
+}
+
+
+# Exit codes that the kind of an error does not tell: those of ends of runs (`outcome.exit_code`), and where the kind is
+# chosen at run time.
+ALSO = {
+    "not_pulled": {130},
+    "abandoned": {130},
+    "cleaned": {130},
+    "limit_reached": {7},
+    "machine_ended": {7},
+    "release_pending": {4, 6},
+    "spot_reclaimed": {7},
+    "stopped": {130},
+    "training_failed": {3},
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A code where the source makes an error, with the exit codes of its kind; none: the kind is not known there."""
+
+    code: str
+    where: str
+    exits: frozenset[int]
+
+
+class Scope:
+    """A function, to find out what a name in it may stand for."""
+
+    def __init__(self, module: Module, functions: list[ast.FunctionDef]) -> None:
+        self.module, self.function = module, functions[-1] if functions else None
+
+    def values(self, node: ast.expr, near: ast.AST) -> set[str] | None:
+        """The strings that `node` may be, without what is passed on from another error; None: it cannot be told."""
+        match node:
+            case ast.Constant(value=str(text)):
+                return {text}
+            case ast.Constant(value=None):
+                return set()
+            case ast.Attribute(attr="code"):
+                return set()
+            case ast.IfExp(test=ast.Compare(comparators=[ast.Constant(value=str(text))]), body=ast.Name()):
+                other = self.values(node.orelse, near)
+                return None if other is None else {text} | other
+            case ast.IfExp():
+                both = [self.values(part, near) for part in (node.body, node.orelse)]
+                return None if None in both else set().union(*(part or set() for part in both))
+            case ast.Name(id=name) if name in CONSTANTS:
+                return {CONSTANTS[name]}
+            case ast.Name(id=name) if self.function is not None:
+                return self._matched(name, near) or self._unpacked(name) or self._argument(name) or self._assigned(name)
+        return None
+
+    def _matched(self, name: str, near: ast.AST) -> set[str] | None:
+        """`match NAME: case "a" | "b": ... NAME`."""
+        for node in ast.walk(self.function):
+            if isinstance(node, ast.Match) and isinstance(node.subject, ast.Name) and node.subject.id == name:
+                for case in node.cases:
+                    if any(part is near for part in ast.walk(case)):
+                        return {p.value.value for p in ast.walk(case.pattern) if isinstance(p, ast.MatchValue)}
+        return None
+
+    def _unpacked(self, name: str) -> set[str] | None:
+        """`for a, NAME in rows` and `a, NAME = {...}.get(...)`, over tuples that are written out."""
+        for node in ast.walk(self.function):
+            if isinstance(node, ast.For | ast.Assign):
+                target = node.target if isinstance(node, ast.For) else node.targets[0]
+                names = [part.id for part in target.elts if isinstance(part, ast.Name)] if _is_tuple(target) else []
+                if name in names:
+                    source = node.iter if isinstance(node, ast.For) else node.value
+                    rows = [t for t in ast.walk(self._literal(source)) if _is_tuple(t) and len(t.elts) == len(names)]
+                    column = [row.elts[names.index(name)] for row in rows]
+                    return {cell.value for cell in column if isinstance(cell, ast.Constant)} or None
+        return None
+
+    def _literal(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Name):
+            for made in ast.walk(self.function):
+                if isinstance(made, ast.Assign | ast.AnnAssign):
+                    target = made.target if isinstance(made, ast.AnnAssign) else made.targets[0]
+                    if isinstance(target, ast.Name) and target.id == node.id and made.value is not None:
+                        return made.value
+        return node
+
+    def _argument(self, name: str) -> set[str] | None:
+        """An argument of this function: its default, and what the callers in this file give."""
+        function = self.function
+        assert function is not None
+        places = [*function.args.posonlyargs, *function.args.args]
+        names = [place.arg for place in places]
+        if name not in names:
+            return None
+        found: set[str] = set()
+        defaults = dict(zip(names[::-1], function.args.defaults[::-1], strict=False))
+        for given in [defaults.get(name), *_given(self.module.tree, function.name, names.index(name), name)]:
+            match given:
+                case ast.Constant(value=str(text)):
+                    found.add(text)
+                case ast.Name(id=known) if known in CONSTANTS:
+                    found.add(CONSTANTS[known])
+                case None | ast.Attribute(attr="code"):
+                    pass
+                case _:
+                    return None
+        return found
+
+    def _assigned(self, name: str) -> set[str] | None:
+        for node in ast.walk(self.function):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
+                return self.values(node.value, node)
+        return None
+
+
+def _is_tuple(node: ast.AST) -> bool:
+    return isinstance(node, ast.Tuple)
+
+
+def _given(tree: ast.Module, function: str, place: int, name: str) -> Iterator[ast.expr | None]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
+            named = [keyword.value for keyword in node.keywords if keyword.arg == name]
+            yield named[0] if named else node.args[place] if place < len(node.args) else None
+
+
+def made(module: Module) -> Iterator[Found | str]:
+    """Every code that a file makes an error with; a text where one cannot be told from the source."""
+
+    def visit(node: ast.AST, functions: list[ast.FunctionDef]) -> Iterator[Found | str]:
+        inner = [*functions, node] if isinstance(node, ast.FunctionDef) else functions
+        where = f"{module.path}:{getattr(node, 'lineno', 0)}"
+        code, exits = None, frozenset[int]()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLASSES:
+            kind = CLASSES[node.func.id]
+            exits = frozenset({int(kind.exit_code)})
+            named = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+            if named:
+                code = named[0]
+            elif not any(keyword.arg is None for keyword in node.keywords):
+                yield Found(kind.code, where, exits)
+        elif isinstance(node, ast.Call) and {"code", "consequence"} <= {keyword.arg for keyword in node.keywords}:
+            # A kind that is chosen at run time.
+            code = next(keyword.value for keyword in node.keywords if keyword.arg == "code")
+        elif isinstance(node, ast.Dict):
+            keys = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if _text(key)}
+            code = keys.get("code") if {"code", "message"} <= set(keys) else None
+        if code is not None and module.path not in FOREIGN:
+            values = Scope(module, functions).values(code, node)
+            if values is None:
+                yield f"{where}: cannot tell what {ast.unparse(code)} may be"
+            for value in values or ():
+                yield Found(value, where, exits)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inner)
+
+    yield from visit(module.tree, [])
+
+
+def _text(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+PRODUCT = [module for module in MODULES if module.name.startswith("cloudtrain.")]
+FOUND = [found for module in PRODUCT for found in made(module)]
+# The kinds that are raised only under other codes, and what is both.
+BARE = {kind.code for kind in CLASSES.values()}
+
+
+def shown() -> list[Found]:
+    codes = [found for found in FOUND if isinstance(found, Found)]
+    return [found for found in codes if (found.where.partition(":")[0], found.code) not in UNSEEN]
+
+
+def test_every_code_can_be_told_from_the_source() -> None:
+    assert [found for found in FOUND if isinstance(found, str)] == []
+    assert len(shown()) > 200, "the collection lost its way"
+
+
+def test_every_code_that_can_be_shown_is_in_the_catalogue_and_nothing_else() -> None:
+    missing = sorted({f"{found.code} ({found.where})" for found in shown() if found.code not in CODES})
+    assert not missing, f"not in cloudtrain/error_codes: {missing}"
+    nowhere = set(CODES) - {found.code for found in shown()} - BARE
+    assert not nowhere, f"in cloudtrain/error_codes, and nothing shows them: {sorted(nowhere)}"
+    assert set(CODES) >= BARE
+
+
+def test_exit_codes_are_those_of_the_kinds() -> None:
+    told: dict[str, set[int]] = {}
+    for found in shown():
+        told.setdefault(found.code, set()).update(found.exits)
+    for kind in CLASSES.values():
+        if not told.get(kind.code):
+            told[kind.code] = {int(kind.exit_code)}
+    for code, more in ALSO.items():
+        told.setdefault(code, set()).update(more)
+    assert {code: sorted(exits) for code, exits in told.items()} == {
+        code: sorted(entry.exits) for code, entry in CODES.items()
+    }
+
+
+def test_entries_are_complete_and_codes_unique() -> None:
+    entries = [entry for group in (*GROUPS, JOB) for entry in group.entries]
+    assert len({entry.code for group in GROUPS for entry in group.entries}) == len(CODES)
+    for entry in entries:
+        for text in (entry.cause, entry.means, entry.next):
+            assert text and text == text.strip() and not text.removesuffix("...").endswith("."), entry
+        assert all(exit_code in set(ExitCode) - {ExitCode.DONE} for exit_code in entry.exits) and entry.exits, entry
+    assert all(group.title and group.about.endswith(".") for group in (*GROUPS, JOB))
+
+
+def test_the_codes_of_the_training_package_are_in_their_own_section() -> None:
+    found = set()
+    for path in (ROOT / "job").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "JobError":
+                code = node.args[0]
+                if isinstance(code, ast.Name):
+                    assigned = [n for n in ast.walk(tree) if isinstance(n, ast.Assign)]
+                    (made_by,) = [n for n in assigned if ast.unparse(n.targets[0]) == code.id]
+                    code = made_by.value
+                found |= {part.value for part in ast.walk(code) if _text(part)}
+    assert found == {entry.code for entry in JOB.entries}
+
+
+def test_an_error_that_says_no_more_than_what_happened_is_completed() -> None:
+    for code, entry in CODES.items():
+        bare = CloudtrainError("it happened", code=code)
+        assert failure.lines(bare) == [f"error: it happened [{code}]", f"hint:  {entry.next}   ({entry.means})"]
+        told = json.loads(json.dumps(failure.record(bare)))
+        assert (told["code"], told["consequence"], told["hint"]) == (code, entry.means, entry.next)
+        own = CloudtrainError("it happened", code=code, hint="do this", consequence="all is safe")
+        assert failure.lines(own)[1] == "hint:  do this   (all is safe)"
+
+
+def test_a_code_that_nobody_knows_does_no_harm() -> None:
+    """As a registry of a later version may hold."""
+    assert failure.lines(CloudtrainError("it happened", code="new")) == ["error: it happened [new]"]
+
+
+def pages() -> dict[Path, str]:
+    """What scripts/contract_docs.py writes."""
+    script = importlib.util.spec_from_file_location("contract_docs", ROOT / "scripts" / "contract_docs.py")
+    assert script is not None and script.loader is not None
+    module = importlib.util.module_from_spec(script)
+    script.loader.exec_module(module)
+    return module.pages()
+
+
+def test_the_page_of_error_codes_is_current() -> None:
+    page = ROOT / "docs" / "errors.md"
+    assert page.read_text(encoding="utf-8") == pages()[page], "run: python scripts/contract_docs.py"

@@ -1,0 +1,348 @@
+"""Launching: at most one instance, whatever the answers are and wherever the command is killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain.core.errors import (
+    CloudtrainError,
+    ConnectionFailed,
+    ExitCode,
+    NoCapacity,
+    QuotaExceeded,
+    Refused,
+    SignInError,
+)
+from cloudtrain.core.events import Event, Noted
+from cloudtrain.core.spec import Ec2Spec
+from cloudtrain.provider.ec2.launch.launch import Slot, client_token, request_for, slots_of
+from cloudtrain.store import Store
+
+ZONES = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1f"]
+DETAILS = {"image_id": "ami-1", "root_device": "/dev/sda1", "root_gb": 45}
+
+
+def request(spec: Ec2Spec | None = None, slot: Slot | None = None, **details: Any) -> dict[str, Any]:
+    return request_for(
+        slot or Slot("g4dn.xlarge", "us-east-1a", "subnet-1"),
+        {**DETAILS, **details},
+        spec or Ec2Spec(),
+        seed="feed",
+        group="sg-1",
+        user_data="#cloud-config\n{}",
+        marks={"cloudtrain:managed": "true"},
+    )
+
+
+def test_the_request_is_one_machine_that_ends_itself_and_opens_nothing() -> None:
+    sent = request()
+    assert (sent["MinCount"], sent["MaxCount"]) == (1, 1)
+    assert sent["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert sent["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+    }
+    assert not {"KeyName", "IamInstanceProfile"} & set(sent)
+    assert sent["BlockDeviceMappings"] == [
+        {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 45, "VolumeType": "gp3", "DeleteOnTermination": True}}
+    ]
+    assert [s["ResourceType"] for s in sent["TagSpecifications"]] == ["instance", "volume"]
+    interface = sent["NetworkInterfaces"][0]
+    assert interface["AssociatePublicIpAddress"] and interface["Groups"] == ["sg-1"]
+    assert json.loads(json.dumps(sent)) == sent
+
+
+def test_spot_is_one_time_and_its_request_is_tagged_too() -> None:
+    sent = request(Ec2Spec(spot=True))
+    assert sent["InstanceMarketOptions"]["SpotOptions"] == {
+        "SpotInstanceType": "one-time",
+        "InstanceInterruptionBehavior": "terminate",
+    }
+    assert "spot-instances-request" in [s["ResourceType"] for s in sent["TagSpecifications"]]
+    assert "MaxPrice" not in json.dumps(sent)
+
+
+@pytest.mark.parametrize(("image", "wanted", "size"), [(45, None, 45), (45, 100, 100), (45, 20, 45), (0, None, 8)])
+def test_the_disk_is_never_smaller_than_the_image(image: int, wanted: int | None, size: int) -> None:
+    sent = request(Ec2Spec(volume_gb=wanted), root_gb=image)
+    assert sent["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == size
+
+
+def test_without_a_subnet_the_zone_is_named_instead() -> None:
+    sent = request(slot=Slot("g4dn.xlarge", "us-east-1b"))
+    assert sent["Placement"] == {"AvailabilityZone": "us-east-1b"}
+    assert sent["SecurityGroupIds"] == ["sg-1"] and "NetworkInterfaces" not in sent
+
+
+def test_each_place_has_its_own_token_and_always_the_same() -> None:
+    slots = [Slot(t, z) for t in ("g4dn.xlarge", "g6.xlarge") for z in ZONES]
+    tokens = [client_token("feed", slot) for slot in slots]
+    assert len(set(tokens)) == 10 and all(len(t) <= 64 and t.isascii() for t in tokens)
+    assert tokens == [client_token("feed", slot) for slot in slots]
+    assert not set(tokens) & {client_token("beef", slot) for slot in slots}
+
+
+def test_places_are_asked_in_stated_order_once_each_and_in_one_vpc() -> None:
+    zones = [{"zone": "a", "subnet": "s1", "vpc": "v"}, {"zone": "a", "subnet": "s2", "vpc": "v"}]
+    other = [{"zone": "b", "subnet": "s3", "vpc": "v"}, {"zone": "c", "subnet": "s4", "vpc": "w"}]
+    found = slots_of({"candidates": [{"type": "t1", "zones": zones}, {"type": "t2", "zones": other}]})
+    assert [(s.type, s.zone, s.subnet) for s in found] == [("t1", "a", "s1"), ("t2", "b", "s3")]
+
+
+def test_a_launch_leaves_its_marks_in_the_call_and_nothing_behind(trip_of: Any) -> None:
+    trip = trip_of()
+    instance = trip.acquire()
+    assert trip.effects() == 1 and len(trip.launches()) == 1
+    sent = trip.launches()[0]["parameters"]
+    flat = json.dumps(sent)
+    for mark in ("managed", "run", "token", "owner", "expires-at", "version"):
+        assert f"cloudtrain:{mark}" in flat
+    assert "ClientToken" in flat and "KeyName" not in flat and "IamInstanceProfile" not in flat
+    groups = trip.clients.ec2.describe_security_groups(
+        Filters=[{"Name": "tag:cloudtrain:run", "Values": ["brave-otter"]}]
+    )["SecurityGroups"]
+    assert len(groups) == 1
+    (rule,) = groups[0]["IpPermissions"]
+    assert (rule["FromPort"], rule["ToPort"], rule["IpProtocol"]) == (22, 22, "tcp")
+    assert [r["CidrIp"] for r in rule["IpRanges"]] == ["127.0.0.1/32"]
+    assert not trip.region.calls("ImportKeyPair") and not trip.region.calls("CreateTags")
+    assert instance.owned and instance.address and instance.zone == "us-east-1a" and instance.price_per_hour
+    released = trip.release(instance)
+    assert "terminated" in released.summary and released.leftovers == ()
+    assert trip.left() == {}
+
+
+def test_two_calls_give_one_instance(trip_of: Any) -> None:
+    trip = trip_of()
+    first, second = trip.acquire(), trip.acquire()
+    assert first.id == second.id and len(trip.launches()) == 1
+
+
+def test_a_full_zone_is_asked_once_and_the_next_one_gives(trip_of: Any) -> None:
+    trip = trip_of("capacity:us-east-1a")
+    instance = trip.acquire()
+    assert instance.zone == "us-east-1b"
+    assert [call["error"] for call in trip.launches()] == ["InsufficientInstanceCapacity", None]
+    assert "us-east-1a (InsufficientInstanceCapacity)" in trip.said()
+
+
+def test_the_next_type_is_tried_once_every_zone_is_full(trip_of: Any) -> None:
+    trip = trip_of("capacity:*:g4dn.xlarge", types=("g4dn.xlarge", "g6.xlarge"))
+    assert trip.acquire().type == "g6.xlarge"
+    assert trip.effects() == 1
+
+
+def test_full_everywhere_is_one_clear_refusal_and_nothing_is_left(trip_of: Any) -> None:
+    trip = trip_of("capacity:*")
+    with pytest.raises(NoCapacity) as caught:
+        trip.acquire()
+    assert caught.value.message == "no g4dn.xlarge free in us-east-1 (5 places tried)"
+    assert caught.value.exit_code == ExitCode.REFUSED and caught.value.consequence == "nothing is billed"
+    assert caught.value.detail and caught.value.detail.count("InsufficientInstanceCapacity") == 5
+    assert len(trip.launches()) == 5 and trip.left() == {}
+    tokens = {json.dumps(call["parameters"].get("ClientToken")) for call in trip.launches()}
+    assert len(tokens) == 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "spot", "code"),
+    [
+        ("VcpuLimitExceeded@RunInstances", False, "L-DB2E81BA"),
+        ("MaxSpotInstanceCountExceeded@RunInstances", True, "L-3819A6DF"),
+    ],
+)
+def test_a_quota_stops_the_launch_and_names_the_way_out(trip_of: Any, fault: str, spot: bool, code: str) -> None:
+    trip = trip_of(fault, spot=spot)
+    with pytest.raises(QuotaExceeded) as caught:
+        trip.acquire()
+    assert "needs 4 vCPU" in caught.value.message and "the quota allows" in caught.value.message
+    assert (
+        caught.value.hint and f"--quota-code {code}" in caught.value.hint and "--region us-east-1" in caught.value.hint
+    )
+    assert len(trip.launches()) == 1 and trip.left() == {}
+
+
+def test_throttling_is_waited_out_with_the_same_token(trip_of: Any) -> None:
+    trip = trip_of("RequestLimitExceeded:3@RunInstances")
+    trip.acquire()
+    assert len(trip.launches()) == 4 and trip.effects() == 1
+    assert len({call["parameters"]["ClientToken"] for call in trip.launches()}) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", ["lost-response@RunInstances", "internal-after-effect@RunInstances", "html500@RunInstances:2"]
+)
+def test_an_unknown_effect_is_asked_again_with_the_same_token(trip_of: Any, fault: str) -> None:
+    trip = trip_of(fault)
+    instance = trip.acquire()
+    assert trip.effects() == 1 and len(trip.region.inventory()["instances"]) == 1
+    assert len({call["parameters"]["ClientToken"] for call in trip.launches()}) == 1
+    assert instance.zone == "us-east-1a"
+
+
+def test_after_an_unknown_effect_no_other_zone_is_asked_before_a_look(trip_of: Any) -> None:
+    trip = trip_of("lost-response@RunInstances")
+    tell = trip.told.append
+
+    def full_from_now_on(event: Event) -> None:
+        if isinstance(event, Noted) and "same token" in event.message:
+            trip.region.inject("InsufficientInstanceCapacity:1@RunInstances")
+        tell(event)
+
+    instance = trip.provider.acquire(trip.plan, trip.notes, full_from_now_on)
+    assert instance.zone == "us-east-1a" and trip.effects() == 1 and len(trip.launches()) == 2
+
+
+def test_answers_that_never_come_leave_a_launch_that_the_next_command_finds(trip_of: Any) -> None:
+    trip = trip_of("html500@RunInstances:40")
+    with pytest.raises(ConnectionFailed) as caught:
+        trip.acquire()
+    assert caught.value.code == "launch_unknown" and "may have been started" in str(caught.value.consequence)
+    trip.region.faults.replace([])
+    instance = trip.acquire()
+    assert trip.effects() == 1
+    assert {call["parameters"]["ClientToken"] for call in trip.launches()} == {
+        trip.launches()[0]["parameters"]["ClientToken"]
+    }
+    trip.release(instance)
+    assert trip.left() == {}
+
+
+def test_a_token_that_was_used_otherwise_stops_everything(trip_of: Any) -> None:
+    trip = trip_of("IdempotentParameterMismatch@RunInstances")
+    with pytest.raises(CloudtrainError) as caught:
+        trip.acquire()
+    assert "IdempotentParameterMismatch" in caught.value.message
+    assert len(trip.launches()) == 1 and trip.left() == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "says"),
+    [
+        ("UnauthorizedOperation@RunInstances", SignInError, "RunInstances"),
+        ("OptInRequired@RunInstances", Refused, "not enabled"),
+        ("PendingVerification@RunInstances", Refused, "verifying"),
+    ],
+)
+def test_what_asking_again_cannot_change_stops_at_once(
+    trip_of: Any, fault: str, kind: type[CloudtrainError], says: str
+) -> None:
+    trip = trip_of(fault)
+    with pytest.raises(kind) as caught:
+        trip.acquire()
+    assert says in caught.value.message and caught.value.consequence == "no instance is running"
+    assert len(trip.launches()) == 1 and trip.left() == {}
+
+
+def test_a_new_instance_that_cannot_be_described_yet_is_not_taken_for_gone(trip_of: Any) -> None:
+    trip = trip_of("not-found:2")
+    instance = trip.acquire()
+    assert trip.effects() == 1
+    assert "InvalidInstanceID.NotFound" in {call["error"] for call in trip.region.calls("DescribeInstances")}
+    assert instance.address
+
+
+def test_an_instance_that_dies_before_it_runs_gives_way_to_the_next_zone(trip_of: Any) -> None:
+    trip = trip_of("dies-pending")
+    instance = trip.acquire()
+    assert instance.zone == "us-east-1b" and trip.effects() == 2
+    assert "ended before it ran: " in trip.said() and "Server." in trip.said()
+    assert len(trip.region.inventory()["instances"]) == 1
+
+
+def test_an_instance_that_stays_pending_is_terminated(trip_of: Any) -> None:
+    from dataclasses import replace
+
+    from tests.region.ec2.conftest import QUICK
+
+    trip = trip_of("stays-pending", pace=replace(QUICK, pending=2.0))
+    with pytest.raises(Refused) as caught:
+        trip.acquire()
+    assert caught.value.code == "stuck_pending" and "terminated" in str(caught.value.consequence)
+    assert trip.left() == {}
+
+
+def test_a_request_whose_lease_is_over_is_not_sent_any_more(trip_of: Any) -> None:
+    trip = trip_of()
+    trip.notes.die_at, trip.notes.after = 3, True
+    with pytest.raises(BaseException):  # noqa: B017
+        trip.acquire()
+    notes = trip.notes.read()
+    assert notes["ec2_request"] and not trip.launches()
+    trip.notes.write({"ec2_attempt": {**notes["ec2_attempt"], "expires_at": time.time() - 10}})
+    with pytest.raises(Refused) as caught:
+        trip.acquire()
+    assert caught.value.code == "lease_over" and not trip.launches() and trip.left() == {}
+
+
+def test_killed_at_any_write_the_next_command_ends_with_one_instance(trip_of: Any, region_of: Any) -> None:
+    from tests.region.ec2.conftest import Killed
+
+    region = region_of()
+    deaths = 0
+    for point in range(1, 6):
+        for after in (False, True):
+            trip = trip_of(region=region, name=f"otter-{point}-{'after' if after else 'before'}")
+            trip.notes.die_at, trip.notes.after = point, after
+            before = len(region.calls("RunInstances"))
+            try:
+                instance = trip.acquire()
+            except Killed:
+                deaths += 1
+                instance = trip.acquire()
+            trip.notes.die_at = None
+            mine = region.calls("RunInstances")[before:]
+            assert sum(call["effect"] for call in mine) == 1, f"killed at write {point}"
+            assert len(region.inventory()["instances"]) == 1
+            assert trip.find().id == instance.id
+            trip.release(instance)
+            assert trip.left() == {}
+    assert deaths == 10
+
+
+DIES = """
+import json, os, sys
+from pathlib import Path
+from cloudtrain.core.plan import Plan
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.store import Store
+
+endpoint, moment, store, plan = sys.argv[1:]
+clients = Clients(None, "us-east-1", endpoint, ("AKIAREHEARSAL0000000", "rehearsal"))
+clients.ec2_launch.meta.events.register(f"{moment}.ec2.RunInstances", lambda **ignored: os._exit(9))
+plan = Plan.from_dict(json.loads(Path(plan).read_text()))
+Ec2Provider(clients).acquire(plan, Store(Path(store)).journal(plan.spec.name), print)
+"""
+
+
+@pytest.mark.parametrize(("moment", "sent"), [("before-send", 0), ("after-call", 1)])
+def test_a_killed_process_leaves_what_the_next_one_needs(trip_of: Any, tmp_path: Path, moment: str, sent: int) -> None:
+    trip = trip_of()
+    store = Store(tmp_path / "registry.sqlite")
+    store.add(trip.plan)
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(trip.plan.to_dict()))
+    died = subprocess.run(
+        [sys.executable, "-c", DIES, trip.region.endpoint_url, moment, str(store.path), str(plan)],
+        capture_output=True,
+        timeout=120,
+        cwd=Path(__file__).resolve().parents[3],
+    )
+    assert died.returncode == 9, died.stderr.decode()
+    assert len(trip.launches()) == sent
+    trip.notes = store.journal("brave-otter")
+    instance = trip.acquire()
+    assert trip.effects() == 1 and instance.id == trip.region.inventory()["instances"][0]["id"]
+    with trip.open(instance) as transport:
+        assert transport.run(["true"]).exit_code == 0
+    trip.release(instance)
+    assert trip.left() == {}

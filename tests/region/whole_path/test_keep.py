@@ -1,0 +1,248 @@
+"""`--keep`: a machine that stays up once the results are here, ends itself with nobody there, and is seen meanwhile;
+and an end without a pull. Money first: nothing here may leave a machine that nobody has been told of."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain.billing import running
+from cloudtrain.cleanup import debts, leftovers
+from cloudtrain.console.pages import listing
+from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.emulator.aws.core import Timing
+from cloudtrain.emulator.region import Region
+from cloudtrain.lifecycle import machine_end as hold
+from cloudtrain.lifecycle import openssh, story, watch
+from cloudtrain.lifecycle.session import Link
+from cloudtrain.provider.ec2 import tags
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.end import cleaning
+from cloudtrain.provider.ec2.launch import acquire
+from cloudtrain.provider.ec2.provider import Ec2Provider
+from tests import policy
+from tests.region.whole_path.test_lease import NAME, QUICK, Killed, Scene, gone, verified
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
+
+LONG = ("--pause", "0.05", "--lines", "20", "--epochs", "1000")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(acquire, "SHORTEST_LEASE_S", 0.0)
+    monkeypatch.setattr(hold, "LEAST_S", 1.0)
+    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as region:
+        yield Scene(region, tmp_path)
+        assert policy.uncovered(region.calls()) == set()
+
+
+def timer(scene: Scene) -> float:
+    [machine] = scene.region.core.lives.machines.values()
+    [at] = machine.systemd.timers().values()
+    return float(at)
+
+
+def clients(scene: Scene) -> Clients:
+    return Clients(None, scene.region.name, scene.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+
+
+def unfetched(scene: Scene) -> list[str]:
+    """Names of what a run that trains has finished and is not here; waits until there is something."""
+    deadline = time.monotonic() + 30
+    while not (found := [entry.name for entry in watch.missing(scene.run, scene.context)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def settle(scene: Scene) -> None:
+    context = scene.context
+    debts.settle(context.store, context.emit, provider=context.provider)
+
+
+def test_a_kept_machine_is_seen_all_the_while_and_ends_itself_with_nobody_there(scene: Scene) -> None:
+    # The grace alone would have ended it long before.
+    run = scene.begin(max_time_s=600.0, grace_s=1.0, keep_s=12.0)
+    result = story.resume(run, scene.context)
+    verified(result)
+    now = time.time()
+    run = scene.run
+    at = hold.until(run)
+    assert at is not None and now < at <= now + 12.0
+    assert (result.state, run.life) == (RunState.SUCCEEDED, InstanceLife.RUNNING)
+    assert timer(scene) == at
+    [row] = scene.region.inventory()["instances"]
+    assert tags.utc_seconds(row["tags"][tags.EXPIRES_AT]) == at
+    assert scene.instance().instance_initiated_shutdown_behavior == "terminate"
+    # Every screen says that it is billed, and until when.
+    clock = time.strftime("%H:%M", time.localtime(at))
+    assert result.leftovers and f"kept until {clock}" in result.leftovers[0] and "an hour" in result.leftovers[0]
+    told = "\n".join([*listing.table([run]), *listing.page(run, scene.context.store)])
+    assert f"kept until {clock}" in told and f"cloudtrain stop {NAME}" in told and f"cloudtrain ssh {NAME}" in told
+    assert "may still run" not in told
+    told_now = running.of([(run, scene.context.store.read_journal(NAME))], now)
+    assert told_now["running"] is True and told_now["ends_by"] is not None
+    assert listing.record(run)["kept_until"] == told_now["ends_by"]
+    # No other command ends it by the way, and `clean` does not think it safe to.
+    settle(scene)
+    [found] = [
+        one
+        for one in cleaning.find(clients(scene), leftovers.known_runs(scene.context.store), now)
+        if one.item.kind == "instance"
+    ]
+    assert not found.safe and f"kept until {clock}" in found.why and found.loss and found.usd_per_hour
+    time.sleep(3.0)
+    assert scene.state() == "running"
+    scene.until("terminated", seconds=30)
+    assert time.time() >= at - 1.0
+    # The next command that talks to AWS sees it confirmed, and sweeps what it leaves.
+    time.sleep(max(0.0, at - time.time()))
+    assert debts.owes(scene.run, scene.context.store)
+    settle(scene)
+    assert scene.run.life is InstanceLife.TERMINATED and hold.until(scene.run) is None
+    gone(scene)
+
+
+def test_stop_with_keep_and_a_later_stop_without(scene: Scene) -> None:
+    # What `run` was given does not count any more once `stop` says otherwise.
+    scene.trains(*LONG, max_time_s=600.0, keep_s=30.0)
+    unfetched(scene)
+    result = watch.stop(scene.run, scene.context, keep_s=300.0)
+    verified(result)
+    assert result.state is RunState.STOPPED and hold.lasts(scene.run, time.time())
+    with pytest.raises(UsageError, match="has ended"):
+        watch.stop(scene.run, scene.context, keep_s=600.0)
+    assert hold.lasts(scene.run, time.time())
+    ended = watch.stop(scene.run, scene.context)
+    assert (ended.life, ended.leftovers) == (InstanceLife.TERMINATED, ())
+    gone(scene)
+
+
+def test_what_cannot_be_arranged_ends_the_machine_and_says_so(scene: Scene) -> None:
+    scene.region.inject("error:UnauthorizedOperation:1@ModifyInstanceAttribute")
+    verified(story.resume(scene.begin(max_time_s=600.0, keep_s=300.0, if_i_vanish="terminate"), scene.context))
+    assert "cannot be kept and is ended now" in scene.said()
+    gone(scene)
+
+
+class Dies(Ec2Provider):
+    """A command that is killed before or after the machine was told."""
+
+    after = False
+
+    def hold(self, *arguments: Any) -> bool:
+        if self.after:
+            super().hold(*arguments)
+        raise Killed
+
+
+class DiesLater(Dies):
+    after = True
+
+
+@pytest.mark.parametrize("kind", [Dies, DiesLater])
+def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself(
+    scene: Scene, kind: type[Dies]
+) -> None:
+    whole, scene.provider = scene.provider, lambda clients: kind(clients, pace=QUICK)
+    with pytest.raises(Killed):
+        story.resume(scene.begin(max_time_s=600.0, grace_s=8.0, keep_s=120.0), scene.context)
+    scene.provider = whole
+    assert scene.run.state is RunState.PULLING
+    promised = scene.context.store.read_journal(NAME)["held"]["until"]
+    if kind is Dies:
+        # The laptop stays off: its own supervisor ends it, parked or for good, when nobody has looked for the grace.
+        scene.until("stopped", "terminated", seconds=30)
+        result = story.resume(scene.run, scene.context)
+        assert not scene.region.calls("StartInstances"), "nobody is billed for a machine that is kept for nobody"
+    else:
+        result = story.resume(scene.run, scene.context)
+        assert hold.until(scene.run) == promised, "coming back gives no more time"
+        watch.stop(scene.run, scene.context)
+    assert result.state is RunState.SUCCEEDED
+    gone(scene)
+
+
+def test_a_kept_machine_that_has_gone_is_seen_by_pull_and_its_results_stay(scene: Scene) -> None:
+    result = story.resume(scene.begin(max_time_s=120.0, keep_s=3600.0), scene.context)
+    # It never stays beyond the run's own end.
+    assert scene.run.created_at + 100.0 < (hold.until(scene.run) or 0.0) <= scene.run.created_at + 135.0
+    spoilt, kept = (result.folder / entry.name for entry in result.artifacts[:2])
+    # What somebody changes on the machine meanwhile never takes the place of a verified result.
+    [theirs] = scene.folder.glob(f"region/**/runs/{NAME}/out/{kept.relative_to(result.folder)}")
+    theirs.write_bytes(b"changed by hand")
+    spoilt.write_bytes(b"spoilt")
+    # While it is there a spoilt file comes from it again, as it was verified.
+    verified(watch.pull_again(scene.run, scene.context))
+    assert hold.lasts(scene.run, time.time())
+    clients(scene).ec2.terminate_instances(InstanceIds=[scene.run.instance.id])  # type: ignore[union-attr]
+    scene.until("terminated")
+    with Link(scene.run, scene.context) as link, pytest.raises(ConnectionFailed, match="has ended"):
+        openssh.check_there(scene.run, link)
+    spoilt.write_bytes(b"spoilt")
+    with pytest.raises(ConnectionFailed, match="has no machine any more"):
+        watch.pull_again(scene.run, scene.context)
+    assert scene.run.life is InstanceLife.TERMINATED
+    gone(scene)
+
+
+def test_a_spot_machine_is_kept_too(scene: Scene) -> None:
+    verified(story.resume(scene.begin(spot=True, max_time_s=600.0, keep_s=6.0), scene.context))
+    assert hold.lasts(scene.run, time.time()) and not scene.region.calls("ModifyInstanceAttribute")
+    scene.until("terminated", seconds=30)
+
+
+def test_a_machine_that_had_parked_is_not_kept_when_it_is_woken_for_its_results(scene: Scene) -> None:
+    scene.trains(max_time_s=600.0, grace_s=1.0, keep_s=300.0)
+    scene.until("stopped")
+    verified(scene.pull())
+    assert "is not kept: it had parked" in scene.said()
+    gone(scene)
+
+
+def test_an_end_without_a_pull_ends_a_machine_that_does_not_answer(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = scene.trains(*LONG, max_time_s=600.0)
+    lost = unfetched(scene)
+
+    def silent(*_: Any) -> Any:
+        raise ConnectionFailed("it does not answer")
+
+    monkeypatch.setattr(Ec2Provider, "open", silent)
+    result = watch.discard(run, scene.context)
+    assert (result.state, result.life, result.artifacts) == (RunState.STOPPED, InstanceLife.TERMINATED, ())
+    assert (result.error or {})["code"] == "not_pulled" and not (result.folder / lost[0]).exists()
+    assert any("were not pulled" in line for line in listing.page(scene.run, scene.context.store))
+    gone(scene)
+
+
+def test_an_end_without_a_pull_that_fails_is_a_debt_and_an_error(scene: Scene) -> None:
+    run = scene.trains(*LONG, max_time_s=600.0)
+    scene.region.inject("error:UnauthorizedOperation:2@TerminateInstances")
+    with pytest.raises(CloudtrainError, match="terminate"):
+        watch.discard(run, scene.context)
+    assert debts.owes(scene.run, scene.context.store) and scene.run.state is RunState.STOPPED
+    watch.stop(scene.run, scene.context)
+    gone(scene)
+
+
+def test_nothing_is_thrown_away_of_a_training_that_had_ended_by_itself(scene: Scene, monkeypatch: Any) -> None:
+    """The wish was noted, the command killed before it acted, and the training has ended well since."""
+    run = scene.trains("--pause", "0.05", max_time_s=600.0)
+    scene.context.store.write_journal(NAME, {"stop_wanted": True, "no_pull": True})
+    with story.Link(run, scene.context) as link:
+        deadline = time.monotonic() + 30
+        while link.supervisor().poll().state == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    verified(story.resume(run, scene.context))
+    assert scene.run.state is RunState.SUCCEEDED
+    gone(scene)

@@ -1,0 +1,51 @@
+"""Tier 1: nobody is sent to a machine that has ended; OpenSSH would only say that it does not answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError
+from cloudtrain.lifecycle import openssh
+from cloudtrain.lifecycle.session import Context, Link
+from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.provider.local import LocalProvider
+from cloudtrain.store import Store
+from tests import plans
+from tests.unit.lifecycle.test_machine_end import kept
+
+
+class Account(LocalProvider):
+    """Knows what AWS would say of the run's machine."""
+
+    def __init__(self, says: Instance | SignInError | None) -> None:
+        super().__init__()
+        self.says = says
+
+    def find(self, run: str, journal: Journal) -> Instance | None:
+        if isinstance(self.says, SignInError):
+            raise self.says
+        return self.says
+
+
+@pytest.mark.parametrize("for_s", [-60.0, 600.0])
+def test_a_machine_that_has_ended_is_no_place_to_log_in_to(tmp_path: Path, for_s: float) -> None:
+    store = Store(tmp_path / "registry.sqlite")
+    run = kept(store, tmp_path, for_s)
+    with (
+        Link(run, Context(store=store, provider=lambda spec: Account(None))) as link,
+        pytest.raises(ConnectionFailed, match="the machine of brave-otter has ended") as caught,
+    ):
+        openssh.check_there(run, link)
+    assert caught.value.code == GONE and caught.value.exit_code is ExitCode.CONNECTION
+    assert "nothing of it is billed any more" in (caught.value.consequence or "")
+    assert "cloudtrain show brave-otter" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("says", [plans.machine(), SignInError("the credentials have expired")])
+def test_a_machine_that_may_be_up_is(tmp_path: Path, says: Instance | SignInError) -> None:
+    store = Store(tmp_path / "registry.sqlite")
+    run = kept(store, tmp_path, 600.0)
+    with Link(run, Context(store=store, provider=lambda spec: Account(says))) as link:
+        openssh.check_there(run, link)

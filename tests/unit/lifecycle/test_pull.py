@@ -1,0 +1,154 @@
+"""`pull --only` and `pull --out`: parts of a run's results, and copies of them, on the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.cli import runs
+from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, UsageError
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import pull, watch
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.provider.local import LocalProvider
+from cloudtrain.run_folder import copy_out, result_groups
+from cloudtrain.store import Run, Store
+from cloudtrain.transfer.download import sha256
+from tests import plans
+from tests.host.cli.test_stopping import Typed, cli, store, trains  # noqa: F401 - fixtures
+from tests.unit.lifecycle.test_machine_end import kept
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("weights/best.pt", "weights"),
+        ("metrics.jsonl", "metrics"),
+        ("predictions.csv", "predictions"),
+        ("checkpoints/last.pt", "checkpoints"),
+        ("model_summary.txt", "summary"),
+        ("env/gpu.txt", "environment"),
+        ("samples/metrics.csv", "other"),
+        ("weights", "other"),
+        ("notes.md", "other"),
+    ],
+)
+def test_every_result_is_in_one_group(name: str, group: str) -> None:
+    assert result_groups.of(name) == group
+
+
+def test_the_names_of_groups_complete() -> None:
+    assert [name for name, _ in runs.complete_group("we")] == ["weights"]
+    assert len(runs.complete_group("")) == len(result_groups.NAMES)
+    assert result_groups.check(["log", "weights", "log"]) == ("log", "weights")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a job here is ended by a signal")
+def test_a_part_of_a_run_that_trains_and_of_one_that_has_ended(
+    cli: Callable[..., Typed],  # noqa: F811
+    trains: Callable[[str], Run],  # noqa: F811
+    store: Store,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    run = trains("long-run")
+    told = cli("pull", "--only", "weights", "--only", "log", "--out", str(tmp_path / "hand in"), "--json")
+    result = json.loads(told.out.splitlines()[-1])
+    assert result["artifacts"] and all(entry["name"].startswith("weights/") for entry in result["artifacts"])
+    assert not (run.folder / "metrics.jsonl").exists()
+    assert b"epoch 1 line 1" in (run.folder / "console.log").read_bytes()
+    copied = {path.relative_to(tmp_path / "hand in").as_posix() for path in (tmp_path / "hand in").rglob("*.*")}
+    assert {"weights/last.bin", "console.log", "events.jsonl"} <= copied
+    # It does not count: nothing has moved, and nothing is noted as pulled.
+    assert store.get("long-run").state is RunState.RUNNING
+    assert store.read_journal("long-run").get("pulled") is None
+
+    cli("stop", "long-run", "--yes")
+    before = store.read_journal("long-run")["pulled"]
+    (run.folder / "weights" / "last.bin").write_bytes(b"spoilt")
+    (run.folder / "metrics.jsonl").unlink()
+    assert "weights here, verified" in cli("pull", "--only", "weights").err
+    assert sha256(run.folder / "weights" / "last.bin") in {entry["sha256"] for entry in before}
+    assert not (run.folder / "metrics.jsonl").exists() and store.read_journal("long-run")["pulled"] == before
+
+    (tmp_path / "hand in" / "metrics.jsonl").write_bytes(b"mine")
+    refused = cli("pull", "--out", str(tmp_path / "hand in"), code=2).err
+    assert "different file is there" in refused and "metrics.jsonl" in refused
+    assert (run.folder / "metrics.jsonl").exists(), "the run's own folder is whole all the same"
+    assert "copied to" in cli("pull", "--out", str(tmp_path / "all of it")).err
+    assert sha256(tmp_path / "all of it" / "metrics.jsonl") == sha256(run.folder / "metrics.jsonl")
+    again = cli("pull", "--out", str(tmp_path / "all of it")).err
+    assert "0 of" in again
+    assert "own folder" in cli("pull", "--out", str(run.folder / "weights"), code=2).err
+
+
+def context(store: Store) -> Context:  # noqa: F811
+    return Context(store=store, provider=lambda spec: LocalProvider())
+
+
+def test_a_parked_machine_is_not_started_for_a_part(store: Store, tmp_path: Path) -> None:  # noqa: F811
+    run = store.add(plans.plan(tmp_path / "runs"))
+    for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING):
+        run = store.move(run, state)
+    run = store.note(run, life=InstanceLife.PARKED)
+    with pytest.raises(UsageError, match="is parked, and it is not started"):
+        pull.pull(run, context(store), ["weights"])
+
+
+def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_path: Path) -> None:  # noqa: F811
+    run = store.note(kept(store, tmp_path, 60.0), life=InstanceLife.TERMINATED)
+    (run.folder / "weights").mkdir(parents=True)
+    (run.folder / "weights" / "best.pt").write_bytes(b"trained")
+    digest = sha256(run.folder / "weights" / "best.pt")
+    store.write_journal(run.name, {"pulled": [{"name": "weights/best.pt", "size": 7, "sha256": digest}]})
+    assert [entry.name for entry in pull.pull(run, context(store), ["weights"]).entries] == ["weights/best.pt"]
+    assert pull.pull(run, context(store), ["metrics"]).entries == ()
+    (run.folder / "weights" / "best.pt").write_bytes(b"spoilt!")
+    with pytest.raises(ConnectionFailed, match="no machine any more"):
+        pull.pull(run, context(store), ["weights"])
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    size: int
+    sha256: str
+
+
+def entry(folder: Path, name: str, data: bytes) -> Entry:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return Entry(name, len(data), sha256(path) or "")
+
+
+def test_a_copy_is_whole_or_not_there_and_overwrites_nothing(tmp_path: Path) -> None:
+    folder, out = tmp_path / "runs" / "brave-otter", tmp_path / "out"
+    entries = [entry(folder, "weights/best.pt", b"trained"), entry(folder, "metrics.csv", b"1,2\n")]
+    (out / "weights").mkdir(parents=True)
+    (out / "weights" / "best.pt").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="different file is there"):
+        copy_out.copy(folder, entries, out)
+    assert not (out / "metrics.csv").exists(), "nothing is copied where not all can be"
+    assert (out / "weights" / "best.pt").read_bytes() == b"mine"
+    (out / "weights" / "best.pt").write_bytes(b"trained")
+    assert copy_out.copy(folder, entries, out) == 1
+    # A file that has changed since it was verified is no result to hand in.
+    (folder / "metrics.csv").write_bytes(b"9,9\n")
+    with pytest.raises(ArtifactRefused, match="not the file that was verified"):
+        copy_out.copy(folder, entries, tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").rglob("*") if path.is_file()] == ["best.pt"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        copy_out.copy(folder, entries, tmp_path / "file")
+
+
+def test_actions_and_parts_agree_on_what_lives(store: Store, tmp_path: Path) -> None:  # noqa: F811
+    run = store.add(plans.plan(tmp_path / "runs"))
+    for act in (lambda: pull.pull(run, context(store), ["log"]), lambda: watch.pull_now(run, context(store))):
+        with pytest.raises(UsageError, match="has not begun to train"):
+            act()

@@ -1,0 +1,3 @@
+"""Folders of runs made by hand."""
+
+from tests.made import made as made
