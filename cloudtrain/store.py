@@ -14,9 +14,9 @@ from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife, RunState, may_move
-from cloudtrain.provider.base import Instance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

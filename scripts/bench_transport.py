@@ -162,8 +162,9 @@ def one_of_many(kit: Rig, rounds: int, goals: Goals, files: int) -> str:
 def big_file(kit: Rig, rounds: int, goals: Goals, near_mib: int, far_mib: int) -> str:
     """One incompressible file, there and back."""
     from cloudtrain.core.events import discard
+    from cloudtrain.run_folder.artifacts import FileEntry
     from cloudtrain.transfer.pull import pull
-    from cloudtrain.transfer.supervisor import FileEntry, Supervisor
+    from cloudtrain.transfer.supervisor import Supervisor
 
     parts = []
     workdir, here = kit.folder / "cloud", kit.folder / "local" / "here"

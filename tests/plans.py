@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance
 
 
 def spec(runs_dir: Path, name: str = "brave-otter", **changes: Any) -> RunSpec:

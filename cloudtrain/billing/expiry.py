@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from cloudtrain.core.errors import CloudtrainError, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Warned
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.provider.base import Instance
 from cloudtrain.store import Run
 
 if TYPE_CHECKING:

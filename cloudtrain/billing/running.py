@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cloudtrain.billing import expiry
-from cloudtrain.console.text import iso
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.text import iso
 from cloudtrain.store import Run, Store
 
 

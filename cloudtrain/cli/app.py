@@ -14,7 +14,8 @@ import typer
 from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, stopping, train, waiting
 from cloudtrain.cli import runs as runs_
 from cloudtrain.cli.options import EVERYWHERE
-from cloudtrain.console.reporters.base import Look, forgive_encodings, reporter
+from cloudtrain.console.choose import Look, reporter
+from cloudtrain.console.reporters.base import forgive_encodings
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
 app = typer.Typer(

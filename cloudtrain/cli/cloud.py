@@ -109,8 +109,8 @@ def ssh(
 
     from cloudtrain.billing import expiry
     from cloudtrain.cli import following
+    from cloudtrain.console.choose import Look, reporter
     from cloudtrain.console.pages import listing
-    from cloudtrain.console.reporters.base import Look, reporter
     from cloudtrain.core.errors import UsageError
     from cloudtrain.lifecycle import openssh
     from cloudtrain.lifecycle.session import Link

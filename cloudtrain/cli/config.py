@@ -22,7 +22,7 @@ def show(
 ) -> None:
     """Print the settings that a run started here would use."""
     from cloudtrain.config import settings
-    from cloudtrain.console.text import columns, screen_safe
+    from cloudtrain.core.text import columns, screen_safe
 
     found = settings.load({}, config=config).origins()
     if json:

@@ -19,9 +19,10 @@ from cloudtrain.cli.leaving import ended as ended
 from cloudtrain.cli.options import OnInterrupt
 from cloudtrain.config import settings as settings_
 from cloudtrain.config.settings import Settings
+from cloudtrain.console.choose import Look
+from cloudtrain.console.choose import reporter as reporter_for
 from cloudtrain.console.log_text import LogView, line_start, tail_offset
-from cloudtrain.console.reporters.base import Look, Reporter
-from cloudtrain.console.reporters.base import reporter as reporter_for
+from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
 from cloudtrain.core.events import LogLines, Metric, Noted
 from cloudtrain.core.spec import RunSpec
@@ -31,9 +32,9 @@ from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
+from cloudtrain.run_folder.files import files_of_attempts, read_attempts
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import log_times
-from cloudtrain.transfer.follow import files_of_attempts, read_attempts
 
 
 @contextmanager

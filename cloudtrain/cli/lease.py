@@ -20,10 +20,10 @@ def extend(
     from cloudtrain.billing import expiry
     from cloudtrain.cli import following
     from cloudtrain.config.settings import duration
-    from cloudtrain.console import text
+    from cloudtrain.core import text
     from cloudtrain.core.errors import UsageError
     from cloudtrain.core.events import Noted
-    from cloudtrain.moments import date_and_time
+    from cloudtrain.core.text import date_and_time
     from cloudtrain.store import Store
 
     try:

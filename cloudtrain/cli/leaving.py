@@ -7,6 +7,7 @@ import sys
 import time
 
 from cloudtrain.billing import expiry
+from cloudtrain.billing.cost import cost
 from cloudtrain.cli import standing
 from cloudtrain.cli.options import OnInterrupt
 from cloudtrain.console.pages.summary import ends_by
@@ -15,7 +16,7 @@ from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.lifecycle import spot, watch
 from cloudtrain.lifecycle.session import Context
-from cloudtrain.run_folder.outcome import Result, cost
+from cloudtrain.run_folder.outcome import Result
 from cloudtrain.run_folder.outcome import result as result_of
 from cloudtrain.store import Run, Store
 

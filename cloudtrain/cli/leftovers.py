@@ -42,8 +42,9 @@ def clean(
     """
     from cloudtrain.billing import running
     from cloudtrain.cleanup import leftovers
+    from cloudtrain.console.choose import Look, reporter
     from cloudtrain.console.pages import leftovers as shown
-    from cloudtrain.console.reporters.base import Look, may_ask, reporter
+    from cloudtrain.console.reporters.base import may_ask
     from cloudtrain.console.reporters.jsonl import write_result
 
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
@@ -138,9 +139,9 @@ def adopt(
 
 def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
+    from cloudtrain.console.choose import Look, reporter
     from cloudtrain.console.pages import leftovers as shown
     from cloudtrain.console.pages import listing
-    from cloudtrain.console.reporters.base import Look, reporter
     from cloudtrain.console.reporters.jsonl import write_result
 
     emit = reporter(Look(plain=True)).emit
@@ -160,7 +161,7 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
 def settle_debts() -> None:
     """Before a command that talks to AWS about no run of its own: end what earlier runs still owe."""
     from cloudtrain.cleanup import debts
-    from cloudtrain.console.reporters.base import Look, reporter
+    from cloudtrain.console.choose import Look, reporter
 
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cloudtrain.console.reporters.base import NO_INPUT, Look
+from cloudtrain.console.choose import Look
+from cloudtrain.console.reporters.base import NO_INPUT
 
 
 def complete_run(incomplete: str) -> list[str]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
-from cloudtrain.console.text import screen_safe
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.text import screen_safe
 
 if TYPE_CHECKING:
     from cloudtrain.report.facts import Facts

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
 
 
 def ls(

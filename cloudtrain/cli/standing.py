@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.moments import time_of_day
+from cloudtrain.core.text import time_of_day
 from cloudtrain.store import Run, Store
 
 # The loudest error names machine, price and lease itself; the others say that the machine is up no more.

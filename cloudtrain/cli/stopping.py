@@ -12,9 +12,9 @@ from cloudtrain.core.errors import CloudtrainError, ExitCode, UsageError
 if TYPE_CHECKING:
     from cloudtrain.console.reporters.base import Reporter
     from cloudtrain.lifecycle.session import Context
+    from cloudtrain.run_folder.artifacts import FileEntry
     from cloudtrain.run_folder.outcome import Result
     from cloudtrain.store import Run, Store
-    from cloudtrain.transfer.supervisor import FileEntry
 
 # What is not pulled yet is looked up for so long, in seconds; a machine that does not answer is ended all the same.
 LOOK_S = 20.0

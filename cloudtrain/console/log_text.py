@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.console.text import LogText, screen_safe
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.core.plan import Plan
+from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.run_folder.outcome import Result
 
 if TYPE_CHECKING:

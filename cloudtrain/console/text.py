@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import os
-import re
-import textwrap
 import threading
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Escape sequences of a terminal, 7- and 8-bit: CSI; OSC and other strings up to their end; any two-byte sequence.
-_ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"
-    r"|\x1b[ -/]*[0-~]?",
-)
-
-
-def screen_safe(text: str) -> str:
-    """`text` without anything that a terminal obeys: escapes, control characters, text-direction overrides.
-
-    Tabs stay. What is left is drawn, never executed.
-    """
-    if text.isprintable():  # nearly all lines, and many times quicker
-        return text
-    text = _ESCAPES.sub("", text)
-    return "".join(c for c in text if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
-
-
-class LogText:
-    """Raw log bytes, as they come, to lines for a screen: whole UTF-8, the last state of each redrawn line."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._open = ""
-
-    def feed(self, data: bytes, *, final: bool = False) -> list[str]:
-        """The lines that `data` completes; with `final` also one that has no end."""
-        text = self._open + self._decoder.decode(data, final)
-        *lines, self._open = text.split("\n")
-        if final and self._open:
-            lines.append(self._open)
-            self._open = ""
-        return [screen_safe(_last_state(line)) for line in lines]
+from cloudtrain.core.text import LogText, ordinal, percent, seconds, size
 
 
 class UnfiguredLog:
@@ -90,103 +52,6 @@ class UnfiguredLog:
         with self._lock:
             held, self._held = self._held, []
             return held
-
-
-def _last_state(line: str) -> str:
-    """What a terminal would show of a line that was redrawn with carriage returns."""
-    if "\r" not in line:
-        return line
-    states = [state for state in line.split("\r") if state.strip()]
-    return states[-1] if states else ""
-
-
-def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th."""
-    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
-
-
-def seconds(value: float) -> str:
-    """A span for people: 0.4 s, 12 s, 3m 05s, 1h 02m, 2 days."""
-    if value < 10:
-        return f"{value:.1f} s"
-    if value < 99.5:
-        return f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes}m {rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours}h {minutes:02d}m"
-    return f"{hours // 24} days"
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000: 812 B, 38 kB, 1.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.2g} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
-
-
-def money(usd: float) -> str:
-    """US dollars, to the cent, or to the tenth of one below a cent."""
-    return f"${usd:.2f}" if usd >= 0.01 or usd == 0 else f"${usd:.3f}"
-
-
-def percent(value: Any) -> str:
-    """An accuracy, or "-" where there is none."""
-    return f"{value:.2f}%" if isinstance(value, (int, float)) else "-"
-
-
-def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
-    """Lines of an aligned table; the columns in `right` are set to the right."""
-    rows = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    to_right = set(right)
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(w) if i in to_right else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def wrapped(text: str, width: int, hang: int = 0) -> list[str]:
-    """`text` in lines of at most `width` columns, broken between words; the second and later ones set in by `hang`.
-
-    A word that is wider than a line stays whole: a path or a key must come out of the terminal as it went in.
-    """
-    if len(text) <= width:
-        return [text]
-    hang = hang if width - hang >= 16 else min(2, max(0, width - 16))
-    return textwrap.wrap(
-        text,
-        max(width, 16),
-        subsequent_indent=" " * hang,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-        replace_whitespace=False,
-    ) or [text]
-
-
-def fitted(lines: Iterable[str], width: int | None, hang: int | None = None) -> list[str]:
-    """`lines`, each broken as by `wrapped` where there is a `width`.
-
-    Args:
-        hang: what second and later lines are set in by; None: two columns more than the line itself.
-    """
-    if width is None:
-        return list(lines)
-    return [
-        part
-        for line in lines
-        for part in wrapped(line, width, len(line) - len(line.lstrip()) + 2 if hang is None else hang)
-    ]
 
 
 NARROW = 52
@@ -233,11 +98,6 @@ def results_block(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def iso(at: float | None) -> str | None:
-    """Unix seconds as ISO 8601 UTC, to the second, for programs."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-
-
 def shown_path(path: Path) -> str:
     """A path as a person at this folder would type it."""
     try:
@@ -245,3 +105,18 @@ def shown_path(path: Path) -> str:
     except ValueError:
         return str(path)
     return str(path) if relative.startswith("..") else relative
+
+
+def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:
+    """How far something is, in words."""
+    parts = [detail] if detail else []
+    if done is not None and unit == "s":
+        parts.append(f"{seconds(done)} of {seconds(total)}" if total else seconds(done))
+    elif done is not None:
+        shown = (
+            (size(done), size(total) if total else "") if unit == "B" else (f"{done:g}", f"{total:g}" if total else "")
+        )
+        parts.append(f"{shown[0]} of {shown[1]}" if shown[1] else shown[0])
+        if unit not in ("", "B"):
+            parts[-1] += f" {unit}"
+    return " ".join(parts)

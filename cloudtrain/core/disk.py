@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+_CHUNK = 1 << 20
 
 
 def _folder(kind: str) -> Path:
@@ -67,3 +72,36 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256(path: Path) -> str | None:
+    """Hex sha256 of a file, or None if there is none."""
+    total = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+    except FileNotFoundError:
+        return None
+    return total.hexdigest()
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a plain file is at `path` itself; a link to one is not."""
+    with suppress(OSError, ValueError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is at `path` itself; a link or a Windows junction to one is not."""
+    with suppress(OSError, ValueError):
+        status = path.lstat()
+        reparse = getattr(status, "st_file_attributes", 0) & getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
+        return stat.S_ISDIR(status.st_mode) and not reparse
+    return False
+
+
+def present(path: Path) -> bool:
+    """Whether anything is at `path`, a dangling link included."""
+    return os.path.lexists(path)

@@ -14,12 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Emit, Noted, discard
+from cloudtrain.core.instance import Journal
 from cloudtrain.lifecycle import checkpoints
-from cloudtrain.provider.base import Journal
-from cloudtrain.transfer import download, pull
-from cloudtrain.transfer.supervisor import FileEntry, Supervisor
+from cloudtrain.run_folder import artifacts, files
+from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.transfer import pull
+from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream
 
 # What a job tells when it has finished files.
@@ -38,11 +41,11 @@ def keep(folder: Path, journal: Journal) -> None:
     """A run ends and its machine is gone: what had come down, and is here still, is what was pulled of it."""
     notes = journal.read()
     if notes.get("pulled") is None and notes.get(PULLED):
-        here = [entry for entry in notes[PULLED] if pull.is_here(FileEntry(**entry), folder)]
+        here = [entry for entry in notes[PULLED] if files.is_here(FileEntry(**entry), folder)]
         journal.write({"pulled": here})
     # Parts are for the host that has the rest.
-    if download.is_folder(folder / download.PARTS):
-        shutil.rmtree(folder / download.PARTS, ignore_errors=True)
+    if disk.is_folder(folder / artifacts.PARTS):
+        shutil.rmtree(folder / artifacts.PARTS, ignore_errors=True)
 
 
 class Living(Protocol):
@@ -168,7 +171,7 @@ class Trickle:
                 here: list[FileEntry] = list(report.files)
             except ArtifactRefused:
                 # The job has replaced a file since the manifest was made, most likely. The others are here.
-                here = [entry for entry in entries if pull.is_here(entry, self._folder)]
+                here = [entry for entry in entries if files.is_here(entry, self._folder)]
             notes: dict[str, Any] = {PULLED: [asdict(entry) for entry in here]}
             if coming is not None and any(entry.name == coming.name for entry in here):
                 notes |= {checkpoints.NOTE: coming.to_dict(), checkpoints.COMING: None}

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.disk import is_plain
 from cloudtrain.core.errors import UsageError
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
 from cloudtrain.lifecycle.session import Link
-from cloudtrain.run_folder.artifacts import refusal
+from cloudtrain.run_folder.artifacts import Artifact, FileEntry, refusal
+from cloudtrain.run_folder.files import read_objects
 from cloudtrain.source import tree
 from cloudtrain.store import Run
-from cloudtrain.transfer import pull
-from cloudtrain.transfer.download import Artifact, is_plain
-from cloudtrain.transfer.follow import read_objects
-from cloudtrain.transfer.supervisor import FileEntry
 
 VARIABLE = "CLOUDTRAIN_RESUME"
 # Notes in a run's journal: the last one that arrived, and one that is under way and may arrive the moment before a
@@ -110,7 +108,7 @@ def onward(run: Run, notes: Mapping[str, Any]) -> dict[str, str]:
 def is_whole(checkpoint: Checkpoint, folder: Path) -> bool:
     """Whether `folder` holds the very file."""
     path = folder / checkpoint.name
-    return is_plain(path) and path.stat().st_size == checkpoint.size and pull.sha256(path) == checkpoint.sha256
+    return is_plain(path) and path.stat().st_size == checkpoint.size and disk.sha256(path) == checkpoint.sha256
 
 
 def copy(checkpoint: Checkpoint, source: Path, dest: Path) -> None:

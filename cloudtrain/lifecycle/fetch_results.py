@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cloudtrain.core import disk
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.lifecycle import checkpoints, spot
 from cloudtrain.lifecycle.session import Link
+from cloudtrain.run_folder import files
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run
 from cloudtrain.transfer import log_times, pull
 from cloudtrain.transfer.download import fetch_anew
-from cloudtrain.transfer.supervisor import FileEntry
 
 # A job may write a file anew while it is fetched; then its manifest is asked for again, so often.
 LIVE_PULLS = 3
@@ -52,7 +54,7 @@ def check_log(run: Run, link: Link) -> None:
     record = run.ending or {}
     path = run.folder / "console.log"
     for attempt in range(2):
-        if not record.get("log_sha256") or pull.sha256(path) == record["log_sha256"]:
+        if not record.get("log_sha256") or disk.sha256(path) == record["log_sha256"]:
             return
         if attempt == 0:
             link.context.emit(Noted("the local log differs from the host's and is fetched again"))
@@ -64,7 +66,7 @@ def check_log(run: Run, link: Link) -> None:
 
 def spoilt(run: Run, entries: Iterable[FileEntry]) -> list[FileEntry]:
     """Those of `entries`, which were pulled once, that are missing here or were changed since."""
-    return [entry for entry in entries if not pull.is_here(entry, run.folder)]
+    return [entry for entry in entries if not files.is_here(entry, run.folder)]
 
 
 def check_here(run: Run, entries: Iterable[FileEntry]) -> None:

@@ -22,11 +22,11 @@ from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.spec import Limits, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.moments import time_of_day
+from cloudtrain.core.text import time_of_day
 
 if TYPE_CHECKING:
+    from cloudtrain.core.instance import Instance
     from cloudtrain.lifecycle.session import Link
-    from cloudtrain.provider.base import Instance
     from cloudtrain.store import Run
 
 # Less than this before the run's own end, in seconds, is not worth staying for.

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cloudtrain.billing import expiry
+from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy, UsageError
 from cloudtrain.core.events import Noted
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import fetch_results, story
 from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.run_folder import result_groups
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.outcome import Result, result
 from cloudtrain.store import Run
-from cloudtrain.transfer import download
 from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.follow import GrowingFile
-from cloudtrain.transfer.supervisor import FileEntry
 
 LOG_FILES = ("console.log", "events.jsonl")
 # Of a log that grows while it is fetched: pieces of at most 1 MiB.
@@ -36,7 +36,7 @@ class Part:
         """All files of it, with size and sha256 as they are here."""
         folder = self.result.folder
         paths = [(name, folder / name) for name in self.logs]
-        logs = [FileEntry(name, path.stat().st_size, download.sha256(path) or "") for name, path in paths]
+        logs = [FileEntry(name, path.stat().st_size, disk.sha256(path) or "") for name, path in paths]
         return (*self.result.artifacts, *logs)
 
 

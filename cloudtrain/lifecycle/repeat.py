@@ -14,10 +14,9 @@ from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.run_folder import code_copy
+from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer import pull
-from cloudtrain.transfer.follow import read_attempts
 
 SHIPPED = JobSpec(source="").module
 
@@ -143,7 +142,7 @@ def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
     if not kept:
         raise _no_code(f"the code in {source} is not what {run.name} ran, and no copy was kept with it", code)
     try:
-        if pull.sha256(archive) != kept["sha256"]:
+        if disk.sha256(archive) != kept["sha256"]:
             there = "was changed" if archive.exists() else "is gone"
             raise _no_code(f"the code in {source} is not what {run.name} ran, and its copy {archive} {there}", code)
         place = code_copy.unpack(archive, digest, source.name)

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.provider.base import Instance, Provider
+from cloudtrain.provider.base import Provider
 from cloudtrain.run_folder import receipt
 from cloudtrain.source.tree import Tree
 from cloudtrain.store import Run, Store

@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
+from cloudtrain.core import disk
 from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import checkpoints, repeat
 from cloudtrain.lifecycle.session import Link
-from cloudtrain.provider.base import Instance
-from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run
-from cloudtrain.transfer import log_times, pull
+from cloudtrain.transfer import log_times
 
 # A machine that is announced to go is gone two minutes later; nobody tries to reach it for longer, in seconds.
 NOTICE_S = 150.0
@@ -202,7 +202,7 @@ def _record(run: Run, number: int) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for kind, name in (("log", "console.log"), ("events", "events.jsonl")):
         path = run.folder / name
-        facts[kind] = {"bytes": path.stat().st_size, "sha256": pull.sha256(path)} if path.exists() else None
+        facts[kind] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)} if path.exists() else None
     whole = bool(ending) and (facts["log"] or {}).get("sha256") == ending.get("log_sha256")
     return {
         "n": number,
@@ -223,7 +223,7 @@ def _usd(run: Run) -> float:
     if run.instance is None:
         return 0.0
     before = float(run.instance.details.get("before_usd") or 0.0)
-    return (outcome.would_cost(run, run.ended_at or run.updated_at) or before) - before
+    return (cost.would_cost(run, run.ended_at or run.updated_at) or before) - before
 
 
 def _may_be_taken(run: Run) -> bool:

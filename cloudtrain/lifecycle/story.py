@@ -37,10 +37,10 @@ from cloudtrain.lifecycle.run_lock import check_folder
 from cloudtrain.lifecycle.run_lock import claim as claim
 from cloudtrain.lifecycle.session import Context, Link
 from cloudtrain.run_folder import code_copy, history, receipt
+from cloudtrain.run_folder import files as folder_files
 from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled, result
 from cloudtrain.source import tree
 from cloudtrain.store import Run
-from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.follow import Follower
 
 STOP_GRACE_S = expiry.STOP_GRACE_S
@@ -277,7 +277,7 @@ def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
             error.hint = f"cloudtrain pull {run.name} tries again; cloudtrain stop {run.name} ends it without that file"
             raise
         link.context.emit(Warned(f"left behind: {error.message}"))
-        files = [entry for entry in link.supervisor().manifest() if results.is_here(entry, run.folder)]
+        files = [entry for entry in link.supervisor().manifest() if folder_files.is_here(entry, run.folder)]
     link.journal.write({"pulled": [asdict(entry) for entry in files], **checkpoints.arrived(run, files)})
     crash.point("K7")
     return run
@@ -313,7 +313,7 @@ def _ended(run: Run, link: Link, state: RunState, told: dict[str, Any]) -> Run:
     """The run ends without a pull: what had come down before is its result."""
     background_pull.keep(run.folder, link.journal)
     run = link.move(link.context.store.get(run.name), state, error=told)
-    results.sha256sums(run.folder)
+    folder_files.sha256sums(run.folder)
     return run
 
 
@@ -345,7 +345,7 @@ def release(run: Run, link: Link) -> Result:
     machine = {"instance": held.instance} if held is not None else {}
     run = link.move(run, state, life=life, error=ended_by, **machine)
     receipt.update(run, link.context.store, link.context.emit)
-    results.sha256sums(run.folder)
+    folder_files.sha256sums(run.folder)
     if owed is not None:
         owed.consequence = "; ".join(filter(None, [f"the results are safe in {run.folder}", owed.consequence]))
         raise owed

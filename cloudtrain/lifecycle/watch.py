@@ -11,12 +11,11 @@ from cloudtrain.core.events import Noted, PhaseChanged, Warned
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import background_pull, fetch_results, machine_end, spot, story
 from cloudtrain.lifecycle.session import Context, Link
-from cloudtrain.run_folder import receipt
+from cloudtrain.run_folder import files, receipt
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, result, stopped
 from cloudtrain.store import Run
-from cloudtrain.transfer import pull
 from cloudtrain.transfer.follow import Follower
-from cloudtrain.transfer.supervisor import FileEntry
 
 # Another command may be launching another machine for a run whose spot instance was taken back, in seconds.
 RELAUNCH_S = 1800.0
@@ -111,7 +110,7 @@ def pull_again(run: Run, context: Context) -> Result:
         if (run.error or {}).get("code") == NOT_PULLED:
             run = context.store.note(run, error=stopped(run))
         receipt.write(run, context.store)
-        pull.sha256sums(run.folder)
+        files.sha256sums(run.folder)
         return result(context.store.get(run.name), context)
 
 
@@ -131,7 +130,7 @@ def _from_kept(run: Run, context: Context) -> Result:
         with _unless_gone(), story.claim(run.name), Link(run, context, wakes=False) as link:
             if spoilt := fetch_results.spoilt(run, result(run, context).artifacts):
                 fetch_results.fetch_again(run, link, spoilt)
-                pull.sha256sums(run.folder)
+                files.sha256sums(run.folder)
             receipt.update(run, context.store, context.emit)
             context.emit(Noted(f"all its files are here, checksums verified; {machine_end.told(run, context.clock())}"))
             return result(run, context)
@@ -192,7 +191,7 @@ def missing(run: Run, context: Context) -> list[FileEntry]:
         CloudtrainError: the host cannot be asked.
     """
     with Link(run, context, wakes=False) as link:
-        return [entry for entry in link.supervisor().manifest() if not pull.is_here(entry, run.folder)]
+        return [entry for entry in link.supervisor().manifest() if not files.is_here(entry, run.folder)]
 
 
 def discard(run: Run, context: Context) -> Result:

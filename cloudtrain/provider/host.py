@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cloudtrain.core.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted
+from cloudtrain.core.instance import Instance, Journal, Login, Released
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import HostSpec, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance, Journal, Login, Provider, Released
+from cloudtrain.provider.base import Provider
 
 if TYPE_CHECKING:
     from cloudtrain.transport.base import Transport

@@ -13,10 +13,11 @@ from typing import ClassVar
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit
+from cloudtrain.core.instance import Instance, Journal, Released
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance, Journal, Provider, Released
+from cloudtrain.provider.base import Provider
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.local import LocalTransport
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
-from cloudtrain.transfer.follow import files_of_attempts, read_attempts, read_objects
+from cloudtrain.run_folder.files import files_of_attempts, read_attempts, read_objects
 
 TEST_SET = "test set"
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.
@@ -281,7 +281,7 @@ def _answers(path: Path) -> Answers | None:
 
 def _log(path: Path) -> tuple[str, ...]:
     """Last state of each redrawn line, no escapes; the home folder, which names a person, is `~`."""
-    from cloudtrain.console.text import LogText
+    from cloudtrain.core.text import LogText
 
     try:
         size = path.stat().st_size
@@ -306,7 +306,7 @@ def without_home(line: str) -> str:
 
 
 def _layers(path: Path) -> str | None:
-    from cloudtrain.console.text import screen_safe
+    from cloudtrain.core.text import screen_safe
 
     found = reading.read_text(path, 2**20)
     return "\n".join(screen_safe(line).rstrip() for line in found.splitlines()) if found else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cloudtrain.console.text import ordinal
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted, ordinal
 from cloudtrain.report import commands, tables, words
 from cloudtrain.report.facts import Facts, Goal
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from cloudtrain.console.text import money, seconds
+from cloudtrain.core.text import money, seconds
 from cloudtrain.report.facts import Facts, Goal
 from cloudtrain.report.reading import mapping, number, text
 

@@ -10,6 +10,8 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 _MAX_NAME, _MAX_SEGMENT = 1024, 240
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
@@ -74,3 +76,26 @@ def collisions(names: Sequence[str], *, fold_case: bool) -> dict[int, str]:
         for parent in parents:
             folders.setdefault(parent, name)
     return found
+
+
+PARTS = ".pull"
+
+
+class Artifact(Protocol):
+    """An entry of the host's manifest: name below `out/`, bytes, sha256 in lower-case hex."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex."""
+
+    name: str
+    size: int
+    sha256: str

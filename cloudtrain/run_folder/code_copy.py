@@ -20,7 +20,7 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit, Warned
-from cloudtrain.provider.base import Journal
+from cloudtrain.core.instance import Journal
 from cloudtrain.run_folder.artifacts import refusal
 from cloudtrain.source import git
 from cloudtrain.source.archive import Archive

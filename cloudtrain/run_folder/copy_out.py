@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, UsageError
-from cloudtrain.transfer import download
-from cloudtrain.transfer.download import Artifact
+from cloudtrain.run_folder.artifacts import Artifact
 
 _CHUNK = 1 << 20
 _UNHARMED = "the run's own folder is untouched"
@@ -33,7 +32,7 @@ def copy(folder: Path, entries: Sequence[Artifact], out: Path) -> int:
     if out.resolve().is_relative_to(folder.resolve()):
         raise _refused(f"{out} is the run's own folder", "--out with another folder")
     with _told(out):
-        taken = [entry.name for entry in entries if download.present(out / entry.name) and not _equal(out, entry)]
+        taken = [entry.name for entry in entries if disk.present(out / entry.name) and not _equal(out, entry)]
     if taken:
         more = f" and {len(taken) - 3} more" if len(taken) > 3 else ""
         raise _refused(
@@ -66,7 +65,7 @@ def _copy_one(source: Path, target: Path, entry: Artifact) -> None:
                 hint="cloudtrain pull checks the results, and fetches what is spoilt again",
                 consequence="it was not copied",
             )
-        if download.present(target):
+        if disk.present(target):
             # Two names that are one on this disk, or somebody else's file that came meanwhile.
             raise _refused(f"{target} is there already", "--out with another folder")
         aside.replace(target)
@@ -77,7 +76,7 @@ def _copy_one(source: Path, target: Path, entry: Artifact) -> None:
 
 def _equal(out: Path, entry: Artifact) -> bool:
     path = out / entry.name
-    return download.is_plain(path) and path.stat().st_size == entry.size and download.sha256(path) == entry.sha256
+    return disk.is_plain(path) and path.stat().st_size == entry.size and disk.sha256(path) == entry.sha256
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.core.errors import RECLAIMED, ExitCode
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.store import Run
@@ -15,7 +16,7 @@ NOT_PULLED = "not_pulled"
 
 if TYPE_CHECKING:
     from cloudtrain.lifecycle.session import Context
-    from cloudtrain.transfer.supervisor import FileEntry
+    from cloudtrain.run_folder.artifacts import FileEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Result:
 
 def result(run: Run, context: Context) -> Result:
     """How `run` stands, from the registry alone."""
-    from cloudtrain.transfer.supervisor import FileEntry
+    from cloudtrain.run_folder.artifacts import FileEntry
 
     notes = context.store.read_journal(run.name)
     pulled = notes.get("pulled") or []
@@ -95,27 +96,6 @@ def exit_code(run: Run) -> ExitCode:
         case RunState.FAILED:
             return ExitCode((run.error or {}).get("exit", ExitCode.UNEXPECTED))
     return ExitCode.STILL_RUNNING
-
-
-def cost(run: Run, now: float) -> float | None:
-    """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
-    return None if run.plan.spec.rehearsal else would_cost(run, now)
-
-
-def would_cost(run: Run, now: float) -> float | None:
-    """What the time so far costs at the instance's price, whether it is billed or rehearsed."""
-    instance = run.instance
-    if instance is None or not instance.owned or instance.price_per_hour is None:
-        return None
-    # A machine's GPU is billed until its lease is over at the latest, and not while it is parked. A run that went on
-    # after its spot instance was taken back has had others before (`spot.priced`).
-    details = instance.details
-    # A machine that is kept (`hold.py`) is billed beyond its run's end.
-    ended_at = None if details.get("kept_until") else run.ended_at
-    until = min(ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
-    began = float(details.get("began_at") or run.created_at)
-    seconds = max(60.0, until - began - float(details.get("parked_s") or 0.0))
-    return instance.price_per_hour * seconds / 3600 + float(details.get("before_usd") or 0.0)
 
 
 def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
@@ -185,6 +165,6 @@ def _has_result(run: Run) -> bool:
 
 def _told(run: Run) -> list[Mapping[str, Any]]:
     """What the job told, as far as it is here."""
-    from cloudtrain.transfer.follow import read_objects  # `ls` shows runs without it
+    from cloudtrain.run_folder.files import read_objects  # `ls` shows runs without it
 
     return read_objects(run.folder / "events.jsonl")

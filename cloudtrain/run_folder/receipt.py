@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain import __version__
+from cloudtrain.billing import cost
 from cloudtrain.core import disk
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
 from cloudtrain.run_folder import outcome, settings_file
+from cloudtrain.run_folder.files import read_objects
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.follow import read_objects
-from cloudtrain.transfer.pull import sha256
 
 NAME = "run.json"
 SCHEMA_VERSION = 1
@@ -217,7 +218,7 @@ def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cost(run: Run) -> dict[str, Any]:
     """By the plan's price; a rehearsal's is what the real instance would cost, and nothing was billed for it."""
-    estimate = outcome.would_cost(run, time.time())
+    estimate = cost.would_cost(run, time.time())
     return {
         "currency": "USD",
         "billed": estimate is not None and not run.plan.spec.rehearsal,

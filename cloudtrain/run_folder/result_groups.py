@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from cloudtrain.core.errors import UsageError
+from cloudtrain.run_folder.artifacts import Artifact
 from cloudtrain.source import ignore
-from cloudtrain.transfer.download import Artifact
 
 LOG = "log"
 OTHER = "other"

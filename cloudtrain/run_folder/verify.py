@@ -9,13 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import disk
 from cloudtrain.core.errors import UnknownRun, UsageError
-from cloudtrain.run_folder import code_copy, receipt, settings_file
-from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, refusal
+from cloudtrain.run_folder import code_copy, files, receipt, settings_file
+from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
 from cloudtrain.run_folder.generated import is_derived
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer import download, log_times
-from cloudtrain.transfer import pull as results
+from cloudtrain.transfer import log_times
 
 
 class Verdict(StrEnum):
@@ -69,7 +69,7 @@ class Verification:
 _LEDGER = ("name", "status", "exit_code", "ended_how", "created", "ended", "exit", "target", "code", "log", "artifacts")
 _OURS = frozenset(
     {
-        *(receipt.NAME, settings_file.NAME, code_copy.NAME, results.SUMS),
+        *(receipt.NAME, settings_file.NAME, code_copy.NAME, files.SUMS),
         *("console.log", log_times.NAME, "events.jsonl"),
     }
 )
@@ -149,7 +149,7 @@ def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
         here = path.stat().st_size
         if size is not None and here != size:
             return Check(name, Verdict.DIFFERS, f"{here} bytes, the receipt says {size}")
-        if results.sha256(path) != sha256:
+        if disk.sha256(path) != sha256:
             return Check(name, Verdict.DIFFERS, "its sha256 is another one")
     except OSError as error:
         return Check(name, Verdict.DIFFERS, f"it cannot be read: {(error.strerror or str(error)).lower()}")
@@ -175,7 +175,7 @@ def _code(folder: Path, code: Mapping[str, Any]) -> Check:
 def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        aside = name.startswith(download.PARTS + "/") or name.endswith(".part")
+        aside = name.startswith(PARTS + "/") or name.endswith(".part")
         ours = aside or name in _OURS or OF_ATTEMPTS.fullmatch(name) or is_derived(path, name)
         if not ours and name not in named and (path.is_symlink() or not path.is_dir()):
             yield Check(name, Verdict.EXTRA, "the receipt does not name it")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
 from cloudtrain.source import ignore
 
 # A file written within this long before it was hashed may change again without its time changing: FAT keeps times in

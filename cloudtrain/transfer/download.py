@@ -7,35 +7,24 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from cloudtrain.core import disk
+from cloudtrain.core.disk import is_folder, is_plain, present, sha256
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
+from cloudtrain.run_folder.artifacts import PARTS, Artifact
 from cloudtrain.transport.base import Stream
 
-PARTS = ".pull"
 QUIET_S = 60.0
 _TITLE = "pull"
 _TELL_EVERY_S = 0.1
 _CHUNK = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-class Artifact(Protocol):
-    """An entry of the host's manifest: name below `out/`, bytes, sha256 in lower-case hex."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
 
 
 Read = Callable[[str, int], Stream]
@@ -89,18 +78,6 @@ def _begins(path: Path, start: Path) -> bool:
             if file.read(len(piece)) != piece:
                 return False
     return True
-
-
-def sha256(path: Path) -> str | None:
-    """Hex sha256 of a file, or None if there is none."""
-    total = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                total.update(chunk)
-    except FileNotFoundError:
-        return None
-    return total.hexdigest()
 
 
 class Fetcher:
@@ -203,27 +180,6 @@ def _check_end(stream: Stream, name: str) -> str | None:
     with suppress(ValueError, TypeError, KeyError):
         said = str(json.loads(said)["message"])
     return f"the host does not give it: {said[:200]}"
-
-
-def is_plain(path: Path) -> bool:
-    """Whether a plain file is at `path` itself; a link to one is not."""
-    with suppress(OSError, ValueError):
-        return stat.S_ISREG(path.lstat().st_mode)
-    return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a folder is at `path` itself; a link or a Windows junction to one is not."""
-    with suppress(OSError, ValueError):
-        status = path.lstat()
-        reparse = getattr(status, "st_file_attributes", 0) & getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
-        return stat.S_ISDIR(status.st_mode) and not reparse
-    return False
-
-
-def present(path: Path) -> bool:
-    """Whether anything is at `path`, a dangling link included."""
-    return os.path.lexists(path)
 
 
 def _place(dest: Path, name: str) -> Path:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, GpuUse, LogLines, Metric, Noted, Warned
+from cloudtrain.run_folder.files import objects
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, GpuFrame, LogFrame, Notice, Shrunk
 from cloudtrain.transfer.supervisor import Supervisor
 
@@ -223,7 +223,7 @@ class Follower:
                         if new:
                             self._emit(LogLines(new, log.size - len(new)))
                     case EventsFrame(offset, data):
-                        for values in _objects(events.append(offset, data)):
+                        for values in objects(events.append(offset, data)):
                             if self._on_event is not None:
                                 self._on_event(values)
                             self._emit(Metric(str(values.get("kind", "")), values))
@@ -281,39 +281,3 @@ def _gpu_use(gpus: Sequence[tuple[int | None, int | None, int | None]]) -> GpuUs
         None if None in used else sum(filter(None, used)),
         None if None in total else sum(filter(None, total)),
     )
-
-
-def _objects(data: bytes) -> Iterator[Mapping[str, Any]]:
-    """The JSON objects in `data`, a line each; a user's job may write other things there, which are passed over."""
-    for line in data.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def read_objects(path: Path) -> list[Mapping[str, Any]]:
-    """The objects of a local `events.jsonl`; none where there is no such file yet."""
-    try:
-        return list(_objects(path.read_bytes()))
-    except FileNotFoundError:
-        return []
-
-
-def read_attempts(folder: Path) -> list[Mapping[str, Any]]:
-    """The objects of all machines that a run has been on: `events.1.jsonl`, ... and `events.jsonl` in `folder`."""
-    return [values for path in files_of_attempts(folder, "events.jsonl") for values in read_objects(path)]
-
-
-def files_of_attempts(folder: Path, name: str) -> list[Path]:
-    """`console.1.log`, `console.2.log`, ... as far as there are any, and last the path of `console.log` itself."""
-    path = folder / name
-    earlier = []
-    for number in range(1, 10_000):
-        shelved = path.with_name(f"{path.stem}.{number}{path.suffix}")
-        if not shelved.exists():
-            break
-        earlier.append(shelved)
-    return [*earlier, path]

@@ -18,19 +18,15 @@ from typing import Generic, TypeVar
 
 import filelock
 
-from cloudtrain.core import disk
+from cloudtrain.core.disk import is_folder, present
 from cloudtrain.core.errors import ArtifactRefused, Busy
 from cloudtrain.core.events import Emit, Warned
-from cloudtrain.counting import counted
-from cloudtrain.run_folder.artifacts import collisions, refusal
-from cloudtrain.run_folder.generated import is_derived
+from cloudtrain.core.text import counted
+from cloudtrain.run_folder.artifacts import PARTS, Artifact, collisions, refusal
 from cloudtrain.source import ignore
-from cloudtrain.transfer.download import PARTS as PARTS
-from cloudtrain.transfer.download import Artifact, Fetcher, Read, full_disk_told, is_folder, present
+from cloudtrain.transfer.download import Fetcher, Read, full_disk_told
 from cloudtrain.transfer.download import fetch as fetch
-from cloudtrain.transfer.download import sha256 as sha256
 
-SUMS = "SHA256SUMS"
 WAIT_FOR_OTHER_S = 60.0
 
 
@@ -128,31 +124,6 @@ def pull(
             detail="\n".join(f"{name}: {reason}" for name, reason in refused) if more else None,
         )
     return PullReport(tuple(verified), fetcher.bytes, skipped)
-
-
-def is_here(entry: Artifact, dest: Path) -> bool:
-    """Whether `dest` holds the file that `entry` describes; False for a name that must not be looked for."""
-    return refusal(entry.name) is None and sha256(dest / entry.name) == entry.sha256
-
-
-def sha256sums(dest: Path) -> Path:
-    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but those that are rewritten.
-
-    These are `run.json` and the report.
-
-    Raises:
-        OSError: a file cannot be read, or the list not be written.
-    """
-    lines = []
-    for path in sorted(dest.rglob("*")):
-        name = path.relative_to(dest).as_posix()
-        aside = name.startswith(PARTS + "/") or name.endswith(".part") or name in (SUMS, "run.json")
-        aside = aside or is_derived(path, name)
-        if aside or path.is_symlink() or not path.is_file() or any(c in name for c in "\\\n\r"):
-            continue
-        lines.append(f"{sha256(path)}  {name}\n")
-    disk.write_durably(dest / SUMS, "".join(lines).encode(), mode=0o644)
-    return dest / SUMS
 
 
 def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:

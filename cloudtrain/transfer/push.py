@@ -23,7 +23,7 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
 from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, still_changing
 from cloudtrain.transport.base import Completed, Transport

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
 from cloudtrain.transfer.frames import LogFrame as LogFrame
 from cloudtrain.transport.base import Completed, Stream, Transport
@@ -107,15 +108,6 @@ class Started:
     state: str
     started: bool
     pid: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 class Following:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.provider.base import Instance
 from cloudtrain.store import MIGRATIONS, Store
 from tests import plans
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cloudtrain.console.text import NARROW, columns, fitted, screen_safe
-from cloudtrain.counting import counted
+from cloudtrain.console.text import NARROW
+from cloudtrain.core.text import columns, counted, fitted, screen_safe
 
 if TYPE_CHECKING:
     from cloudtrain.provider.ec2.doctor import Check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtrain.console.text import columns, screen_safe
+from cloudtrain.core.text import columns, screen_safe
 
 if TYPE_CHECKING:
     from cloudtrain.report.comparison import Comparison

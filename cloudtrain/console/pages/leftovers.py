@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain.console.pages.listing import age
-from cloudtrain.console.text import columns, money, screen_safe, seconds
-from cloudtrain.counting import counted
+from cloudtrain.core.text import columns, counted, money, screen_safe, seconds
 
 if TYPE_CHECKING:
     from cloudtrain.cleanup.leftovers import View

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudtrain.billing import expiry
+from cloudtrain.billing.cost import cost
 from cloudtrain.config.settings import duration
 from cloudtrain.console.pages import failure
-from cloudtrain.console.text import columns, iso, money, percent, screen_safe
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.counting import counted
+from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe
 from cloudtrain.lifecycle import machine_end
-from cloudtrain.moments import date_and_time
-from cloudtrain.run_folder.outcome import NOT_PULLED, cost, exit_code, lives
+from cloudtrain.run_folder.outcome import NOT_PULLED, exit_code, lives
 
 if TYPE_CHECKING:
     from cloudtrain.store import Run, Store
@@ -235,10 +234,11 @@ def age(seconds: float) -> str:
 
 def page(run: Run, store: Store) -> list[str]:
     """The lines of `cloudtrain show`."""
-    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path, size
+    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
+    from cloudtrain.core.text import size
     from cloudtrain.lifecycle.session import Context
+    from cloudtrain.run_folder.files import read_attempts
     from cloudtrain.run_folder.outcome import result
-    from cloudtrain.transfer.follow import read_attempts
 
     outcome = result(run, Context(store=store, provider=_no_provider))
     train, started = run.plan.spec.train, {}

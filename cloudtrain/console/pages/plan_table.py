@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloudtrain.console.text import columns, fitted, money, ordinal, seconds
 from cloudtrain.core.plan import Candidate, Plan
+from cloudtrain.core.text import columns, fitted, money, ordinal, seconds
 
 _HEADER = ("", "INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "TIME", "COST", "")
 _RIGHT = (3, 4, 5, 6, 7)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages import listing
-from cloudtrain.console.text import columns, money, screen_safe, seconds, shown_path, size
+from cloudtrain.console.text import shown_path
 from cloudtrain.core.states import RunState
-from cloudtrain.counting import counted
-from cloudtrain.moments import time_of_day
+from cloudtrain.core.text import columns, counted, money, screen_safe, seconds, size, time_of_day
 
 if TYPE_CHECKING:
+    from cloudtrain.run_folder.artifacts import FileEntry
     from cloudtrain.store import Run
-    from cloudtrain.transfer.supervisor import FileEntry
 
 _NAMED = 8  # of the files that would be lost; the rest is counted
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages import failure, plan_table
-from cloudtrain.console.text import fitted, money, screen_safe, seconds, shown_path, size
+from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
-from cloudtrain.counting import counted
-from cloudtrain.moments import time_of_day
+from cloudtrain.core.text import counted, fitted, money, screen_safe, seconds, size, time_of_day
 from cloudtrain.run_folder import generated
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result
 

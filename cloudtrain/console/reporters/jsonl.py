@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.console.text import LogText
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
 from cloudtrain.core.events import (
     Event,
@@ -27,6 +26,7 @@ from cloudtrain.core.events import (
     Warned,
 )
 from cloudtrain.core.plan import Plan
+from cloudtrain.core.text import LogText
 from cloudtrain.run_folder.outcome import Result
 
 if TYPE_CHECKING:

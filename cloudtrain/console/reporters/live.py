@@ -16,19 +16,9 @@ from rich.text import Text
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters import taskbar
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.console.reporters.plain import progress
 from cloudtrain.console.reporters.training import Training
 from cloudtrain.console.reporters.watched import Watched
-from cloudtrain.console.text import (
-    NARROW,
-    UnfiguredLog,
-    epoch_header,
-    epoch_row,
-    results_block,
-    screen_safe,
-    seconds,
-    wrapped,
-)
+from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, progress, results_block
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import (
     Event,
@@ -44,8 +34,9 @@ from cloudtrain.core.events import (
 )
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
+from cloudtrain.core.text import screen_safe, seconds, wrapped
+from cloudtrain.run_folder.files import read_objects
 from cloudtrain.run_folder.outcome import Result
-from cloudtrain.transfer.follow import read_objects
 
 if TYPE_CHECKING:
     from cloudtrain.store import Run

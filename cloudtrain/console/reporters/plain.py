@@ -13,17 +13,7 @@ from cloudtrain.console.reporters.base import Reporter, columns_of
 from cloudtrain.console.reporters.pulse import Pulse
 from cloudtrain.console.reporters.training import Training, cost_words
 from cloudtrain.console.reporters.watched import Watched
-from cloudtrain.console.text import (
-    NARROW,
-    UnfiguredLog,
-    epoch_header,
-    epoch_row,
-    fitted,
-    results_block,
-    screen_safe,
-    seconds,
-    size,
-)
+from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, progress, results_block
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import (
     Event,
@@ -38,6 +28,7 @@ from cloudtrain.core.events import (
 )
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
+from cloudtrain.core.text import fitted, screen_safe, seconds
 from cloudtrain.run_folder.outcome import Result
 
 if TYPE_CHECKING:
@@ -205,18 +196,3 @@ class PlainReporter(Reporter):
     def _write(self, lines: Sequence[str]) -> None:
         sys.stderr.write("".join(f"{painted(line) if self._colour else line}\n" for line in lines))
         sys.stderr.flush()
-
-
-def progress(detail: str, done: float | None, total: float | None, unit: str) -> str:
-    """How far something is, in words."""
-    parts = [detail] if detail else []
-    if done is not None and unit == "s":
-        parts.append(f"{seconds(done)} of {seconds(total)}" if total else seconds(done))
-    elif done is not None:
-        shown = (
-            (size(done), size(total) if total else "") if unit == "B" else (f"{done:g}", f"{total:g}" if total else "")
-        )
-        parts.append(f"{shown[0]} of {shown[1]}" if shown[1] else shown[0])
-        if unit not in ("", "B"):
-            parts[-1] += f" {unit}"
-    return " ".join(parts)

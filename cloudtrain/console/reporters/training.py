@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudtrain.console.text import money, percent, seconds
 from cloudtrain.core.events import GpuUse
+from cloudtrain.core.text import money, percent, seconds
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BLOCKS_ASCII = "_.:-=+*#"

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.billing.expiry import expires_at
 from cloudtrain.console.pages import summary
 from cloudtrain.console.reporters.training import Money
-from cloudtrain.run_folder.outcome import cost, would_cost
 
 if TYPE_CHECKING:
     from cloudtrain.core.plan import Plan

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit
+from cloudtrain.core.instance import Instance, Journal, Login, Released
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider import base
-from cloudtrain.provider.base import Instance, Journal, Provider, Released
+from cloudtrain.provider.base import Provider
 from cloudtrain.provider.ec2 import network, requests, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import lease
@@ -23,7 +23,7 @@ from cloudtrain.provider.ec2.launch.acquire import Acquisition, to_instance
 from cloudtrain.provider.ec2.offer import offers, prices
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
-from cloudtrain.provider.ec2.reach.boot import Door, Login
+from cloudtrain.provider.ec2.reach.boot import Credentials, Door
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
 
@@ -93,7 +93,7 @@ class Ec2Provider(Provider):
             # A command that comes back: the machine may have ended since, and its address be somebody else's.
             instance = door.as_it_is(instance)
         self._looked_at.add(instance.id)
-        return door.open(instance, Login(instance.user or "ubuntu", key))
+        return door.open(instance, Credentials(instance.user or "ubuntu", key))
 
     def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
         """See `Provider.keep`. The one call is recorded; a command that comes back does not make it again."""
@@ -143,14 +143,14 @@ class Ec2Provider(Provider):
             return facts.python
         return environment.prepare(transport, facts, _requirements(job), emit)
 
-    def login(self, instance: Instance, journal: Journal) -> base.Login | None:
+    def login(self, instance: Instance, journal: Journal) -> Login | None:
         """See `Provider.login`."""
         pinned = journal.read().get("ec2_host_key") or instance.host_key
         if not pinned:
             return None
         run = str(instance.details["run"])
         key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
-        return base.Login(key, str(pinned))
+        return Login(key, str(pinned))
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""

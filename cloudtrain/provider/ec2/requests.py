@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cloudtrain.core.errors import CloudtrainError
-from cloudtrain.provider.base import Journal
+from cloudtrain.core.instance import Journal
 from cloudtrain.provider.ec2.clients import Clients
 
 CALLS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted, Warned
-from cloudtrain.provider.base import Journal
+from cloudtrain.core.instance import Journal
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint, new_key, parse_public_key, public_key
 

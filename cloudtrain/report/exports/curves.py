@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
 from cloudtrain.report.exports import Exported
 from cloudtrain.report.exports.network import missing
 from cloudtrain.report.facts import Facts

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.report.exports import Exported
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.reading import mapping
-from cloudtrain.transfer import pull
 
 LIMIT_S = 600.0
 # Module -> what brings it, as pip wants it; pyproject.toml says the same in its extras.
@@ -81,7 +81,7 @@ def verified_weights(facts: Facts, which: str) -> Path:
             consequence="nothing was written",
             code="no_weights",
         )
-    if pull.sha256(path) != facts.artifacts[f"weights/{which}.safetensors"]:
+    if disk.sha256(path) != facts.artifacts[f"weights/{which}.safetensors"]:
         raise UsageError(
             f"the weights {path} are not those that the run left: their sha256 is another one",
             hint=f"cloudtrain pull {facts.name} fetches them again where its machine is still there",

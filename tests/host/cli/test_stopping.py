@@ -24,8 +24,8 @@ from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import story, watch
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import outcome
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.supervisor import FileEntry
 from tests import plans
 from tests.docs.test_json import Answer, check
 from tests.region.whole_path.place import JOBS
@@ -294,6 +294,6 @@ def test_an_ec2_run_that_cannot_be_given_back_is_no_success(
 
 
 def plans_instance() -> Any:
-    from cloudtrain.provider.base import Instance
+    from cloudtrain.core.instance import Instance
 
     return Instance(id="i-1", provider=Target.EC2, owned=True, workdir="x", life=InstanceLife.RUNNING)

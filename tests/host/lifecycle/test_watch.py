@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from cloudtrain.core.errors import GONE, ArtifactRefused, ConnectionFailed
+from cloudtrain.core.instance import Released
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import story, watch
 from cloudtrain.lifecycle.session import Context, Link
-from cloudtrain.provider.base import Released
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.supervisor import Supervisor

@@ -13,8 +13,7 @@ import yaml
 from cloudtrain.report import card, markdown, page, record, words, write_facts
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.sources import of_path
-from cloudtrain.run_folder import generated, verify
-from cloudtrain.transfer import pull
+from cloudtrain.run_folder import files, generated, verify
 from tests.host.report.test_exports import original, put_weights
 from tests.made import MadeRun
 from tests.region.whole_path.place import Place
@@ -52,7 +51,7 @@ def test_the_example_of_a_real_run_s_card_loads_the_network_that_was_trained(tra
         assert torch.equal(answer, original(of_path(folder), "best")(torch.full((2, 1, 28, 28), 0.5)))
     # It is made here, so it is neither a result nor a stranger, and is not in the list of sums.
     assert not [check for check in verify.check(folder).checks if check.subject == "README.md"]
-    assert b"README.md" not in pull.sha256sums(folder).read_bytes()
+    assert b"README.md" not in files.sha256sums(folder).read_bytes()
 
 
 def written(made: MadeRun) -> Path:

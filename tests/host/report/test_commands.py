@@ -14,8 +14,7 @@ import pytest
 from cloudtrain.cli.app import run
 from cloudtrain.report import write_facts
 from cloudtrain.report.sources import of_path
-from cloudtrain.run_folder import verify
-from cloudtrain.transfer import pull
+from cloudtrain.run_folder import files, verify
 from tests.made import MadeRun
 from tests.region.whole_path.place import ROOT, Place
 
@@ -76,10 +75,10 @@ def test_verify_takes_a_report_for_no_result_and_no_stranger(trained: Place, tmp
     write_facts(of_path(folder))
     assert not [check for check in verify.check(folder).checks if check.subject == "report.html"]
     before = (folder / "SHA256SUMS").read_bytes()
-    assert pull.sha256sums(folder).read_bytes() == before and b"report.html" not in before
+    assert files.sha256sums(folder).read_bytes() == before and b"report.html" not in before
     (folder / "report.html").write_text("somebody's own")
     assert [check.verdict.value for check in verify.check(folder).checks if check.subject == "report.html"] == ["extra"]
-    assert b"  report.html\n" in pull.sha256sums(folder).read_bytes()
+    assert b"  report.html\n" in files.sha256sums(folder).read_bytes()
 
 
 def test_a_copied_folder_is_reported_and_compared(trained: Place, made: MadeRun, tmp_path: Path) -> None:

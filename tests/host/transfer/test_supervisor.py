@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
-from cloudtrain.transfer.supervisor import FileEntry, Following, Supervisor
+from cloudtrain.transfer.supervisor import Following, Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
 

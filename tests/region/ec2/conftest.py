@@ -16,10 +16,10 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from cloudtrain.core.events import Event
+from cloudtrain.core.instance import Instance, Released
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.emulator.region import Region
-from cloudtrain.provider.base import Instance, Released
 from cloudtrain.provider.ec2 import clients as sdk_clients
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.pace import Pace

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import Limits
-from cloudtrain.provider.base import Instance
 from cloudtrain.provider.ec2 import instances
 from cloudtrain.provider.ec2.end import lease
 from cloudtrain.provider.ec2.reach import adopt

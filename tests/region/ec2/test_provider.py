@@ -13,8 +13,8 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
 from cloudtrain.core.events import StepDone, StepStarted
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance
 from cloudtrain.provider.ec2 import trust
 from cloudtrain.provider.ec2.reach import boot, existing
 from cloudtrain.transport.ssh_keys import fingerprint, new_key

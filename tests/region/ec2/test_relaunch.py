@@ -17,10 +17,10 @@ from cloudtrain.core.errors import (
     Refused,
     SignInError,
 )
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import Limits
 from cloudtrain.emulator.aws.core import Timing
-from cloudtrain.provider.base import Instance
 from cloudtrain.provider.ec2 import instances, tags
 from cloudtrain.provider.ec2.launch import acquire, attempts
 from cloudtrain.provider.ec2.launch.launch import Slot

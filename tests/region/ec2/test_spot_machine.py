@@ -13,7 +13,7 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import discard
-from cloudtrain.provider.base import Instance
+from cloudtrain.core.instance import Instance
 from cloudtrain.source import tree
 from cloudtrain.transfer import push
 from cloudtrain.transfer.frames import End, Notice

@@ -21,8 +21,8 @@ from typing import Any
 from cloudtrain.emulator.faults import Fault, Faults
 from cloudtrain.emulator.machine.machine import Machine
 from cloudtrain.emulator.region import Region
+from cloudtrain.run_folder.files import files_of_attempts
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.follow import files_of_attempts
 from tests import commands
 from tests.region.whole_path.place import Place
 

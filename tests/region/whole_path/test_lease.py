@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from moto.ec2.models import ec2_backends
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
 from cloudtrain.console.pages import listing, summary
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.core.events import Event
@@ -33,7 +33,6 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
-from cloudtrain.run_folder import outcome
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.pull import sha256
@@ -290,7 +289,7 @@ def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: S
         expiry.extend(scene.run, scene.context, 30.0)
     assert scene.state() == "stopped"
     run = scene.context.store.note(scene.run, life=InstanceLife.PARKED)
-    assert outcome.cost(run, later) == outcome.cost(run, later + 86400)
+    assert cost.cost(run, later) == cost.cost(run, later + 86400)
     told = "\n".join([*listing.table([run]), *listing.page(run, scene.context.store)])
     assert "parked, $0." in told and "a day" in told and f"cloudtrain pull {NAME}" in told
     with pytest.raises(UsageError, match="does not train any more"):

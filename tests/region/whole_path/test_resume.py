@@ -19,8 +19,8 @@ from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
 from cloudtrain.emulator.region import Region
 from cloudtrain.lifecycle import checkpoints
+from cloudtrain.run_folder.files import read_objects
 from cloudtrain.store import Store
-from cloudtrain.transfer.follow import read_objects
 from tests.region.whole_path.place import JOBS, ROOT, Place
 from tests.region.whole_path.test_real_mnist import rows, timeless
 from tests.region.whole_path.test_spot import instances_of, weights

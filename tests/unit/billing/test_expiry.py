@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
@@ -18,7 +18,6 @@ from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import story, watch
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
-from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
 from tests import plans
 
@@ -103,13 +102,13 @@ def test_a_machine_that_is_not_ours_has_no_lease(tmp_path: Path, context: Contex
 def test_the_gpu_costs_nothing_after_the_lease_and_while_parked(tmp_path: Path, context: Context) -> None:
     run = leased(tmp_path, context)
     began = run.created_at
-    assert outcome.cost(run, began + 3600) == pytest.approx(0.5)
-    assert outcome.cost(run, began + 7200 + 86400) == pytest.approx(1.0)
+    assert cost.cost(run, began + 3600) == pytest.approx(0.5)
+    assert cost.cost(run, began + 7200 + 86400) == pytest.approx(1.0)
     assert run.instance is not None
     # Woken a day later, for ten minutes.
     woken = {"expires_at": began + 7200 + 86400 + 1800, "parked_s": 86400.0}
     run = context.store.note(run, instance=replace(run.instance, details=woken))
-    assert outcome.cost(run, began + 7200 + 86400 + 600) == pytest.approx(0.5 * (7200 + 600) / 3600)
+    assert cost.cost(run, began + 7200 + 86400 + 600) == pytest.approx(0.5 * (7200 + 600) / 3600)
 
 
 @pytest.mark.parametrize(("ec2", "parks"), [({}, True), ({"spot": True}, False), ({"instance_id": "i-1"}, False)])

@@ -14,8 +14,9 @@ import typer
 from cloudtrain.cli import app as command_line
 from cloudtrain.cli import following
 from cloudtrain.cli.options import look
+from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.reporters import base
-from cloudtrain.console.reporters.base import Look, Reporter, reporter
+from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Noted, Warned

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cloudtrain.console import choose
 from cloudtrain.console.reporters import base
 from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.core.errors import ConnectionFailed, ExitCode
@@ -181,8 +182,8 @@ def main() -> None:
     time.tzset()
     clock = Clock()
     time.time = clock.wall  # what a plan says of the time of day is told from the scene's clock
-    look = base.Look(plain="--plain" in sys.argv)
-    reporter = base.reporter(look)
+    look = choose.Look(plain="--plain" in sys.argv)
+    reporter = choose.reporter(look)
     if isinstance(reporter, LiveReporter):
         reporter = LiveReporter(clock=clock, wall=clock.wall, ticking=False)
     SCENES[sys.argv[1]](reporter, clock, stop)

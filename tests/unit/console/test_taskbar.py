@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from cloudtrain.cli import following
-from cloudtrain.console.reporters import base
-from cloudtrain.console.reporters.base import Look
+from cloudtrain.console import choose
+from cloudtrain.console.choose import Look
 from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.console.reporters.taskbar import Taskbar, shown_by
@@ -153,10 +153,10 @@ def test_a_plain_screen_and_a_pipe_get_none(
     windows_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = windows_terminal()
-    trains(base.reporter(Look(plain=True)).emit)
+    trains(choose.reporter(Look(plain=True)).emit)
     assert "\x1b" not in terminal.getvalue()
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    shown = base.reporter(Look())
+    shown = choose.reporter(Look())
     assert isinstance(shown, PlainReporter)
     trains(shown.emit)
     assert "\x1b" not in sys.stderr.getvalue()  # type: ignore[attr-defined]

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtrain.console.text import (
-    LogText,
-    UnfiguredLog,
-    columns,
-    ordinal,
-    results_block,
-    screen_safe,
-    seconds,
-    size,
-)
+from cloudtrain.console.text import UnfiguredLog, results_block
+from cloudtrain.core.text import LogText, columns, ordinal, screen_safe, seconds, size
 
 HOSTILE = [
     "\x1b[2J\x1b[H",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.billing import cost
 from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing, summary
 from cloudtrain.core.errors import UsageError
@@ -17,7 +18,6 @@ from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import machine_end
 from cloudtrain.provider.ec2.end.cleaning import Known, judge
 from cloudtrain.provider.ec2.instances import Item
-from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
 from tests import plans
 
@@ -42,15 +42,15 @@ def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
     run = kept(store, tmp_path, 3600.0)
     now, at = time.time(), machine_end.until(run)
     assert at is not None and machine_end.lasts(run, now) and not machine_end.lasts(run, at)
-    assert outcome.cost(run, at) == pytest.approx(0.5, rel=0.01)
-    assert outcome.cost(run, at + 7200) == outcome.cost(run, at)
+    assert cost.cost(run, at) == pytest.approx(0.5, rel=0.01)
+    assert cost.cost(run, at + 7200) == cost.cost(run, at)
     ended = store.note(run, life=InstanceLife.TERMINATED, instance=machine_end.over(run, now + 1800))
-    assert outcome.cost(ended, at) == pytest.approx(0.25, rel=0.01)
+    assert cost.cost(ended, at) == pytest.approx(0.25, rel=0.01)
     assert machine_end.until(ended) is None
     # A run that was not kept stays as cheap as it ended.
     assert run.instance is not None
     plain = store.note(run, instance=replace(run.instance, details={"expires_at": at}))
-    assert outcome.cost(plain, at) == outcome.cost(plain, now)
+    assert cost.cost(plain, at) == cost.cost(plain, now)
 
 
 def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError
+from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.session import Context, Link
-from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.store import Store
 from tests import plans

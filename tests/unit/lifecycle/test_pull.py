@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.cli import runs
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, UsageError
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import pull, watch
@@ -18,7 +19,6 @@ from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import copy_out, result_groups
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.download import sha256
 from tests import plans
 from tests.host.cli.test_stopping import Typed, cli, store, trains  # noqa: F401 - fixtures
 from tests.unit.lifecycle.test_machine_end import kept

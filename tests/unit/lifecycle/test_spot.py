@@ -8,21 +8,22 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.billing import cost
 from cloudtrain.cli import following
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Event, LogLines, Warned
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import checkpoints, spot, watch
 from cloudtrain.lifecycle.repeat import continuation
 from cloudtrain.lifecycle.session import Context, Link
-from cloudtrain.provider.base import Instance
 from cloudtrain.run_folder import code_copy, outcome
+from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.follow import read_attempts
 from cloudtrain.transfer.pull import sha256
 from tests import plans
 
@@ -119,13 +120,13 @@ def test_it_goes_on_within_the_time_and_the_money_of_the_first_plan(
     assert (notes["attempt"], notes["avoid_zones"], notes["run_ends_at"]) == (2, ["us-east-1a"], 8200.0)
     clock.now += 300
     # The first machine's bill does not grow while the next is looked for.
-    assert outcome.cost(again, clock.now) == pytest.approx(0.06)
+    assert cost.cost(again, clock.now) == pytest.approx(0.06)
     plan = spot.plan_for(again, notes, clock.now)
     assert plan.limit_s == 8200.0 - clock.now and plan.at_most_usd == run.plan.at_most_usd
     second = spot.priced(machine(2), notes, clock.now)
     assert spot.priced(second, notes, clock.now + 99) == second
     clock.now += 1000
-    total = outcome.cost(replace(again, instance=second), clock.now)
+    total = cost.cost(replace(again, instance=second), clock.now)
     assert total == pytest.approx(0.06 + 0.1) and total < (run.plan.at_most_usd or 0)
     assert "stay as they were" in str(told[-2])
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, ResumeSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import RunState
-from cloudtrain.provider.base import Instance
 from cloudtrain.run_folder import history
 from cloudtrain.store import Run, Store
 from tests import plans

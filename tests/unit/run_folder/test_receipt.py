@@ -18,10 +18,10 @@ import pytest
 
 from cloudtrain.config import settings
 from cloudtrain.core.events import Warned
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.provider.base import Instance
 from cloudtrain.run_folder import receipt, settings_file
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned
+from cloudtrain.run_folder.files import read_objects
 from cloudtrain.transfer import follow as follow_module
-from cloudtrain.transfer.follow import BACKOFF_S, Follower, GrowingFile, read_objects
+from cloudtrain.transfer.follow import BACKOFF_S, Follower, GrowingFile
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, LogFrame, Shrunk
 
 ENDED = ExitRecord(code=0, signal=None, at=0.0, log_bytes=0, log_sha256="", events_bytes=0, stop=None)

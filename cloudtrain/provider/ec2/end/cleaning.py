@@ -17,7 +17,7 @@ from botocore.parsers import ResponseParserError
 
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Emit, Event, StepDone, StepProgress, StepStarted
-from cloudtrain.moments import time_of_day
+from cloudtrain.core.text import time_of_day
 from cloudtrain.provider.ec2 import network, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate

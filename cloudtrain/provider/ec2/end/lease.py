@@ -20,7 +20,7 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
-from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, glance, reason_of, state_of

@@ -17,9 +17,9 @@ from botocore.parsers import ResponseParserError
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, SignInError
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
+from cloudtrain.core.instance import Instance, Journal, Released
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.counting import counted
-from cloudtrain.provider.base import Instance, Journal, Released
+from cloudtrain.core.text import counted
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, Item, described, glance, inventory, one, reason_of, state_of

@@ -22,10 +22,10 @@ from typing import Any
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, NoCapacity, QuotaExceeded, Refused
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
+from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.ec2 import network, tags, trust, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import left_of, tell_inventory, terminate

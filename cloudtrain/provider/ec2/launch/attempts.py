@@ -15,7 +15,7 @@ from typing import Any
 
 from cloudtrain.core.errors import CloudtrainError, Refused
 from cloudtrain.core.events import Emit, Noted
-from cloudtrain.provider.base import Journal
+from cloudtrain.core.instance import Journal
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate

@@ -18,8 +18,8 @@ from botocore.parsers import ResponseParserError
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, QuotaExceeded
 from cloudtrain.core.events import Emit, Noted, StepProgress
+from cloudtrain.core.instance import Journal
 from cloudtrain.core.spec import Ec2Spec
-from cloudtrain.provider.base import Journal
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import described

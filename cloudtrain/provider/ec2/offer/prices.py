@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain.core import disk
-from cloudtrain.counting import counted
+from cloudtrain.core.text import counted
 from cloudtrain.provider.ec2.offer.types import InstanceType
 from cloudtrain.provider.ec2.translate import translated
 

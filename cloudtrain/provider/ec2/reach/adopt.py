@@ -14,10 +14,10 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, Noted
+from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance, Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, inventory, one, reason_of, state_of

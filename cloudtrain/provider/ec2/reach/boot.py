@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cloudtrain.core.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, StepDone, StepStarted
-from cloudtrain.provider.base import Instance, Journal
+from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, reclaimed, state_of
@@ -31,7 +31,7 @@ CONSOLE_LINES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class Credentials:
     """How one instance is logged in to."""
 
     user: str
@@ -72,7 +72,7 @@ class Door:
         """
         return self._moved(instance, self._still_there(instance, None))
 
-    def open(self, instance: Instance, login: Login) -> Transport:
+    def open(self, instance: Instance, login: Credentials) -> Transport:
         """See `Provider.open`. The first login of an instance of ours replaces its host key (`trust.rotate`)."""
         first = not self._journal.read().get("ec2_reached")
         within = self._pace.boot if first else min(AGAIN_S, self._pace.boot)
@@ -103,7 +103,7 @@ class Door:
             self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))
         return transport
 
-    def _once(self, instance: Instance, login: Login, host_key: PublicKey, limit_s: float) -> Transport:
+    def _once(self, instance: Instance, login: Credentials, host_key: PublicKey, limit_s: float) -> Transport:
         return self._connect(
             instance.address or "",
             instance.port,
@@ -115,7 +115,7 @@ class Door:
             auth_limit_s=self._pace.auth,
         )
 
-    def _reach(self, instance: Instance, login: Login, within: float) -> tuple[Transport, Instance]:
+    def _reach(self, instance: Instance, login: Credentials, within: float) -> tuple[Transport, Instance]:
         deadline = self._pace.clock() + within
         while True:
             slice_s = max(1.0, min(LOOK_EVERY_S, deadline - self._pace.clock()))

@@ -12,9 +12,9 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, Refused, SignInError, UsageError
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted
+from cloudtrain.core.instance import Instance, Journal, Released
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Instance, Journal, Released
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, glance, one, reason_of, state_of
 from cloudtrain.provider.ec2.launch.acquire import to_instance

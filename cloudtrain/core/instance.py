@@ -1,0 +1,83 @@
+"""A host that a run uses: what is known of it, how it is given back, how it is logged in to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import InstanceLife
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A host that a run uses.
+
+    Attributes:
+        id: "i-0123...", "user@address:port", or "local".
+        owned: cloudtrain launched it and must end it.
+        workdir: folder on the host below which everything lies; relative to the login directory, or absolute.
+        python: interpreter on the host for the supervisor (Python >= 3.8).
+        host_key: the one pinned public key, OpenSSH format; None where there is no SSH.
+        price_per_hour: USD, None where nothing is billed.
+        details: JSON-ready facts of the provider.
+    """
+
+    id: str
+    provider: Target
+    owned: bool
+    workdir: str
+    python: str = "python3"
+    address: str | None = None
+    port: int = 22
+    user: str | None = None
+    host_key: str | None = None
+    type: str = ""
+    zone: str | None = None
+    price_per_hour: float | None = None
+    life: InstanceLife = InstanceLife.NONE
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, for the registry."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Instance:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "provider": Target(data["provider"]), "life": InstanceLife(data["life"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """How an instance was given back.
+
+    Attributes:
+        life: TERMINATED once EC2 itself says so, NONE for machines that are not ours.
+        summary: for people: "i-0a1b terminated, nothing is billed any more".
+        leftovers: what this run still has in the account, each for people with its price; empty: nothing.
+    """
+
+    life: InstanceLife
+    summary: str
+    leftovers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to log in by another SSH client: private key file, and the pinned host key as OpenSSH writes it."""
+
+    identity: Path
+    host_key: str
+
+
+class Journal(Protocol):
+    """A run's own durable notes, for effects that must be recorded before they are caused."""
+
+    def read(self) -> dict[str, Any]:
+        """All notes so far."""
+
+    def write(self, notes: Mapping[str, Any]) -> None:
+        """Merge `notes` in; on the disk when this returns."""

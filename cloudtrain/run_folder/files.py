@@ -1,0 +1,77 @@
+"""Files of a run's folder that are read back: events and logs of all its machines, results and their checksums."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core import disk
+from cloudtrain.core.disk import sha256
+from cloudtrain.run_folder.artifacts import PARTS, Artifact, refusal
+from cloudtrain.run_folder.generated import is_derived
+
+
+def objects(data: bytes) -> Iterator[Mapping[str, Any]]:
+    """The JSON objects in `data`, a line each; a user's job may write other things there, which are passed over."""
+    for line in data.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def read_objects(path: Path) -> list[Mapping[str, Any]]:
+    """The objects of a local `events.jsonl`; none where there is no such file yet."""
+    try:
+        return list(objects(path.read_bytes()))
+    except FileNotFoundError:
+        return []
+
+
+def read_attempts(folder: Path) -> list[Mapping[str, Any]]:
+    """The objects of all machines that a run has been on: `events.1.jsonl`, ... and `events.jsonl` in `folder`."""
+    return [values for path in files_of_attempts(folder, "events.jsonl") for values in read_objects(path)]
+
+
+def files_of_attempts(folder: Path, name: str) -> list[Path]:
+    """`console.1.log`, `console.2.log`, ... as far as there are any, and last the path of `console.log` itself."""
+    path = folder / name
+    earlier = []
+    for number in range(1, 10_000):
+        shelved = path.with_name(f"{path.stem}.{number}{path.suffix}")
+        if not shelved.exists():
+            break
+        earlier.append(shelved)
+    return [*earlier, path]
+
+
+SUMS = "SHA256SUMS"
+
+
+def is_here(entry: Artifact, dest: Path) -> bool:
+    """Whether `dest` holds the file that `entry` describes; False for a name that must not be looked for."""
+    return refusal(entry.name) is None and sha256(dest / entry.name) == entry.sha256
+
+
+def sha256sums(dest: Path) -> Path:
+    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but those that are rewritten.
+
+    These are `run.json` and the report.
+
+    Raises:
+        OSError: a file cannot be read, or the list not be written.
+    """
+    lines = []
+    for path in sorted(dest.rglob("*")):
+        name = path.relative_to(dest).as_posix()
+        aside = name.startswith(PARTS + "/") or name.endswith(".part") or name in (SUMS, "run.json")
+        aside = aside or is_derived(path, name)
+        if aside or path.is_symlink() or not path.is_file() or any(c in name for c in "\\\n\r"):
+            continue
+        lines.append(f"{sha256(path)}  {name}\n")
+    disk.write_durably(dest / SUMS, "".join(lines).encode(), mode=0o644)
+    return dest / SUMS
