@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from cloudtrain.report.notebook import LoadedRun
 
-__version__ = "0.1.0"
+from cloudtrain.core.version import __version__ as __version__
 
 
 def load(run: str | Path | None = None) -> LoadedRun:

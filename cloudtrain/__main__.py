@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command line and leave with the documented exit code."""
     if sys.argv[1:] == ["--version"]:
         # Answered before any import: scripts ask for it a lot.
-        from cloudtrain import __version__
+        from cloudtrain.core.version import __version__
 
         sys.stdout.write(f"cloudtrain {__version__}\n")
         return

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from cloudtrain.billing import expiry
 from cloudtrain.core.errors import Busy, CloudtrainError
 from cloudtrain.core.events import Emit, Noted, Warned, discard
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator import service
-from cloudtrain.lifecycle import machine_end, story, watch
+from cloudtrain.lifecycle import stop, story
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of, rehearsal_folder
@@ -32,7 +33,7 @@ def owes(run: Run, store: Store) -> bool:
     if run.state.final:
         if notes.get("owed") or notes.get("ec2_release_pending"):
             return True
-        if (kept_until := machine_end.until(run)) is not None:
+        if (kept_until := expiry.kept_until(run)) is not None:
             return time.time() >= kept_until
         # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
         trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
@@ -117,11 +118,11 @@ def _settle_all(
 def _pay(run: Run, context: Context) -> None:
     if run.state.final:
         admit(run, context.store)
-        watch.settle(run, context)
+        stop.settle(run, context)
     elif run.state is RunState.PULLING:
         story.resume(run, context)
     else:
-        watch.abandon(run, context)
+        stop.abandon(run, context)
 
 
 def _quick(spec: RunSpec) -> Provider:

@@ -9,13 +9,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudtrain.billing import expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, SignInError, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator import service
-from cloudtrain.lifecycle import machine_end, story
+from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.provider.ec2.clients import READ_TIMEOUT_S, Clients
 from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.end.cleaning import Ended, Known, Leftover
@@ -87,10 +88,10 @@ def known_runs(store: Store) -> list[Known]:
                 tokens=frozenset(tokens),
                 # A command killed right after the start has left no trace of it here.
                 trained=RunState.RUNNING in been or run.state is RunState.SYNCING,
-                pulled=bool(notes.get("pulled")) or machine_end.until(run) is not None,
+                pulled=bool(notes.get("pulled")) or expiry.kept_until(run) is not None,
                 ended=run.state.final,
                 busy=_busy(run),
-                kept_until=machine_end.until(run),
+                kept_until=expiry.kept_until(run),
             )
         )
     return found
@@ -191,7 +192,7 @@ def end(
         taken, busy = set(), set()
         for name in {one.known.run for one in chosen if one.known}:
             try:
-                stack.enter_context(story.claim(name))
+                stack.enter_context(claim(name))
                 taken.add(name)
             except Busy:
                 busy.add(name)
@@ -236,7 +237,7 @@ def _record(store: Store, name: str, ended: Sequence[Ended]) -> None:
 
 def _busy(run: Run) -> bool:
     try:
-        with story.claim(run.name):
+        with claim(run.name):
             return False
     except Busy:
         return True

@@ -30,7 +30,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from cloudtrain import __version__
+        from cloudtrain.core.version import __version__
 
         typer.echo(f"cloudtrain {__version__}")
         raise typer.Exit

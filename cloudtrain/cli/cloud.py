@@ -14,7 +14,7 @@ from cloudtrain.core.events import Noted
 
 if TYPE_CHECKING:
     from cloudtrain.console.reporters.base import Reporter
-    from cloudtrain.lifecycle.session import Link
+    from cloudtrain.lifecycle.session import Session
     from cloudtrain.store import Run
 
 
@@ -113,7 +113,7 @@ def ssh(
     from cloudtrain.console.pages import listing
     from cloudtrain.core.errors import UsageError
     from cloudtrain.lifecycle import openssh
-    from cloudtrain.lifecycle.session import Link
+    from cloudtrain.lifecycle.session import Session
     from cloudtrain.store import Store
 
     if json and not setup:
@@ -129,46 +129,46 @@ def ssh(
         )
     told = reporter(Look(plain=True))
     story = following.context(store, told)
-    with Link(row, story) as link:
-        openssh.check_there(row, link)
+    with Session(row, story) as session:
+        openssh.check_there(row, session)
         if setup:
-            _set_up(row, link, told, yes=yes, json=json)
+            _set_up(row, session, told, yes=yes, json=json)
             return
-        argv = openssh.command(row, link, tuple(context.args))
+        argv = openssh.command(row, session, tuple(context.args))
     raise typer.Exit(subprocess.run(argv, check=False).returncode)
 
 
-def _set_up(row: Run, link: Link, told: Reporter, *, yes: bool, json: bool) -> None:
+def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool) -> None:
     """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
     from cloudtrain.core.errors import CloudtrainError
-    from cloudtrain.lifecycle import openssh, ssh_config
-    from cloudtrain.lifecycle.session import Link as OtherLink
+    from cloudtrain.lifecycle import openssh
+    from cloudtrain.lifecycle.session import Session as OtherSession
 
-    entries = {row.name: openssh.way(row, link)}
-    for other in link.context.store.runs():
+    entries = {row.name: openssh.way(row, session)}
+    for other in session.context.store.runs():
         # Of other runs only what is known here; a look at each machine is not worth the wait.
         if other.name != row.name and not other.state.final and other.instance is not None:
-            with OtherLink(other, link.context, wakes=False) as its_link:
+            with OtherSession(other, session.context, wakes=False) as its_session:
                 try:
-                    entries[other.name] = openssh.way(other, its_link)
+                    entries[other.name] = openssh.way(other, its_session)
                 except CloudtrainError:
                     continue
-    ssh_config.write(entries)
-    if not ssh_config.included():
-        asked = f'Add "{ssh_config.INCLUDE}" as the first line of {ssh_config.user_file()}?'
+    openssh.write(entries)
+    if not openssh.included():
+        asked = f'Add "{openssh.INCLUDE}" as the first line of {openssh.user_file()}?'
         # A program is not asked: without --yes the user's own file stays as it is.
         if yes or (not json and told.ask(asked, default=False, otherwise="add --yes")):
-            ssh_config.include()
+            openssh.include()
         elif not json:
-            told.emit(Noted(f"{ssh_config.our_file()} is written, and your own file is as it was"))
+            told.emit(Noted(f"{openssh.our_file()} is written, and your own file is as it was"))
             return
-    name = ssh_config.host(row.name)
+    name = openssh.host(row.name)
     if json:
         from cloudtrain.console.reporters.jsonl import write_result
 
-        hosts = [ssh_config.host(known) for known in entries]
+        hosts = [openssh.host(known) for known in entries]
         write_result(
-            row.name, host=name, hosts=hosts, config=str(ssh_config.our_file()), included=ssh_config.included()
+            row.name, host=name, hosts=hosts, config=str(openssh.our_file()), included=openssh.included()
         )
         return
     told.emit(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))

@@ -27,14 +27,14 @@ from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted,
 from cloudtrain.core.events import LogLines, Metric, Noted
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
-from cloudtrain.lifecycle import story, watch
+from cloudtrain.lifecycle import fetch_results, planning, story, watch
 from cloudtrain.lifecycle.checkpoints import Checkpoint
-from cloudtrain.lifecycle.session import Context, Link
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
+from cloudtrain.run_folder import log_times
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer import log_times
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def begin(
     on_interrupt: OnInterrupt = OnInterrupt.DETACH,
 ) -> int:
     """Plan, consent, start, follow. The exit code. `notes` and `checkpoint`: see `run.begin`."""
-    plan = story.plan_run(spec, context)
+    plan = planning.plan_run(spec, context)
     reporter.plan(plan)
     if only_plan:
         reporter.leave(None, int(ExitCode.DONE))
@@ -118,15 +118,15 @@ def begin(
         if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
             reporter.emit(Noted("nothing was started"))
             return int(ExitCode.INTERRUPTED)
-    run = story.begin(plan, context, notes=notes, checkpoint=checkpoint)
+    run = planning.begin(plan, context, notes=notes, checkpoint=checkpoint)
     return to_the_end(run, context, reporter, detach=detach, relaunch=True, on_interrupt=on_interrupt)
 
 
 def bring_times(run: Run, context: Context) -> None:
     """The times of the lines of a run that trains, from its host where that answers."""
     if run.state is RunState.RUNNING:
-        with Link(run, context, wakes=False) as link:
-            log_times.bring(run.folder, link)
+        with Session(run, context, wakes=False) as session:
+            fetch_results.bring_log_times(run.folder, session)
 
 
 def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | None = None) -> None:

@@ -17,13 +17,13 @@ def extend(
     plain: Plain = False,
 ) -> None:
     """Move the end of a run that trains: on its machine, for its job, and in the most that it can cost."""
-    from cloudtrain.billing import expiry
     from cloudtrain.cli import following
     from cloudtrain.config.settings import duration
     from cloudtrain.core import text
     from cloudtrain.core.errors import UsageError
     from cloudtrain.core.events import Noted
     from cloudtrain.core.text import date_and_time
+    from cloudtrain.lifecycle import machine_end
     from cloudtrain.store import Store
 
     try:
@@ -34,7 +34,7 @@ def extend(
     row = store.find(run)
     with following.console(look(json, plain), row.name, lines=False) as reporter:
         context = following.context(store, reporter)
-        told = expiry.extension(row, context, seconds)
+        told = machine_end.extension(row, context, seconds)
         most = text.money(told.at_most_usd) if told.at_most_usd is not None else None
         rehearsed = row.plan.spec.rehearsal
         if most is not None and not rehearsed and not yes:
@@ -43,7 +43,7 @@ def extend(
             if not reporter.ask(question, default=True, otherwise=f"add --yes to accept at most {most}"):
                 reporter.emit(Noted("nothing was changed"))
                 return
-        told = expiry.extend(row, context, seconds)
+        told = machine_end.extend(row, context, seconds)
         cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
         reporter.emit(Noted(f"{row.name} now ends by {date_and_time(told.after)}{cost}"))
         if json:

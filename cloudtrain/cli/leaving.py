@@ -14,10 +14,10 @@ from cloudtrain.console.pages.summary import ends_by
 from cloudtrain.console.reporters.base import Reporter, may_ask
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
-from cloudtrain.lifecycle import spot, watch
+from cloudtrain.lifecycle import spot
+from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder.outcome import Result
-from cloudtrain.run_folder.outcome import result as result_of
 from cloudtrain.store import Run, Store
 
 
@@ -60,7 +60,7 @@ def interrupted(
     """Ctrl-C: the exit code, or None to go on watching. `on_interrupt` counts where nobody can be asked."""
     reporter.close()
     if run.state.final:
-        reporter.leave(result_of(run, context), int(ExitCode.INTERRUPTED))
+        reporter.leave(context.result(run), int(ExitCode.INTERRUPTED))
         return int(ExitCode.INTERRUPTED)
     if not (reporter.asks and may_ask()):
         return stopped(run, context, reporter) if on_interrupt is OnInterrupt.STOP else detached(run, context, reporter)
@@ -71,7 +71,7 @@ def interrupted(
             machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
             if reporter.ask(f"{so_far} {machine}", default=True):
                 with standing.told(run.name, context.store):
-                    watch.stop(run, context)
+                    lifecycle_stop.stop(run, context)
                 reporter.emit(Noted("ended; nothing is running"))
                 return int(ExitCode.INTERRUPTED)
             return None
@@ -102,7 +102,7 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
         reporter.emit(Noted(f"stopping {run.name}; Ctrl-C leaves at once: {_cut_short(run)}"))
     try:
         with standing.told(run.name, context.store):
-            result = watch.stop(run, context, keep_s=keep_s) if pull else watch.discard(run, context)
+            result = lifecycle_stop.stop(run, context, keep_s=keep_s) if pull else lifecycle_stop.discard(run, context)
     except (KeyboardInterrupt, Leave):
         now = context.store.get(run.name)
         if not now.state.final:
@@ -110,7 +110,7 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
                 Noted(f"left in the middle of the stop. {_cut_short(now)}; cloudtrain stop {run.name} ends it")
             )
         code = ExitCode.INTERRUPTED if now.state.final else ExitCode.STILL_RUNNING
-        reporter.leave(result_of(now, context), int(code))
+        reporter.leave(context.result(now), int(code))
         return int(code)
     ended(result, context.store, reporter)
     return int(result.exit_code if reporter.own_exit is None else reporter.own_exit)
@@ -121,7 +121,7 @@ def left(run: Run, context: Context, reporter: Reporter) -> int:
     reporter.close()
     if not run.state.final:
         reporter.emit(Noted(f"left; {run.name} goes on.{_limit(run)} To end it: cloudtrain stop {run.name}"))
-    reporter.leave(result_of(run, context), int(ExitCode.INTERRUPTED))
+    reporter.leave(context.result(run), int(ExitCode.INTERRUPTED))
     return int(ExitCode.INTERRUPTED)
 
 
@@ -132,7 +132,7 @@ def detached(run: Run, context: Context, reporter: Reporter) -> int:
     else:
         told = f"left while {run.name} was being set up.{_limit(run)}"
         reporter.emit(Noted(f"{told} To go on: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"))
-    reporter.leave(result_of(run, context), int(ExitCode.STILL_RUNNING))
+    reporter.leave(context.result(run), int(ExitCode.STILL_RUNNING))
     return int(ExitCode.STILL_RUNNING)
 
 

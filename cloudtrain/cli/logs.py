@@ -39,7 +39,6 @@ def logs(
     from cloudtrain.console.pages import listing
     from cloudtrain.core.errors import ExitCode, UsageError
     from cloudtrain.core.events import Noted
-    from cloudtrain.run_folder import outcome
     from cloudtrain.store import Store
 
     store = Store()
@@ -62,7 +61,7 @@ def logs(
         if expiry.away(row, time.time()):
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         if not follow or row.state.final:
-            reporter.leave(outcome.result(row, following.context(store, reporter)), int(ExitCode.DONE))
+            reporter.leave(following.context(store, reporter).result(row), int(ExitCode.DONE))
             return
         story = following.context(store, reporter)
         raise typer.Exit(following.to_the_end(row, story, reporter, join=True, only_shows=True))

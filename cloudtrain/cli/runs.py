@@ -110,7 +110,6 @@ def pull(
     from cloudtrain.core.errors import ExitCode
     from cloudtrain.core.events import Noted
     from cloudtrain.lifecycle import pull as partial
-    from cloudtrain.lifecycle import watch
     from cloudtrain.run_folder import copy_out, result_groups
     from cloudtrain.store import Store
 
@@ -124,7 +123,7 @@ def pull(
             if names:
                 part = partial.pull(row, context, names)
             else:
-                again = watch.pull_again if row.state.final else watch.pull_now
+                again = partial.pull_again if row.state.final else partial.pull_now
                 part = partial.whole(again(row, context))
         reporter.own_exit = ExitCode.DONE
         if out is not None:

@@ -69,11 +69,11 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
     from cloudtrain.cli import following, leaving
     from cloudtrain.console.pages import stopping
     from cloudtrain.core.events import Noted
-    from cloudtrain.lifecycle import watch
+    from cloudtrain.lifecycle import stop as lifecycle_stop
 
     context = following.context(store, reporter)
     if keep_s:
-        watch.check_keep(row)
+        lifecycle_stop.check_keep(row)
     if row.state.final and not _kept(row):
         reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
     else:
@@ -96,7 +96,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
     from cloudtrain.console.pages import failure, stopping
     from cloudtrain.console.reporters.jsonl import write_result
     from cloudtrain.core.events import Noted, Warned
-    from cloudtrain.lifecycle import watch
+    from cloudtrain.lifecycle import stop as lifecycle_stop
     from cloudtrain.run_folder import outcome
 
     context = following.context(store, reporter)
@@ -122,7 +122,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
         try:
             _pay_others(row, store, reporter)
             with standing.told(row.name, store):
-                result = watch.stop(row, context) if pull else watch.discard(row, context)
+                result = lifecycle_stop.stop(row, context) if pull else lifecycle_stop.discard(row, context)
         except CloudtrainError as error:
             worst = _worse(worst, int(error.exit_code))
             told.append(_fate(row.name, store.get(row.name), error))
@@ -167,9 +167,9 @@ def _worse(one: int, other: int) -> int:
 
 
 def _kept(row: Run) -> bool:
-    from cloudtrain.lifecycle import machine_end
+    from cloudtrain.billing import expiry
 
-    return machine_end.until(row) is not None
+    return expiry.kept_until(row) is not None
 
 
 def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
@@ -190,14 +190,14 @@ def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
     from dataclasses import replace
 
     from cloudtrain.core.events import discard
-    from cloudtrain.lifecycle import watch
+    from cloudtrain.lifecycle import pull as lifecycle_pull
 
     found: list[list[FileEntry]] = []
     failed: list[CloudtrainError] = []
 
     def look() -> None:
         try:
-            found.append(watch.missing(row, replace(context, emit=discard)))
+            found.append(lifecycle_pull.missing(row, replace(context, emit=discard)))
         except CloudtrainError as error:
             failed.append(error)
 

@@ -28,7 +28,6 @@ def wait(
     from cloudtrain.cli import following
     from cloudtrain.config.settings import duration
     from cloudtrain.core.errors import ExitCode, UsageError
-    from cloudtrain.run_folder import outcome
     from cloudtrain.store import Store
 
     store = Store()
@@ -44,7 +43,7 @@ def wait(
             ended = following.to_the_end(store.get(row.name), context, reporter, join=True)
             if ended == ExitCode.STILL_RUNNING:
                 for other in rows[number:]:
-                    stands = outcome.result(store.get(other.name), context)
+                    stands = context.result(store.get(other.name))
                     reporter.leave(stands, int(stands.exit_code))
                 raise typer.Exit(ended)
             code = code or ended

@@ -16,7 +16,7 @@ from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.run_folder.outcome import Result
 
 if TYPE_CHECKING:
-    from cloudtrain.transfer.log_times import LogTimes
+    from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.core.states import RunState
 
 _CHUNK = 1 << 18

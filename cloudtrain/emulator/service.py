@@ -19,7 +19,7 @@ from typing import Any
 
 import filelock
 
-import cloudtrain
+from cloudtrain import core
 from cloudtrain.core.disk import private_dir
 from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.emulator import posix_shell, processes
@@ -205,7 +205,7 @@ def _start(
     argv += ["--data", str(data)] if data else []
     argv += options
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-    here = str(Path(cloudtrain.__file__).parent.parent)
+    here = str(Path(core.__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [environment.get("PYTHONPATH")])])
     log = folder / "region.log"
     with log.open("wb") as output:

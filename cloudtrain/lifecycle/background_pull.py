@@ -70,7 +70,7 @@ class Trickle:
 
     def __init__(
         self,
-        link: Living,
+        session: Living,
         folder: Path,
         outputs: tuple[str, ...],
         journal: Journal,
@@ -80,7 +80,7 @@ class Trickle:
         every_s: float = EVERY_S,
         spacing_s: float = SPACING_S,
     ) -> None:
-        self._link = link
+        self._session = session
         self._folder = folder
         self._outputs = outputs
         self._journal = journal
@@ -154,7 +154,7 @@ class Trickle:
         Raises:
             CloudtrainError: not everything came.
         """
-        supervisor = self._link.living()
+        supervisor = self._session.living()
         if supervisor is None:
             return
         told = self._told  # before the manifest: the checkpoint there holds what was told, or more

@@ -13,7 +13,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.disk import is_plain
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import counted
-from cloudtrain.lifecycle.session import Link
+from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder.artifacts import Artifact, FileEntry, refusal
 from cloudtrain.run_folder.files import read_objects
 from cloudtrain.source import tree
@@ -145,7 +145,7 @@ def copy(checkpoint: Checkpoint, source: Path, dest: Path) -> None:
     )
 
 
-def push(checkpoint: Checkpoint, run: Run, link: Link) -> str:
+def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
     """Bring the checkpoint to the run's host, verified there by size and sha256; its path for the job's environment.
 
     Raises:
@@ -162,8 +162,8 @@ def push(checkpoint: Checkpoint, run: Run, link: Link) -> str:
     )
     # A name of its own for each run: nothing else is ever pushed there.
     key = tree.tree_key(run.folder / "resume")
-    with link.step("checkpoint", checkpoint.where(), limit_s=PUSH_LIMIT_S) as closing:
-        pushed = link.push(one, key)
+    with session.step("checkpoint", checkpoint.where(), limit_s=PUSH_LIMIT_S) as closing:
+        pushed = session.push(one, key)
         closing.append(f"{checkpoint.name}, {checkpoint.where()}: {pushed.summary()}")
     # From the job's working directory, which is WORKDIR/runs/NAME/code.
     return f"../../../trees/{key}/files/{checkpoint.name}"

@@ -4,23 +4,25 @@ is spoilt here once more."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from cloudtrain.core import disk
-from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.lifecycle import checkpoints, spot
-from cloudtrain.lifecycle.session import Link
-from cloudtrain.run_folder import files
+from cloudtrain.lifecycle.session import Session
+from cloudtrain.run_folder import files, log_times
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run
-from cloudtrain.transfer import log_times, pull
-from cloudtrain.transfer.download import fetch_anew
+from cloudtrain.transfer import pull
+from cloudtrain.transfer.download import fetch, fetch_anew
 
 # A job may write a file anew while it is fetched; then its manifest is asked for again, so often.
 LIVE_PULLS = 3
 
 
-def fetch_results(run: Run, link: Link) -> list[FileEntry]:
+def fetch_results(run: Run, session: Session) -> list[FileEntry]:
     """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is made anew.
 
     Raises:
@@ -29,27 +31,27 @@ def fetch_results(run: Run, link: Link) -> list[FileEntry]:
     """
 
     def attempt() -> pull.PullReport[FileEntry]:
-        supervisor = link.supervisor()
+        supervisor = session.supervisor()
         entries = supervisor.manifest()
-        link.journal.write(checkpoints.coming(run, entries))
+        session.journal.write(checkpoints.coming(run, entries))
         return pull.pull(
-            supervisor.read, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=link.context.emit
+            supervisor.read, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=session.context.emit
         )
 
-    with link.step("pull") as closing:
+    with session.step("pull") as closing:
         try:
-            report = link.insist(attempt)
+            report = session.insist(attempt)
         except ConnectionFailed as error:
             if type(error) is ConnectionFailed and error.code not in (*spot.ENDED, "disk_full", "folder"):
                 error.hint = f"cloudtrain pull {run.name} goes on where this one stopped"
                 error.consequence = "what arrived is kept, the rest stays on the machine"
             raise
         closing.append(report.summary(run.folder))
-    log_times.bring(run.folder, link)
+    bring_log_times(run.folder, session)
     return list(report.files)
 
 
-def check_log(run: Run, link: Link) -> None:
+def check_log(run: Run, session: Session) -> None:
     """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
     record = run.ending or {}
     path = run.folder / "console.log"
@@ -57,11 +59,13 @@ def check_log(run: Run, link: Link) -> None:
         if not record.get("log_sha256") or disk.sha256(path) == record["log_sha256"]:
             return
         if attempt == 0:
-            link.context.emit(Noted("the local log differs from the host's and is fetched again"))
-            kept = link.insist(lambda: fetch_anew(link.supervisor().read, "console.log", path))
+            session.context.emit(Noted("the local log differs from the host's and is fetched again"))
+            kept = session.insist(lambda: fetch_anew(session.supervisor().read, "console.log", path))
             if kept is not None:
-                link.context.emit(Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}"))
-    link.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
+                session.context.emit(
+                    Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}")
+                )
+    session.context.emit(Warned("the log here is not the one that the host's exit record names", hint="both are kept"))
 
 
 def spoilt(run: Run, entries: Iterable[FileEntry]) -> list[FileEntry]:
@@ -80,16 +84,16 @@ def check_here(run: Run, entries: Iterable[FileEntry]) -> None:
         raise gone(run, f"{named}: missing or changed since the pull")
 
 
-def fetch_again(run: Run, link: Link, entries: Sequence[FileEntry]) -> None:
+def fetch_again(run: Run, session: Session, entries: Sequence[FileEntry]) -> None:
     """Bring `entries` back as they were when they were pulled, whatever their host has made of them since.
 
     Raises:
         ArtifactRefused: the host has another file under a name; the others are here.
         ConnectionFailed: the link broke again and again.
     """
-    with link.step("pull") as closing:
-        emit = link.context.emit
-        done = link.insist(lambda: pull.pull(link.supervisor().read, entries, run.folder, emit=emit))
+    with session.step("pull") as closing:
+        emit = session.context.emit
+        done = session.insist(lambda: pull.pull(session.supervisor().read, entries, run.folder, emit=emit))
         closing.append(done.summary(run.folder))
 
 
@@ -99,3 +103,9 @@ def gone(run: Run, why: str) -> ConnectionFailed:
         f"{why}, and {run.name} has no machine any more",
         hint=f"restore the files in {run.folder} from a copy, or train again",
     )
+
+
+def bring_log_times(folder: Path, session: Session) -> None:
+    """Copy the host's times beside the log, where that can be had: nothing depends on them."""
+    with suppress(CloudtrainError, OSError):
+        fetch(session.supervisor().read, log_times.NAME, folder / log_times.NAME)

@@ -1,4 +1,6 @@
-"""A machine that stays up for a while once its run's results are here (`--keep`), and then ends itself, unwatched.
+"""What becomes of a run's machine when it ends: it parks, its end is moved, or it stays up for a while (`--keep`).
+
+A machine that is kept stays up once its run's results are here, and then ends itself, unwatched.
 
 Its end is on the machine before the run's story ends: it deletes itself, its timer is moved to the end that was
 promised, never past the run's own, and its supervisor counts the same time by a clock of its own. Whatever of that
@@ -16,18 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cloudtrain.core.errors import CloudtrainError, UsageError
+from cloudtrain.billing import expiry
+from cloudtrain.core.errors import CloudtrainError, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import Limits, RunSpec, Target
-from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.states import RunState
 from cloudtrain.core.text import time_of_day
-
-if TYPE_CHECKING:
-    from cloudtrain.core.instance import Instance
-    from cloudtrain.lifecycle.session import Link
-    from cloudtrain.store import Run
+from cloudtrain.lifecycle.session import Context, Session
+from cloudtrain.run_folder import receipt
+from cloudtrain.store import Run
 
 # Less than this before the run's own end, in seconds, is not worth staying for.
 LEAST_S = 20.0
@@ -60,21 +62,6 @@ def check(spec: RunSpec) -> None:
     )
 
 
-def until(run: Run) -> float | None:
-    """Unix seconds at which the machine of an ended run that is kept ends itself; None: it has none such, as far as is
-    known here."""
-    if not run.state.final or run.life is not InstanceLife.RUNNING or run.instance is None:
-        return None
-    at = run.instance.details.get("kept_until")
-    return float(at) if at else None
-
-
-def lasts(run: Run, now: float) -> bool:
-    """Whether the run's machine is kept and its time is not over at `now` (unix seconds)."""
-    at = until(run)
-    return at is not None and now < at
-
-
 def over(run: Run, now: float) -> Instance | None:
     """The instance of `run`, given back at `now` (unix seconds): one that was kept is not billed beyond that."""
     instance = run.instance
@@ -83,33 +70,18 @@ def over(run: Run, now: float) -> Instance | None:
     return replace(instance, details={**instance.details, "ended_at": min(now, instance.details["kept_until"])})
 
 
-def ways(run: Run) -> str:
-    """What to do with a machine that is kept, for people."""
-    return f"cloudtrain ssh {run.name} logs in, cloudtrain stop {run.name} ends it now"
-
-
-def told(run: Run, now: float) -> str:
-    """ "kept until 15:04 at $0.526 an hour", of a machine that is kept."""
-    at = until(run)
-    price = run.instance.price_per_hour if run.instance and not run.plan.spec.rehearsal else None
-    return f"kept until {time_of_day(at or now, now)}" + (f" at ${price:.3f} an hour" if price else "")
-
-
 def asked(limits: Limits, notes: Mapping[str, Any]) -> float:
     """Seconds that the run's machine is to stay up; 0: it is not to."""
     wanted = notes.get("keep_s")
     return float(limits.keep_s or 0.0) if wanted is None else float(wanted)
 
 
-def take(run: Run, link: Link) -> Held | None:
+def take(run: Run, session: Session) -> Held | None:
     """In PULLING, with the results here: the machine stays up if that was asked for; None: it is to be given back.
 
     Safe to call again after a crash at any point: the end that was promised first stands.
     """
-    # Here, so that a listing need not wait for it.
-    from cloudtrain.billing import expiry
-
-    notes, now, instance = link.journal.read(), link.context.clock(), link.instance
+    notes, now, instance = session.journal.read(), session.context.clock(), session.instance
     wanted = asked(run.plan.spec.limits, notes)
     if not wanted or instance is None or notes.get("pulled") is None or notes.get("ec2_release_pending"):
         return None
@@ -123,30 +95,32 @@ def take(run: Run, link: Link) -> Held | None:
         why = "" if before else "its limit is reached"
     if why is not None:
         if why:
-            link.context.emit(Noted(f"{instance.id} is not kept: {why}"))
+            session.context.emit(Noted(f"{instance.id} is not kept: {why}"))
         return None
-    link.journal.write({"held": {"id": instance.id, "until": at}})
+    session.journal.write({"held": {"id": instance.id, "until": at}})
 
     def arrange(machine: Instance = instance) -> bool:
-        if not link.provider.hold(machine, link.transport(wakes=False), at, link.journal, link.context.emit):
+        if not session.provider.hold(
+            machine, session.transport(wakes=False), at, session.journal, session.context.emit
+        ):
             return False
         # Counted from now by the machine itself: a clock that is wrong there or here moves this end by nothing.
-        link.supervisor().lease(grace=max(1.0, at - link.context.clock()))
+        session.supervisor().lease(grace=max(1.0, at - session.context.clock()))
         return True
 
     try:
-        with link.step("keep", limit_s=90) as closing:
-            if not link.insist(arrange):
+        with session.step("keep", limit_s=90) as closing:
+            if not session.insist(arrange):
                 return None
             closing.append(f"{instance.id} stays up until {time_of_day(at, now)}, then it ends itself")
     except CloudtrainError as error:
-        link.journal.write({"held": None, "keep_s": 0.0})
-        link.context.emit(
+        session.journal.write({"held": None, "keep_s": 0.0})
+        session.context.emit(
             Warned(f"{instance.id} cannot be kept and is ended now: {error.message}", hint="the results are here")
         )
         return None
-    # The link's own: it may have been woken or looked up since.
-    instance = link.instance or instance
+    # The session's own: it may have been woken or looked up since.
+    instance = session.instance or instance
     kept = replace(instance, details={**instance.details, "expires_at": at, "kept_until": at})
     return Held(kept, _leftover(run, kept, at, now))
 
@@ -167,4 +141,103 @@ def _leftover(run: Run, instance: Instance, at: float, now: float) -> str:
     costs = "nothing is billed for a rehearsal" if rehearsal else f"${price:.3f} an hour" if price else "billed"
     kind = f" ({instance.type})" if instance.type else ""
     end = f"kept until {time_of_day(at, now)}, then it ends itself; {costs}"
-    return f"instance {instance.id}{kind}, {end}. {ways(run)}"
+    return f"instance {instance.id}{kind}, {end}. {expiry.kept_hint(run)}"
+
+
+def park_at_end(run: Run, session: Session) -> None:
+    """In RUNNING: the machine parks from now on where it would have ended itself, and does so soon after the job's end.
+
+    Looked at by every command that resumes the run, so that one which was killed in between is made good.
+    """
+    if run.state is not RunState.RUNNING or not expiry.parks(run.plan):
+        return
+    try:
+        instance = session.find()
+        if session.journal.read().get("parks") == instance.id:
+            return
+        if session.provider.keep(instance, session.journal, session.context.emit):
+            session.supervisor().lease(grace=run.plan.spec.limits.grace_s)
+            session.journal.write({"parks": instance.id})
+    except HostKeyMismatch:
+        raise
+    except CloudtrainError as error:
+        session.context.emit(
+            Warned(
+                f"the machine may delete its disk when it ends itself: {error.message}",
+                hint="stay with the run, or pull before its limit; the next command tries again",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """A later end for a run.
+
+    Attributes:
+        before, after: unix seconds at which it ends whatever it does.
+        at_most_usd: the most it can cost with the later end, rounded up to the cent; None where nothing is billed.
+    """
+
+    before: float
+    after: float
+    at_most_usd: float | None
+
+
+def extension(run: Run, context: Context, by_s: float) -> Extension:
+    """What `by_s` more seconds would mean for `run`, from the registry alone.
+
+    Raises:
+        UsageError: it has ended, is parked, does not train yet, or has no limit.
+    """
+    hint = f"cloudtrain pull {run.name}"
+    if run.state.final:
+        raise _not_extended(f"{run.name} has ended ({run.state.value})", f"cloudtrain show {run.name}")
+    if run.state is RunState.PULLING or expiry.away(run, context.clock()):
+        raise _not_extended(f"{run.name} does not train any more", hint)
+    if run.state is not RunState.RUNNING:
+        raise _not_extended(f"{run.name} does not train yet", f"cloudtrain logs {run.name}")
+    before = expiry.ends_at(run)
+    if before is None:
+        raise _not_extended(f"{run.name} has no limit that could be moved", f"cloudtrain logs {run.name}")
+    moved = context.store.read_journal(run.name).get("ends_at")
+    before = float(moved) if moved and expiry.expires_at(run) is None else before
+    after = before + by_s
+    prices = [c.most_per_hour or c.price_per_hour for c in run.plan.offer.candidates]
+    known = [price for price in prices if price]
+    billed = run.plan.at_most_usd is not None and known
+    parked_s = float(run.instance.details.get("parked_s") or 0.0) if run.instance else 0.0
+    seconds = after - run.created_at - parked_s
+    return Extension(
+        before=before, after=after, at_most_usd=-(-max(known) * seconds / 36 // 1) / 100 if billed else None
+    )
+
+
+def extend(run: Run, context: Context, by_s: float) -> Extension:
+    """Move a run's end: the machine's own timer, its tag, the job's deadline, the registry. Works beside a command that
+    follows the run.
+
+    Raises:
+        UsageError: there is nothing to extend.
+        ConnectionFailed: the machine cannot be reached, or did not take the new end; it ends at the old one.
+    """
+    run = context.store.get(run.name)
+    told = extension(run, context, by_s)
+    with Session(run, context, wakes=False) as session:
+        if session.supervisor().poll().state != "running":
+            raise _not_extended(f"{run.name} does not train any more", f"cloudtrain pull {run.name}")
+        instance = session.find()
+        margin = 0.0
+        # The machine first: a job must never outlive it.
+        if session.provider.extend(instance, session.transport(), told.after, session.journal, context.emit):
+            run = context.store.note(
+                run, instance=replace(instance, details={**instance.details, "expires_at": told.after})
+            )
+            margin = expiry.margin_s(run.plan.limit_s or 0.0)
+        session.supervisor().lease(deadline=told.after - margin)
+        session.journal.write({"ends_at": told.after})
+        receipt.update(run, context.store, context.emit)
+    return told
+
+
+def _not_extended(message: str, hint: str) -> UsageError:
+    return UsageError(message, hint=hint, consequence="nothing was changed", code="not_extended")

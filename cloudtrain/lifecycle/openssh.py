@@ -1,7 +1,14 @@
-"""A shell on a run's machine by the computer's own OpenSSH client, trusting the one key that the run has pinned."""
+"""A shell on a run's machine by the computer's own OpenSSH client, trusting the one key that the run has pinned.
+
+Also an entry in the user's OpenSSH configuration, so that `ssh ct-NAME` and editors reach it. The entries are in a file
+of our own, `~/.ssh/cloudtrain/config`. The user's file gets one line, with consent: an `Include` at its very top, since
+one further down would count only for the host above it, and since editors look for hosts in files that are included
+there.
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -9,8 +16,11 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import GONE, CloudtrainError, ConnectionFailed, UsageError
-from cloudtrain.lifecycle.session import Link
+from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
+
+INCLUDE = "Include cloudtrain/config"
+_NOTE = "# Written by cloudtrain: one entry for each run with a machine. Changes here are lost.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +45,15 @@ class Way:
         }
 
 
-def way(run: Run, link: Link) -> Way:
+def way(run: Run, session: Session) -> Way:
     """The way to the machine of `run`; its pinned key is written where OpenSSH can read it.
 
     Raises:
         UsageError: the run has no machine with SSH.
         ConnectionFailed: its machine is gone.
     """
-    instance = link.find()
-    login = link.provider.login(instance, link.journal)
+    instance = session.find()
+    login = session.provider.login(instance, session.journal)
     if login is None or instance.address is None:
         raise UsageError(f"{run.name} trains on {instance.id}: there is no machine to log in to", code="no_ssh")
     folder = disk.private_dir(disk.state_dir() / "keys" / run.name)
@@ -54,7 +64,7 @@ def way(run: Run, link: Link) -> Way:
     return Way(instance.address, instance.port, instance.user or "ubuntu", login.identity, known)
 
 
-def check_there(run: Run, link: Link) -> None:
+def check_there(run: Run, session: Session) -> None:
     """The run's own machine has not ended, as far as AWS can be asked: OpenSSH would only say that nothing answers.
 
     Raises:
@@ -63,7 +73,7 @@ def check_there(run: Run, link: Link) -> None:
     if run.instance is None or not run.instance.owned:
         return
     try:
-        there = link.provider.find(run.name, link.journal)
+        there = session.provider.find(run.name, session.journal)
     except CloudtrainError:
         # Logging in needs no word from AWS, and the machine may well be up.
         return
@@ -77,7 +87,7 @@ def check_there(run: Run, link: Link) -> None:
         )
 
 
-def command(run: Run, link: Link, argv: tuple[str, ...] = ()) -> list[str]:
+def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]:
     """The command line of `ssh` for `run`; with `argv` it runs that program instead of a shell.
 
     Raises:
@@ -91,7 +101,7 @@ def command(run: Run, link: Link, argv: tuple[str, ...] = ()) -> list[str]:
             hint="install it (Windows: Settings, Optional features, OpenSSH Client)",
             code="no_ssh",
         )
-    to = way(run, link)
+    to = way(run, session)
     line = [program, "-F", "none", "-i", str(to.identity), "-p", str(to.port)]
     for name, value in to.options().items():
         # ssh splits the value of an option at blanks, as in its configuration file.
@@ -103,3 +113,79 @@ def command(run: Run, link: Link, argv: tuple[str, ...] = ()) -> list[str]:
 def quoted(value: str) -> str:
     """A value as OpenSSH's configuration wants it: in quotes where it has blanks."""
     return f'"{value}"' if " " in value else value
+
+
+def host(run: str) -> str:
+    """The name by which OpenSSH knows the machine of `run`."""
+    return f"ct-{run}"
+
+
+def user_file() -> Path:
+    """The user's own configuration of OpenSSH."""
+    return Path.home() / ".ssh" / "config"
+
+
+def our_file() -> Path:
+    """The file of the entries."""
+    return user_file().parent / "cloudtrain" / "config"
+
+
+def included() -> bool:
+    """Whether the user's file includes ours, before anything else in it."""
+    try:
+        lines = user_file().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    first = next((line.strip() for line in lines if line.strip() and not line.strip().startswith("#")), "")
+    return re.fullmatch(r"(?i)include\s+\"?(~/\.ssh/)?cloudtrain/config\"?", first) is not None
+
+
+def include() -> None:
+    """Put the line at the top of the user's file; what is in it stays, byte for byte.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    path = user_file()
+    try:
+        before = path.read_bytes() if path.exists() else b""
+        disk.private_dir(path.parent)
+        newline = b"\r\n" if b"\r\n" in before else b"\n"
+        # A link to the file of a dotfiles folder stays one.
+        disk.write_durably(path.resolve(), INCLUDE.encode() + newline + (newline if before else b"") + before)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def write(entries: dict[str, Way]) -> None:
+    """Make the file hold these entries, by run, and no others.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    path = our_file()
+    try:
+        disk.private_dir(path.parent)
+        disk.write_durably(path, (_NOTE + "".join(_entry(run, way) for run, way in sorted(entries.items()))).encode())
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _entry(run: str, way: Way) -> str:
+    lines = {
+        "HostName": way.address,
+        "Port": str(way.port),
+        "User": way.user,
+        "IdentityFile": str(way.identity),
+        **way.options(),
+    }
+    return f"\nHost {host(run)}\n" + "".join(f"    {name} {quoted(value)}\n" for name, value in lines.items())
+
+
+def _refused(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{path} cannot be written: {error.strerror}",
+        hint="cloudtrain ssh RUN logs in without it",
+        consequence="nothing was changed",
+        code="folder",
+    )

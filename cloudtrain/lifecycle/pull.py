@@ -1,20 +1,27 @@
-"""A part of a run's results (`pull --only`). It never counts as the pull: no state moves, no machine is given back."""
+"""Fetching results by command: so far, once more, or a part of them (`pull --only`).
+
+A part never counts as the pull: no state moves, no machine is given back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 
 from cloudtrain.billing import expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy, UsageError
-from cloudtrain.core.events import Noted
+from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import fetch_results, story
-from cloudtrain.lifecycle.session import Context, Link
-from cloudtrain.run_folder import result_groups
+from cloudtrain.lifecycle.run_lock import claim
+from cloudtrain.lifecycle.session import Context, Session
+from cloudtrain.lifecycle.stop import settle
+from cloudtrain.lifecycle.watch import unless_gone
+from cloudtrain.run_folder import files, receipt, result_groups
 from cloudtrain.run_folder.artifacts import FileEntry
-from cloudtrain.run_folder.outcome import Result, result
+from cloudtrain.run_folder.outcome import NOT_PULLED, Result, stopped
 from cloudtrain.store import Run
 from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.follow import GrowingFile
@@ -74,33 +81,33 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
     if result_groups.LOG in names:
         _bring_log(run, context)
         logs = tuple(name for name in LOG_FILES if (run.folder / name).exists())
-    return Part(replace(result(run, context), artifacts=tuple(entries)), logs)
+    return Part(replace(context.result(run), artifacts=tuple(entries)), logs)
 
 
 def _verified(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry]:
     """Of a run that is over and pulled: what is spoilt here is fetched again as it was."""
-    entries = result_groups.chosen(result(run, context).artifacts, names)
+    entries = result_groups.chosen(context.result(run).artifacts, names)
     if run.life is InstanceLife.TERMINATED:
         fetch_results.check_here(run, entries)
     elif spoilt := fetch_results.spoilt(run, entries):
-        with story.claim(run.name), Link(run, context, wakes=False) as link:
-            fetch_results.fetch_again(run, link, spoilt)
+        with claim(run.name), Session(run, context, wakes=False) as session:
+            fetch_results.fetch_again(run, session, spoilt)
     return entries
 
 
 def _fetched(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry]:
     """Of a run that has not ended here: what its host has finished by now."""
-    with Link(run, context, wakes=False) as link, link.step("pull") as closing:
+    with Session(run, context, wakes=False) as session, session.step("pull") as closing:
 
         def attempt() -> results.PullReport[FileEntry]:
-            supervisor = link.supervisor()
+            supervisor = session.supervisor()
             wanted = result_groups.chosen(supervisor.manifest(), names)
             outputs = run.plan.spec.job.outputs
             return results.pull(supervisor.read, wanted, run.folder, outputs=outputs, emit=context.emit)
 
         for left in reversed(range(fetch_results.LIVE_PULLS)):
             try:
-                report = link.insist(attempt)
+                report = session.insist(attempt)
                 break
             except ArtifactRefused:
                 if not left or run.state is not RunState.RUNNING:
@@ -114,11 +121,11 @@ def _bring_log(run: Run, context: Context) -> None:
     if run.state is not RunState.RUNNING:
         return
     try:
-        with story.claim(run.name), Link(run, context, wakes=False) as link:
+        with claim(run.name), Session(run, context, wakes=False) as session:
             log, events = (GrowingFile(run.folder / name) for name in LOG_FILES)
             try:
                 for _ in range(_PIECES):
-                    told = link.insist(lambda: link.supervisor().poll(log.size, events.size))
+                    told = session.insist(lambda: session.supervisor().poll(log.size, events.size))
                     new = log.append(log.size, told.log), events.append(events.size, told.events)
                     if not any(new):
                         break
@@ -127,3 +134,90 @@ def _bring_log(run: Run, context: Context) -> None:
                 events.close()
     except Busy:
         context.emit(Noted("the log is brought by the command that follows the run"))
+
+
+def pull_now(run: Run, context: Context) -> Result:
+    """Fetch what a run that has not ended has finished so far; a run that only needs its end is taken there.
+
+    Raises:
+        UsageError: it has not begun to train.
+    """
+    if run.state is RunState.SYNCING:
+        with suppress(Busy), claim(run.name), Session(run, context) as session:
+            if story.started_unnoted(run, session):
+                run = session.move(run, RunState.RUNNING)
+    if run.state is RunState.PULLING:
+        return story.resume(run, context)
+    if run.state is not RunState.RUNNING:
+        raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
+    with unless_gone(), Session(run, context) as session:
+        for _ in range(fetch_results.LIVE_PULLS):
+            if session.supervisor().poll(0, 0).state != "running":
+                break
+            try:
+                fetch_results.fetch_results(run, session)
+                return context.result(run)
+            except ArtifactRefused as error:
+                # The job has written the file anew since the manifest was made: a new manifest, and again.
+                refused = error
+        else:
+            context.emit(Warned(f"a file changes while it is pulled: {refused.message}", hint="pull again later"))
+            return context.result(run)
+    return story.resume(run, context)
+
+
+def pull_again(run: Run, context: Context) -> Result:
+    """Fetch an ended run's results once more: what is here and right is kept, what is missing or spoilt is replaced.
+
+    Raises:
+        ConnectionFailed: a file is missing or spoilt here, and the machine that had it is gone.
+    """
+    if expiry.kept_until(run) is not None:
+        return _from_kept(run, context)
+    if run.life is InstanceLife.TERMINATED:
+        return _all_here(run, context)
+    with claim(run.name), Session(run, context) as session:
+        session.journal.write({"pulled": [asdict(entry) for entry in fetch_results.fetch_results(run, session)]})
+        if (run.error or {}).get("code") == NOT_PULLED:
+            run = context.store.note(run, error=stopped(run))
+        receipt.write(run, context.store)
+        files.sha256sums(run.folder)
+        return context.result(context.store.get(run.name))
+
+
+def _all_here(run: Run, context: Context) -> Result:
+    """How a run stands whose machine is gone, once its files here have been checked."""
+    outcome = context.result(run)
+    fetch_results.check_here(run, outcome.artifacts)
+    receipt.update(run, context.store, context.emit)
+    context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
+    return outcome
+
+
+def _from_kept(run: Run, context: Context) -> Result:
+    """The same of a run whose machine is kept. What it was when it was pulled is what counts: whoever works on the
+    machine since may have changed the files there."""
+    if expiry.is_kept(run, context.clock()):
+        with unless_gone(), claim(run.name), Session(run, context, wakes=False) as session:
+            if spoilt := fetch_results.spoilt(run, context.result(run).artifacts):
+                fetch_results.fetch_again(run, session, spoilt)
+                files.sha256sums(run.folder)
+            receipt.update(run, context.store, context.emit)
+            context.emit(
+                Noted(f"all its files are here, checksums verified; {expiry.kept_words(run, context.clock())}")
+            )
+            return context.result(run)
+    context.store.write_journal(run.name, {"owed": True})
+    settle(run, context)
+    return _all_here(context.store.get(run.name), context)
+
+
+def missing(run: Run, context: Context) -> list[FileEntry]:
+    """The finished files of a run that are not here, by the manifest that its host makes now. A parked machine is not
+    started for it.
+
+    Raises:
+        CloudtrainError: the host cannot be asked.
+    """
+    with Session(run, context, wakes=False) as session:
+        return [entry for entry in session.supervisor().manifest() if not files.is_here(entry, run.folder)]

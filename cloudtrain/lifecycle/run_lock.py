@@ -1,15 +1,14 @@
-"""Only one command acts on a run, and a new one's folder is its own."""
+"""Only one command acts on a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import filelock
 
 from cloudtrain.core import disk
-from cloudtrain.core.errors import Busy, UsageError
+from cloudtrain.core.errors import Busy
 
 
 @contextmanager
@@ -29,31 +28,3 @@ def claim(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def check_folder(folder: Path) -> None:
-    """The run's folder can be made. Found out before anything costs money.
-
-    Raises:
-        UsageError: it cannot, or is there already.
-    """
-    parent = folder.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        probe = parent / f".{folder.name}.writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"{parent} cannot be written: {error.strerror}",
-            hint="make the folder writable, or set runs_dir to another one",
-            consequence="nothing was started",
-            code="folder",
-        ) from error
-    if folder.exists():
-        raise UsageError(
-            f"{folder} exists already",
-            hint="choose another --name, or move that folder away",
-            consequence="nothing was started",
-            code="name_taken",
-        )

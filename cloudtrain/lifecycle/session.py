@@ -1,4 +1,4 @@
-"""What the steps of a run's story work with: the context handed in, and the way to the run's host."""
+"""What the steps of a run's story work with: the context handed in, and a session with the run's machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.provider.base import Provider
-from cloudtrain.run_folder import receipt
+from cloudtrain.run_folder import outcome, receipt
+from cloudtrain.run_folder.outcome import Result
 from cloudtrain.source.tree import Tree
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import push as sync
@@ -43,12 +44,16 @@ class Context:
     sleep: Callable[[float], None] = time.sleep
     trickle_mib_s: float = 0.0
 
+    def result(self, run: Run) -> Result:
+        """How `run` stands now, from the registry and its folder alone."""
+        return outcome.result(run, self.store.read_journal(run.name), self.clock())
 
-class Link:
-    """The way from a run to its host: instance, transport and supervisor, each made when first needed.
+
+class Session:
+    """One working session with a run's machine: instance, transport and supervisor, each made when first needed.
 
     Args:
-        wakes: a parked machine is started for it; else the way ends there.
+        wakes: a parked machine is started for it; else the session ends there.
     """
 
     def __init__(self, run: Run, context: Context, *, wakes: bool = True) -> None:
@@ -60,7 +65,7 @@ class Link:
         self._wakes = wakes
         self._transport: Transport | None = None
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *exit_info: object) -> None:

@@ -24,9 +24,9 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import checkpoints, repeat
-from cloudtrain.lifecycle.session import Link
+from cloudtrain.lifecycle.session import Session
+from cloudtrain.run_folder import log_times
 from cloudtrain.store import Run
-from cloudtrain.transfer import log_times
 
 # A machine that is announced to go is gone two minutes later; nobody tries to reach it for longer, in seconds.
 NOTICE_S = 150.0
@@ -54,13 +54,13 @@ def was_taken(run: Run, error: ConnectionFailed) -> bool:
     return error.code == RECLAIMED or (error.code == GONE and (run.ending or {}).get("stop") == "spot")
 
 
-def within_notice(run: Run, link: Link, act: Callable[[], Run]) -> Run:
+def within_notice(run: Run, session: Session, act: Callable[[], Run]) -> Run:
     """`act`, tried again while the machine may still be there; at once and once only where nothing threatens it.
 
     Raises:
         ConnectionFailed: it has gone first (codes in `ENDED`), or cannot be reached any more.
     """
-    clock = link.context.clock
+    clock = session.context.clock
     until = clock() + NOTICE_S
     while True:
         try:
@@ -70,9 +70,11 @@ def within_notice(run: Run, link: Link, act: Callable[[], Run]) -> Run:
         except ConnectionFailed as error:
             if not goes(run) or error.code in ENDED or clock() >= until:
                 raise
-            link.drop()
-            link.context.emit(Noted(f"the machine is about to go, and not all is here ({error.message}); trying again"))
-            link.context.sleep(_AGAIN_S)
+            session.drop()
+            session.context.emit(
+                Noted(f"the machine is about to go, and not all is here ({error.message}); trying again")
+            )
+            session.context.sleep(_AGAIN_S)
 
 
 def relaunched(before: Run, now: Run, notes: Mapping[str, Any]) -> bool:
@@ -117,21 +119,21 @@ def source_of(run: Run, notes: Mapping[str, Any]) -> Path:
     return repeat.source_of(run, code)[0]
 
 
-def go_on(run: Run, link: Link) -> Run | None:
+def go_on(run: Run, session: Session) -> Run | None:
     """INTERRUPTED -> PROVISIONING, if the run's limits allow another machine; None: it stays, and why is told."""
-    notes = link.journal.read()
+    notes = session.journal.read()
     if run.state is not RunState.INTERRUPTED or (run.error or {}).get("code") != RECLAIMED or not _may_be_taken(run):
         return None
-    ends, now, number = _ends(run, notes), link.context.clock(), attempt_of(notes)
+    ends, now, number = _ends(run, notes), session.context.clock(), attempt_of(notes)
     restarts = run.plan.spec.limits.spot_restarts
     why = _why_not(run, notes, number, ends - now)
     if why is not None:
-        link.context.emit(Warned(f"{run.name} does not go on by itself: {why}", hint=(run.error or {}).get("hint")))
+        session.context.emit(Warned(f"{run.name} does not go on by itself: {why}", hint=(run.error or {}).get("hint")))
         return None
     over = _record(run, number)
     zone = run.instance.zone if run.instance else None
     avoid = [*(notes.get("avoid_zones") or []), *([zone] if zone else [])]
-    link.journal.write(
+    session.journal.write(
         {
             "attempt": number + 1,
             "attempts": [*(notes.get("attempts") or []), over],
@@ -143,20 +145,22 @@ def go_on(run: Run, link: Link) -> Run | None:
         }
     )
     shelve(run.folder, number)
-    checkpoint = checkpoints.latest(run, link.journal.read())
+    checkpoint = checkpoints.latest(run, session.journal.read())
     onward = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "anew: no checkpoint had arrived"
-    link.context.emit(
+    session.context.emit(
         Noted(
             f"another spot instance is launched ({number} of at most {restarts} times) and {run.name} trains {onward}; "
             "its limit and the most that it can cost stay as they were"
         )
     )
-    link.forget()
+    session.forget()
     before = run.instance
     if before is not None:
         # What it cost is settled: it does not grow while the next one is looked for.
         before = replace(before, details={**before.details, "ended_at": run.ended_at or now})
-    return link.move(run, RunState.PROVISIONING, life=InstanceLife.LAUNCHING, instance=before, ending=None, error=None)
+    return session.move(
+        run, RunState.PROVISIONING, life=InstanceLife.LAUNCHING, instance=before, ending=None, error=None
+    )
 
 
 def shelve(folder: Path, number: int) -> None:

@@ -6,7 +6,6 @@ a sleep or a kill -9 is not a second path: it is the same function again.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,85 +21,23 @@ from cloudtrain.core.errors import (
     ConnectionFailed,
     LimitReached,
     RunLost,
-    UsageError,
 )
 from cloudtrain.core.events import Warned
-from cloudtrain.core.plan import CodeSummary, Plan, make_plan
-from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import background_pull, checkpoints, machine_end, spot
-from cloudtrain.lifecycle.checkpoints import Checkpoint
-from cloudtrain.lifecycle.fetch_results import check_log
-from cloudtrain.lifecycle.fetch_results import fetch_results as fetch_results
+from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
-from cloudtrain.lifecycle.run_lock import check_folder
-from cloudtrain.lifecycle.run_lock import claim as claim
-from cloudtrain.lifecycle.session import Context, Link
-from cloudtrain.run_folder import code_copy, history, receipt
+from cloudtrain.lifecycle.run_lock import claim
+from cloudtrain.lifecycle.session import Context, Session
+from cloudtrain.run_folder import code_copy, receipt
 from cloudtrain.run_folder import files as folder_files
-from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled, result
+from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled
 from cloudtrain.source import tree
 from cloudtrain.store import Run
 from cloudtrain.transfer.follow import Follower
 
 STOP_GRACE_S = expiry.STOP_GRACE_S
-
-
-def plan_run(spec: RunSpec, context: Context) -> Plan:
-    """Resolve what was asked for by look-ups alone: nothing is created.
-
-    Raises:
-        UsageError, SignInError, Refused: the run cannot start.
-    """
-    check_folder(spec.folder)
-    offer = context.provider(spec).survey(spec)
-    source = Path(spec.job.source)
-    files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
-    code = CodeSummary(files=len(files.files), bytes=files.bytes, git=tree.git_state(source))
-    types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
-    times, last = history.look_up(spec, types, context.store)
-    return make_plan(spec, offer, code, times=times, last=last)
-
-
-def begin(
-    plan: Plan,
-    context: Context,
-    *,
-    notes: Mapping[str, Any] | None = None,
-    checkpoint: tuple[Checkpoint, Path] | None = None,
-) -> Run:
-    """Record the intent. From here on the run has a row, whatever happens next.
-
-    Args:
-        notes: for the run's journal.
-        checkpoint: what it goes on from, and the folder with it; it becomes the run's own.
-
-    Raises:
-        UsageError: the name is taken, its folder cannot be made, or the checkpoint not be taken.
-    """
-    crash.point("K0")
-    run = context.store.add(plan)
-    try:
-        run.folder.mkdir(parents=True)
-        own: dict[str, Any] = {}
-        if checkpoint is not None:
-            checkpoints.copy(checkpoint[0], checkpoint[1], run.folder)
-            own = {checkpoints.NOTE: checkpoint[0].to_dict()}
-        context.store.write_journal(run.name, {**(notes or {}), **own})
-        receipt.write(run, context.store)
-    except UsageError:
-        context.store.forget(run.name)
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise
-    except OSError as error:
-        context.store.forget(run.name)
-        raise UsageError(
-            f"{run.folder} cannot be made: {error.strerror}",
-            hint="make the folder writable, or set runs_dir to another one",
-            consequence="nothing was started",
-            code="folder",
-        ) from error
-    return run
 
 
 def resume(
@@ -118,90 +55,90 @@ def resume(
         ConnectionFailed: the host cannot be reached; the run goes on.
         CloudtrainError: what else stopped the story; the row says where.
     """
-    with claim(run.name), Link(run, context) as link:
+    with claim(run.name), Session(run, context) as session:
         while True:
-            _attempt(context.store.get(run.name), link, detach=detach, leave_refused=leave_refused)
+            _attempt(context.store.get(run.name), session, detach=detach, leave_refused=leave_refused)
             run = context.store.get(run.name)
-            if not relaunch or spot.go_on(run, link) is None:
-                return result(run, context)
+            if not relaunch or spot.go_on(run, session) is None:
+                return context.result(run)
 
 
-def _attempt(run: Run, link: Link, *, detach: bool, leave_refused: bool) -> None:
+def _attempt(run: Run, session: Session, *, detach: bool, leave_refused: bool) -> None:
     """The story on one machine."""
     try:
-        run = acquire(run, link)
-        run = reach(run, link)
-        run = push_and_start(run, link)
-        expiry.keep(run, link)
+        run = acquire(run, session)
+        run = reach(run, session)
+        run = push_and_start(run, session)
+        machine_end.park_at_end(run, session)
         if detach and run.state is RunState.RUNNING:
             return
-        run = follow(run, link)
+        run = follow(run, session)
         refused = leave_refused or spot.goes(run)
-        run = spot.within_notice(run, link, lambda: pull(run, link, leave_refused=refused))
+        run = spot.within_notice(run, session, lambda: pull(run, session, leave_refused=refused))
     except ConnectionFailed as error:
-        run = link.context.store.get(run.name)
+        run = session.context.store.get(run.name)
         if run.state is RunState.INTERRUPTED and error.code == RECLAIMED:
             return
         if error.code not in spot.ENDED or not run.state.trains:
             raise
-        run = interrupted(run, link, error) if spot.was_taken(run, error) else lost(run, link, error)
-    release(run, link)
+        run = interrupted(run, session, error) if spot.was_taken(run, error) else lost(run, session, error)
+    release(run, session)
 
 
-def acquire(run: Run, link: Link) -> Run:
+def acquire(run: Run, session: Session) -> Run:
     """PLANNED, PROVISIONING -> BOOTING: the run has a machine."""
     if run.state is RunState.PLANNED:
-        run = link.move(run, RunState.PROVISIONING, life=_life_while_launching(run))
+        run = session.move(run, RunState.PROVISIONING, life=_life_while_launching(run))
     if run.state is not RunState.PROVISIONING:
         return run
-    with _or_failed(run, link):
-        notes, now = link.journal.read(), link.context.clock()
-        instance = link.provider.acquire(spot.plan_for(run, notes, now), link.journal, link.context.emit)
-        link.instance = spot.priced(instance, notes, now)
-        return link.move(run, RunState.BOOTING, instance=link.instance, life=link.instance.life)
+    with _or_failed(run, session):
+        notes, now = session.journal.read(), session.context.clock()
+        instance = session.provider.acquire(spot.plan_for(run, notes, now), session.journal, session.context.emit)
+        session.instance = spot.priced(instance, notes, now)
+        return session.move(run, RunState.BOOTING, instance=session.instance, life=session.instance.life)
 
 
-def reach(run: Run, link: Link) -> Run:
+def reach(run: Run, session: Session) -> Run:
     """BOOTING -> SYNCING: the machine answers, and can run the job."""
     if run.state is not RunState.BOOTING:
         return run
     crash.point("K5")
-    with _or_failed(run, link):
-        link.transport()
-        with link.step("environment", limit_s=60) as closing:
-            facts = link.insist(lambda: link.supervisor().probe())
+    with _or_failed(run, session):
+        session.transport()
+        with session.step("environment", limit_s=60) as closing:
+            facts = session.insist(lambda: session.supervisor().probe())
             closing.append(facts.summary())
-        assert link.instance is not None
+        assert session.instance is not None
         job = Path(run.plan.spec.job.source)
-        python = link.provider.prepare(link.instance, link.transport(), facts, job, link.context.emit)
-        link.journal.write({"host": asdict(facts), "python": python})
-        return link.move(run, RunState.SYNCING)
+        python = session.provider.prepare(session.instance, session.transport(), facts, job, session.context.emit)
+        session.journal.write({"host": asdict(facts), "python": python})
+        return session.move(run, RunState.SYNCING)
 
 
-def push_and_start(run: Run, link: Link) -> Run:
+def push_and_start(run: Run, session: Session) -> Run:
     """SYNCING -> RUNNING: the job's files are there and it trains, detached from this command."""
     if run.state is not RunState.SYNCING:
         return run
-    if started_unnoted(run, link):
+    if started_unnoted(run, session):
         # What is sent now would not be what runs.
-        return link.move(run, RunState.RUNNING)
-    with _or_failed(run, link):
-        instance = link.instance
+        return session.move(run, RunState.RUNNING)
+    with _or_failed(run, session):
+        instance = session.instance
         assert instance is not None
-        notes = link.journal.read()
+        notes = session.journal.read()
         source, first = spot.source_of(run, notes), spot.attempt_of(notes) == 1
         key = tree.tree_key(source)
-        with link.step("sync", limit_s=300) as closing:
+        with session.step("sync", limit_s=300) as closing:
             files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
-            pushed = link.push(files, key)
+            pushed = session.push(files, key)
             closing.append(pushed.summary())
         if first or not notes.get("code"):
-            code_copy.keep(run.folder, files, pushed.digest, instance.id, link.journal, link.context.emit)
+            code_copy.keep(run.folder, files, pushed.digest, instance.id, session.journal, session.context.emit)
         else:
-            link.journal.write({"code": {**notes["code"], "target_id": instance.id}})
+            session.journal.write({"code": {**notes["code"], "target_id": instance.id}})
         checkpoint = checkpoints.latest(run, notes)
-        onward = {} if checkpoint is None else {checkpoints.VARIABLE: checkpoints.push(checkpoint, run, link)}
-        python = link.journal.read()["python"]
+        onward = {} if checkpoint is None else {checkpoints.VARIABLE: checkpoints.push(checkpoint, run, session)}
+        python = session.journal.read()["python"]
         spec = {
             "v": 1,
             "run": run.name,
@@ -214,25 +151,25 @@ def push_and_start(run: Run, link: Link) -> Run:
             "lingers": expiry.parks(run.plan),
             "spot": bool(instance.details.get("spot")),
         }
-        with link.step("start", limit_s=60) as closing:
+        with session.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
-            link.insist(lambda: link.supervisor().start(spec))
+            session.insist(lambda: session.supervisor().start(spec))
             closing.append(f"survives disconnects; log: cloudtrain logs {run.name}")
         crash.point("K6")
-        return link.move(run, RunState.RUNNING)
+        return session.move(run, RunState.RUNNING)
 
 
-def started_unnoted(run: Run, link: Link) -> bool:
+def started_unnoted(run: Run, session: Session) -> bool:
     """Whether an earlier command started the job and did not live to say so, in SYNCING.
 
     Raises:
         ConnectionFailed: the machine cannot be asked. It may have trained for hours: nobody ends it for that.
     """
-    known = link.instance is not None and code_copy.kept(link.journal.read(), link.instance.id)
+    known = session.instance is not None and code_copy.kept(session.journal.read(), session.instance.id)
     if run.state is not RunState.SYNCING or not known:
         return False
     try:
-        return link.insist(lambda: link.supervisor().poll()).state != "absent"
+        return session.insist(lambda: session.supervisor().poll()).state != "absent"
     except RunLost:
         return False
     except ConnectionFailed as error:
@@ -241,49 +178,49 @@ def started_unnoted(run: Run, link: Link) -> bool:
         raise
 
 
-def follow(run: Run, link: Link) -> Run:
+def follow(run: Run, session: Session) -> Run:
     """RUNNING -> PULLING: log and events are here, to the last byte, and how the job ended is known."""
     if run.state is not RunState.RUNNING:
         return run
     crash.point("K6")
-    context = link.context
+    context = session.context
     progress = Progress(run, context.store)
     outputs, rate = run.plan.spec.job.outputs, context.trickle_mib_s
-    with background_pull.Trickle(link, run.folder, outputs, link.journal, context.emit, mib_s=rate) as beside:
+    with background_pull.Trickle(session, run.folder, outputs, session.journal, context.emit, mib_s=rate) as beside:
 
         def take(values: Mapping[str, Any]) -> None:
             progress.take(values)
             beside.heard(values)
 
-        end = Follower(run.folder, link, context.emit, on_event=take, sleep=context.sleep).run()
+        end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
     record: dict[str, Any] = {"state": end.state, **(end.exit.to_dict() if end.exit else {})}
-    return link.move(run, RunState.PULLING, ending=record)
+    return session.move(run, RunState.PULLING, ending=record)
 
 
-def pull(run: Run, link: Link, *, leave_refused: bool = False) -> Run:
+def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
-    notes = link.journal.read()
+    notes = session.journal.read()
     if run.state is not RunState.PULLING or notes.get("pulled") is not None:
         return run
     if discarded(run, notes):
-        background_pull.keep(run.folder, link.journal)
+        background_pull.keep(run.folder, session.journal)
         return run
-    check_log(run, link)
+    check_log(run, session)
     try:
-        files = fetch_results(run, link)
+        files = fetch_results(run, session)
     except ArtifactRefused as error:
         if not leave_refused:
             error.hint = f"cloudtrain pull {run.name} tries again; cloudtrain stop {run.name} ends it without that file"
             raise
-        link.context.emit(Warned(f"left behind: {error.message}"))
-        files = [entry for entry in link.supervisor().manifest() if folder_files.is_here(entry, run.folder)]
-    link.journal.write({"pulled": [asdict(entry) for entry in files], **checkpoints.arrived(run, files)})
+        session.context.emit(Warned(f"left behind: {error.message}"))
+        files = [entry for entry in session.supervisor().manifest() if folder_files.is_here(entry, run.folder)]
+    session.journal.write({"pulled": [asdict(entry) for entry in files], **checkpoints.arrived(run, files)})
     crash.point("K7")
     return run
 
 
-def lost(run: Run, link: Link, error: ConnectionFailed) -> Run:
+def lost(run: Run, session: Session, error: ConnectionFailed) -> Run:
     """RUNNING, PULLING -> LOST: the machine has ended with what was still on it; what had arrived is kept."""
     what = "before its results were pulled" if run.state is RunState.PULLING else "while it trained"
     told = {
@@ -291,65 +228,65 @@ def lost(run: Run, link: Link, error: ConnectionFailed) -> Run:
         "message": f"{run.name} was lost: its machine ended {what} ({error.message})",
         "hint": f"what had arrived is in {run.folder}; a new run: cloudtrain rerun {run.name}",
     }
-    told |= checkpoints.onward(run, link.journal.read())
-    give_back(run, link)
-    return _ended(run, link, RunState.LOST, told)
+    told |= checkpoints.onward(run, session.journal.read())
+    give_back(run, session)
+    return _ended(run, session, RunState.LOST, told)
 
 
-def interrupted(run: Run, link: Link, error: ConnectionFailed) -> Run:
+def interrupted(run: Run, session: Session, error: ConnectionFailed) -> Run:
     """RUNNING, PULLING -> INTERRUPTED: the spot instance was taken back; what had arrived is kept."""
-    told = spot.told(run, link.journal.read(), f"its spot instance was taken back ({error.message})")
-    give_back(run, link)
-    return _ended(run, link, RunState.INTERRUPTED, told)
+    told = spot.told(run, session.journal.read(), f"its spot instance was taken back ({error.message})")
+    give_back(run, session)
+    return _ended(run, session, RunState.INTERRUPTED, told)
 
 
-def unpulled(run: Run, link: Link) -> Run:
+def unpulled(run: Run, session: Session) -> Run:
     """RUNNING, PULLING -> STOPPED, on request: the machine ends with what was still on it; what had arrived is kept."""
-    give_back(run, link)
-    return _ended(run, link, RunState.STOPPED, not_pulled(run, checkpoints.onward(run, link.journal.read())))
+    give_back(run, session)
+    return _ended(run, session, RunState.STOPPED, not_pulled(run, checkpoints.onward(run, session.journal.read())))
 
 
-def _ended(run: Run, link: Link, state: RunState, told: dict[str, Any]) -> Run:
+def _ended(run: Run, session: Session, state: RunState, told: dict[str, Any]) -> Run:
     """The run ends without a pull: what had come down before is its result."""
-    background_pull.keep(run.folder, link.journal)
-    run = link.move(link.context.store.get(run.name), state, error=told)
+    background_pull.keep(run.folder, session.journal)
+    run = session.move(session.context.store.get(run.name), state, error=told)
     folder_files.sha256sums(run.folder)
     return run
 
 
-def release(run: Run, link: Link) -> Result:
+def release(run: Run, session: Session) -> Result:
     """PULLING -> a final state, with the machine given back and its end confirmed, or kept as it was asked for."""
     if run.state is not RunState.PULLING:
-        return result(run, link.context)
+        return session.context.result(run)
     leftovers: tuple[str, ...] = ()
     life, owed = run.life, None
-    held = machine_end.take(run, link)
+    held = machine_end.take(run, session)
     if held is not None:
-        life, leftovers, link.instance = InstanceLife.RUNNING, (held.leftover,), held.instance
-    elif link.instance is not None:
+        life, leftovers, session.instance = InstanceLife.RUNNING, (held.leftover,), held.instance
+    elif session.instance is not None:
         try:
-            released = link.provider.release(link.instance, link.journal, link.context.emit)
+            released = session.provider.release(session.instance, session.journal, session.context.emit)
             life, leftovers = released.life, released.leftovers
         except CloudtrainError as error:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
     state, ended_by = ending(run)
     if state is RunState.INTERRUPTED:
-        ended_by = spot.told(run, link.journal.read(), "its spot instance was taken back")
+        ended_by = spot.told(run, session.journal.read(), "its spot instance was taken back")
     elif state in (RunState.STOPPED, RunState.LOST) and ended_by is not None:
-        notes = link.journal.read()
+        notes = session.journal.read()
         onward = checkpoints.onward(run, notes)
         ended_by = not_pulled(run, onward) if discarded(run, notes) else {**ended_by, **onward}
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
-    link.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
+    session.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
     machine = {"instance": held.instance} if held is not None else {}
-    run = link.move(run, state, life=life, error=ended_by, **machine)
-    receipt.update(run, link.context.store, link.context.emit)
+    run = session.move(run, state, life=life, error=ended_by, **machine)
+    receipt.update(run, session.context.store, session.context.emit)
     folder_files.sha256sums(run.folder)
     if owed is not None:
         owed.consequence = "; ".join(filter(None, [f"the results are safe in {run.folder}", owed.consequence]))
         raise owed
-    return result(run, link.context)
+    return session.context.result(run)
 
 
 def _life_while_launching(run: Run) -> InstanceLife:
@@ -357,7 +294,7 @@ def _life_while_launching(run: Run) -> InstanceLife:
 
 
 @contextmanager
-def _or_failed(run: Run, link: Link) -> Iterator[None]:
+def _or_failed(run: Run, session: Session) -> Iterator[None]:
     """Nothing has trained yet on this machine: when a step fails it is given back and the run has failed.
 
     A run that had others before, or whose spot instance is taken back already, is interrupted instead.
@@ -365,16 +302,16 @@ def _or_failed(run: Run, link: Link) -> Iterator[None]:
     try:
         yield
     except CloudtrainError as error:
-        give_back(run, link)
+        give_back(run, session)
         if error.code == "launch_unknown":
             # It may show up yet: `stop` looks again.
-            link.journal.write({"owed": True})
-        run, notes = link.context.store.get(run.name), link.journal.read()
+            session.journal.write({"owed": True})
+        run, notes = session.context.store.get(run.name), session.journal.read()
         taken = error.code == RECLAIMED
         if taken or spot.attempt_of(notes) > 1:
             why = "its spot instance was taken back" if taken else "it could not go on on another machine"
             row = spot.told(run, notes, f"{why} ({error.message})", error.code)
-            _ended(run, link, RunState.INTERRUPTED, row)
+            _ended(run, session, RunState.INTERRUPTED, row)
             if taken:
                 raise
             raise LimitReached(
@@ -385,19 +322,19 @@ def _or_failed(run: Run, link: Link) -> Iterator[None]:
                 detail=error.detail,
             ) from error
         row = {"code": error.code, "exit": int(error.exit_code), "message": error.message, "hint": error.hint}
-        link.move(run, RunState.FAILED, error=row)
+        session.move(run, RunState.FAILED, error=row)
         raise
 
 
-def give_back(run: Run, link: Link) -> None:
+def give_back(run: Run, session: Session) -> None:
     """Give the machine back if the run has one; what fails is told, and is the next command's to do again."""
     try:
-        instance = link.instance or link.provider.find(run.name, link.journal)
+        instance = session.instance or session.provider.find(run.name, session.journal)
         if instance is not None:
-            released = link.provider.release(instance, link.journal, link.context.emit)
-            link.context.store.note(run, life=released.life)
+            released = session.provider.release(instance, session.journal, session.context.emit)
+            session.context.store.note(run, life=released.life)
         else:
-            link.context.store.note(run, life=InstanceLife.NONE)
+            session.context.store.note(run, life=InstanceLife.NONE)
     except CloudtrainError as error:
-        link.journal.write({"owed": True})
-        link.context.emit(Warned(error.message, hint=error.hint))
+        session.journal.write({"owed": True})
+        session.context.emit(Warned(error.message, hint=error.hint))

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.core.errors import RECLAIMED, ExitCode
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.run_folder.files import read_objects
 from cloudtrain.store import Run
 
 NOT_PULLED = "not_pulled"
-
-if TYPE_CHECKING:
-    from cloudtrain.lifecycle.session import Context
-    from cloudtrain.run_folder.artifacts import FileEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +44,13 @@ class Result:
     error: Mapping[str, Any] | None = None
 
 
-def result(run: Run, context: Context) -> Result:
-    """How `run` stands, from the registry alone."""
-    from cloudtrain.run_folder.artifacts import FileEntry
-
-    notes = context.store.read_journal(run.name)
+def result(run: Run, notes: Mapping[str, Any], now: float) -> Result:
+    """How `run` stands at `now` (unix seconds), from its row, its journal's `notes` and its folder alone."""
     pulled = notes.get("pulled") or []
     metrics = dict(run.progress)
     for values in _told(run):
         if values.get("kind") == "result":
             metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
-    now = context.clock()
     billed = cost(run, now)
     return Result(
         run=run.name,
@@ -165,6 +159,4 @@ def _has_result(run: Run) -> bool:
 
 def _told(run: Run) -> list[Mapping[str, Any]]:
     """What the job told, as far as it is here."""
-    from cloudtrain.run_folder.files import read_objects  # `ls` shows runs without it
-
     return read_objects(run.folder / "events.jsonl")

@@ -15,13 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cloudtrain import __version__
 from cloudtrain.billing import cost
 from cloudtrain.core import disk
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
+from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
 from cloudtrain.run_folder.files import read_objects
 from cloudtrain.run_folder.redact import Redaction

@@ -11,11 +11,10 @@ from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UnknownRun, UsageError
-from cloudtrain.run_folder import code_copy, files, receipt, settings_file
+from cloudtrain.run_folder import code_copy, files, log_times, receipt, settings_file
 from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
 from cloudtrain.run_folder.generated import is_derived
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer import log_times
 
 
 class Verdict(StrEnum):

@@ -22,26 +22,22 @@ class Module:
     path: str
     tree: ast.Module
 
-    def imports(self, *, for_types: bool = True) -> Iterator[str]:
-        """Dotted names that it imports, wherever in the file; relative ones resolved.
-
-        `for_types` False leaves out what is imported for annotations alone and never at run time.
-        """
-        package = self.name if self.path.endswith("__init__.py") else self.name.rpartition(".")[0]
-        blocks = [n for n in ast.walk(self.tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-        unused = {id(node) for block in blocks for node in block.body} if not for_types else set()
+    def imports(self) -> Iterator[str]:
+        """Dotted names that it imports, wherever in the file and be it for types alone; a module by its own name."""
         for node in ast.walk(self.tree):
-            if id(node) in unused:
-                continue
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                base = node.module or ""
-                if node.level:
-                    above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                    base = ".".join([*above, *([node.module] if node.module else [])])
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names)
+                assert not node.level, f"{self.path}:{node.lineno} imports relatively"
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    yield name if is_module(name) else str(node.module)
+
+
+def is_module(name: str) -> bool:
+    """Whether `name` is a module or package of this repository."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def read(path: Path) -> Module:
@@ -96,54 +92,68 @@ def test_each_library_has_one_door() -> None:
     assert not problems, found(problems)
 
 
-# Rooms -> what they must not import. The values (spec, states, events, errors, disk) know only each other.
-VALUES = [
-    "cloudtrain.core.errors",
-    "cloudtrain.core.states",
-    "cloudtrain.core.events",
-    "cloudtrain.core.spec",
-    "cloudtrain.core.disk",
-]
-FORBIDDEN = {
-    "job": ["cloudtrain"],
-    "cloudtrain": ["job", "scripts", "tests"],
-    "cloudtrain.transport": [
-        "cloudtrain.provider",
-        "cloudtrain.lifecycle.story",
-        "cloudtrain.store",
-        "cloudtrain.console",
-    ],
-    "cloudtrain.provider": ["cloudtrain.lifecycle.story", "cloudtrain.store", "cloudtrain.console"],
-    "cloudtrain.console": [
-        "cloudtrain.lifecycle.story",
-        "cloudtrain.store",
-        "cloudtrain.provider",
-        "cloudtrain.transport",
-    ],
-    "cloudtrain.store": ["cloudtrain.lifecycle.story", "cloudtrain.console", "cloudtrain.transport"],
-    "cloudtrain.lifecycle.story": ["cloudtrain.console", "cloudtrain.lifecycle.watch"],
-    "cloudtrain.lifecycle.watch": ["cloudtrain.console"],
-    "cloudtrain.transfer.push": ["cloudtrain.lifecycle.story", "cloudtrain.console", "cloudtrain.store"],
-    "cloudtrain.transfer.follow": ["cloudtrain.lifecycle.story", "cloudtrain.console"],
-    "cloudtrain.transfer.pull": ["cloudtrain.lifecycle.story", "cloudtrain.console"],
-    "cloudtrain.transfer.download": ["cloudtrain.transfer.pull", "cloudtrain.transfer.supervisor"],
-    "cloudtrain.transfer.frames": ["cloudtrain.transfer.supervisor", "cloudtrain.transport"],
-}
+# From the top down (docs/structure.md): a module may import its own room and those below it, be it for types alone.
+LAYERS = (
+    "cloudtrain.__main__",
+    "cloudtrain.cli",
+    "cloudtrain",  # `cloudtrain.load`
+    "cloudtrain.console",
+    "cloudtrain.report",
+    "cloudtrain.cleanup",
+    "cloudtrain.lifecycle",
+    "cloudtrain.provider",
+    "cloudtrain.transfer",
+    "cloudtrain.run_folder",
+    "cloudtrain.billing",
+    "cloudtrain.store",
+    "cloudtrain.source",
+    "cloudtrain.config",
+    "cloudtrain.transport",
+    "cloudtrain.emulator",
+    "cloudtrain.core",
+)
+ALONE = ("cloudtrain.onhost", "job")  # programs that are sent to hosts: they import nothing here, nothing imports them
+MOST_AT_THE_TOP = 20
+
+
+def layer(name: str) -> str | None:
+    """The room of LAYERS that a module or a name in it belongs to; None: it is none of ours."""
+    room = ".".join(name.split(".")[:2])
+    return room if room in LAYERS else "cloudtrain" if inside(name, "cloudtrain") else None
 
 
 def test_imports_go_one_way() -> None:
     problems = []
     for module in MODULES:
-        for name in set(module.imports(for_types=False)):
-            for room, closed in FORBIDDEN.items():
-                if inside(module.name, room) and inside(name, *closed):
-                    problems.append(f"{module.path} imports {name}")
-            cli_is_its_own = inside(module.name, "cloudtrain.cli", "cloudtrain.__main__")
-            if inside(name, "cloudtrain.cli") and not cli_is_its_own:
-                problems.append(f"{module.path} imports {name}: nothing imports the command line")
-            if module.name in VALUES and inside(name, "cloudtrain") and not inside(name, *VALUES):
-                problems.append(f"{module.path} imports {name}: values know only each other")
+        for name in set(module.imports()):
+            if inside(module.name, *ALONE):
+                own = next(room for room in ALONE if inside(module.name, room))
+                wrong = inside(name, "cloudtrain", "job", "scripts", "tests") and not inside(name, own)
+            elif inside(name, "job", "scripts", "tests", *ALONE):
+                wrong = True
+            else:
+                above, below = layer(module.name), layer(name)
+                wrong = below is not None and LAYERS.index(str(above)) > LAYERS.index(below)
+            if wrong:
+                problems.append(f"{module.path} imports {name}")
     assert not problems, found(problems)
+
+
+def test_every_room_has_its_layer() -> None:
+    top = [path for path in (ROOT / "cloudtrain").iterdir() if path.name not in ("__pycache__", "_shipped")]
+    assert len(top) <= MOST_AT_THE_TOP
+    rooms = {f"cloudtrain.{path.stem}" for path in top} - {"cloudtrain.__init__"}
+    assert rooms == {*LAYERS, *ALONE} - {"cloudtrain", "job"}
+
+
+def test_there_are_no_cycles() -> None:
+    """Not even of imports for types, or inside functions."""
+    edges = {module.name: set(module.imports()) - {module.name} for module in MODULES}
+    while free := [name for name, needed in edges.items() if not needed & set(edges)]:
+        edges = {name: needed for name, needed in edges.items() if name not in free}
+    while unused := set(edges) - set().union(*edges.values()):
+        edges = {name: needed for name, needed in edges.items() if name not in unused}
+    assert not edges, found([f"{name} -> {sorted(needed & set(edges))}" for name, needed in edges.items()])
 
 
 def test_the_supervisor_runs_on_any_host() -> None:

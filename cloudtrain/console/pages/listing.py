@@ -16,7 +16,6 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe
-from cloudtrain.lifecycle import machine_end
 from cloudtrain.run_folder.outcome import NOT_PULLED, exit_code, lives
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _words(run: Run) -> set[str]:
         words.add("limit")
     if expiry.away(run, time.time()) or run.life is InstanceLife.PARKED:
         words.add("parked")
-    if machine_end.lasts(run, time.time()):
+    if expiry.is_kept(run, time.time()):
         words.add("kept")
     return words
 
@@ -117,9 +116,9 @@ def table(runs: Iterable[Run]) -> list[str]:
     lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run, now)]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
     lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
-    lines += [f"{run.name}: {machine_end.ways(run)}" for run in runs if machine_end.lasts(run, now)]
+    lines += [f"{run.name}: {expiry.kept_hint(run)}" for run in runs if expiry.is_kept(run, now)]
     for run in owing:
-        if (at := machine_end.until(run)) is not None:
+        if (at := expiry.kept_until(run)) is not None:
             was = f"its machine was to end itself {date_and_time(at)}"
             lines.append(f"{run.name}: {was}; cloudtrain stop {run.name} confirms it")
             continue
@@ -152,8 +151,8 @@ def record(run: Run) -> dict[str, Any]:
         "cost": None if usd is None else round(usd, 6),
         "rehearsal": run.plan.spec.rehearsal,
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
-        "ends_by": iso(expiry.expires_at(run)) if not run.state.final or machine_end.lasts(run, time.time()) else None,
-        "kept_until": iso(machine_end.until(run)) if machine_end.lasts(run, time.time()) else None,
+        "ends_by": iso(expiry.expires_at(run)) if not run.state.final or expiry.is_kept(run, time.time()) else None,
+        "kept_until": iso(expiry.kept_until(run)) if expiry.is_kept(run, time.time()) else None,
         "parked_per_day": expiry.parked_per_day(run.plan) if expiry.away(run, time.time()) else None,
         "created": iso(run.created_at),
         "ended": iso(run.ended_at),
@@ -177,16 +176,16 @@ def where(run: Run) -> str:
 
 def status(run: Run) -> str:
     """How a run stands, for people, as far as this computer knows."""
-    if machine_end.lasts(run, time.time()):
-        return f"{_status(run)}, {machine_end.told(run, time.time())}"
-    if machine_end.until(run) is not None:
+    if expiry.is_kept(run, time.time()):
+        return f"{_status(run)}, {expiry.kept_words(run, time.time())}"
+    if expiry.kept_until(run) is not None:
         return f"{_status(run)}, its kept time is over"
     return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
 
 
 def owed(run: Run) -> bool:
     """Whether an ended run's machine should have ended and is not known to: the first thing to know of it."""
-    return run.state.final and run.life.may_exist and not machine_end.lasts(run, time.time())
+    return run.state.final and run.life.may_exist and not expiry.is_kept(run, time.time())
 
 
 def _status(run: Run) -> str:
@@ -236,11 +235,10 @@ def page(run: Run, store: Store) -> list[str]:
     """The lines of `cloudtrain show`."""
     from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
     from cloudtrain.core.text import size
-    from cloudtrain.lifecycle.session import Context
     from cloudtrain.run_folder.files import read_attempts
     from cloudtrain.run_folder.outcome import result
 
-    outcome = result(run, Context(store=store, provider=_no_provider))
+    outcome = result(run, store.read_journal(run.name), time.time())
     train, started = run.plan.spec.train, {}
     epochs: list[dict[str, Any]] = []
     for values in read_attempts(run.folder):
@@ -268,9 +266,9 @@ def page(run: Run, store: Store) -> list[str]:
     lines += _story(run, store.read_journal(run.name))
     if expiry.away(run, time.time()):
         lines.append(f"  machine  {fetch(run)}")
-    elif machine_end.lasts(run, time.time()):
-        lines.append(f"  machine  {machine_end.told(run, time.time())}, then it ends itself")
-        lines.append(f"           {machine_end.ways(run)}")
+    elif expiry.is_kept(run, time.time()):
+        lines.append(f"  machine  {expiry.kept_words(run, time.time())}, then it ends itself")
+        lines.append(f"           {expiry.kept_hint(run)}")
     elif (ends := expiry.expires_at(run)) is not None and not run.state.final:
         lines.append(f"  machine  ends itself by {date_and_time(ends)}")
     if outcome.artifacts:
@@ -317,7 +315,3 @@ def receipt_of(run: Run, store: Store) -> dict[str, Any]:
     from cloudtrain.run_folder import receipt
 
     return receipt.build(run, store)
-
-
-def _no_provider(_spec: object) -> Any:
-    raise AssertionError("showing a run needs no provider")

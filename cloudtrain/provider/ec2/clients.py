@@ -14,8 +14,8 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from cloudtrain import __version__
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.version import __version__
 from cloudtrain.provider.ec2.translate import translated
 
 if TYPE_CHECKING:

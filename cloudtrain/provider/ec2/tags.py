@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudtrain import __version__
+from cloudtrain.core.version import __version__
 
 MANAGED = "cloudtrain:managed"
 RUN = "cloudtrain:run"

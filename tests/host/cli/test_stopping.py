@@ -21,7 +21,8 @@ from cloudtrain.console.pages import stopping as lines
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import story, watch
+from cloudtrain.lifecycle import planning, pull, story
+from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import outcome
 from cloudtrain.run_folder.artifacts import FileEntry
@@ -74,10 +75,10 @@ def trains(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Ite
     def start(name: str) -> Run:
         job = JobSpec(source=str(JOBS / "toy"), module="toy.train")
         train = plans.TrainSpec(args=FOREVER)
-        run = story.begin(plans.plan(tmp_path / "runs", name, job=job, train=train), context)
+        run = planning.begin(plans.plan(tmp_path / "runs", name, job=job, train=train), context)
         story.resume(run, context, detach=True)
         deadline = time.monotonic() + 60
-        while not watch.missing(store.get(name), context):
+        while not pull.missing(store.get(name), context):
             assert time.monotonic() < deadline
         return store.get(name)
 
@@ -85,7 +86,7 @@ def trains(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.undo()
     for run in store.runs():
         if run.plan.spec.target is Target.LOCAL and not run.state.final:
-            watch.stop(run, context)
+            lifecycle_stop.stop(run, context)
 
 
 def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
@@ -97,7 +98,7 @@ def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
     asked = cli("stop", "--all", code=2)
     assert "add --yes" in asked.err
     assert all(name in asked.err for name in ("first-run", "bad-run", "last-run", "COST", "nothing"))
-    whole = watch.stop
+    whole = lifecycle_stop.stop
 
     def stop(run: Run, *arguments: Any, **named: Any) -> Any:
         if run.name == "bad-run":
@@ -105,7 +106,7 @@ def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
         return whole(run, *arguments, **named)
 
     with monkeypatch.context() as broken:
-        broken.setattr(watch, "stop", stop)
+        broken.setattr(lifecycle_stop, "stop", stop)
         told = cli("stop", "--all", "--yes", code=6)
     assert "2 of 3 ended" in told.err and "bad-run: error: it does not answer" in told.err
     assert [store.get(name).state for name in ("first-run", "bad-run", "last-run")] == [
@@ -199,7 +200,7 @@ def test_a_look_that_hangs_keeps_nobody_from_ending_a_machine(
 
     hangs = threading.Event()
     monkeypatch.setattr(stopping, "LOOK_S", 0.1)
-    monkeypatch.setattr(watch, "missing", lambda run, context: hangs.wait(60))
+    monkeypatch.setattr(pull, "missing", lambda run, context: hangs.wait(60))
     context = story.Context(store=store, provider=lambda spec: LocalProvider())
     assert stopping._look(kept(store, tmp_path, 60.0), context) == (None, "no answer within 0 s")
     hangs.set()
@@ -267,7 +268,7 @@ def test_ctrl_c_leaves_logs_and_breaks_off_a_stop_with_a_word_on_what_is_left(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(watch, "stop", breaks)
+        interrupted.setattr(lifecycle_stop, "stop", breaks)
         told = cli("stop", "long-run", "--yes", code=8)
     assert "left in the middle of the stop" in told.err and "cloudtrain stop long-run ends it" in told.err
     assert store.get("long-run").state is RunState.RUNNING
@@ -289,7 +290,7 @@ def test_an_ec2_run_that_cannot_be_given_back_is_no_success(
     monkeypatch.setattr(owned, "release", fails)
     context = story.Context(store=store, provider=lambda spec: owned)
     with pytest.raises(ConnectionFailed, match="could not be ended"):
-        watch.stop(run, context)
+        lifecycle_stop.stop(run, context)
     assert store.read_journal(run.name)["owed"]
 
 

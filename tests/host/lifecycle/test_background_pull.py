@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, Noted, discard
 from cloudtrain.lifecycle import background_pull, checkpoints
@@ -18,7 +19,6 @@ from cloudtrain.lifecycle.background_pull import Trickle
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import pull
-from cloudtrain.transfer.pull import sha256
 from cloudtrain.transfer.push import supervisor_source
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Stream

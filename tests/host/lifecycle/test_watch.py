@@ -16,8 +16,8 @@ from cloudtrain.core.errors import GONE, ArtifactRefused, ConnectionFailed
 from cloudtrain.core.instance import Released
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import story, watch
-from cloudtrain.lifecycle.session import Context, Link
+from cloudtrain.lifecycle import planning, pull, stop, story
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.supervisor import Supervisor
@@ -82,13 +82,13 @@ def trains(tmp_path: Path, context: Context) -> Iterator[Run]:
     (job / "__init__.py").touch()
     (job / "train.py").write_text(JOB)
     plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
-    run = story.begin(plan, context)
+    run = planning.begin(plan, context)
     story.resume(run, context, detach=True)
     run = context.store.get(run.name)
     assert run.state is RunState.RUNNING
     yield run
     if not context.store.get(run.name).state.final:
-        watch.stop(run, context)
+        stop.stop(run, context)
 
 
 def stale(run: Run, context: Context) -> Run:
@@ -97,13 +97,13 @@ def stale(run: Run, context: Context) -> Run:
     return Run(**{**values, "state": RunState.SYNCING})
 
 
-@pytest.mark.parametrize("act", [watch.stop, watch.abandon])
+@pytest.mark.parametrize("act", [stop.stop, stop.abandon])
 def test_a_run_that_began_to_train_while_a_person_was_asked_is_pulled(
     trains: Run, context: Context, act: Any, here: Here
 ) -> None:
     deadline = time.monotonic() + 60
-    with Link(trains, context) as link:
-        while b"saved" not in link.supervisor().poll().log:
+    with Session(trains, context) as session:
+        while b"saved" not in session.supervisor().poll().log:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     outcome = act(stale(trains, context), context)
@@ -116,8 +116,8 @@ def test_a_run_that_began_to_train_while_a_person_was_asked_is_pulled(
 def unnoted(trains: Run, context: Context) -> Run:
     """The same, as a command leaves it that is killed between the start and the note of it (crash point K6)."""
     deadline = time.monotonic() + 60
-    with Link(trains, context) as link:
-        while b"saved" not in link.supervisor().poll().log:
+    with Session(trains, context) as session:
+        while b"saved" not in session.supervisor().poll().log:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     with contextlib.closing(sqlite3.connect(context.store.path)) as db, db:
@@ -125,7 +125,7 @@ def unnoted(trains: Run, context: Context) -> Run:
     return context.store.get(trains.name)
 
 
-@pytest.mark.parametrize("act", [watch.stop, watch.abandon])
+@pytest.mark.parametrize("act", [stop.stop, stop.abandon])
 def test_a_start_that_nobody_noted_is_stopped_and_pulled(unnoted: Run, context: Context, act: Any, here: Here) -> None:
     outcome = act(unnoted, context)
     assert outcome.state is RunState.STOPPED and (outcome.error or {})["code"] == "stopped"
@@ -134,12 +134,12 @@ def test_a_start_that_nobody_noted_is_stopped_and_pulled(unnoted: Run, context: 
 
 
 def test_a_start_that_nobody_noted_is_pulled_from_while_it_trains(unnoted: Run, context: Context, here: Here) -> None:
-    outcome = watch.pull_now(unnoted, context)
+    outcome = pull.pull_now(unnoted, context)
     assert outcome.state is RunState.RUNNING and here.released == 0
     assert (unnoted.folder / "weights").read_bytes() == b"trained"
 
 
-@pytest.mark.parametrize("act", [watch.stop, watch.abandon, watch.pull_now, story.resume])
+@pytest.mark.parametrize("act", [stop.stop, stop.abandon, pull.pull_now, story.resume])
 def test_a_machine_that_may_train_is_not_ended_because_it_does_not_answer(
     unnoted: Run, context: Context, act: Any, here: Here
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_machine_that_may_train_is_not_ended_because_it_does_not_answer(
         act(unnoted, quick)
     assert here.released == 0 and not context.store.get(unnoted.name).state.final
     here.silent = False
-    assert watch.stop(unnoted, context).state is RunState.STOPPED
+    assert stop.stop(unnoted, context).state is RunState.STOPPED
     assert (unnoted.folder / "weights").read_bytes() == b"trained"
 
 
@@ -159,10 +159,10 @@ def test_a_machine_that_may_have_trained_and_has_ended_is_not_waited_for(
     here.gone = True
     waited: list[float] = []
     quick = Context(store=context.store, provider=context.provider, sleep=waited.append)
-    assert watch.stop(unnoted, quick).state.final and not waited
+    assert stop.stop(unnoted, quick).state.final and not waited
     here.gone = False
-    with Link(unnoted, context) as link:
-        link.supervisor().stop("user", 1)
+    with Session(unnoted, context) as session:
+        session.supervisor().stop("user", 1)
 
 
 def test_a_machine_that_cannot_be_ended_is_owed_even_if_the_command_is_killed_right_then(
@@ -180,14 +180,14 @@ def test_a_machine_that_cannot_be_ended_is_owed_even_if_the_command_is_killed_ri
     with monkeypatch.context() as patch:
         patch.setattr(Store, "move", killed)
         with pytest.raises(Killed):
-            watch.stop(trains, context)
+            stop.stop(trains, context)
     run = context.store.get(trains.name)
     assert run.state.final
     with pytest.raises(ConnectionFailed, match="could not be ended"):
-        watch.stop(run, context)
+        stop.stop(run, context)
     here.fails = False
-    assert watch.stop(run, context).leftovers == ()
-    assert watch.stop(run, context).life is InstanceLife.NONE
+    assert stop.stop(run, context).leftovers == ()
+    assert stop.stop(run, context).life is InstanceLife.NONE
     assert here.released == 3
 
 
@@ -204,14 +204,14 @@ def test_a_file_that_is_refused_keeps_the_run_until_somebody_decides(
     text = "import os, pathlib; out = pathlib.Path(os.environ['CLOUDTRAIN_OUT']); "
     (job / "train.py").write_text(text + "(out / 'run.json').write_text('forged'); (out / 'good').write_text('good')")
     plan = plans.plan(tmp_path / "runs", job=JobSpec(source=str(job), module="job.train"))
-    run = story.begin(plan, context)
+    run = planning.begin(plan, context)
     for _ in range(2):
         with pytest.raises(ArtifactRefused, match=r"run\.json") as raised:
             story.resume(context.store.get(run.name), context)
         assert f"cloudtrain stop {run.name}" in (raised.value.hint or "")
         assert context.store.get(run.name).state is RunState.PULLING and here.released == 0
         assert (run.folder / "good").read_text() == "good"
-    done = watch.stop(run, context)
+    done = stop.stop(run, context)
     assert done.state is RunState.SUCCEEDED and here.released == 1
     assert [entry.name for entry in done.artifacts] == ["good"]
     assert "forged" not in (run.folder / "run.json").read_text()
@@ -239,7 +239,7 @@ def test_a_link_that_breaks_while_the_job_starts_makes_no_failure(
 
     monkeypatch.setattr(Supervisor, "start", start)
     quick = Context(store=context.store, provider=context.provider, sleep=lambda _: None)
-    assert story.resume(story.begin(plan, quick), quick).state is RunState.SUCCEEDED
+    assert story.resume(planning.begin(plan, quick), quick).state is RunState.SUCCEEDED
     assert started == [True, False]
 
 
@@ -253,7 +253,7 @@ def test_a_run_whose_machine_is_gone_is_lost_and_no_command_waits_for_it(
     waited: list[float] = []
     here.gone = True
     quick = Context(store=context.store, provider=context.provider, sleep=waited.append)
-    act = {"logs": story.resume, "pull": watch.pull_now, "stop": watch.stop}[command]
+    act = {"logs": story.resume, "pull": pull.pull_now, "stop": stop.stop}[command]
     (trains.folder / "console.log").write_bytes(b"what had arrived")
     done = act(trains, quick)
     assert done.state is RunState.LOST and done.exit_code == 6
@@ -261,5 +261,5 @@ def test_a_run_whose_machine_is_gone_is_lost_and_no_command_waits_for_it(
     assert (trains.folder / "console.log").read_bytes() == b"what had arrived"
     assert not waited and here.released == 1
     here.gone = False
-    with Link(trains, context) as link:
-        link.supervisor().stop("user", 1)
+    with Session(trains, context) as session:
+        session.supervisor().stop("user", 1)

@@ -19,12 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ArtifactRefused, Busy, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Event, StepProgress, Warned, discard
 from cloudtrain.run_folder.artifacts import collisions, refusal
 from cloudtrain.run_folder.files import sha256sums
 from cloudtrain.transfer import pull as results
-from cloudtrain.transfer.pull import fetch, pull, sha256
+from cloudtrain.transfer.pull import fetch, pull
 from cloudtrain.transfer.push import supervisor_source
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream

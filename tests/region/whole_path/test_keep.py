@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.billing import running
+from cloudtrain.billing import expiry, running
 from cloudtrain.cleanup import debts, leftovers
 from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
@@ -19,8 +19,8 @@ from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.lifecycle import machine_end as hold
-from cloudtrain.lifecycle import openssh, story, watch
-from cloudtrain.lifecycle.session import Link
+from cloudtrain.lifecycle import openssh, pull, stop, story
+from cloudtrain.lifecycle.session import Session
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import cleaning
@@ -56,7 +56,7 @@ def clients(scene: Scene) -> Clients:
 def unfetched(scene: Scene) -> list[str]:
     """Names of what a run that trains has finished and is not here; waits until there is something."""
     deadline = time.monotonic() + 30
-    while not (found := [entry.name for entry in watch.missing(scene.run, scene.context)]):
+    while not (found := [entry.name for entry in pull.missing(scene.run, scene.context)]):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     return found
@@ -74,7 +74,7 @@ def test_a_kept_machine_is_seen_all_the_while_and_ends_itself_with_nobody_there(
     verified(result)
     now = time.time()
     run = scene.run
-    at = hold.until(run)
+    at = expiry.kept_until(run)
     assert at is not None and now < at <= now + 12.0
     assert (result.state, run.life) == (RunState.SUCCEEDED, InstanceLife.RUNNING)
     assert timer(scene) == at
@@ -106,7 +106,7 @@ def test_a_kept_machine_is_seen_all_the_while_and_ends_itself_with_nobody_there(
     time.sleep(max(0.0, at - time.time()))
     assert debts.owes(scene.run, scene.context.store)
     settle(scene)
-    assert scene.run.life is InstanceLife.TERMINATED and hold.until(scene.run) is None
+    assert scene.run.life is InstanceLife.TERMINATED and expiry.kept_until(scene.run) is None
     gone(scene)
 
 
@@ -114,13 +114,13 @@ def test_stop_with_keep_and_a_later_stop_without(scene: Scene) -> None:
     # What `run` was given does not count any more once `stop` says otherwise.
     scene.trains(*LONG, max_time_s=600.0, keep_s=30.0)
     unfetched(scene)
-    result = watch.stop(scene.run, scene.context, keep_s=300.0)
+    result = stop.stop(scene.run, scene.context, keep_s=300.0)
     verified(result)
-    assert result.state is RunState.STOPPED and hold.lasts(scene.run, time.time())
+    assert result.state is RunState.STOPPED and expiry.is_kept(scene.run, time.time())
     with pytest.raises(UsageError, match="has ended"):
-        watch.stop(scene.run, scene.context, keep_s=600.0)
-    assert hold.lasts(scene.run, time.time())
-    ended = watch.stop(scene.run, scene.context)
+        stop.stop(scene.run, scene.context, keep_s=600.0)
+    assert expiry.is_kept(scene.run, time.time())
+    ended = stop.stop(scene.run, scene.context)
     assert (ended.life, ended.leftovers) == (InstanceLife.TERMINATED, ())
     gone(scene)
 
@@ -164,8 +164,8 @@ def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself
         assert not scene.region.calls("StartInstances"), "nobody is billed for a machine that is kept for nobody"
     else:
         result = story.resume(scene.run, scene.context)
-        assert hold.until(scene.run) == promised, "coming back gives no more time"
-        watch.stop(scene.run, scene.context)
+        assert expiry.kept_until(scene.run) == promised, "coming back gives no more time"
+        stop.stop(scene.run, scene.context)
     assert result.state is RunState.SUCCEEDED
     gone(scene)
 
@@ -173,29 +173,29 @@ def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself
 def test_a_kept_machine_that_has_gone_is_seen_by_pull_and_its_results_stay(scene: Scene) -> None:
     result = story.resume(scene.begin(max_time_s=120.0, keep_s=3600.0), scene.context)
     # It never stays beyond the run's own end.
-    assert scene.run.created_at + 100.0 < (hold.until(scene.run) or 0.0) <= scene.run.created_at + 135.0
+    assert scene.run.created_at + 100.0 < (expiry.kept_until(scene.run) or 0.0) <= scene.run.created_at + 135.0
     spoilt, kept = (result.folder / entry.name for entry in result.artifacts[:2])
     # What somebody changes on the machine meanwhile never takes the place of a verified result.
     [theirs] = scene.folder.glob(f"region/**/runs/{NAME}/out/{kept.relative_to(result.folder)}")
     theirs.write_bytes(b"changed by hand")
     spoilt.write_bytes(b"spoilt")
     # While it is there a spoilt file comes from it again, as it was verified.
-    verified(watch.pull_again(scene.run, scene.context))
-    assert hold.lasts(scene.run, time.time())
+    verified(pull.pull_again(scene.run, scene.context))
+    assert expiry.is_kept(scene.run, time.time())
     clients(scene).ec2.terminate_instances(InstanceIds=[scene.run.instance.id])  # type: ignore[union-attr]
     scene.until("terminated")
-    with Link(scene.run, scene.context) as link, pytest.raises(ConnectionFailed, match="has ended"):
-        openssh.check_there(scene.run, link)
+    with Session(scene.run, scene.context) as session, pytest.raises(ConnectionFailed, match="has ended"):
+        openssh.check_there(scene.run, session)
     spoilt.write_bytes(b"spoilt")
     with pytest.raises(ConnectionFailed, match="has no machine any more"):
-        watch.pull_again(scene.run, scene.context)
+        pull.pull_again(scene.run, scene.context)
     assert scene.run.life is InstanceLife.TERMINATED
     gone(scene)
 
 
 def test_a_spot_machine_is_kept_too(scene: Scene) -> None:
     verified(story.resume(scene.begin(spot=True, max_time_s=600.0, keep_s=6.0), scene.context))
-    assert hold.lasts(scene.run, time.time()) and not scene.region.calls("ModifyInstanceAttribute")
+    assert expiry.is_kept(scene.run, time.time()) and not scene.region.calls("ModifyInstanceAttribute")
     scene.until("terminated", seconds=30)
 
 
@@ -217,7 +217,7 @@ def test_an_end_without_a_pull_ends_a_machine_that_does_not_answer(
         raise ConnectionFailed("it does not answer")
 
     monkeypatch.setattr(Ec2Provider, "open", silent)
-    result = watch.discard(run, scene.context)
+    result = stop.discard(run, scene.context)
     assert (result.state, result.life, result.artifacts) == (RunState.STOPPED, InstanceLife.TERMINATED, ())
     assert (result.error or {})["code"] == "not_pulled" and not (result.folder / lost[0]).exists()
     assert any("were not pulled" in line for line in listing.page(scene.run, scene.context.store))
@@ -228,9 +228,9 @@ def test_an_end_without_a_pull_that_fails_is_a_debt_and_an_error(scene: Scene) -
     run = scene.trains(*LONG, max_time_s=600.0)
     scene.region.inject("error:UnauthorizedOperation:2@TerminateInstances")
     with pytest.raises(CloudtrainError, match="terminate"):
-        watch.discard(run, scene.context)
+        stop.discard(run, scene.context)
     assert debts.owes(scene.run, scene.context.store) and scene.run.state is RunState.STOPPED
-    watch.stop(scene.run, scene.context)
+    stop.stop(scene.run, scene.context)
     gone(scene)
 
 
@@ -238,9 +238,9 @@ def test_nothing_is_thrown_away_of_a_training_that_had_ended_by_itself(scene: Sc
     """The wish was noted, the command killed before it acted, and the training has ended well since."""
     run = scene.trains("--pause", "0.05", max_time_s=600.0)
     scene.context.store.write_journal(NAME, {"stop_wanted": True, "no_pull": True})
-    with story.Link(run, scene.context) as link:
+    with story.Session(run, scene.context) as session:
         deadline = time.monotonic() + 30
-        while link.supervisor().poll().state == "running":
+        while session.supervisor().poll().state == "running":
             assert time.monotonic() < deadline
             time.sleep(0.2)
     verified(story.resume(run, scene.context))

@@ -19,14 +19,16 @@ from moto.ec2.models import ec2_backends
 
 from cloudtrain.billing import cost, expiry
 from cloudtrain.console.pages import listing, summary
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.core.events import Event
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.lifecycle import story, watch
-from cloudtrain.lifecycle.session import Context, Link
+from cloudtrain.lifecycle import machine_end, planning, stop, story
+from cloudtrain.lifecycle import pull as lifecycle_pull
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
@@ -35,7 +37,6 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.pull import sha256
 from tests import policy
 from tests.region.whole_path.place import JOBS, Place
 
@@ -77,7 +78,7 @@ class Scene:
             limits=Limits(**limits),
             ec2=Ec2Spec(spot=spot),
         )
-        return story.begin(story.plan_run(spec, self.context), self.context)
+        return planning.begin(planning.plan_run(spec, self.context), self.context)
 
     def trains(self, *args: str, spot: bool = False, **limits: Any) -> Run:
         """A run that trains, and whose laptop has left."""
@@ -89,7 +90,7 @@ class Scene:
         return Store(self.folder / "registry.sqlite").get(NAME)
 
     def pull(self) -> Result:
-        return watch.pull_now(self.run, self.context)
+        return lifecycle_pull.pull_now(self.run, self.context)
 
     def said(self) -> str:
         return "\n".join(str(event) for event in self.told)
@@ -130,8 +131,8 @@ def gone(scene: Scene) -> None:
 
 def test_a_lease_that_ends_before_training_ends_the_machine(scene: Scene) -> None:
     run = scene.begin(max_time_s=4.0)
-    with Link(run, scene.context) as link:
-        story.reach(story.acquire(run, link), link)
+    with Session(run, scene.context) as session:
+        story.reach(story.acquire(run, session), session)
     scene.until("terminated")
     assert not scene.region.calls("ModifyInstanceAttribute")
 
@@ -169,10 +170,10 @@ def test_a_machine_parks_once_its_job_has_ended_and_nobody_looks(scene: Scene) -
 
 def test_a_client_that_looks_now_and_then_keeps_the_machine_on(scene: Scene) -> None:
     run = scene.trains(max_time_s=600.0, grace_s=4.0)
-    with Link(run, scene.context) as link:
+    with Session(run, scene.context) as session:
         for _ in range(8):
             time.sleep(1.0)
-            link.supervisor().poll()
+            session.supervisor().poll()
     assert scene.state() == "running"
     verified(scene.pull())
     gone(scene)
@@ -207,7 +208,7 @@ def test_a_command_killed_between_start_and_switch_is_made_good(scene: Scene) ->
     assert scene.instance().instance_initiated_shutdown_behavior == "stop"
     story.resume(scene.run, scene.context, detach=True)
     assert len(scene.region.calls("ModifyInstanceAttribute")) == 1
-    watch.stop(scene.run, scene.context)
+    stop.stop(scene.run, scene.context)
     gone(scene)
 
 
@@ -216,7 +217,7 @@ def test_a_switch_that_fails_is_said_aloud_and_tried_again(scene: Scene) -> None
     scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=600.0, grace_s=0.5)
     assert "may delete its disk" in scene.said()
     assert scene.run.state is RunState.RUNNING
-    watch.stop(scene.run, scene.context)
+    stop.stop(scene.run, scene.context)
     gone(scene)
 
 
@@ -249,7 +250,7 @@ def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> N
     clients = Clients(None, scene.region.name, scene.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
     clients.ec2.terminate_instances(InstanceIds=[instance.id])
     scene.until("terminated")
-    outcome = watch.pull_now(scene.run, context)
+    outcome = lifecycle_pull.pull_now(scene.run, context)
     assert outcome.state is RunState.LOST and "terminated" in str((outcome.error or {})["message"])
 
 
@@ -257,25 +258,25 @@ def test_extend_moves_timer_tag_deadline_and_registry(scene: Scene) -> None:
     run = scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=20.0)
     [machine] = scene.region.core.lives.machines.values()
     [before] = machine.systemd.timers().values()
-    told = expiry.extension(run, scene.context, 30.0)
-    done = expiry.extend(run, scene.context, 30.0)
+    told = machine_end.extension(run, scene.context, 30.0)
+    done = machine_end.extend(run, scene.context, 30.0)
     assert done == told and told.after == told.before + 30.0
-    hour = expiry.extension(run, scene.context, 3600.0).at_most_usd
+    hour = machine_end.extension(run, scene.context, 3600.0).at_most_usd
     assert hour == pytest.approx(run.plan.price_per_hour, rel=0.05)
     [after] = machine.systemd.timers().values()
     assert after == pytest.approx(before + 30.0, abs=1.0)
     [row] = scene.region.inventory()["instances"]
     assert tags.utc_seconds(row["tags"][tags.EXPIRES_AT]) == pytest.approx(after, abs=1.0)
     # A second one counts from the first.
-    assert expiry.extension(scene.run, scene.context, 10.0).before == told.after
+    assert machine_end.extension(scene.run, scene.context, 10.0).before == told.after
     # The old end passes, for the machine as for the job.
     time.sleep(max(0.0, told.before + 1.5 - time.time()))
     assert scene.state() == "running"
-    with Link(scene.run, scene.context) as link:
-        assert link.supervisor().poll().state == "running"
-    watch.stop(scene.run, scene.context)
+    with Session(scene.run, scene.context) as session:
+        assert session.supervisor().poll().state == "running"
+    stop.stop(scene.run, scene.context)
     with pytest.raises(UsageError, match="has ended"):
-        expiry.extend(scene.run, scene.context, 30.0)
+        machine_end.extend(scene.run, scene.context, 30.0)
     gone(scene)
 
 
@@ -286,14 +287,14 @@ def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: S
     later = time.time() + 3600
     assert expiry.away(scene.run, later) and not expiry.away(scene.run, time.time())
     with pytest.raises(ConnectionFailed, match="parked"):
-        expiry.extend(scene.run, scene.context, 30.0)
+        machine_end.extend(scene.run, scene.context, 30.0)
     assert scene.state() == "stopped"
     run = scene.context.store.note(scene.run, life=InstanceLife.PARKED)
     assert cost.cost(run, later) == cost.cost(run, later + 86400)
     told = "\n".join([*listing.table([run]), *listing.page(run, scene.context.store)])
     assert "parked, $0." in told and "a day" in told and f"cloudtrain pull {NAME}" in told
     with pytest.raises(UsageError, match="does not train any more"):
-        expiry.extension(run, scene.context, 30.0)
+        machine_end.extension(run, scene.context, 30.0)
     verified(scene.pull())
     assert scene.run.instance and scene.run.instance.details["parked_s"] == 0.0
     gone(scene)
@@ -302,7 +303,7 @@ def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: S
 def test_stop_of_a_parked_run_fetches_what_there_is(scene: Scene) -> None:
     scene.trains(max_time_s=600.0, grace_s=1.0)
     scene.until("stopped")
-    result = watch.stop(scene.run, scene.context)
+    result = stop.stop(scene.run, scene.context)
     verified(result)
     assert result.state is RunState.SUCCEEDED
     gone(scene)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.billing import cost
+from cloudtrain.billing import cost, expiry
 from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing, summary
 from cloudtrain.core.errors import UsageError
@@ -40,13 +40,13 @@ def kept(store: Store, tmp_path: Path, for_s: float, **ec2: object) -> Run:
 
 def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
     run = kept(store, tmp_path, 3600.0)
-    now, at = time.time(), machine_end.until(run)
-    assert at is not None and machine_end.lasts(run, now) and not machine_end.lasts(run, at)
+    now, at = time.time(), expiry.kept_until(run)
+    assert at is not None and expiry.is_kept(run, now) and not expiry.is_kept(run, at)
     assert cost.cost(run, at) == pytest.approx(0.5, rel=0.01)
     assert cost.cost(run, at + 7200) == cost.cost(run, at)
     ended = store.note(run, life=InstanceLife.TERMINATED, instance=machine_end.over(run, now + 1800))
     assert cost.cost(ended, at) == pytest.approx(0.25, rel=0.01)
-    assert machine_end.until(ended) is None
+    assert expiry.kept_until(ended) is None
     # A run that was not kept stays as cheap as it ended.
     assert run.instance is not None
     plain = store.note(run, instance=replace(run.instance, details={"expires_at": at}))
@@ -55,7 +55,7 @@ def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
 
 def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
     run = kept(store, tmp_path, 3600.0)
-    clock = time.strftime("%H:%M", time.localtime(machine_end.until(run)))
+    clock = time.strftime("%H:%M", time.localtime(expiry.kept_until(run)))
     assert listing.status(run) == f"done, kept until {clock} at $0.500 an hour"
     told = "\n".join([*listing.table([run]), *listing.page(run, store)])
     assert "cloudtrain ssh brave-otter" in told and "cloudtrain stop brave-otter" in told
@@ -69,7 +69,7 @@ def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_rehearsal_names_no_price(store: Store, tmp_path: Path) -> None:
-    assert "$" not in machine_end.told(kept(store, tmp_path, 60.0, rehearsal=True), time.time())
+    assert "$" not in expiry.kept_words(kept(store, tmp_path, 60.0, rehearsal=True), time.time())
 
 
 def test_clean_does_not_think_it_safe_while_it_is_kept(store: Store, tmp_path: Path) -> None:

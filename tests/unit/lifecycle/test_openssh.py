@@ -9,7 +9,7 @@ import pytest
 from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.lifecycle import openssh
-from cloudtrain.lifecycle.session import Context, Link
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.store import Store
 from tests import plans
@@ -34,10 +34,10 @@ def test_a_machine_that_has_ended_is_no_place_to_log_in_to(tmp_path: Path, for_s
     store = Store(tmp_path / "registry.sqlite")
     run = kept(store, tmp_path, for_s)
     with (
-        Link(run, Context(store=store, provider=lambda spec: Account(None))) as link,
+        Session(run, Context(store=store, provider=lambda spec: Account(None))) as session,
         pytest.raises(ConnectionFailed, match="the machine of brave-otter has ended") as caught,
     ):
-        openssh.check_there(run, link)
+        openssh.check_there(run, session)
     assert caught.value.code == GONE and caught.value.exit_code is ExitCode.CONNECTION
     assert "nothing of it is billed any more" in (caught.value.consequence or "")
     assert "cloudtrain show brave-otter" in (caught.value.hint or "")
@@ -47,5 +47,5 @@ def test_a_machine_that_has_ended_is_no_place_to_log_in_to(tmp_path: Path, for_s
 def test_a_machine_that_may_be_up_is(tmp_path: Path, says: Instance | SignInError) -> None:
     store = Store(tmp_path / "registry.sqlite")
     run = kept(store, tmp_path, 600.0)
-    with Link(run, Context(store=store, provider=lambda spec: Account(says))) as link:
-        openssh.check_there(run, link)
+    with Session(run, Context(store=store, provider=lambda spec: Account(says))) as session:
+        openssh.check_there(run, session)

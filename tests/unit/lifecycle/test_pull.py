@@ -14,7 +14,7 @@ from cloudtrain.cli import runs
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, UsageError
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import pull, watch
+from cloudtrain.lifecycle import pull
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import copy_out, result_groups
@@ -149,6 +149,6 @@ def test_a_copy_is_whole_or_not_there_and_overwrites_nothing(tmp_path: Path) -> 
 
 def test_actions_and_parts_agree_on_what_lives(store: Store, tmp_path: Path) -> None:  # noqa: F811
     run = store.add(plans.plan(tmp_path / "runs"))
-    for act in (lambda: pull.pull(run, context(store), ["log"]), lambda: watch.pull_now(run, context(store))):
+    for act in (lambda: pull.pull(run, context(store), ["log"]), lambda: pull.pull_now(run, context(store))):
         with pytest.raises(UsageError, match="has not begun to train"):
             act()

@@ -11,20 +11,20 @@ import pytest
 from cloudtrain.billing import cost
 from cloudtrain.cli import following
 from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Event, LogLines, Warned
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import checkpoints, spot, watch
+from cloudtrain.lifecycle import checkpoints, spot, stop
 from cloudtrain.lifecycle.repeat import continuation
-from cloudtrain.lifecycle.session import Context, Link
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.run_folder import code_copy, outcome
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.pull import sha256
 from tests import plans
 
 NAME = "brave-otter"
@@ -104,8 +104,8 @@ def taken(context: Context, tmp_path: Path, *, ec2: Ec2Spec | None = None, **lim
 
 
 def go_on(run: Run, context: Context) -> Run | None:
-    with Link(run, context) as link:
-        return spot.go_on(run, link)
+    with Session(run, context) as session:
+        return spot.go_on(run, session)
 
 
 def test_it_goes_on_within_the_time_and_the_money_of_the_first_plan(
@@ -237,7 +237,7 @@ def test_a_stop_is_on_record_before_anything_else(context: Context, tmp_path: Pa
     run = taken(context, tmp_path)
     go_on(run, context)
     with pytest.raises(AttributeError):  # there is no provider here to ask
-        watch.stop(context.store.get(NAME), context)
+        stop.stop(context.store.get(NAME), context)
     assert context.store.read_journal(NAME)["stop_wanted"] is True
 
 
@@ -252,7 +252,7 @@ def test_what_is_fetched_before_the_end_is_tried_again_and_not_for_ever(
         clock.now += seconds
 
     going = replace(run, state=RunState.PULLING, ending={"stop": "spot"})
-    with Link(run, replace(context, sleep=sleep)) as link:
+    with Session(run, replace(context, sleep=sleep)) as session:
         broken = ConnectionFailed("the link broke")
         tries: list[Any] = [broken, broken, going]
 
@@ -262,14 +262,14 @@ def test_what_is_fetched_before_the_end_is_tried_again_and_not_for_ever(
                 raise step
             return step  # type: ignore[no-any-return]
 
-        assert spot.within_notice(going, link, act) is going and len(waited) == 2
+        assert spot.within_notice(going, session, act) is going and len(waited) == 2
         tries[:] = [broken]
         with pytest.raises(ConnectionFailed):
-            spot.within_notice(replace(going, ending={"stop": "user"}), link, act)
+            spot.within_notice(replace(going, ending={"stop": "user"}), session, act)
         tries[:] = [broken] * 500
         with pytest.raises(ConnectionFailed):
-            spot.within_notice(going, link, act)
+            spot.within_notice(going, session, act)
         assert 400 < len(tries) < 500
         tries[:] = [ConnectionFailed("it is gone", code=RECLAIMED), going]
         with pytest.raises(ConnectionFailed, match="gone"):
-            spot.within_notice(going, link, act)
+            spot.within_notice(going, session, act)

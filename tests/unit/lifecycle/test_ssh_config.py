@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.lifecycle import ssh_config
+from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.openssh import Way
 
 
@@ -33,10 +33,10 @@ def test_the_line_comes_first_and_the_rest_stays(home: Path, before: bytes) -> N
     if before:
         path.parent.mkdir()
         path.write_bytes(before)
-    assert not ssh_config.included()
-    ssh_config.include()
+    assert not openssh.included()
+    openssh.include()
     after = path.read_bytes()
-    assert ssh_config.included()
+    assert openssh.included()
     assert after.splitlines()[0] == b"Include cloudtrain/config"
     assert after.endswith(before)
     assert (b"\r\n" in after) == (b"\r\n" in before)
@@ -56,7 +56,7 @@ def test_the_line_comes_first_and_the_rest_stays(home: Path, before: bytes) -> N
 def test_only_a_line_at_the_top_counts(home: Path, text: str, counts: bool) -> None:
     (home / ".ssh").mkdir()
     (home / ".ssh" / "config").write_text(text)
-    assert ssh_config.included() is counts
+    assert openssh.included() is counts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
@@ -64,16 +64,16 @@ def test_a_link_to_a_dotfiles_folder_stays_one(home: Path) -> None:
     (home / ".ssh").mkdir()
     (home / "dotfiles").write_text("Host a\n")
     (home / ".ssh" / "config").symlink_to(home / "dotfiles")
-    ssh_config.include()
+    openssh.include()
     assert (home / ".ssh" / "config").is_symlink()
     assert (home / "dotfiles").read_text().startswith("Include cloudtrain/config\n")
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")
 def test_openssh_reads_the_entry_as_it_was_meant(home: Path) -> None:
-    ssh_config.write({"brave-otter": a_way(home, 2222), "wide-heron": a_way(home)})
+    openssh.write({"brave-otter": a_way(home, 2222), "wide-heron": a_way(home)})
     shown = subprocess.run(
-        ["ssh", "-F", str(ssh_config.our_file()), "-G", "ct-brave-otter"],
+        ["ssh", "-F", str(openssh.our_file()), "-G", "ct-brave-otter"],
         capture_output=True,
         text=True,
         timeout=30,
@@ -89,5 +89,5 @@ def test_openssh_reads_the_entry_as_it_was_meant(home: Path) -> None:
         f"identityfile {home / 'keys' / 'id'}",
     ):
         assert line in shown
-    ssh_config.write({})
-    assert "Host" not in ssh_config.our_file().read_text()
+    openssh.write({})
+    assert "Host" not in openssh.our_file().read_text()

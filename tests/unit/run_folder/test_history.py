@@ -167,7 +167,7 @@ def test_a_damaged_row_is_no_reason_to_refuse_a_run(registry: Registry) -> None:
 
 def test_a_plan_is_made_with_what_is_known(registry: Registry, tmp_path: Path) -> None:
     from cloudtrain.core.events import discard
-    from cloudtrain.lifecycle import story
+    from cloudtrain.lifecycle import planning
     from cloudtrain.lifecycle.session import Context
     from cloudtrain.provider.choose import provider_of
 
@@ -176,6 +176,6 @@ def test_a_plan_is_made_with_what_is_known(registry: Registry, tmp_path: Path) -
     job = replace(plans.spec(tmp_path).job, source=str(tmp_path / "digits"))
     before = registry.ran(on="cpu", job=job)
     context = Context(store=registry.store, provider=lambda spec: provider_of(spec, lambda _: False), emit=discard)
-    plan = story.plan_run(registry.spec(job=job), context)
+    plan = planning.plan_run(registry.spec(job=job), context)
     assert plan.last is not None and (plan.last.run, plan.last.total_s) == (before.name, 260.0)
     assert plan.times == ()

@@ -11,7 +11,7 @@ import pytest
 
 from cloudtrain.console.log_text import LogView, line_start
 from cloudtrain.core.events import LogLines
-from cloudtrain.transfer.log_times import LogTimes
+from cloudtrain.run_folder.log_times import LogTimes
 
 LOG = b"one\ntwo\nthree\nfour"
 

@@ -7,11 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudtrain.core.errors import CloudtrainError
-from cloudtrain.transfer.download import fetch
-
 if TYPE_CHECKING:
-    from cloudtrain.lifecycle.session import Link
+    pass
 
 NAME = "console.times"
 
@@ -48,9 +45,3 @@ class LogTimes:
         """How many bytes the log had before `at` (unix seconds); 0 where that is not known."""
         index = bisect_left(self._times, at)
         return self._sizes[index - 1] if index else 0
-
-
-def bring(folder: Path, link: Link) -> None:
-    """Copy the host's times beside the log, where that can be had: nothing depends on them."""
-    with suppress(CloudtrainError, OSError):
-        fetch(link.supervisor().read, NAME, folder / NAME)

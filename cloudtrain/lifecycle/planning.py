@@ -1,0 +1,104 @@
+"""A run before anything is created for it: what will happen, and its row, folder and receipt here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core import crash, disk
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.plan import CodeSummary, Plan, make_plan
+from cloudtrain.core.spec import RunSpec
+from cloudtrain.lifecycle import checkpoints
+from cloudtrain.lifecycle.checkpoints import Checkpoint
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.run_folder import history, receipt
+from cloudtrain.source import tree
+from cloudtrain.store import Run
+
+
+def check_folder(folder: Path) -> None:
+    """The run's folder can be made. Found out before anything costs money.
+
+    Raises:
+        UsageError: it cannot, or is there already.
+    """
+    parent = folder.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        probe = parent / f".{folder.name}.writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"{parent} cannot be written: {error.strerror}",
+            hint="make the folder writable, or set runs_dir to another one",
+            consequence="nothing was started",
+            code="folder",
+        ) from error
+    if folder.exists():
+        raise UsageError(
+            f"{folder} exists already",
+            hint="choose another --name, or move that folder away",
+            consequence="nothing was started",
+            code="name_taken",
+        )
+
+
+def plan_run(spec: RunSpec, context: Context) -> Plan:
+    """Resolve what was asked for by look-ups alone: nothing is created.
+
+    Raises:
+        UsageError, SignInError, Refused: the run cannot start.
+    """
+    check_folder(spec.folder)
+    offer = context.provider(spec).survey(spec)
+    source = Path(spec.job.source)
+    files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
+    code = CodeSummary(files=len(files.files), bytes=files.bytes, git=tree.git_state(source))
+    types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
+    times, last = history.look_up(spec, types, context.store)
+    return make_plan(spec, offer, code, times=times, last=last)
+
+
+def begin(
+    plan: Plan,
+    context: Context,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    checkpoint: tuple[Checkpoint, Path] | None = None,
+) -> Run:
+    """Record the intent. From here on the run has a row, whatever happens next.
+
+    Args:
+        notes: for the run's journal.
+        checkpoint: what it goes on from, and the folder with it; it becomes the run's own.
+
+    Raises:
+        UsageError: the name is taken, its folder cannot be made, or the checkpoint not be taken.
+    """
+    crash.point("K0")
+    run = context.store.add(plan)
+    try:
+        run.folder.mkdir(parents=True)
+        own: dict[str, Any] = {}
+        if checkpoint is not None:
+            checkpoints.copy(checkpoint[0], checkpoint[1], run.folder)
+            own = {checkpoints.NOTE: checkpoint[0].to_dict()}
+        context.store.write_journal(run.name, {**(notes or {}), **own})
+        receipt.write(run, context.store)
+    except UsageError:
+        context.store.forget(run.name)
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    except OSError as error:
+        context.store.forget(run.name)
+        raise UsageError(
+            f"{run.folder} cannot be made: {error.strerror}",
+            hint="make the folder writable, or set runs_dir to another one",
+            consequence="nothing was started",
+            code="folder",
+        ) from error
+    return run
