@@ -7,7 +7,6 @@ The tree (exit code of the command in brackets, `ux` section "Exit codes" in doc
     │   ├── UnknownRun                  [2]
     │   ├── ConfirmationNeeded          [2]
     │   └── StoreDamaged                [2]
-    ├── TrainingFailed                  [3]
     ├── SignInError                     [4]   credentials or permission
     ├── Refused                         [5]   nothing was billed
     │   ├── QuotaExceeded               [5]
@@ -100,13 +99,6 @@ class StoreDamaged(UsageError):
     """The run registry cannot be read or written."""
 
     code = "store_damaged"
-
-
-class TrainingFailed(CloudtrainError):
-    """The training process ended with a non-zero exit code."""
-
-    code = "training_failed"
-    exit_code = ExitCode.TRAINING_FAILED
 
 
 class SignInError(CloudtrainError):
