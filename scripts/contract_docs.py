@@ -16,17 +16,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cloudtrain.error_codes import GROUPS, JOB  # noqa: E402
-from cloudtrain.error_codes.entry import Group  # noqa: E402
+from cloudtrain.core import errors  # noqa: E402
+from cloudtrain.core.error_codes import CODES, CONSEQUENCES, HINTS, JOB  # noqa: E402
 
 DOCS = ROOT / "docs"
 BY = "This page is written by `python scripts/contract_docs.py`; do not edit it."
 
-ERRORS = f"""\
+ERRORS = """\
 # Errors
 
-{BY} Its source is `cloudtrain/error_codes`, and a test
-holds that against every place in the program that makes an error.
+{by} Its source is
+`cloudtrain/core/error_codes.py`, and a test holds that against every place in the program that makes an error.
 
 An error on the screen says what happened, with its code in square brackets, then what to do next, and what it means
 for money and data. With `--json` the code is `error.code`. Codes are stable: scripts may rely on them, and none is ever
@@ -37,15 +37,47 @@ error: no g4dn.xlarge free in us-east-1 (5 places tried) [no_capacity]
 hint:  --instance g4dn.xlarge,g6.xlarge tries both types; or another Region   (nothing is billed)
 ```
 
-Most errors say more exactly what they mean and what to type than the table does; it has what holds for all that share
-the code, and that is shown where an error says no more itself.
-
-The exit codes are those of the [README](../README.md#exit-codes). Where a code has two, the same thing is met at
-different moments: 2 and 5 before anything was billed, 6 while a machine may be running, 7 and 130 as the end of a run.
+Most errors say themselves what to type next and what they mean for money and data, with the names and numbers of the
+case. The tables below have what is shown where one does not.
 
 **Is something still billed?** `billing.running` in `--json` says what this computer knows. `cloudtrain ls --remote` and
 `cloudtrain clean` ask AWS, and need nothing on this computer for it.
+
+## Exit codes
+
+The [README](../README.md#exit-codes) explains each. Where an error code has two, the same thing is met at different
+moments: 2 and 5 before anything was billed, 6 while a machine may be running, 7 and 130 as the end of a run. A run that
+has ended badly (3, 7, 130) says where its results are and what became of its machine.
+
+{exits}
+
+## Codes
+
+Where `next` is empty, every error of the code says itself what to do. In brackets: what it means for money and data,
+where that is not what holds for its exit code.
+
+{codes}
+
+## The training itself
+
+The command's error is `training_failed` with exit code 3; the code below stands in its `cause` and in the `error` event
+of `events.jsonl`, and the error says what to do. A job of your own may have others.
+
+{job}
 """
+
+# What to do next, by exit code.
+NEXT = {
+    1: "cloudtrain ls shows what still exists; the message names the file with the traceback",
+    2: "correct what the message names; cloudtrain COMMAND --help",
+    3: "cloudtrain logs; then correct it and run again",
+    4: "aws login, or add the right that the message names; cloudtrain doctor checks both",
+    5: "cloudtrain doctor shows what is in the way; or another type, Region or --max-cost",
+    6: "run the same command again; cloudtrain logs goes on where it stopped",
+    7: "cloudtrain run --resume RUN goes on from its checkpoint",
+    8: "cloudtrain logs watches beside it, cloudtrain wait waits for its end",
+    130: "cloudtrain ls",
+}
 
 JSON = f"""\
 # JSON
@@ -114,22 +146,26 @@ def pages() -> dict[Path, str]:
 
 
 def _errors() -> str:
-    parts = [ERRORS, *(_group(group) for group in (*GROUPS, JOB))]
-    return "\n".join(parts)
-
-
-def _group(group: Group) -> str:
-    rows = [
-        (f"`{e.code}`", ", ".join(str(code) for code in e.exits), e.cause, e.means, _next(e.next))
-        for e in sorted(group.entries, key=lambda entry: entry.code)
+    means: dict[int, str] = {3: "the run has ended; what it had saved is in its folder here"}
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.CloudtrainError):
+            means.setdefault(int(kind.exit_code), kind.default_consequence)  # the general kind comes first
+    codes = [
+        (f"`{code}`", ", ".join(map(str, one.exits)), one.cause, _next(code)) for code, one in sorted(CODES.items())
     ]
-    head = ("code", "exit", "what has happened", "money and data", "next")
-    return f"## {group.title}\n\n{group.about}\n\n{_table(head, rows)}\n"
+    return ERRORS.format(
+        by=BY,
+        exits=_table(
+            ("exit", "money and data", "next"), [(str(code), means[code], NEXT[code]) for code in sorted(means)]
+        ),
+        codes=_table(("code", "exit", "what has happened", "next"), codes),
+        job=_table(("code", "what has happened"), [(f"`{code}`", cause) for code, cause in sorted(JOB.items())]),
+    )
 
 
-def _next(text: str) -> str:
-    """What to do, its options and commands readable as such."""
-    return text.replace("|", "\\|")
+def _next(code: str) -> str:
+    meaning = f"({CONSEQUENCES[code]})" if code in CONSEQUENCES else ""
+    return f"{HINTS.get(code, '')} {meaning}".strip()
 
 
 def _json() -> str:

@@ -167,8 +167,6 @@ def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool
         from cloudtrain.console.reporters.jsonl import write_result
 
         hosts = [openssh.host(known) for known in entries]
-        write_result(
-            row.name, host=name, hosts=hosts, config=str(openssh.our_file()), included=openssh.included()
-        )
+        write_result(row.name, host=name, hosts=hosts, config=str(openssh.our_file()), included=openssh.included())
         return
     told.emit(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))

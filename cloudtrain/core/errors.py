@@ -20,7 +20,8 @@ The tree (exit code of the command in brackets, `ux` section "Exit codes" in doc
     └── Interrupted                     [130] Ctrl-C, or the process was asked to end
 
 An error says what happened (`message`), what it means for money and data (`consequence`) and the next command
-(`hint`). `code` is stable and documented; scripts may rely on it.
+(`hint`); what it leaves out of the last two, `error_codes.completed` fills in. `code` is stable and documented; scripts
+may rely on it.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ class CloudtrainError(Exception):
     Args:
         message: one line, lower case, no full stop: what happened.
         hint: the next command or action, or None.
-        consequence: what it means for money and data ("nothing was created"), or None.
+        consequence: what it means for money and data ("nothing was created"), or None: `default_consequence`.
         code: overrides the class's stable code where one class serves several.
         detail: further lines for people, such as the end of a traceback.
     """
 
     code: str = "unexpected"
     exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
+    default_consequence: ClassVar[str] = "a run that trains goes on; its machine ends itself at its limit"
 
     def __init__(
         self,
@@ -81,12 +83,14 @@ class UsageError(CloudtrainError):
 
     code = "usage"
     exit_code = ExitCode.USAGE
+    default_consequence = "nothing was started"
 
 
 class UnknownRun(UsageError):
     """No run has this name."""
 
     code = "unknown_run"
+    default_consequence = "nothing was changed"
 
 
 class ConfirmationNeeded(UsageError):
@@ -99,6 +103,7 @@ class StoreDamaged(UsageError):
     """The run registry cannot be read or written."""
 
     code = "store_damaged"
+    default_consequence = "no machine and no result is touched; machines still end themselves at their limits"
 
 
 class SignInError(CloudtrainError):
@@ -106,6 +111,7 @@ class SignInError(CloudtrainError):
 
     code = "sign_in"
     exit_code = ExitCode.SIGN_IN
+    default_consequence = "what runs goes on and ends itself at its limit"
 
 
 class Refused(CloudtrainError):
@@ -113,6 +119,7 @@ class Refused(CloudtrainError):
 
     code = "refused"
     exit_code = ExitCode.REFUSED
+    default_consequence = "nothing was created, nothing is billed"
 
 
 class QuotaExceeded(Refused):
@@ -132,6 +139,7 @@ class ConnectionFailed(CloudtrainError):
 
     code = "connection"
     exit_code = ExitCode.CONNECTION
+    default_consequence = "the run goes on, its log and results stay on the host; the machine ends itself at its limit"
 
 
 # Code of a ConnectionFailed that no waiting mends: the machine has ended.
@@ -144,12 +152,14 @@ class HostKeyMismatch(ConnectionFailed):
     """The host presented another key than the pinned one. Never retried."""
 
     code = "host_key"
+    default_consequence = "nothing was sent; what runs goes on and ends itself at its limit"
 
 
 class ArtifactRefused(ConnectionFailed):
     """A file on the host is not what its manifest says, or not a plain file."""
 
     code = "artifact_refused"
+    default_consequence = "it was not taken; the others are here, the host's copy is untouched"
 
 
 class RunLost(CloudtrainError):
@@ -157,6 +167,7 @@ class RunLost(CloudtrainError):
 
     code = "run_lost"
     exit_code = ExitCode.CONNECTION
+    default_consequence = "nothing is billed any more; what it had saved is in its folder here"
 
 
 class LimitReached(CloudtrainError):
@@ -164,6 +175,7 @@ class LimitReached(CloudtrainError):
 
     code = "limit_reached"
     exit_code = ExitCode.LIMIT
+    default_consequence = "nothing is billed any more; what it had saved is in its folder here"
 
 
 class Busy(CloudtrainError):
@@ -171,6 +183,7 @@ class Busy(CloudtrainError):
 
     code = "busy"
     exit_code = ExitCode.STILL_RUNNING
+    default_consequence = "that command goes on; this one changed nothing"
 
 
 class Interrupted(CloudtrainError):

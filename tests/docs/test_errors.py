@@ -1,10 +1,11 @@
-"""The catalogue of error codes: every code that can be shown is in it and nothing else, and every error is complete."""
+"""The table of error codes: every code that can be shown is in it and nothing else, and every error is complete."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import inspect
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from cloudtrain.console.pages import failure
 from cloudtrain.core import errors
+from cloudtrain.core.error_codes import CODES, CONSEQUENCES, HINTS, JOB
 from cloudtrain.core.errors import CloudtrainError, ExitCode
-from cloudtrain.error_codes import CODES, GROUPS, JOB
 from tests.unit.test_structure import MODULES, ROOT, Module
 
 CLASSES = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
@@ -50,11 +51,17 @@ ALSO = {
 
 @dataclass(frozen=True)
 class Found:
-    """A code where the source makes an error, with the exit codes of its kind; none: the kind is not known there."""
+    """A code where the source makes an error.
+
+    Attributes:
+        exits: exit codes of its kind; none: the kind is not known there.
+        says: "hint" and "consequence" where the error has its own in every case.
+    """
 
     code: str
     where: str
     exits: frozenset[int]
+    says: frozenset[str]
 
 
 class Scope:
@@ -161,31 +168,54 @@ def made(module: Module) -> Iterator[Found | str]:
     def visit(node: ast.AST, functions: list[ast.FunctionDef]) -> Iterator[Found | str]:
         inner = [*functions, node] if isinstance(node, ast.FunctionDef) else functions
         where = f"{module.path}:{getattr(node, 'lineno', 0)}"
-        code, exits = None, frozenset[int]()
+        code, exits, given = None, frozenset[int](), _keywords(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLASSES:
             kind = CLASSES[node.func.id]
             exits = frozenset({int(kind.exit_code)})
-            named = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
-            if named:
-                code = named[0]
-            elif not any(keyword.arg is None for keyword in node.keywords):
-                yield Found(kind.code, where, exits)
-        elif isinstance(node, ast.Call) and {"code", "consequence"} <= {keyword.arg for keyword in node.keywords}:
+            code = given.get("code")
+            if code is None and None not in given:
+                yield Found(kind.code, where, exits, _said(given))
+        elif isinstance(node, ast.Call) and {"code", "consequence"} <= set(given):
             # A kind that is chosen at run time.
-            code = next(keyword.value for keyword in node.keywords if keyword.arg == "code")
-        elif isinstance(node, ast.Dict):
-            keys = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if _text(key)}
-            code = keys.get("code") if {"code", "message"} <= set(keys) else None
+            code = given["code"]
+        elif isinstance(node, ast.Dict) and {"code", "message"} <= set(given):
+            code = given["code"]
         if code is not None and module.path not in FOREIGN:
             values = Scope(module, functions).values(code, node)
             if values is None:
                 yield f"{where}: cannot tell what {ast.unparse(code)} may be"
             for value in values or ():
-                yield Found(value, where, exits)
+                yield Found(value, where, exits, _said(given))
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inner)
 
     yield from visit(module.tree, [])
+
+
+def _keywords(node: ast.AST) -> dict[str | None, ast.expr]:
+    """What a call or a literal gives by name; by None what it takes from elsewhere (`**`)."""
+    if isinstance(node, ast.Call):
+        return {keyword.arg: keyword.value for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {key.value if _text(key) else None: value for key, value in pairs if key is None or _text(key)}
+    return {}
+
+
+def _said(given: dict[str | None, ast.expr]) -> frozenset[str]:
+    return frozenset(name for name in ("hint", "consequence") if None in given or _always(given.get(name)))
+
+
+def _always(node: ast.expr | None) -> bool:
+    """Whether there is a text in every case. What is passed on in a variable has one."""
+    match node:
+        case None | ast.Constant(value=None):
+            return False
+        case ast.IfExp():
+            return _always(node.body) and _always(node.orelse)
+        case ast.BoolOp():
+            return _always(node.values[-1])
+    return True
 
 
 def _text(node: ast.expr | None) -> bool:
@@ -208,11 +238,11 @@ def test_every_code_can_be_told_from_the_source() -> None:
     assert len(shown()) > 200, "the collection lost its way"
 
 
-def test_every_code_that_can_be_shown_is_in_the_catalogue_and_nothing_else() -> None:
+def test_every_code_that_can_be_shown_is_in_the_table_and_nothing_else() -> None:
     missing = sorted({f"{found.code} ({found.where})" for found in shown() if found.code not in CODES})
-    assert not missing, f"not in cloudtrain/error_codes: {missing}"
+    assert not missing, f"not in cloudtrain/core/error_codes.py: {missing}"
     nowhere = set(CODES) - {found.code for found in shown()} - BARE
-    assert not nowhere, f"in cloudtrain/error_codes, and nothing shows them: {sorted(nowhere)}"
+    assert not nowhere, f"in cloudtrain/core/error_codes.py, and nothing shows them: {sorted(nowhere)}"
     assert set(CODES) >= BARE
 
 
@@ -226,21 +256,30 @@ def test_exit_codes_are_those_of_the_kinds() -> None:
     for code, more in ALSO.items():
         told.setdefault(code, set()).update(more)
     assert {code: sorted(exits) for code, exits in told.items()} == {
-        code: sorted(entry.exits) for code, entry in CODES.items()
+        code: sorted(known.exits) for code, known in CODES.items()
     }
 
 
-def test_entries_are_complete_and_codes_unique() -> None:
-    entries = [entry for group in (*GROUPS, JOB) for entry in group.entries]
-    assert len({entry.code for group in GROUPS for entry in group.entries}) == len(CODES)
-    for entry in entries:
-        for text in (entry.cause, entry.means, entry.next):
-            assert text and text == text.strip() and not text.removesuffix("...").endswith("."), entry
-        assert all(exit_code in set(ExitCode) - {ExitCode.DONE} for exit_code in entry.exits) and entry.exits, entry
-    assert all(group.title and group.about.endswith(".") for group in (*GROUPS, JOB))
+def test_every_text_is_one_line_without_a_full_stop() -> None:
+    defaults = [kind.default_consequence for kind in CLASSES.values()]
+    causes = [known.cause for known in CODES.values()]
+    for text in (*causes, *HINTS.values(), *CONSEQUENCES.values(), *JOB.values(), *defaults):
+        assert text and text == " ".join(text.split()) and not text.removesuffix("...").endswith("."), text
+    for code, known in CODES.items():
+        assert all(exit_code in set(ExitCode) - {ExitCode.DONE} for exit_code in known.exits) and known.exits, code
 
 
-def test_the_codes_of_the_training_package_are_in_their_own_section() -> None:
+def test_the_table_says_what_to_do_for_each_error_that_does_not_and_for_no_other() -> None:
+    assert {found.code for found in shown() if "hint" not in found.says} == set(HINTS)
+
+
+def test_the_table_says_what_it_means_for_errors_alone_that_may_not() -> None:
+    """All others have the default of their kind. translate.py may be told to say nothing."""
+    silent = {found.code for found in shown() if "consequence" not in found.says or "/translate.py:" in found.where}
+    assert set(CONSEQUENCES) <= silent
+
+
+def test_the_codes_of_the_training_package_are_in_their_own_table() -> None:
     found = set()
     for path in (ROOT / "job").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -252,22 +291,25 @@ def test_the_codes_of_the_training_package_are_in_their_own_section() -> None:
                     (made_by,) = [n for n in assigned if ast.unparse(n.targets[0]) == code.id]
                     code = made_by.value
                 found |= {part.value for part in ast.walk(code) if _text(part)}
-    assert found == {entry.code for entry in JOB.entries}
+    assert found == set(JOB)
 
 
 def test_an_error_that_says_no_more_than_what_happened_is_completed() -> None:
-    for code, entry in CODES.items():
-        bare = CloudtrainError("it happened", code=code)
-        assert failure.lines(bare) == [f"error: it happened [{code}]", f"hint:  {entry.next}   ({entry.means})"]
+    for kind, code in [*itertools.product(CLASSES.values(), HINTS), *((kind, kind.code) for kind in CLASSES.values())]:
+        bare, hint = kind("it happened", code=code), HINTS.get(code)
+        means = CONSEQUENCES.get(code, kind.default_consequence)
+        shown = f"hint:  {hint}   ({means})" if hint else f"hint:  {means}"
+        assert failure.lines(bare) == [f"error: it happened [{code}]", shown]
         told = json.loads(json.dumps(failure.record(bare)))
-        assert (told["code"], told["consequence"], told["hint"]) == (code, entry.means, entry.next)
-        own = CloudtrainError("it happened", code=code, hint="do this", consequence="all is safe")
+        assert (told["code"], told["consequence"], told["hint"]) == (code, means, hint)
+        own = kind("it happened", code=code, hint="do this", consequence="all is safe")
         assert failure.lines(own)[1] == "hint:  do this   (all is safe)"
 
 
 def test_a_code_that_nobody_knows_does_no_harm() -> None:
     """As a registry of a later version may hold."""
-    assert failure.lines(CloudtrainError("it happened", code="new")) == ["error: it happened [new]"]
+    unknown = CloudtrainError("it happened", code="new")
+    assert failure.lines(unknown) == ["error: it happened [new]", f"hint:  {CloudtrainError.default_consequence}"]
 
 
 def pages() -> dict[Path, str]:

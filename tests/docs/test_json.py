@@ -22,6 +22,7 @@ from referencing import Registry, Resource
 from cloudtrain.billing import running as billing
 from cloudtrain.cli import app as command_line
 from cloudtrain.console.reporters import jsonl
+from cloudtrain.core.error_codes import CODES
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
@@ -29,7 +30,7 @@ from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.error_codes import CODES
+from cloudtrain.provider.base import Instance
 from cloudtrain.store import Store
 from tests import plans
 from tests.docs.test_errors import pages

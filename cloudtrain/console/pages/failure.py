@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.console.text import shown_path
+from cloudtrain.core.error_codes import completed
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import fitted, money, screen_safe, wrapped
-from cloudtrain.error_codes import completed
 
 _HANG = 7  # what follows "error: "
 
