@@ -30,7 +30,6 @@ from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.provider.base import Instance
 from cloudtrain.store import Store
 from tests import plans
 from tests.docs.test_errors import pages

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.provider.ec2 import tags
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import InstanceLife
+from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 LIVE = ("pending", "running", "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
 _RECLAIMED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+
+WORKDIR = "cloudtrain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,3 +185,46 @@ def _marks(found: Mapping[str, str]) -> dict[str, Any]:
         "owner": found.get(tags.OWNER, ""),
         "expires_at": tags.utc_seconds(found.get(tags.EXPIRES_AT)),
     }
+
+
+def to_instance(
+    found: Mapping[str, Any],
+    *,
+    run: str,
+    region: str,
+    user: str,
+    host_key: str | None,
+    price: float | None,
+    loopback: bool,
+    owned: bool = True,
+) -> Instance:
+    """Our `Instance` of EC2's description of it."""
+    marks = tags.as_map(found.get("Tags"))
+    state = state_of(found)
+    life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
+    if state in ("stopping", "stopped"):
+        life = InstanceLife.PARKED
+    if state in ENDED:
+        life = InstanceLife.TERMINATED
+    port = marks.get(tags.EMULATOR_PORT, "") if loopback else ""
+    return Instance(
+        id=str(found["InstanceId"]),
+        provider=Target.EC2,
+        owned=owned,
+        workdir=WORKDIR,
+        address=found.get("PublicIpAddress") or found.get("PublicDnsName") or None,
+        port=int(port) if port.isdigit() else network.SSH_PORT,
+        user=user,
+        host_key=host_key,
+        type=str(found.get("InstanceType", "")),
+        zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
+        price_per_hour=price,
+        life=life if owned else InstanceLife.NONE,
+        details={
+            "run": run,
+            "region": region,
+            "token": marks.get(tags.TOKEN, ""),
+            "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
+            "spot": found.get("InstanceLifecycle") == "spot",
+        },
+    )

@@ -23,8 +23,7 @@ from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, glance, reason_of, state_of
-from cloudtrain.provider.ec2.launch.acquire import to_instance
+from cloudtrain.provider.ec2.instances import ENDED, glance, reason_of, state_of, to_instance
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport

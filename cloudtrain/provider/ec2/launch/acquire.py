@@ -24,12 +24,11 @@ from cloudtrain.core.errors import CloudtrainError, NoCapacity, QuotaExceeded, R
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
-from cloudtrain.core.spec import Ec2Spec, Target
-from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import network, tags, trust, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import left_of, tell_inventory, terminate
-from cloudtrain.provider.ec2.instances import ENDED, described, glance, one, reason_of, state_of
+from cloudtrain.provider.ec2.instances import ENDED, described, glance, one, reason_of, state_of, to_instance
 from cloudtrain.provider.ec2.launch import attempts
 from cloudtrain.provider.ec2.launch.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.launch.launch import Launch, Slot, request_for, slots_of
@@ -37,7 +36,6 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.ssh_keys import public_key
 
-WORKDIR = "cloudtrain"
 # A machine before that was taken back counts against the quota for a while. Its new place is asked for so long and so
 # often, in seconds.
 QUOTA_WAIT_S = 240.0
@@ -343,46 +341,3 @@ class Acquisition:
         self._close()
         self._journal.write({"ec2_group": None})
         trust.forget(attempt["run"])
-
-
-def to_instance(
-    found: Mapping[str, Any],
-    *,
-    run: str,
-    region: str,
-    user: str,
-    host_key: str | None,
-    price: float | None,
-    loopback: bool,
-    owned: bool = True,
-) -> Instance:
-    """Our `Instance` of EC2's description of it."""
-    marks = tags.as_map(found.get("Tags"))
-    state = state_of(found)
-    life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
-    if state in ("stopping", "stopped"):
-        life = InstanceLife.PARKED
-    if state in ENDED:
-        life = InstanceLife.TERMINATED
-    port = marks.get(tags.EMULATOR_PORT, "") if loopback else ""
-    return Instance(
-        id=str(found["InstanceId"]),
-        provider=Target.EC2,
-        owned=owned,
-        workdir=WORKDIR,
-        address=found.get("PublicIpAddress") or found.get("PublicDnsName") or None,
-        port=int(port) if port.isdigit() else network.SSH_PORT,
-        user=user,
-        host_key=host_key,
-        type=str(found.get("InstanceType", "")),
-        zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
-        price_per_hour=price,
-        life=life if owned else InstanceLife.NONE,
-        details={
-            "run": run,
-            "region": region,
-            "token": marks.get(tags.TOKEN, ""),
-            "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
-            "spot": found.get("InstanceLifecycle") == "spot",
-        },
-    )

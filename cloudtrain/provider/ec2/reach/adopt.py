@@ -20,8 +20,7 @@ from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, Trai
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, inventory, one, reason_of, state_of
-from cloudtrain.provider.ec2.launch.acquire import to_instance
+from cloudtrain.provider.ec2.instances import ENDED, inventory, one, reason_of, state_of, to_instance
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing

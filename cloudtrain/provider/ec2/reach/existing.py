@@ -16,8 +16,7 @@ from cloudtrain.core.instance import Instance, Journal, Released
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, glance, one, reason_of, state_of
-from cloudtrain.provider.ec2.launch.acquire import to_instance
+from cloudtrain.provider.ec2.instances import ENDED, glance, one, reason_of, state_of, to_instance
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
