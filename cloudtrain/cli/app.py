@@ -15,6 +15,7 @@ from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, repor
 from cloudtrain.cli import runs as runs_
 from cloudtrain.cli.options import EVERYWHERE
 from cloudtrain.console.choose import Look, reporter
+from cloudtrain.console.lines import print_lines, tell
 from cloudtrain.console.reporters.base import forgive_encodings
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
@@ -32,7 +33,7 @@ def _version(asked: bool) -> None:
     if asked:
         from cloudtrain.core.version import __version__
 
-        typer.echo(f"cloudtrain {__version__}")
+        print_lines(f"cloudtrain {__version__}")
         raise typer.Exit
 
 
@@ -109,7 +110,7 @@ def _run(words: list[str]) -> int:
         return code if isinstance(code, int) else int(ExitCode.DONE)
     except typer.TyperException as error:
         if not words:
-            typer.echo(error.format_message(), err=True)  # the help
+            tell(error.format_message())  # the help
         else:
             _told(look, _mistyped(error))
         return int(ExitCode.USAGE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Profile, Region, RunName, Yes
+from cloudtrain.console.lines import print_lines, tell
 from cloudtrain.core.errors import ExitCode, Refused
 from cloudtrain.core.events import Noted
 
@@ -46,9 +47,7 @@ def doctor(
     for check in checks(spec):
         seen.append(check)
         if not json:
-            for line in account.check_lines(check, columns_of(sys.stdout)):
-                sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+            print_lines(*account.check_lines(check, columns_of(sys.stdout)))
     failed = any(check.status == "fail" for check in seen)
     code = ExitCode.REFUSED if failed else ExitCode.DONE
     if json:
@@ -57,7 +56,7 @@ def doctor(
         told = failure.record(error) if error else None
         jsonl.write_result("", int(code), checks=[asdict(check) for check in seen], error=told)
     else:
-        sys.stdout.write(f"{account.verdict(seen)}\n")
+        print_lines(account.verdict(seen))
     raise typer.Exit(int(code))
 
 
@@ -88,10 +87,9 @@ def instances(
     if json:
         jsonl.write_result(**found.to_dict())
         return
-    for line in account.catalogue_lines(found, columns_of(sys.stdout)):
-        sys.stdout.write(f"{line}\n")
+    print_lines(*account.catalogue_lines(found, columns_of(sys.stdout)))
     for warning in found.warnings:
-        sys.stderr.write(f"warn  {warning}\n")
+        tell(f"warn  {warning}")
 
 
 def ssh(

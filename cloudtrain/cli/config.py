@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json
+from cloudtrain.console.lines import print_lines, tell
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from.")
 
@@ -36,8 +36,7 @@ def show(
         rows += [(name, "-", "not set" if origin else "") for name in settings.SETTINGS if name not in found]
         rows.sort()
     header = ("SETTING", "VALUE", "FROM" if origin else "")
-    for line in columns(header, rows):
-        sys.stdout.write(f"{screen_safe(line)}\n")
+    print_lines(*map(screen_safe, columns(header, rows)))
 
 
 def shown(value: object) -> str:
@@ -68,5 +67,5 @@ def init(
         write_result(files=[{"path": str(path), "done": what} for path, what in written])
         return
     for path, what in written:
-        sys.stderr.write(f"ok    {shown_path(path)}: {what}\n")
-    sys.stderr.write("hint:  every line of cloudtrain.toml is a comment until you remove its #\n")
+        tell(f"ok    {shown_path(path)}: {what}")
+    tell("hint:  every line of cloudtrain.toml is a comment until you remove its #")

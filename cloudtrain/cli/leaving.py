@@ -10,6 +10,7 @@ from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
 from cloudtrain.cli import standing
 from cloudtrain.cli.options import OnInterrupt
+from cloudtrain.console.lines import tell
 from cloudtrain.console.pages.summary import ends_by
 from cloudtrain.console.reporters.base import Reporter, may_ask
 from cloudtrain.core.errors import ExitCode
@@ -76,9 +77,8 @@ def interrupted(
                 return int(ExitCode.INTERRUPTED)
             return None
         stop = "[s]top and terminate" if run.instance and run.instance.owned else "[s]top"
-        sys.stderr.write(f"Watching stopped; {run.name} is still training{_stands(run)}. Ctrl-C again detaches.\n")
-        sys.stderr.write(f"[d]etach (default)   {stop}   [c]ontinue watching: ")
-        sys.stderr.flush()
+        tell(f"Watching stopped; {run.name} is still training{_stands(run)}. Ctrl-C again detaches.")
+        tell(f"[d]etach (default)   {stop}   [c]ontinue watching: ", end="")
         answer = sys.stdin.readline().strip().lower()[:1]
     except (KeyboardInterrupt, Leave):
         return detached(context.store.get(run.name), context, reporter)

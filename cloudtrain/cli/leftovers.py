@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
+from cloudtrain.console.lines import print_lines
 
 if TYPE_CHECKING:
     from cloudtrain.cleanup.leftovers import View
@@ -58,7 +58,7 @@ def clean(
     command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run)
     chosen = [one for one in view.leftovers if everything or one.safe]
     if not json:
-        _lines(shown.listing(view, time.time(), command=None if yes else command))
+        print_lines(*shown.listing(view, time.time(), command=None if yes else command))
     if chosen and not yes and not json and may_ask():
         lost = shown.losses(chosen)
         question = f"End {'it' if len(chosen) == 1 else f'these {len(chosen)}'}"
@@ -80,7 +80,7 @@ def clean(
         billed = {**running.now(), "running": any(one.may_cost for one in ended)}
         write_result("", int(code), **shown.view_record(view, ended, acted=True), error=error, billing=billed)
     elif view.leftovers:
-        _lines(shown.fates(ended, view))
+        print_lines(*shown.fates(ended, view))
     raise typer.Exit(int(code))
 
 
@@ -153,8 +153,8 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
         rows = [listing.record(run) for run in runs]
         write_result("", _code(view), **shown.view_record(view), runs=rows, error=_unseen(view))
     else:
-        _lines([*(listing.table(runs) if runs else ["no run is known on this computer"]), ""])
-        _lines([f"in {', '.join(view.regions)}:", *shown.remote(view, time.time())])
+        print_lines(*(listing.table(runs) if runs else ["no run is known on this computer"]), "")
+        print_lines(f"in {', '.join(view.regions)}:", *shown.remote(view, time.time()))
     raise typer.Exit(_code(view))
 
 
@@ -263,10 +263,4 @@ def _nothing_rehearsed(*, json: bool) -> None:
     if json:
         write_result(regions=[], refused=[], leftovers=[])
     else:
-        sys.stdout.write("no rehearsal lives on this computer: nothing is there to clean\n")
-
-
-def _lines(lines: list[str]) -> None:
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        print_lines("no rehearsal lives on this computer: nothing is there to clean")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
+from cloudtrain.console.lines import print_lines
 from cloudtrain.core.errors import ArtifactRefused, ExitCode, UnknownRun
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def verify(
         values = {key: value for key, value in found.to_dict().items() if key not in ("run", "ok")}
         jsonl.write_result(found.run, int(code), **values, error=failure.record(wrong) if wrong else None)
         raise typer.Exit(int(code))
-    for line in records.lines(found):
-        sys.stdout.write(f"{line}\n")
+    print_lines(*records.lines(found))
     if wrong:
         raise wrong
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
+from cloudtrain.console.lines import print_lines, tell
 from cloudtrain.core.text import counted
 
 
@@ -49,18 +49,16 @@ def ls(
 
         write_result(runs=[listing.record(run) for run in runs])
     elif quiet:
-        for run in runs:
-            sys.stdout.write(f"{run.name}\n")
+        print_lines(*(run.name for run in runs))
     elif runs:
-        for line in listing.table(runs):
-            sys.stdout.write(f"{line}\n")
+        print_lines(*listing.table(runs))
         if hidden:
             more = counted(hidden, "older run")
-            sys.stderr.write(f"{more} not shown; all of them: cloudtrain ls --all\n")
+            tell(f"{more} not shown; all of them: cloudtrain ls --all")
     elif kept != listing.Filter():
-        sys.stderr.write("no run is like that; all of them: cloudtrain ls\n")
+        tell("no run is like that; all of them: cloudtrain ls")
     else:
-        sys.stderr.write("no run yet; the first one: cloudtrain run --model 3 --local\n")
+        tell("no run yet; the first one: cloudtrain run --model 3 --local")
 
 
 def show(run: RunName = None, json: Json = False) -> None:
@@ -75,8 +73,7 @@ def show(run: RunName = None, json: Json = False) -> None:
 
         write_result(row.name, **listing.record(row), receipt=listing.receipt_of(row, store))
         return
-    for line in listing.page(row, store):
-        sys.stdout.write(f"{line}\n")
+    print_lines(*listing.page(row, store))
 
 
 def complete_group(incomplete: str) -> list[tuple[str, str]]:

@@ -210,13 +210,16 @@ def test_what_is_public_is_documented() -> None:
 PRINTING = ("cloudtrain/console/", "cloudtrain/onhost/", "cloudtrain/emulator/__main__.py", "cloudtrain/__main__.py")
 
 
+PRINTS = ("print", "sys.stdout.write", "sys.stderr.write", "typer.echo", "typer.secho")
+
+
 def test_only_the_console_prints() -> None:
     problems = []
     for module in PACKAGE:
         if module.path.startswith(PRINTING):
             continue
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTS:
                 problems.append(f"{module.path}:{node.lineno} prints")
     assert not problems, found(problems)
 
