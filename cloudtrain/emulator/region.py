@@ -89,9 +89,9 @@ class Region:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 
-        from cloudtrain.emulator.aws import models
+        from cloudtrain.emulator.aws import models, state
         from cloudtrain.emulator.aws.api import Api
-        from cloudtrain.emulator.aws.lifecycle import Lifecycle
+        from cloudtrain.emulator.aws.lifecycle import TimedLifecycle
 
         private_dir(self.folder)
         sweep(self.folder)
@@ -111,9 +111,9 @@ class Region:
             loop=self._loop,
             opened=time.monotonic(),
         )
-        self.core.lives = Lifecycle(self.core, self._save)
+        self.core.lives = TimedLifecycle(self.core, self._save)
         self._apply_quota_fault()
-        models.REGIONS[self.account] = self.core
+        state.REGIONS[self.account] = self.core
         self.api = Api(self.core, DomainDispatcherApplication(create_backend_app), self._pages(), self._token)
         self._server = make_server("127.0.0.1", 0, self.api, threaded=True, request_handler=_quiet(MotoRequestHandler))
         self._server.daemon_threads = True  # type: ignore[attr-defined]
@@ -139,7 +139,7 @@ class Region:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from cloudtrain.emulator.aws import account, models
+        from cloudtrain.emulator.aws import account, state
 
         self._server.shutdown()
         self._server_thread.join(10)
@@ -150,7 +150,7 @@ class Region:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join(10)
         self._loop.close()
-        models.REGIONS.pop(self.account, None)
+        state.REGIONS.pop(self.account, None)
         account.forget(self.account)
         shutil.rmtree(self.folder / "machines", ignore_errors=True)
         (self.folder / "region.json").unlink(missing_ok=True)

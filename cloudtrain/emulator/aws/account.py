@@ -9,7 +9,7 @@ from moto.ssm.models import ssm_backends
 
 from cloudtrain.emulator.aws import catalogue
 from cloudtrain.emulator.aws.core import Core
-from cloudtrain.emulator.aws.models import EmulatedImage
+from cloudtrain.emulator.aws.state import EmulatedImage
 
 
 def stock(backend: Any, core: Core) -> None:

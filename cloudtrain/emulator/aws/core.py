@@ -7,12 +7,44 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from cloudtrain.emulator.faults import Faults
+from cloudtrain.emulator.machine.machine import Machine
 
-if TYPE_CHECKING:
-    from cloudtrain.emulator.aws.lifecycle import Lifecycle
+
+class Lifecycle(Protocol):
+    """The timed states of instances, as EC2's calls see them; what each raises stands in `lifecycle.TimedLifecycle`.
+
+    Attributes:
+        machines: by the id of the instance.
+    """
+
+    machines: dict[str, Machine]
+
+    def launched(self, instance: Any) -> None:
+        """A new instance is pending."""
+
+    def start(self, instance: Any) -> None:
+        """StartInstances."""
+
+    def stop(self, instance: Any) -> None:
+        """StopInstances."""
+
+    def terminate(self, instance: Any) -> None:
+        """TerminateInstances."""
+
+    def reboot(self, instance: Any) -> None:
+        """RebootInstances."""
+
+    def let_in(self, instance_id: str, key: str) -> None:
+        """EC2 Instance Connect."""
+
+    def console(self, instance: Any) -> str:
+        """Console output so far."""
+
+    async def close(self) -> None:
+        """Take every machine down at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

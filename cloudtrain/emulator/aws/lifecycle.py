@@ -21,7 +21,7 @@ SPOT_TERMINATION = ("Server.SpotInstanceTermination", "Spot instance termination
 INTERNAL = ("Server.InternalError", "Internal error on launch")
 
 
-class Lifecycle:
+class TimedLifecycle:
     """Moves instances through their states. Entered from API threads under the region's lock; acts in its loop."""
 
     def __init__(self, core: Core, changed: Callable[[], None]) -> None:

@@ -19,8 +19,8 @@ from cloudtrain.emulator.aws import catalogue
 from cloudtrain.emulator.aws.account import stock
 from cloudtrain.emulator.aws.core import Core
 from cloudtrain.emulator.aws.launch import Launch
-from cloudtrain.emulator.aws.models import REGIONS, LaunchedSpotRequest
 from cloudtrain.emulator.aws.replies import ApiError
+from cloudtrain.emulator.aws.state import REGIONS, LaunchedSpotRequest
 
 
 class EmulatedEC2(EC2Response):  # type: ignore[misc]
