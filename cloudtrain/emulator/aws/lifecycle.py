@@ -205,15 +205,11 @@ class TimedLifecycle:
             machine.reserve(port=port)
             machine.start()
 
-    def _power(self, instance: Any, verb: str) -> None:
-        """The machine goes down by itself; called in the event loop."""
+    def _power(self, instance: Any) -> None:
+        """The machine powers itself off; called in the event loop."""
         if instance.state != "running":
             return
-        if verb == "reboot":
-            self.reboot(instance)
-        elif verb == "halt":
-            self._spawn(self.machines[instance.id].halt())
-        elif instance.lifecycle == "spot" or instance.instance_initiated_shutdown_behavior == "terminate":
+        if instance.lifecycle == "spot" or instance.instance_initiated_shutdown_behavior == "terminate":
             self.terminate(instance, INSTANCE_INITIATED)
         else:
             with self._core.lock:
@@ -253,7 +249,7 @@ class TimedLifecycle:
             pages=lambda: self._pages(instance),
             tokens_required=lambda: bool(instance.metadata_options.http_tokens == "required"),
             admits=lambda peer: self._admits(instance, peer),
-            power=lambda verb: self._power(instance, verb),
+            power=lambda: self._power(instance),
             extra=core.extra,
             faults=core.faults,
             boot_s=core.timing.boot_s,

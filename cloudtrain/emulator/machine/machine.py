@@ -42,7 +42,7 @@ class Surroundings:
         key_pair: public key of the launch's key pair, or None.
         pages: metadata below `/latest/`.
         admits: whether the security groups let an address in on port 22.
-        power: told "poweroff", "reboot" or "halt" when the machine decides so itself.
+        power: told when the machine powers itself off.
         extra: further variables of every session.
         grace_s: seconds between SIGTERM and SIGKILL when it goes down.
     """
@@ -56,7 +56,7 @@ class Surroundings:
     pages: Callable[[], Mapping[str, str]]
     tokens_required: Callable[[], bool]
     admits: Callable[[str], bool]
-    power: Callable[[str], None]
+    power: Callable[[], None]
     extra: Mapping[str, str]
     faults: Faults
     boot_s: float
@@ -156,13 +156,6 @@ class Machine:
             self.sshd = None
         await self._metadata.close()
         self._print("systemd: Reached target poweroff.target - System Power Off.")
-
-    async def halt(self) -> None:
-        """The operating system is gone, the instance still runs (and is billed)."""
-        await self.systemd.stop_all()
-        await asyncio.to_thread(processes.end_all, self.around.mark, grace=self.around.grace_s)
-        if self.sshd is not None:
-            await self.sshd.close()
 
     async def drop_sshd(self, back_after: float | None) -> None:
         """sshd ends, programs go on; it listens again on the same port after so many seconds, if at all."""

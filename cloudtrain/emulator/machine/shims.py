@@ -61,6 +61,7 @@ def write(folder: Path, *, port: int, secret: str, windows: bool = sys.platform 
     python = sys.executable.replace("'", "'\\''")
     systemctl = _SYSTEMCTL.format(python=sys.executable, port=port, secret=secret)
     texts = {"sudo": _SUDO, "python3": _PYTHON.format(python=python)}
+    # Those that are refused are here as well: the next in PATH are this computer's own, which switch it off.
     for name in ("systemctl", "poweroff", "reboot", "shutdown", "halt"):
         if windows:
             texts[f"{name}.py"] = systemctl.split("\n", 1)[1]

@@ -1,4 +1,4 @@
-"""Units, timers and `systemctl` of an emulated machine, against what systemd 252 does."""
+"""Units, timers and `systemctl` of an emulated machine as systemd 252 has them; no more than cloudtrain asks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,12 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.emulator.machine import cloudinit
-from cloudtrain.emulator.machine.systemd import Systemd, calendar, read_unit, span
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("5min 20s", 320), ("2h", 7200), ("1.5 h", 5400), ("100ms", 0.1), ("1d", 86400)]
-)
-def test_time_spans(text, seconds):
-    assert span(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "soon", "5 parsecs", "-3"])
-def test_what_is_no_time_span(text):
-    with pytest.raises(ValueError):
-        span(text)
+from cloudtrain.emulator.machine.systemd import Systemd, calendar, read_unit
 
 
 def test_calendar_takes_the_form_of_a_lease_and_refuses_iso():
     at = datetime(2026, 11, 23, 12, 34, 56, tzinfo=UTC).timestamp()
-    assert calendar("2026-11-23 12:34:56 UTC") == at == calendar("Mon 2026-11-23 12:34:56 UTC")
+    assert calendar("2026-11-23 12:34:56 UTC") == at
     for text in ("2026-11-23T12:34:56", "2026-11-23 12:34:56Z", "tomorrow"):
         with pytest.raises(ValueError):
             calendar(text)
@@ -39,8 +26,7 @@ class Box:
 
     def __init__(self, root: Path) -> None:
         self.ran: list[list[str]] = []
-        self.power: list[str] = []
-        self.reloads = 0
+        self.powered_off = self.reloads = 0
         self.journal: list[str] = []
         self.folder = root / "etc" / "systemd" / "system"
         self.folder.mkdir(parents=True)
@@ -49,8 +35,11 @@ class Box:
 
     def new(self) -> Systemd:
         return Systemd(
-            self.root, execute=self.execute, power=self.power.append, reload_ssh=self.reload, log=self.journal.append
+            self.root, execute=self.execute, power=self.power, reload_ssh=self.reload, log=self.journal.append
         )
+
+    def power(self) -> None:
+        self.powered_off += 1
 
     def reload(self) -> None:
         self.reloads += 1
@@ -89,7 +78,7 @@ def in_box(tmp_path, story):
 
 def test_a_timer_fires_its_service_once(tmp_path):
     async def story(box: Box) -> None:
-        box.timer("OnActiveSec=200ms")
+        box.timer(f"OnCalendar={at(2)}")
         assert box.do("start lease.timer") == 5, "not loaded yet"
         assert box.do("daemon-reload") == 0 and box.do("--no-block start lease.timer") == 0
         assert box.do("is-active lease.timer") == 0 and not box.ran
@@ -104,7 +93,7 @@ def test_a_past_time_fires_only_if_persistent(tmp_path):
         box.timer(f"OnCalendar={at(-60)}", name="lost")
         box.timer(f"OnCalendar={at(-60)}", "Persistent=true", name="kept")
         box.do("daemon-reload")
-        assert box.do("start lost.timer kept.timer") == 0
+        assert box.do("start lost.timer") == 0 and box.do("start kept.timer") == 0
         await until(lambda: box.ran)
         await asyncio.sleep(0.1)
         assert [argv[1] for argv in box.ran] == ["kept"]
@@ -126,8 +115,6 @@ def test_a_changed_file_needs_a_reload_and_a_restart(tmp_path):
         assert box.ctl.timers() == first, "start leaves an active timer alone"
         box.do("restart lease.timer")
         assert box.ctl.timers()["lease.timer"] > first["lease.timer"] + 500
-        box.do("stop lease.timer")
-        assert not box.ctl.timers()
 
     in_box(tmp_path, story)
 
@@ -140,14 +127,12 @@ def test_only_enabled_units_come_back_after_a_boot(tmp_path):
         assert (
             box.do("enable kept.timer") == 0 and box.do("enable bare.timer") == 0 and box.do("enable none.timer") == 1
         )
-        assert [box.do(f"is-enabled {n}.timer") for n in ("kept", "lost", "bare")] == [0, 1, 1]
         box.do("daemon-reload")
-        box.do("start kept.timer lost.timer")
+        assert [box.do(f"start {name}.timer") for name in ("kept", "lost", "bare")] == [0, 0, 0]
         await box.ctl.stop_all()
         box.ctl = box.new()
         box.ctl.boot()
         assert list(box.ctl.timers()) == ["kept.timer"]
-        assert box.do("disable --now kept.timer") == 0 and not box.ctl.timers()
 
     in_box(tmp_path, story)
 
@@ -159,21 +144,41 @@ def test_bad_units_are_reported_and_do_no_harm(tmp_path):
         (box.folder / "fails.service").write_text("[Service]\nExecStart=false\n")
         box.do("daemon-reload")
         assert box.do("start iso.timer") == 1 and any("torn.service" in line for line in box.journal)
-        assert box.do("start fails") == 0
+        assert box.do("start fails.service") == 0
         await until(lambda: any("status=1" in line for line in box.journal))
-        assert box.ctl.systemctl(["is-active", "fails"]) == (3, "failed\n")
-        assert box.do("frobnicate iso.timer") == 1 and box.do("start") == 1
+        assert box.ctl.systemctl(["is-active", "fails.service"]) == (3, "inactive\n")
 
     in_box(tmp_path, story)
 
 
 def test_power_and_ssh(tmp_path):
     async def story(box: Box) -> None:
-        for words in ("poweroff", "--no-block poweroff", "reboot", "shutdown -h now", "shutdown -r now", "halt"):
-            assert box.do(words) == 0
-        assert box.power == ["poweroff", "poweroff", "reboot", "poweroff", "reboot", "halt"]
-        assert box.do("shutdown +5") == 1 and len(box.power) == 6
-        assert box.do("reload ssh") == 0 and box.do("restart sshd.service") == 0 and box.reloads == 2
+        assert box.do("poweroff") == 0 and box.do("--no-block poweroff") == 0 and box.powered_off == 2
+        assert box.do("reload ssh") == 0 and box.do("reload sshd") == 0 and box.reloads == 2
+
+    in_box(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "start",
+        "reboot",
+        "shutdown -h now",
+        "--force poweroff",
+        "stop lease.timer",
+        "list-timers",
+        "restart lease.service",
+    ],
+)
+def test_what_no_lease_needs_is_refused(tmp_path, words):
+    async def story(box: Box) -> None:
+        box.timer(f"OnCalendar={at(600)}")
+        box.do("daemon-reload")
+        code, text = box.ctl.systemctl(words.split())
+        assert code == 1 and text.startswith("an emulated machine does not understand") and words in text
+        assert not box.powered_off and not box.ran
 
     in_box(tmp_path, story)
 
@@ -192,6 +197,7 @@ def test_timers_go_by_the_wall_clock(tmp_path, monkeypatch):
         box.do("daemon-reload")
         box.do("start lease.timer")
         await asyncio.sleep(0.05)
+        assert not box.ran
         real = time.time
         monkeypatch.setattr("cloudtrain.emulator.machine.systemd.time.time", lambda: real() + 7200)
         await until(lambda: box.ran)
