@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import asyncssh
 
@@ -15,13 +16,10 @@ from cloudtrain.emulator import posix_shell
 
 CHUNK = 64 * 1024
 
-# A session leader that opens a terminal by its name gets it as its controlling terminal.
-_ON_TERMINAL = """import os, sys
-handle = os.open(sys.argv[1], os.O_RDWR)
-for number in (0, 1, 2):
-    os.dup2(handle, number)
-os.close(handle)
-os.execv(sys.argv[2], sys.argv[2:])
+# A session leader without a terminal takes the one on its stdin as its controlling terminal.
+_ON_TERMINAL = """import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -51,7 +49,7 @@ async def on_pipes(
     )
     program = asyncio.subprocess.Process(transport, protocol, loop)
     assert program.stdin is not None and program.stdout is not None and program.stderr is not None
-    feed = asyncio.create_task(_feed(channel, program.stdin, program.pid))
+    feed = asyncio.create_task(_feed(_input(channel, program.pid), program.stdin))
     closed = asyncio.create_task(channel.channel.wait_closed())
     drains = [
         asyncio.create_task(_drain(program.stdout, channel.stdout)),
@@ -73,15 +71,15 @@ async def on_pipes(
     return await program.wait()
 
 
-async def _feed(channel: asyncssh.SSHServerProcess[bytes], sink: asyncio.StreamWriter, pid: int) -> None:
+async def _feed(typed: _input, sink: asyncio.StreamWriter) -> None:
     """Pass stdin and signals on until the client's end of file."""
-    async for data in _input(channel, pid):
+    async for data in typed:
         try:
             sink.write(data)
             await sink.drain()
         except OSError:
             # It no longer reads; what still comes is dropped, as sshd does.
-            async for _ in _input(channel, pid):
+            async for _ in typed:
                 pass
             return
     with contextlib.suppress(OSError):
@@ -91,7 +89,7 @@ async def _feed(channel: asyncssh.SSHServerProcess[bytes], sink: asyncio.StreamW
 class _input:
     """What the client sends, with its signals passed on to the program's process group."""
 
-    def __init__(self, channel: asyncssh.SSHServerProcess[bytes], pid: int, terminal: int | None = None) -> None:
+    def __init__(self, channel: asyncssh.SSHServerProcess[bytes], pid: int, terminal: BinaryIO | None = None) -> None:
         self._channel = channel
         self._pid = pid
         self._terminal = terminal
@@ -139,26 +137,26 @@ async def on_terminal(
 ) -> int:
     """Run a program on a terminal of its own, as for `ssh host` typed by a person. It is hung up with the channel."""
     screen, line = os.openpty()
-    try:
-        width, height, *_ = channel.term_size
-        _resize(screen, width, height)
-        name = os.ttyname(line)
-        program = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-IS",
-            "-c",
-            _ON_TERMINAL,
-            name,
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=home,
-            env={**environment, "TERM": channel.term_type or "dumb", "SSH_TTY": name},
-            start_new_session=True,
-        )
-        feed = asyncio.create_task(_type(channel, screen, program.pid))
-        show = asyncio.create_task(_show(channel, screen))
+    with os.fdopen(screen, "rb", 0) as shown, os.fdopen(os.dup(screen), "wb", 0) as typed:
+        try:
+            _resize(shown, *channel.term_size[:2])
+            program = await asyncio.create_subprocess_exec(
+                *[sys.executable, "-ISc", _ON_TERMINAL, *argv],
+                stdin=line,
+                stdout=line,
+                stderr=line,
+                cwd=home,
+                env={**environment, "TERM": channel.term_type or "dumb", "SSH_TTY": os.ttyname(line)},
+                start_new_session=True,
+            )
+        finally:
+            os.close(line)
+        loop, screen_reader = asyncio.get_running_loop(), asyncio.StreamReader(CHUNK)
+        source, _ = await loop.connect_read_pipe(lambda: _Screen(screen_reader), shown)
+        sink, protocol = await loop.connect_write_pipe(lambda: _Screen(asyncio.StreamReader()), typed)
+        keys = asyncio.StreamWriter(sink, protocol, None, loop)
+        feed = asyncio.create_task(_feed(_input(channel, program.pid, shown), keys))
+        show = asyncio.create_task(_drain(screen_reader, channel.stdout))
         ended = asyncio.create_task(program.wait())
         closed = asyncio.create_task(channel.channel.wait_closed())
         try:
@@ -166,57 +164,31 @@ async def on_terminal(
             if not ended.done():
                 _signal(program.pid, "HUP")
             await ended
-            os.close(line)
-            line = -1
             # The last output is read once nobody holds the other end.
             await asyncio.wait({show}, timeout=2)
         finally:
             for task in (feed, show, closed):
                 task.cancel()
             await asyncio.gather(feed, show, closed, return_exceptions=True)
+            source.close()
+            sink.abort()
         return ended.result()
-    finally:
-        os.close(screen)
-        if line >= 0:
-            os.close(line)
 
 
-async def _type(channel: asyncssh.SSHServerProcess[bytes], screen: int, pid: int) -> None:
-    async for data in _input(channel, pid, screen):
-        left = memoryview(data)
-        while left:
-            try:
-                left = left[os.write(screen, left) :]
-            except BlockingIOError:
-                await asyncio.sleep(0.01)
-            except OSError:
-                return
+class _Screen(asyncio.StreamReaderProtocol):
+    """This side of a terminal. The last program that leaves the other side leaves an error here: an end, no more."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None)
 
 
-async def _show(channel: asyncssh.SSHServerProcess[bytes], screen: int) -> None:
-    loop = asyncio.get_running_loop()
-    os.set_blocking(screen, False)
-    readable = asyncio.Event()
-    loop.add_reader(screen, readable.set)
-    try:
-        # EIO says that the last program on the terminal has gone.
-        with contextlib.suppress(OSError, asyncssh.Error):
-            while True:
-                await readable.wait()
-                readable.clear()
-                with contextlib.suppress(BlockingIOError):
-                    channel.stdout.write(os.read(screen, CHUNK))
-                    await channel.stdout.drain()
-    finally:
-        loop.remove_reader(screen)
-
-
-def _resize(terminal: int | None, width: int, height: int) -> None:
+def _resize(terminal: BinaryIO | None, width: int, height: int) -> None:
     if terminal is None or sys.platform == "win32":
         return
     import fcntl
     import struct
     import termios
 
-    with contextlib.suppress(OSError):
+    # A closed file says so by a ValueError.
+    with contextlib.suppress(OSError, ValueError):
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height or 24, width or 80, 0, 0))

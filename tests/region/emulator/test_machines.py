@@ -301,9 +301,9 @@ def test_a_terminal_session_is_a_real_terminal(account):
         channel.settimeout(20)
         channel.get_pty("xterm", width=101, height=33)
         channel.invoke_shell()
-        channel.sendall(b"tty; stty size; echo $TERM; exit 5\n")
+        channel.sendall(b"tty; stty size; echo $TERM; : < /dev/tty && echo it is $((6 * 7)); exit 5\n")
         shown = b"".join(iter(lambda: channel.recv(65536), b"")).decode()
-        assert "/dev/" in shown and "33 101" in shown and "xterm" in shown
+        assert "/dev/" in shown and "33 101" in shown and "xterm" in shown and "it is 42" in shown
         assert channel.recv_exit_status() == 5
         held = client.get_transport().open_session(timeout=20)
         held.get_pty()
