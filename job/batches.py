@@ -12,13 +12,13 @@ from job.recipes import Affine
 CHUNK = 8  # steps
 
 
-def sizes(count: int, batch_size: int, drop_last: bool) -> list[int]:
+def batch_sizes(count: int, batch_size: int, drop_last: bool) -> list[int]:
     """Images of each step of an epoch; the last, smaller one is left out if `drop_last` and there are others."""
     found = [min(batch_size, count - start) for start in range(0, count, batch_size)]
     return found[:-1] if drop_last and found[-1] < batch_size and len(found) > 1 else found
 
 
-def order(count: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order of the training images in an epoch, on the CPU: a function of seed and epoch alone."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 

@@ -3,8 +3,8 @@
 Stock torch spends a third of a step of these small networks on dropout's random numbers (one thread draws one at a
 time) and on BatchNorm (whose channels-last loops are as short as there are channels). Here the random numbers of a
 layer are drawn as 16 bits each, and BatchNorm and dropout run as a few passes over rows of a whole picture's numbers.
-Answers and gradients are those of `nn.BatchNorm2d` and `nn.Dropout` to rounding (tests/host/job/test_fused.py); the random
-stream is this module's own.
+Answers and gradients are those of `nn.BatchNorm2d` and `nn.Dropout` to rounding (tests/host/job/test_fused.py); the
+random stream is this module's own.
 """
 
 from __future__ import annotations

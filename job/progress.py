@@ -62,7 +62,7 @@ class Progress:
     best: Best | None = None
 
     def __post_init__(self) -> None:
-        self.sizes = batches.sizes(len(self.train.labels), self.recipe.batch_size, self.recipe.drop_last)
+        self.sizes = batches.batch_sizes(len(self.train.labels), self.recipe.batch_size, self.recipe.drop_last)
         self.optimiser = optimiser(self.model, self.recipe)
         self.average = None if self.recipe.ema is None else Average(self.model, self.recipe.ema)
         self.meter = Meter(self.sizes, self.device)
@@ -89,7 +89,7 @@ class Progress:
 
     def order(self) -> Tensor:
         """The order of the training images in this epoch."""
-        return batches.order(len(self.train.labels), self.seed, self.epoch).to(self.device)
+        return batches.epoch_order(len(self.train.labels), self.seed, self.epoch).to(self.device)
 
     def finish_epoch(self, reading: Reading, score: Score, lr: float, seconds: float, train_seconds: float) -> None:
         """Note an epoch's figures and go on to the next."""

@@ -23,8 +23,9 @@ SEEDS = (21, 22, 23, 24, 25)  # no recipe was ever tuned or tried with them
 LATER_SEEDS = (31, 32, 33, 34, 35)
 LINES = ROOT / "docs" / "accuracy.jsonl"
 
-# The modules that decide which numbers a run on a CPU ends with.
-NUMERICS = ("augment", "batches", "fused", "models", "oncpu", "optim", "step")
+# The modules that decide which numbers a run on a CPU ends with, and the classes in them that run on a GPU alone.
+NUMERICS = ("augment", "batches", "fused", "meter", "models", "oncpu", "optim", "step")
+ON_A_GPU = ("Eager", "Graphs")
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,26 @@ def plan() -> Iterator[tuple[Series, int]]:
 
 
 def code_digest(folder: Path, series: Series) -> str:
-    """16 hex digits over what decides a run's numbers: the code of `NUMERICS`, without comments, and the recipe."""
+    """16 hex digits over what decides a run's numbers: the definitions in `NUMERICS`, and the recipe.
+
+    A definition may move from one of these modules to another.
+    """
     sys.path.insert(0, str(ROOT))
     from job.recipes import RECIPES  # standard library only
 
-    parts = [bare((folder / f"{name}.py").read_text(encoding="utf-8")) for name in NUMERICS]
+    sources = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in NUMERICS]
+    parts = sorted(part for source in sources for part in definitions(source))
     parts.append(json.dumps(asdict(RECIPES[series.recipe][series.model]), sort_keys=True))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def definitions(source: str) -> list[str]:
+    """What stands at the margin of Python code, without imports and all that `bare` leaves out."""
+    return [
+        ast.unparse(part)
+        for part in ast.parse(bare(source)).body
+        if not isinstance(part, (ast.Import, ast.ImportFrom, ast.Pass)) and getattr(part, "name", "") not in ON_A_GPU
+    ]
 
 
 def bare(source: str) -> str:

@@ -57,6 +57,21 @@ def test_comments_and_docstrings_change_no_digest_and_code_does(accuracy: Module
     assert len({accuracy.code_digest(ROOT / "job", each) for each in accuracy.SERIES}) == len(accuracy.SERIES)
 
 
+def test_a_definition_that_moves_and_one_for_gpus_change_no_digest(accuracy: ModuleType, tmp_path: Path) -> None:
+    code = tmp_path / "job"
+    shutil.copytree(ROOT / "job", code, ignore=shutil.ignore_patterns("__pycache__"))
+    series = accuracy.SERIES[0]
+    before = accuracy.code_digest(code, series)
+    optim, step, constant = code / "optim.py", code / "step.py", "EMA_EVERY = 8"
+    text = optim.read_text(encoding="utf-8")
+    assert f"\n{constant}" in text
+    optim.write_text(text.replace(f"\n{constant}", "\n"), encoding="utf-8")
+    assert accuracy.code_digest(code, series) != before
+    with step.open("a", encoding="utf-8") as file:
+        file.write(f"\n{constant}\n\nclass Graphs:\n    capture = False\n")
+    assert accuracy.code_digest(code, series) == before
+
+
 def a_run(accuracy: ModuleType, series: Any, seed: int, last: float, **others: Any) -> dict[str, Any]:
     code = accuracy.code_digest(ROOT / "job", series)
     line = {"model": series.model, "recipe": series.recipe, "seed": seed, "epochs": 5, "last": last, "best": last}
