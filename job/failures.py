@@ -8,8 +8,8 @@ import math
 import torch
 
 from job.errors import JobError
-from job.meter import NonFiniteLoss
 from job.recipes import Recipe
+from job.step import NonFiniteLoss
 
 KEPT = "the last good checkpoint is kept"
 

@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from job import batches, checkpoint, goals
+from job import checkpoint, goals
 from job.data import Split
 from job.evaluate import Score, confusion, per_class
-from job.meter import Meter, Reading
 from job.models import parameter_count
 from job.optim import Average, optimiser
 from job.outputs import Outputs, State, on_cpu
 from job.recipes import Recipe
-from job.step import Step
+from job.step import Meter, Reading, Step, batch_sizes, epoch_order
 
 FIGURES = ("step", "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds", "train_seconds")
 
@@ -62,7 +61,7 @@ class Progress:
     best: Best | None = None
 
     def __post_init__(self) -> None:
-        self.sizes = batches.batch_sizes(len(self.train.labels), self.recipe.batch_size, self.recipe.drop_last)
+        self.sizes = batch_sizes(len(self.train.labels), self.recipe.batch_size, self.recipe.drop_last)
         self.optimiser = optimiser(self.model, self.recipe)
         self.average = None if self.recipe.ema is None else Average(self.model, self.recipe.ema)
         self.meter = Meter(self.sizes, self.device)
@@ -89,7 +88,7 @@ class Progress:
 
     def order(self) -> Tensor:
         """The order of the training images in this epoch."""
-        return batches.epoch_order(len(self.train.labels), self.seed, self.epoch).to(self.device)
+        return epoch_order(len(self.train.labels), self.seed, self.epoch).to(self.device)
 
     def finish_epoch(self, reading: Reading, score: Score, lr: float, seconds: float, train_seconds: float) -> None:
         """Note an epoch's figures and go on to the next."""

@@ -21,18 +21,15 @@ import torch
 
 from job import checkpoint, data, devices, failures, goals, models, recipes
 from job.console import Console, Pace
-from job.eager import Eager
 from job.errors import JobError
 from job.evaluate import evaluate
 from job.events import EventLog
-from job.graphs import Graphs
 from job.interrupt import Stop, Stopped
-from job.meter import NonFiniteLoss
-from job.oncpu import OnCpu
 from job.optim import rate
 from job.options import BadArguments, Options, parse
 from job.outputs import Outputs, on_cpu
 from job.progress import Progress
+from job.step import Eager, Graphs, NonFiniteLoss, OnCpu
 from job.summary import summarise
 
 REPORTS_PER_SECOND = 4.0  # `step` and `data` events, and redraws of the bar

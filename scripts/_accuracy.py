@@ -24,7 +24,7 @@ LATER_SEEDS = (31, 32, 33, 34, 35)
 LINES = ROOT / "docs" / "accuracy.jsonl"
 
 # The modules that decide which numbers a run on a CPU ends with, and the classes in them that run on a GPU alone.
-NUMERICS = ("augment", "batches", "fused", "meter", "models", "oncpu", "optim", "step")
+NUMERICS = ("augment", "fused", "models", "optim", "step")
 ON_A_GPU = ("Eager", "Graphs")
 
 

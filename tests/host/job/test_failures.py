@@ -11,8 +11,8 @@ import torch
 
 from job import devices, failures
 from job.errors import JobError
-from job.meter import NonFiniteLoss
 from job.recipes import RECIPES
+from job.step import NonFiniteLoss
 from tests import commands
 from tests.host.job.conftest import ROOT, SMALL, Job
 

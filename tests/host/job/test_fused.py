@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from job import fused, models
-from job.batches import CHUNK, Batches
-from job.data import Split
 from job.fused import Masks, norm_and_drop
-from job.recipes import Affine
 
 
 def close(ours: Tensor, theirs: Tensor) -> bool:
@@ -96,23 +93,3 @@ def test_a_fused_network_learns_what_the_plain_one_learns(model: int) -> None:
     with torch.no_grad():
         assert torch.allclose(quick.eval()(pictures), plain.eval()(pictures), atol=1e-9)
     assert list(quick.state_dict()) == list(plain.state_dict())
-
-
-def test_batches_are_the_same_wherever_one_begins() -> None:
-    images = torch.randint(0, 256, (1000, 28, 28), dtype=torch.uint8)
-    train, order = Split(images, torch.arange(1000) % 10), torch.randperm(1000)
-    moved = CHUNK + 3  # the last augmented step is in the middle of a chunk
-
-    def batches() -> Batches:
-        return Batches(train, order, 50, Affine(degrees=10.0, shift_px=2.0), moved, seed=4, epoch=2)
-
-    through = batches()
-    whole = [tuple(part.clone() for part in through.batch(step)) for step in range(20)]
-    for step in (0, 5, CHUNK - 1, CHUNK, moved - 1, moved, 19):
-        pictures, labels = batches().batch(step)
-        assert torch.equal(pictures, whole[step][0]) and torch.equal(labels, whole[step][1])
-    assert torch.equal(torch.cat([labels for _, labels in whole]), train.labels[order])
-    for step in (moved - 1, moved):
-        plain = images[order[step * 50 : (step + 1) * 50]].float() / 255
-        same = torch.allclose(whole[step][0][:, 0] * 0.3081 + 0.1307, plain, atol=1e-5)
-        assert same == (step >= moved)

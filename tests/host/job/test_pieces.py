@@ -1,4 +1,4 @@
-"""The small pieces, each by itself: schedule, optimiser, averaged weights, augmentation, meter, cores, files."""
+"""The small pieces, each by itself: schedule, optimiser, averaged weights, augmentation, cores, files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from job.augment import move, normalise
 from job.data import Split
 from job.evaluate import confusion, evaluate, per_class
 from job.events import EventLog
-from job.meter import Meter, NonFiniteLoss
 from job.recipes import RECIPES, Affine
 
 
@@ -123,20 +122,6 @@ def test_centre_crop_zooms_the_share_of_pictures_it_should() -> None:
     zoomed = area > 1.3
     assert 0.07 < zoomed.float().mean() < 0.13
     assert area[zoomed].mean().item() == pytest.approx((28 / 22) ** 2, rel=0.03)
-
-
-def test_meter_means_and_names_the_first_step_that_is_no_number() -> None:
-    meter = Meter([2, 2, 1], torch.device("cpu"))
-    scores = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    meter.add(torch.tensor([0]), torch.tensor(1.0), scores, torch.tensor([1, 1]))
-    meter.add(torch.tensor([1]), torch.tensor(2.0), scores, torch.tensor([1, 0]))
-    meter.add(torch.tensor([2]), torch.tensor(4.0), scores[:1], torch.tensor([0]))
-    assert (meter.read(2).loss, meter.read(2).accuracy, meter.read(2).last_loss) == (1.5, 75.0, 2.0)
-    assert (meter.read(3).loss, meter.read(3).accuracy) == (10 / 5, 60.0)
-    meter.add(torch.tensor([1]), torch.tensor(math.nan), scores, torch.tensor([1, 0]))
-    with pytest.raises(NonFiniteLoss) as caught:
-        meter.read(3)
-    assert caught.value.step == 2
 
 
 def test_evaluation_of_a_known_answer() -> None:

@@ -1,8 +1,12 @@
-"""The step that eager paths and CUDA graphs share does what a plain loop does; graphs do what the step does."""
+"""The step that eager paths and CUDA graphs share does what a plain loop does; graphs do what the step does.
+
+What feeds it (batches) and what it measures (the meter) are here too.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,9 @@ from torch import nn
 from job import checkpoint, models, optim
 from job.augment import move, normalise
 from job.data import Split, load
-from job.eager import Eager
-from job.graphs import Graphs
-from job.oncpu import OnCpu
 from job.progress import Progress
-from job.recipes import RECIPES, Recipe, changed
-from job.step import Kind
+from job.recipes import RECIPES, Affine, Recipe, changed
+from job.step import CHUNK, Batches, Eager, Graphs, Kind, Meter, NonFiniteLoss, OnCpu
 
 CPU = torch.device("cpu")
 FEW = {"epochs": 2, "batch_size": 16, "clean_finish": 0.5}  # 8 steps an epoch, the second one clean
@@ -102,6 +103,20 @@ def same(ours: nn.Module, theirs: nn.Module, rtol: float = 1e-4, atol: float = 1
         assert torch.allclose(value.cpu(), wanted[name].cpu(), rtol=rtol, atol=atol), name
 
 
+def test_meter_means_and_names_the_first_step_that_is_no_number() -> None:
+    meter = Meter([2, 2, 1], torch.device("cpu"))
+    scores = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    meter.add(torch.tensor([0]), torch.tensor(1.0), scores, torch.tensor([1, 1]))
+    meter.add(torch.tensor([1]), torch.tensor(2.0), scores, torch.tensor([1, 0]))
+    meter.add(torch.tensor([2]), torch.tensor(4.0), scores[:1], torch.tensor([0]))
+    assert (meter.read(2).loss, meter.read(2).accuracy, meter.read(2).last_loss) == (1.5, 75.0, 2.0)
+    assert (meter.read(3).loss, meter.read(3).accuracy) == (10 / 5, 60.0)
+    meter.add(torch.tensor([1]), torch.tensor(math.nan), scores, torch.tensor([1, 0]))
+    with pytest.raises(NonFiniteLoss) as caught:
+        meter.read(3)
+    assert caught.value.step == 2
+
+
 def test_kinds_of_steps() -> None:
     recipe = changed(RECIPES["best"][3], {**FEW, "drop_last": False, "batch_size": 20})  # 7 steps: 6 x 20 and 8
     stepper = progress_of(recipe, model=3).stepper
@@ -125,6 +140,26 @@ def test_the_cpu_path_learns(model: int) -> None:
             first = progress.meter.read(progress.steps)
     last = progress.meter.read(progress.steps)
     assert last.loss < 0.85 * first.loss and last.accuracy > first.accuracy
+
+
+def test_batches_are_the_same_wherever_one_begins() -> None:
+    images = torch.randint(0, 256, (1000, 28, 28), dtype=torch.uint8)
+    train, order = Split(images, torch.arange(1000) % 10), torch.randperm(1000)
+    moved = CHUNK + 3  # the last augmented step is in the middle of a chunk
+
+    def batches() -> Batches:
+        return Batches(train, order, 50, Affine(degrees=10.0, shift_px=2.0), moved, seed=4, epoch=2)
+
+    through = batches()
+    whole = [tuple(part.clone() for part in through.batch(step)) for step in range(20)]
+    for step in (0, 5, CHUNK - 1, CHUNK, moved - 1, moved, 19):
+        pictures, labels = batches().batch(step)
+        assert torch.equal(pictures, whole[step][0]) and torch.equal(labels, whole[step][1])
+    assert torch.equal(torch.cat([labels for _, labels in whole]), train.labels[order])
+    for step in (moved - 1, moved):
+        plain = images[order[step * 50 : (step + 1) * 50]].float() / 255
+        same = torch.allclose(whole[step][0][:, 0] * 0.3081 + 0.1307, plain, atol=1e-5)
+        assert same == (step >= moved)
 
 
 class Uncapturable(Graphs):
