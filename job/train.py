@@ -27,10 +27,9 @@ from job.events import EventLog
 from job.interrupt import Stop, Stopped
 from job.optim import rate
 from job.options import BadArguments, Options, parse
-from job.outputs import Outputs, on_cpu
+from job.outputs import Outputs, on_cpu, summarise
 from job.progress import Progress
 from job.step import Eager, Graphs, NonFiniteLoss, OnCpu
-from job.summary import summarise
 
 REPORTS_PER_SECOND = 4.0  # `step` and `data` events, and redraws of the bar
 

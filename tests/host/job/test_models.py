@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from job import models
-from job.summary import summarise
+from job.outputs import summarise
 from tests.host.job.seed_nets import NETS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,21 +60,3 @@ def test_same_seed_gives_the_same_first_weights_as_the_course(model: int) -> Non
     torch.manual_seed(7)
     theirs = NETS[model]().state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def test_summary_leaves_the_model_as_it_was() -> None:
-    net = models.build(3).train()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    stream = torch.get_rng_state()
-    summarise(net)
-    assert net.training
-    assert torch.equal(stream, torch.get_rng_state())
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert not any(module._forward_hooks for module in net.modules())
-
-
-def test_summary_as_json_holds_the_table() -> None:
-    facts = json.loads(json.dumps(summarise(models.build(2)).as_json()))
-    assert facts["parameters"] == facts["trainable_parameters"] == 5_048
-    assert facts["layers"][0] == {"name": "Conv2d", "shape": [8, 26, 26], "parameters": 72, "trainable": True}
-    assert len(facts["layers"]) == 24

@@ -1,7 +1,8 @@
-"""The files of `env/`: every package that the run could import, and the GPU without what names this very one."""
+"""The layer table's values, and `env/`: every package that the run could import, the GPU without what names it."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from importlib import metadata
@@ -12,8 +13,10 @@ from packaging.requirements import Requirement
 
 pytest.importorskip("torch")
 
-from job import environment
-from job.outputs import Outputs
+import torch
+
+from job import models
+from job.outputs import Outputs, public_gpu_report, requirements, summarise
 
 # Field names and layout as the driver's tool prints them; the values are made up.
 SMI_Q = """
@@ -57,6 +60,24 @@ GPU 00000000:00:1F.0
 """
 
 
+def test_summary_leaves_the_model_as_it_was() -> None:
+    net = models.build(3).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    stream = torch.get_rng_state()
+    summarise(net)
+    assert net.training
+    assert torch.equal(stream, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_summary_as_json_holds_the_table() -> None:
+    facts = json.loads(json.dumps(summarise(models.build(2)).as_json()))
+    assert facts["parameters"] == facts["trainable_parameters"] == 5_048
+    assert facts["layers"][0] == {"name": "Conv2d", "shape": [8, 26, 26], "parameters": 72, "trainable": True}
+    assert len(facts["layers"]) == 24
+
+
 def package(folder: Path, name: str, version: str, direct_url: str | None = None) -> None:
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
@@ -75,7 +96,7 @@ def test_packages_are_sorted_once_each_and_pip_can_read_them(tmp_path: Path) -> 
     package(first, "wheel-file", "3.0", '{"url": "file:///home/ann/w.whl", "archive_info": {}}')
     package(first, "odd", "1 --index-url https://ann:pass@index.example")
     (first / "torn-1.0.dist-info").mkdir()
-    text = environment.requirements(metadata.distributions(path=[str(first), str(later)]))
+    text = requirements(metadata.distributions(path=[str(first), str(later)]))
     head, *lines = text.splitlines()
     assert head.startswith("# Python 3.")
     assert lines == [
@@ -89,13 +110,13 @@ def test_packages_are_sorted_once_each_and_pip_can_read_them(tmp_path: Path) -> 
 
 
 def test_the_packages_of_this_interpreter_are_those_that_it_imports() -> None:
-    told = [Requirement(line) for line in environment.requirements().splitlines() if not line.startswith("#")]
+    told = [Requirement(line) for line in requirements().splitlines() if not line.startswith("#")]
     assert f"=={metadata.version('torch')}" in [str(one.specifier) for one in told if one.name == "torch"]
     assert len(told) > 10 and all(one.url is None for one in told)
 
 
 def test_nothing_of_one_machine_or_of_its_processes_is_kept_of_a_gpu() -> None:
-    told = environment.public(SMI_Q)
+    told = public_gpu_report(SMI_Q)
     for private in (
         "1320000000001",
         "GPU-0123",
@@ -127,7 +148,7 @@ def test_without_a_gpu_that_answers_there_is_no_file(tmp_path: Path, monkeypatch
             program.chmod(0o755)
         outputs.environment(gpu=True)
         assert not file.exists(), script
-    monkeypatch.setattr(environment, "SMI_LIMIT_S", 0.2)
+    monkeypatch.setattr("job.outputs.SMI_LIMIT_S", 0.2)
     program.write_text("#!/bin/sh\nexec sleep 20\n")
     outputs.environment(gpu=True)
     assert not file.exists()
@@ -137,5 +158,5 @@ def test_without_a_gpu_that_answers_there_is_no_file(tmp_path: Path, monkeypatch
     outputs.environment(gpu=False)
     assert not file.exists()
     outputs.environment(gpu=True)
-    assert file.read_text(encoding="utf-8") == environment.public(SMI_Q)
+    assert file.read_text(encoding="utf-8") == public_gpu_report(SMI_Q)
     assert (file.parent / "requirements.txt").is_file()
