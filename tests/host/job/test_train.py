@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from job import checkpoint, models
 from job.errors import JobError
-from job.options import BadArguments, parse
 from tests import commands
 from tests.host.job.conftest import SMALL, Job
 
@@ -211,38 +210,10 @@ def failed(job: Job, code: str) -> str:
     return event["message"]
 
 
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (("--model", "4"), "argument --model: invalid choice: 4 (choose from 1, 2, 3)"),
-        (("--epochs", "0"), "argument --epochs: 0 is not allowed, it must be at least 1"),
-        (("--epochs", "many"), "argument --epochs: 'many' is not a whole number"),
-        (("--batch-size", "60001"), "argument --batch-size: 60001 is not allowed, it must be from 1 to 60,000"),
-        (("--lr", "nan"), "argument --lr: 'nan' is not a learning rate above 0"),
-        (("--recipe", "worst"), "argument --recipe: invalid choice: 'worst'"),
-        (("--nonsense",), "unrecognized arguments: --nonsense"),
-    ],
-)
-def test_bad_arguments(argv: tuple[str, ...], said: str) -> None:
-    with pytest.raises(BadArguments) as caught:
-        parse(argv, {})
-    assert str(caught.value).startswith(said)
-
-
 def test_bad_arguments_end_with_2(job) -> None:  # type: ignore[no-untyped-def]
     made = job("--model", "4")
     assert made.run() == 2
     assert failed(made, "bad_arguments").startswith("argument --model: invalid choice: 4")
-
-
-def test_flags_win_over_the_environment(tmp_path: Path) -> None:
-    env = {f"CLOUDTRAIN_{name}": str(tmp_path / name) for name in ("OUT", "EVENTS", "RESUME", "DATA")}
-    options = parse([], env)
-    assert (options.out, options.events) == (tmp_path / "OUT", tmp_path / "EVENTS")
-    assert (options.resume, options.data) == (tmp_path / "RESUME", tmp_path / "DATA")
-    options = parse(["--out", "o", "--data", "d", "--resume", "r"], env)
-    assert (options.out, options.data, options.resume) == (Path("o"), Path("d"), Path("r"))
-    assert parse(["--out", "o"], {}).events == Path("o") / "events.jsonl"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
