@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from job import checkpoint, goals
+from job import checkpoint
 from job.data import Split
 from job.evaluate import Score, confusion, per_class
 from job.models import parameter_count
 from job.optim import Average, optimiser
 from job.outputs import Outputs, State, on_cpu
-from job.recipes import Recipe
+from job.recipes import Recipe, judge
 from job.step import Meter, Reading, Step, batch_sizes, epoch_order
 
 FIGURES = ("step", "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds", "train_seconds")
@@ -182,7 +182,7 @@ class Progress:
     def goals(self) -> list[dict[str, Any]]:
         """The goals against the last epoch's accuracy, which counts only on the whole data set."""
         value = self.final_test_acc() if self.subset is None else None
-        return goals.judge(value, parameter_count(self.model), self.epochs)
+        return judge(value, parameter_count(self.model), self.epochs)
 
     def document(self, status: str, device_name: str) -> dict[str, Any]:
         """metrics.json: settings, goals, the last and the best epoch. `status`: running, done, stopped or failed."""

@@ -1,4 +1,6 @@
-"""Recipes as data: every hyper-parameter of a run, for each model. Architectures and dropout are in `models.py`.
+"""Recipes as data: every hyper-parameter of a run, for each model, and what a run should reach.
+
+Architectures and dropout are in `models.py`.
 
 `best`  the most accurate known for these networks (15 epochs; where the figures come from: docs/benchmarks.md)
 `fast`  the same schedule compressed into 4 or 5 epochs
@@ -102,6 +104,17 @@ RECIPES: dict[str, dict[int, Recipe]] = {
 SEED_BATCH_ON_CUDA = 128
 
 
+GOAL_TEST_ACCURACY = 99.4  # percent, of the last epoch: no picking on the test set
+GOAL_PARAMETERS = 8000  # fewer than
+GOAL_EPOCHS = 15  # at most
+
+GOALS = (
+    f"test accuracy >= {GOAL_TEST_ACCURACY} %",
+    f"parameters < {GOAL_PARAMETERS}",
+    f"epochs <= {GOAL_EPOCHS}",
+)
+
+
 class Refused(ValueError):
     """These settings do not go together; the text is one line."""
 
@@ -147,3 +160,13 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     if made.nesterov and not made.momentum:
         raise Refused("--nesterov needs a --momentum above 0")
     return made
+
+
+def judge(test_accuracy: float | None, parameters: int, epochs: int) -> list[dict[str, Any]]:
+    """Each goal with the value reached and `met`; `test_accuracy` None (no epoch done, or a subset) is not met."""
+    values = (test_accuracy, parameters, epochs)
+    accurate = test_accuracy is not None and test_accuracy >= GOAL_TEST_ACCURACY
+    met = (accurate, parameters < GOAL_PARAMETERS, epochs <= GOAL_EPOCHS)
+    return [
+        {"goal": goal, "value": value, "met": reached} for goal, value, reached in zip(GOALS, values, met, strict=True)
+    ]

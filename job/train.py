@@ -19,7 +19,7 @@ from job import cores  # noqa: F401  # isort: skip  (before torch: it settles ho
 
 import torch
 
-from job import checkpoint, data, devices, failures, goals, models, recipes
+from job import checkpoint, data, devices, failures, models, recipes
 from job.console import Console, Pace
 from job.errors import JobError
 from job.evaluate import evaluate
@@ -109,8 +109,8 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         device_name=device_name,
         torch=torch.__version__,
         steps=progress.steps,
-        goals=list(goals.TEXTS),
-        goal_test_acc=goals.TEST_ACCURACY,
+        goals=list(recipes.GOALS),
+        goal_test_acc=recipes.GOAL_TEST_ACCURACY,
         settings=asdict(recipe),
         changed=progress.changed,
         scored_on=progress.scored_on,
