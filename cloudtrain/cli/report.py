@@ -30,18 +30,8 @@ class Format(StrEnum):
 class Export(StrEnum):
     """What `export` writes."""
 
-    ONNX = "onnx"
-    PT2 = "pt2"
     TENSORBOARD = "tensorboard"
     CSV = "csv"
-    HUB = "hub"
-
-
-class Weights(StrEnum):
-    """Which weights `export` takes."""
-
-    BEST = "best"
-    LAST = "last"
 
 
 def report(
@@ -148,29 +138,23 @@ def compare(
 
 
 def export(
-    to: Annotated[Export, typer.Option("--to", help="Form: ONNX, torch.export, TensorBoard, CSV, or a model card.")],
+    to: Annotated[Export, typer.Option("--to", help="Form: TensorBoard or CSV.")],
     run: RunName = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to write into; exports/NAME/ beside runs/ if left out.", show_default=False),
     ] = None,
-    weights: Annotated[Weights, typer.Option(help="Of which epoch.")] = Weights.BEST,
     json: Json = False,
 ) -> None:
-    """Write a run's results in the form of another tool. Networks are rebuilt by the run's own, verified code."""
-    from cloudtrain.report import exports, sources
+    """Write a run's epochs in the form of another tool."""
+    from cloudtrain.report import sources
+    from cloudtrain.report.export import write_epochs
     from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
-
-    def code() -> Path:
-        from cloudtrain.lifecycle.repeat import repetition
-
-        return Path(repetition(row, store, row.name).spec.job.source)
-
     with _writing(out or row.folder):
-        done = exports.export(sources.of_run(row, store), to.value, out, weights.value, code)
+        done = write_epochs(sources.of_run(row, store), to.value, out)
     if json:
         from cloudtrain.console.reporters.jsonl import write_result
 

@@ -70,7 +70,6 @@ CODES: dict[str, ErrorCode] = {
     "exec_refused": ErrorCode((6,), "the host does not let this user run programs"),
     "exists": ErrorCode((2,), "a file is there already and is not overwritten"),
     "expired": ErrorCode((4,), "the AWS session is over"),
-    "export_failed": ErrorCode((1,), "the network could not be exported, or differs from the original after it"),
     "file_changes": ErrorCode((2,), "a file changes while it is read"),
     "finished": ErrorCode((2,), "the run has finished: there is nothing to go on with"),
     "folder": ErrorCode((2, 6), "a folder cannot be made or written"),

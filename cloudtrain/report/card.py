@@ -1,4 +1,4 @@
-"""The model card: README.md of a run's folder, and of what `export --to hub` makes. YAML front matter, then Markdown.
+"""The model card: README.md of a run's folder. YAML front matter, then Markdown.
 
 No licence is chosen: that is for whoever trained.
 """

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.report import words
 from cloudtrain.report.facts import Facts
 
@@ -107,13 +107,13 @@ class LoadedRun:
         """
         import importlib.util
 
-        from cloudtrain.report.exports.network import missing, verified_weights
+        from cloudtrain.report.export import missing
 
         absent = [module for module in ("torch", "safetensors") if importlib.util.find_spec(module) is None]
         with _hint_shown():
             if absent:
                 raise missing(absent, "weights become tensors of PyTorch")
-            path = verified_weights(self._facts, which)
+            path = _verified_weights(self._facts, which)
         from safetensors.torch import load_file
 
         return dict(load_file(path))
@@ -144,3 +144,29 @@ class LoadedRun:
         )
         title = escape(f"{facts.name}: {words.subject(facts)}")
         return f'<table><caption style="text-align:left">{title}</caption><tbody>{cells}</tbody></table>'
+
+
+def _verified_weights(facts: Facts, which: str) -> Path:
+    """The weights of the best or the last epoch, whose sha256 is that of the receipt.
+
+    Raises:
+        UsageError: they are not here, or not what they were.
+    """
+    from cloudtrain.transfer.download import sha256
+
+    path = facts.weights(which)
+    if path is None:
+        raise UsageError(
+            f"{facts.name} has no weights of the {which} epoch here",
+            hint=f"cloudtrain pull {facts.name}",
+            consequence="nothing was written",
+            code="no_weights",
+        )
+    if sha256(path) != facts.artifacts[f"weights/{which}.safetensors"]:
+        raise UsageError(
+            f"the weights {path} are not those that the run left: their sha256 is another one",
+            hint=f"cloudtrain pull {facts.name} fetches them again where its machine is still there",
+            consequence="nothing was written",
+            code="verify_failed",
+        )
+    return path

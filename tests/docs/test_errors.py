@@ -30,7 +30,6 @@ UNSEEN = {
 # Path -> why its `{"code": ..., "message": ...}` are no errors of a command.
 FOREIGN = {
     "cloudtrain/onhost/supervise.py": "speaks on the host; supervisor.py turns its codes into ours",
-    "cloudtrain/report/exports/program.py": "is a process of its own; network.py turns its answers into errors",
 }
 
 

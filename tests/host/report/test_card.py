@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,10 +16,28 @@ from cloudtrain.report import card, markdown, page, record, words, write_facts
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.sources import of_path
 from cloudtrain.run_folder import files, generated, verify
-from tests.host.report.test_exports import original, put_weights
 from tests.made import MadeRun
 from tests.region.whole_path.place import Place
 from tests.unit.report.test_page import Reader
+
+
+def original(facts: Facts, which: str = "best") -> Any:
+    """The run's network, made here."""
+    import torch
+
+    from job.models import build
+
+    net = build(int(facts.settings["model"]))
+    net.load_state_dict(torch.load(facts.folder / "weights" / f"{which}.pt", weights_only=True), strict=True)
+    return net.eval()
+
+
+def put_weights(made: MadeRun, data: bytes) -> None:
+    path = made.folder / "weights" / "best.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    made.receipt["artifacts"] = [{"name": "weights/best.safetensors", "size": len(data), "sha256": sha256}]
 
 
 def front_matter(text: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The epochs of a run as CSV and as TensorBoard's event files."""
+"""`cloudtrain export`: the epochs of a run as CSV and as TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import csv
 import importlib.util
 import io
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import counted
-from cloudtrain.report.exports import Exported
-from cloudtrain.report.exports.network import missing
 from cloudtrain.report.facts import Facts
 
+FOLDER = "exports"
 COLUMNS = ("step", "timestamp", "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds")
 # Names in TensorBoard: what is before the slash groups the charts.
 TAGS = {
@@ -26,15 +27,42 @@ TAGS = {
     "learning rate": "lr",
 }
 _EVENTS = "events.out.tfevents."
+# Module -> what brings it, as pip wants it; pyproject.toml says the same in its extras.
+PACKAGES = {"torch": "torch==2.13.0", "safetensors": "safetensors>=0.6", "tensorboard": "tensorboard>=2.20"}
 
 
-def table(facts: Facts, folder: Path) -> Exported:
-    """`metrics.csv`: a row an epoch, with the header that trackio's and other importers know.
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and what is known of it, for people."""
+
+    path: Path
+    detail: str
+
+
+def write_epochs(facts: Facts, to: str, folder: Path | None) -> Exported:
+    """Write the epochs of a run as `to`: csv or tensorboard.
+
+    Args:
+        folder: where to; None: `exports/NAME/`, beside the folder of the runs.
 
     Raises:
-        UsageError: no epoch was finished.
+        UsageError: no epoch was finished, or a package is missing here (code `no_extra`).
+        OSError: it cannot be written.
     """
-    _some(facts)
+    if not facts.epochs:
+        raise UsageError(
+            f"{facts.name} has no finished epoch",
+            hint=f"cloudtrain show {facts.name}",
+            consequence="nothing was written",
+            code="no_figures",
+        )
+    if folder is None:
+        folder = facts.folder.parent.parent / FOLDER / facts.name
+    return _table(facts, folder) if to == "csv" else _tensorboard(facts, folder / "tensorboard")
+
+
+def _table(facts: Facts, folder: Path) -> Exported:
+    """`metrics.csv`: a row an epoch, with the header that trackio's and other importers know."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -48,13 +76,8 @@ def table(facts: Facts, folder: Path) -> Exported:
     return Exported(path, counted(len(facts.epochs), "epoch"))
 
 
-def tensorboard(facts: Facts, folder: Path) -> Exported:
-    """Event files for `tensorboard --logdir FOLDER`. The x axis is the epoch.
-
-    Raises:
-        UsageError: no epoch was finished, or TensorBoard's package is missing.
-    """
-    _some(facts)
+def _tensorboard(facts: Facts, folder: Path) -> Exported:
+    """Event files for `tensorboard --logdir FOLDER`. The x axis is the epoch."""
     if importlib.util.find_spec("tensorboard") is None:
         raise missing(["tensorboard"], "event files are written by TensorBoard's own package")
     from tensorboard.compat.proto.event_pb2 import Event
@@ -79,11 +102,12 @@ def tensorboard(facts: Facts, folder: Path) -> Exported:
     return Exported(path, f"{counted(len(facts.epochs), 'epoch')}; tensorboard --logdir {folder} shows them")
 
 
-def _some(facts: Facts) -> None:
-    if not facts.epochs:
-        raise UsageError(
-            f"{facts.name} has no finished epoch",
-            hint=f"cloudtrain show {facts.name}",
-            consequence="nothing was written",
-            code="no_figures",
-        )
+def missing(modules: Sequence[str], why: str) -> UsageError:
+    """That packages are missing on this computer, with the command that brings them."""
+    wanted = " ".join(f'"{PACKAGES[module]}"' for module in modules)
+    return UsageError(
+        f"{' and '.join(modules)} {'is' if len(modules) == 1 else 'are'} not installed here: {why}",
+        hint=f"python -m pip install {wanted}",
+        consequence="nothing was written",
+        code="no_extra",
+    )
