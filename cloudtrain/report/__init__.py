@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def write(run: Run, store: Store) -> Path:
-    """Write the report and the model card of `run`, as it stands now, into its folder; the report's path.
+    """Write the report of `run`, as it stands now, into its folder; the report's path.
 
     Raises:
         OSError: the folder cannot be written; what was there is as it was.
@@ -22,7 +22,7 @@ def write(run: Run, store: Store) -> Path:
 
 
 def write_facts(facts: Facts, path: Path | None = None) -> Path:
-    """Write the report of the run with these facts, to `path`, or into its folder with its model card beside it.
+    """Write the report of the run with these facts, to `path`, or into its folder.
 
     Raises:
         OSError: as `write`.
@@ -31,29 +31,8 @@ def write_facts(facts: Facts, path: Path | None = None) -> Path:
     from cloudtrain.report import page
     from cloudtrain.run_folder import generated
 
-    if path is not None:
-        disk.write_durably(path, page.report(facts).encode("utf-8", "replace"), mode=0o644)
-        return path
-    taken = {name.casefold() for name in facts.artifacts}
-    path = facts.folder / (generated.REPORT if generated.REPORT not in taken else generated.OTHER_REPORT)
+    if path is None:
+        taken = {name.casefold() for name in facts.artifacts}
+        path = facts.folder / (generated.REPORT if generated.REPORT not in taken else generated.OTHER_REPORT)
     disk.write_durably(path, page.report(facts).encode("utf-8", "replace"), mode=0o644)
-    _write_card(facts, taken)
     return path
-
-
-def _write_card(facts: Facts, taken: set[str]) -> None:
-    """The card of a run that has ended and left weights. What somebody wrote or a job left at its name stays."""
-    from cloudtrain.core import disk
-    from cloudtrain.report import card
-    from cloudtrain.run_folder import generated
-
-    path = facts.folder / generated.CARD
-    text = None if facts.living or generated.CARD.casefold() in taken else card.of_folder(facts)
-    if text is None:
-        return
-    try:
-        mine = generated.is_mine(path)
-    except FileNotFoundError:
-        mine = True
-    if mine:
-        disk.write_durably(path, generated.sealed(text), mode=0o644)

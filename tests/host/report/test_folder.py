@@ -14,19 +14,27 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from cloudtrain.report import write_facts
+from cloudtrain.report.sources import of_path
 from cloudtrain.run_folder import verify
+from cloudtrain.transfer import pull
 from tests.region.whole_path.place import ROOT, Place
 
 pytestmark = pytest.mark.mnist
 
 FILES = {
-    *("run.json", "config.toml", "code.tar.gz", "SHA256SUMS", "report.html", "README.md"),
+    *("run.json", "config.toml", "code.tar.gz", "SHA256SUMS", "report.html"),
     *("console.log", "console.times", "events.jsonl", "metrics.jsonl", "metrics.csv", "metrics.json"),
     *("predictions.csv", "model_summary.txt", "model_summary.json", "env/requirements.txt", "checkpoints/last.pt"),
     *(f"weights/{which}.{kind}" for which in ("best", "last") for kind in ("safetensors", "pt")),
 }
 # Written after the results were checked, from them.
-UNLISTED = {"run.json", "SHA256SUMS", "report.html", "README.md"}
+UNLISTED = {"run.json", "SHA256SUMS", "report.html"}
+# As earlier versions began it.
+CARD = (
+    b"---\n# Made by cloudtrain from run.json; once edited it is kept as it is. 0123456789abcdef.\n"
+    b'library_name: "pytorch"\n---\n\n# tiny-otter\n'
+)
 ADDRESS = re.compile(rb"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
 
 
@@ -45,15 +53,25 @@ def test_every_file_is_there_and_under_a_checksum(trained: Place) -> None:
     assert f"torch=={receipt['machine']['torch']}" in map(str, named)
 
 
-def test_a_folder_of_before_has_neither_and_is_whole(trained: Place, tmp_path: Path) -> None:
+def test_a_folder_of_before_is_whole(trained: Place, tmp_path: Path) -> None:
     folder = tmp_path / "tiny-otter"
     shutil.copytree(trained.folder("tiny-otter"), folder)
     shutil.rmtree(folder / "env")
-    (folder / "README.md").unlink()
     receipt = json.loads((folder / "run.json").read_bytes())
     receipt["artifacts"] = [entry for entry in receipt["artifacts"] if not entry["name"].startswith("env/")]
     (folder / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
-    assert not verify.check(folder).wrong
+    sums = (folder / "SHA256SUMS").read_bytes()
+    path = folder / "README.md"
+    for card in (CARD, CARD.replace(b"library_name", b"license: mit\nlibrary_name"), CARD.replace(b"\n", b"\r\n")):
+        path.write_bytes(card)
+        found = verify.check(folder)
+        assert not found.wrong and "README.md" not in {check.subject for check in found.checks}
+        assert b"README.md" not in pull.sha256sums(folder).read_bytes()
+        write_facts(of_path(folder))
+        assert path.read_bytes() == card
+    path.write_text("my notes")  # no card of ours
+    assert [check.subject for check in verify.check(folder).checks if check.verdict.value == "extra"] == ["README.md"]
+    assert b"  README.md\n" in pull.sha256sums(folder).read_bytes() and b"  README.md\n" not in sums
 
 
 def test_no_file_says_whose_computer_it_was(trained: Place) -> None:

@@ -89,7 +89,7 @@ def test_every_result_is_there_and_right(which: str, request: pytest.FixtureRequ
     assert present >= RESULTS | {"run.json", "console.log", "events.jsonl", "SHA256SUMS"}
     sums_hold(folder)
     listed = {line.split("  ", 1)[1] for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()}
-    assert listed == present - {"run.json", "SHA256SUMS", "report.html", "README.md"}
+    assert listed == present - {"run.json", "SHA256SUMS", "report.html"}
     on_host = here.home / "state" / "local" / "runs" / folder.name
     assert (folder / "console.log").read_bytes() == (on_host / "console.log").read_bytes()
     assert (folder / "events.jsonl").read_bytes() == (on_host / "events.jsonl").read_bytes()
