@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 
 from cloudtrain.console.pages import failure, summary
-from cloudtrain.console.reporters import taskbar
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.training import Training
 from cloudtrain.console.reporters.watched import Watched
@@ -74,8 +72,6 @@ class LiveReporter(Reporter):
         self._header_shown = False
         self._unfigured = UnfiguredLog()
         self._watched = Watched(clock, wall)
-        can = self._console.is_terminal and not self._console.legacy_windows and taskbar.shown_by(os.environ)
-        self._taskbar = taskbar.Taskbar(self._console.file, clock) if can else None
 
     def emit(self, event: Event) -> None:
         """Show one event."""
@@ -170,8 +166,6 @@ class LiveReporter(Reporter):
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if self._taskbar is not None:
-            self._taskbar.clear()
 
     def _done(self, title: str, detail: str, taken: float) -> None:
         narrow = self._console.width < NARROW
@@ -206,11 +200,6 @@ class LiveReporter(Reporter):
         return self._trains and self._training.told
 
     def _refresh(self) -> None:
-        share = self._training.share() if self._shows_training else None
-        if self._taskbar is not None and share is not None:
-            self._taskbar.show(share)
-        elif self._taskbar is not None:
-            self._taskbar.clear()
         if self._step is None and not self._shows_training:
             self.close()
         elif self._live is None:

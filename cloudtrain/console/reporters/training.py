@@ -95,13 +95,6 @@ class Training:
         whole = sum(self._epoch_s) / len(self._epoch_s) if self._epoch_s else self.steps / self.rate
         return (self.steps - self.step) / self.rate + later * whole
 
-    def share(self) -> float | None:
-        """How much of the whole training is done, from 0 to 1; None where nothing tells."""
-        if self.epoch is None or not self.epochs:
-            return None
-        within = min(1.0, self.step / self.steps) if self.step is not None and self.steps else 0.0
-        return min(1.0, (self.epoch - 1 + within) / self.epochs)
-
     def words(self) -> list[str]:
         """How far the training is, as the parts of a line without a bar; empty where nothing tells."""
         if self.epoch is None:

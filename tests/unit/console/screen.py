@@ -18,7 +18,7 @@ import pyte
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_S = 60.0
 # Of the terminal and the person that run the tests.
-WISHES = ("WT_SESSION", "ConEmuANSI", "TERM_PROGRAM", "NO_COLOR", "FORCE_COLOR", "CLOUDTRAIN_PLAIN")
+WISHES = ("NO_COLOR", "FORCE_COLOR", "CLOUDTRAIN_PLAIN")
 
 
 class Screen:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyte
 import pytest
 import typer
+from cloudtrain.console.reporters.taskbar import Taskbar, shown_by
 from rich.console import Console
 
 from cloudtrain.cli import following
@@ -18,7 +19,6 @@ from cloudtrain.console import choose
 from cloudtrain.console.choose import Look
 from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.console.reporters.plain import PlainReporter
-from cloudtrain.console.reporters.taskbar import Taskbar, shown_by
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, Metric, PhaseChanged, StepStarted
 from cloudtrain.core.states import RunState
