@@ -108,7 +108,6 @@ CODES: dict[str, ErrorCode] = {
     "no_instance": ErrorCode((2, 5), "the instance of your own is not there, or not in a state to be used"),
     "no_key": ErrorCode((2, 6), "the key to the machine is not on this computer, and no other way in is allowed"),
     "no_leftover": ErrorCode((2,), "nothing of cloudtrain's has this id"),
-    "no_network": ErrorCode((2,), "the run's code does not say how its network is built"),
     "no_price": ErrorCode((5,), "no price is known for the type, so its cost could not be limited"),
     "no_profile": ErrorCode((4,), "there is no AWS profile of this name"),
     "no_public_ip": ErrorCode((5,), "the machine would have, or got, no public address"),

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import CloudtrainError, UsageError
 from cloudtrain.report import words
 from cloudtrain.report.facts import Facts
@@ -152,8 +153,6 @@ def _verified_weights(facts: Facts, which: str) -> Path:
     Raises:
         UsageError: they are not here, or not what they were.
     """
-    from cloudtrain.transfer.download import sha256
-
     path = facts.weights(which)
     if path is None:
         raise UsageError(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 AMAZON = "898082745236"
-CANONICAL = "099720109477"
 
 _SIZES = ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge", "12xlarge", "24xlarge", "48xlarge")
 _BY_SIZE = {
@@ -78,8 +77,6 @@ class Image:
     name: str
     description: str
     architecture: str
-    owner: str
-    alias: str | None
     size_gib: int
     user: str
     created: datetime
@@ -119,24 +116,6 @@ def _images(region: str, now: datetime) -> Iterator[Image]:
             )
     words, line = "Base OSS Nvidia Driver GPU AMI (Amazon Linux 2023)", "base-oss-nvidia-driver-gpu-amazon-linux-2023"
     yield _deep_learning(region, "x86_64", words, line, 35, now - timedelta(days=9), user="ec2-user")
-    for code, ubuntu in (("jammy", "22.04"), ("noble", "24.04")):
-        for arch, debian in (("x86_64", "amd64"), ("arm64", "arm64")):
-            built = now - timedelta(days=15)
-            name = f"ubuntu/images/hvm-ssd-gp3/ubuntu-{code}-{ubuntu}-{debian}-server-{built:%Y%m%d}"
-            yield Image(
-                id=_id(region, name),
-                name=name,
-                description=f"Canonical, Ubuntu, {ubuntu}, {debian} {code} image",
-                architecture=arch,
-                owner=CANONICAL,
-                alias=None,
-                size_gib=8,
-                user="ubuntu",
-                created=built,
-                parameters=(
-                    f"/aws/service/canonical/ubuntu/server/{ubuntu}/stable/current/{debian}/hvm/ebs-gp3/ami-id",
-                ),
-            )
 
 
 def _deep_learning(
@@ -148,8 +127,6 @@ def _deep_learning(
         name=name,
         description=f"Supported EC2 instances and release notes of {line}",
         architecture=arch,
-        owner=AMAZON,
-        alias="amazon",
         size_gib=size,
         user=user,
         created=built,

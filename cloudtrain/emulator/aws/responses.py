@@ -210,10 +210,8 @@ class EmulatedSSM(SimpleSystemManagerResponse):  # type: ignore[misc]
         core = REGIONS.get(self.current_account)
         if core is not None and not getattr(backend, "stocked", False):
             backend.stocked = True
-            for image in catalogue.images(self.region):
+            for image in () if core.faults.find("ssm-missing") else catalogue.images(self.region):
                 for name in image.parameters:
-                    if "/deeplearning/" in name and core.faults.find("ssm-missing"):
-                        continue
                     dict.setdefault(backend._parameters, name, []).append(
                         Parameter(
                             self.current_account, name, image.id, "String", None, None, None, image.created, 1, "text"

@@ -42,7 +42,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTrans
     login, wheels = tmp_path / "login", tmp_path / "wheels"
     login.mkdir()
     wheel(wheels, "torch", "9.9")
-    wheel(wheels, "numpy", "9.9")
     wheel(wheels, "ctneeded", "1.5")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
@@ -64,13 +63,13 @@ def image(tmp_path: Path, host: LocalTransport, monkeypatch: pytest.MonkeyPatch)
     return python
 
 
-def facts(python: Path | str, torch: str | None, driver: str | None = "580.1") -> HostFacts:
+def facts(python: Path | str, torch: str | None) -> HostFacts:
     return HostFacts(
         python=str(python),
         python_version="3.12.3",
         torch=torch,
         cuda=None,
-        driver=driver,
+        driver="580.1",
         gpus=(),
         cpus=2,
         disk_free=10**11,
@@ -128,19 +127,28 @@ def test_an_image_that_may_not_be_written_gets_an_environment_beside_it(
     assert prepared(host, facts(image, "2.12"), wanted) == (python, [])
 
 
-def test_a_plain_image_gets_its_environment_and_says_so(
+def test_an_image_without_torch_is_said_and_nothing_is_installed(
     host: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=60)
     monkeypatch.setenv("PATH", f"{bare / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(environment, "IMAGE_PYTHON", "/nowhere/python")
-    python, told = prepared(host, facts(bare / "bin" / "python3", None, driver=None), needs(tmp_path, "ctneeded"))
-    assert python == str(tmp_path / "login" / environment.OWN_PYTHON)
-    assert has(python, "torch") and has(python, "ctneeded")
-    assert "a plain image: installing torch" in str(told[0]) and "no NVIDIA driver" in str(told)
-    assert "installed torch 9.9" in str(told[-1])
-    assert prepared(host, facts(bare / "bin" / "python3", None), needs(tmp_path, "ctneeded")) == (python, [])
+    with pytest.raises(ConnectionFailed, match="could not find torch on the instance") as caught:
+        prepared(host, facts(bare / "bin" / "python3", None), needs(tmp_path, "ctneeded"))
+    assert caught.value.code == "environment" and "--ami" in (caught.value.hint or "")
+    assert "/nowhere/python, python3" in str(caught.value.detail) and caught.value.consequence == "nothing has trained"
+    assert list((tmp_path / "login").iterdir()) == []
+
+
+def test_torch_without_a_pip_gets_an_environment_beside_it(host: LocalTransport, tmp_path: Path) -> None:
+    python = tmp_path / "image" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "image"], check=True, timeout=60)
+    own = next((tmp_path / "image" / "lib").glob("python*")) / "site-packages"
+    zipfile.ZipFile(tmp_path / "wheels" / "torch-9.9-py3-none-any.whl").extractall(own)
+    found, _ = prepared(host, facts(python, "9.9"), needs(tmp_path, "ctneeded"))
+    assert found == str(tmp_path / "login" / environment.OWN_PYTHON)
+    assert has(found, "torch") and has(found, "ctneeded") and not has(str(python), "ctneeded")
 
 
 def test_what_cannot_be_installed_is_said_with_pips_words(host: LocalTransport, image: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The image of a run: the newest live line, and each fallback in its order with its reason."""
+"""The image of a run: the newest live line, and each other way to it in its order with its reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.core.errors import Refused, SignInError, UsageError
+from cloudtrain.core.errors import ExitCode, Refused, SignInError, UsageError
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer import images
@@ -58,7 +58,7 @@ def test_the_first_choice_says_nothing_else(region_of: Opens, clients_of: Connec
     region = region_of()
     found = resolve(clients_of(region), arch)
     assert "PyTorch 2.12 (Ubuntu 24.04)" in found.name
-    assert (found.arch, found.torch, found.user, found.root_gb, found.notes) == (arch, True, "ubuntu", 45, ())
+    assert (found.arch, found.user, found.root_gb, found.notes) == (arch, "ubuntu", 45, ())
     assert "newest live" in found.source
     assert [call["action"] for call in region.calls()] == ["GetParametersByPath", "DescribeImages"]
 
@@ -71,13 +71,12 @@ def test_without_parameters_the_search_by_name_finds_it(
     for arch in ("x86_64", "arm64"):
         found = resolve(clients, arch)
         assert "PyTorch 2.12 (Ubuntu 24.04)" in found.name
-        assert (found.arch, found.torch, found.source) == (arch, True, "newest PyTorch image by name")
+        assert (found.arch, found.source) == (arch, "newest PyTorch image by name")
         assert any(says in note for note in found.notes)
 
 
 def test_if_only_the_listing_is_denied_the_pinned_line_is_asked_for(region_of: Opens, rejecting: Any) -> None:
     found = resolve(rejecting(region_of(), GetParametersByPath="AccessDeniedException"))
-    assert found.torch
     assert any("GetParametersByPath" in note for note in found.notes)
     assert "PyTorch" in found.source
 
@@ -97,36 +96,20 @@ def test_an_image_that_is_gone_gives_way_to_the_next(region_of: Opens, clients_o
     assert any(first.id in note for note in second.notes)
 
 
-def test_plain_ubuntu_is_the_last_resort_and_says_what_it_takes(region_of: Opens, clients_of: Connects) -> None:
-    region = region_of("ssm-missing")
+@pytest.mark.parametrize("fault", [None, "ssm-missing"])
+def test_without_a_pytorch_image_nothing_is_launched(region_of: Opens, clients_of: Connects, fault: str | None) -> None:
+    region = region_of(*([fault] if fault else []))
     clients = clients_of(region)
-    for one in clients.ec2.describe_images(Filters=[{"Name": "name", "Values": ["Deep Learning*"]}])["Images"]:
-        clients.ec2.deregister_image(ImageId=one["ImageId"])
-    found = resolve(clients)
-    assert "ubuntu-noble" in found.name
-    assert (found.torch, found.user, found.root_gb) == (False, "ubuntu", images.PLAIN_ROOT_GB)
-    assert any("installed on the instance" in note for note in found.notes)
-
-
-def test_a_base_image_comes_before_the_search_by_name(region_of: Opens, clients_of: Connects) -> None:
-    clients = clients_of(region_of())
     for one in clients.ec2.describe_images(Filters=[{"Name": "name", "Values": ["Deep Learning*PyTorch*"]}])["Images"]:
         clients.ec2.deregister_image(ImageId=one["ImageId"])
-    found = resolve(clients)
-    assert "Base OSS" in found.name
-    assert "Ubuntu 24.04" in found.name
-    assert (found.torch, found.source) == (False, "base image with driver and CUDA")
-
-
-def test_no_image_at_all(region_of: Opens, clients_of: Connects) -> None:
-    clients = clients_of(region_of("ssm-missing"))
-    for pattern in ("Deep Learning*", "ubuntu/images/*"):
-        for one in clients.ec2.describe_images(Filters=[{"Name": "name", "Values": [pattern]}])["Images"]:
-            clients.ec2.deregister_image(ImageId=one["ImageId"])
-    with pytest.raises(Refused) as caught:
+    assert clients.ec2.describe_images(Filters=[{"Name": "name", "Values": ["Deep Learning*Base*"]}])["Images"]
+    with pytest.raises(Refused, match="no Deep Learning image with PyTorch was found for x86_64") as caught:
         resolve(clients)
-    assert caught.value.code == "no_image"
-    assert "--ami" in (caught.value.hint or "")
+    assert (caught.value.code, caught.value.exit_code) == ("no_image", ExitCode.REFUSED)
+    assert caught.value.consequence == "nothing was created"
+    assert "--ami" in (caught.value.hint or "") and "no deep learning image was found by name" in str(
+        caught.value.detail
+    )
 
 
 def test_the_configured_image_is_used_and_no_parameter_is_read(region_of: Opens, clients_of: Connects) -> None:
@@ -136,7 +119,7 @@ def test_the_configured_image_is_used_and_no_parameter_is_read(region_of: Opens,
         Filters=[{"Name": "name", "Values": ["Deep Learning Base*(Amazon Linux 2023)*"]}]
     )["Images"]
     found = resolve(clients, ami=base["ImageId"])
-    assert (found.id, found.user, found.torch, found.source) == (base["ImageId"], "ec2-user", False, "--ami")
+    assert (found.id, found.user, found.source) == (base["ImageId"], "ec2-user", "--ami")
     assert not region.calls("GetParametersByPath")
 
 

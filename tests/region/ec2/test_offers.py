@@ -58,7 +58,7 @@ def test_an_offer_has_everything_that_the_launch_needs(region_of: Opens, clients
         "ubuntu",
     )
     assert "PyTorch 2.12 (Ubuntu 24.04)" in details["image_name"]
-    assert (details["root_gb"], details["root_device"], details["image_torch"]) == (45, "/dev/sda1", True)
+    assert (details["root_gb"], details["root_device"]) == (45, "/dev/sda1")
     [candidate] = details["candidates"]
     assert (candidate["type"], candidate["vcpus"]) == ("g4dn.xlarge", 4)
     assert candidate["price_per_hour"] == pytest.approx(0.526 + 0.005 + 45 * 0.08 / 730, abs=1e-5)

@@ -50,8 +50,8 @@ def ec2(endpoint: service.Endpoint):
 
 
 def launch(client) -> str:
-    names = [{"Name": "name", "Values": ["ubuntu/images/*24.04-amd64*"]}]
-    image = client.describe_images(Owners=["099720109477"], Filters=names)["Images"][0]["ImageId"]
+    names = [{"Name": "name", "Values": ["Deep Learning OSS*(Ubuntu 24.04)*"]}]
+    image = client.describe_images(Owners=["amazon"], Filters=names)["Images"][0]["ImageId"]
     script = "#!/bin/sh\nsleep 600 &\nsleep 600\n"
     answer = client.run_instances(ImageId=image, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1, UserData=script)
     return str(answer["Instances"][0]["InstanceId"])

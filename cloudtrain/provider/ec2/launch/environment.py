@@ -1,7 +1,7 @@
-"""The interpreter that trains: found on the image, or made complete, or made from nothing on a plain image.
+"""The interpreter that trains: found on the image, or made complete.
 
-A Deep Learning AMI has torch in a virtual environment of its own and lacks only what the job needs beside it. A plain
-Ubuntu image has neither torch nor, at times, the means to make a virtual environment.
+A Deep Learning AMI has torch in a virtual environment of its own and lacks only what the job needs beside it. On an
+image without torch nothing is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain.core.errors import ConnectionFailed, UsageError
-from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted, Warned
+from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
 from cloudtrain.transport.base import Transport
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ OWN_FOLDER = "cloudtrain/env"
 OWN_PYTHON = f"{OWN_FOLDER}/bin/python"
 
 PACKAGES_LIMIT_S = 300.0
-# torch with its CUDA libraries is about 3 GB to fetch and 7 GB to unpack.
-TORCH_LIMIT_S = 1200.0
-APT_LIMIT_S = 600.0
 
 # Prints what this interpreter is and which of the requirements in argv it lacks. Never imports torch.
 EXAMINE = r"""
@@ -66,11 +63,11 @@ print(json.dumps({
 }))
 """
 
-# Makes the folder in argv[1] an environment that sees the packages of the interpreter that runs this.
+# Makes the folder in argv[1] an environment that sees the packages in argv[3:]; argv[2]: whether with a pip of its own.
 EXTEND = r"""
 import os, subprocess, sys
-folder, sites = sys.argv[1], sys.argv[2:]
-subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", folder], check=True)
+folder, pip, sites = sys.argv[1], sys.argv[2], sys.argv[3:]
+subprocess.run([sys.executable, "-m", "venv", *([] if pip else ["--without-pip"]), "--clear", folder], check=True)
 python = os.path.join(folder, "bin", "python")
 own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
                      check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()
@@ -100,39 +97,26 @@ class Interpreter:
 
 
 def prepare(transport: Transport, facts: HostFacts, job_requirements: Path | None, emit: Emit) -> str:
-    """The interpreter on the host that has torch and what the job requires, installing what is missing.
+    """The interpreter on the host that has torch and what the job requires, installing what is missing beside torch.
 
     Args:
         facts: what the supervisor's probe found.
         job_requirements: a file of requirements in pip's format, or None.
 
     Raises:
-        ConnectionFailed: it could not be installed in time.
+        ConnectionFailed: there is no torch, or the rest could not be installed in time.
         UsageError: the requirements are not readable.
     """
     wanted = read_requirements(job_requirements)
     began = time.monotonic()
     found = _best(transport, facts, wanted)
-    if found is not None and found.torch and not found.lacks:
+    if found is None:
+        raise _failed("find torch", f"none of these has it: {', '.join(_candidates(facts))}")
+    if not found.lacks:
         return found.python
-    what = (
-        f"adding {', '.join(found.lacks)}" if found and found.torch else "a plain image: installing torch, 5 to 15 min"
-    )
-    emit(StepStarted("packages", what, PACKAGES_LIMIT_S if found and found.torch else APT_LIMIT_S + TORCH_LIMIT_S))
-    if found is not None and found.torch:
-        ready = _complete(transport, found, wanted, emit)
-        done = f"added {', '.join(found.lacks)}"
-    else:
-        if not facts.driver:
-            emit(
-                Warned(
-                    "the image has no NVIDIA driver: the job will not find a GPU",
-                    hint="leave out --ami to get an image with driver and torch",
-                )
-            )
-        ready = _from_nothing(transport, wanted, emit)
-        done = f"installed torch {ready.torch}"
-    emit(StepDone("packages", done, time.monotonic() - began))
+    emit(StepStarted("packages", f"adding {', '.join(found.lacks)}", PACKAGES_LIMIT_S))
+    ready = _complete(transport, found, wanted, emit)
+    emit(StepDone("packages", f"added {', '.join(found.lacks)}", time.monotonic() - began))
     return ready.python
 
 
@@ -161,18 +145,20 @@ def read_requirements(path: Path | None) -> list[str]:
 
 
 def _best(transport: Transport, facts: HostFacts, wanted: Sequence[str]) -> Interpreter | None:
-    """The first interpreter that has all, else the first that has torch, else any."""
-    candidates = [OWN_PYTHON, *([facts.python] if facts.torch else []), IMAGE_PYTHON, "python3"]
+    """The first interpreter that has torch and all that is wanted, else the first that has torch."""
     best: Interpreter | None = None
-    for python in dict.fromkeys(candidates):
+    for python in _candidates(facts):
         found = _examine(transport, python, wanted)
-        if found is None:
+        if found is None or not found.torch:
             continue
-        if found.torch and not found.lacks:
+        if not found.lacks:
             return found
-        if best is None or (found.torch and not best.torch):
-            best = found
+        best = best or found
     return best
+
+
+def _candidates(facts: HostFacts) -> list[str]:
+    return list(dict.fromkeys([OWN_PYTHON, *([facts.python] if facts.torch else []), IMAGE_PYTHON, "python3"]))
 
 
 def _examine(transport: Transport, python: str, wanted: Sequence[str]) -> Interpreter | None:
@@ -194,31 +180,16 @@ def _examine(transport: Transport, python: str, wanted: Sequence[str]) -> Interp
 def _complete(transport: Transport, found: Interpreter, wanted: Sequence[str], emit: Emit) -> Interpreter:
     """Add what is missing beside torch: to the image's own environment, or to one of ours that sees it."""
     target = found.python
-    if not found.writable:
-        _check(transport, [found.python, "-c", EXTEND, OWN_FOLDER, *found.sites], 120.0, emit, "make an environment")
+    if not (found.writable and found.pip):
+        extend = [found.python, "-c", EXTEND, OWN_FOLDER, "" if found.pip else "pip", *found.sites]
+        _check(transport, extend, 120.0, emit, "make an environment")
         target = OWN_PYTHON
-    pip = [found.python, "-m", "pip"] if found.pip else None
-    if pip is None:
-        return _from_nothing(transport, wanted, emit)
-    _check(transport, [*pip, "--python", target, *_INSTALL, *found.lacks], PACKAGES_LIMIT_S, emit, "install packages")
+    pip = [found.python if found.pip else target, "-m", "pip", "--python", target]
+    _check(transport, [*pip, *_INSTALL, *found.lacks], PACKAGES_LIMIT_S, emit, "install packages")
     return _verified(transport, target, wanted)
 
 
 _INSTALL = ("--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off")
-
-
-def _from_nothing(transport: Transport, wanted: Sequence[str], emit: Emit) -> Interpreter:
-    """An environment of ours with torch and the rest, on an image that has none."""
-    make = ["python3", "-m", "venv", "--clear", OWN_FOLDER]
-    if transport.run(make, timeout=120).exit_code != 0:
-        # Ubuntu ships Python without what makes environments. On a first boot another apt may hold the lock.
-        apt = ["sudo", "-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]
-        _check(transport, [*apt, "update"], APT_LIMIT_S, emit, "update the package list")
-        _check(transport, [*apt, "install", "-y", "python3-venv"], APT_LIMIT_S, emit, "install python3-venv")
-        _check(transport, make, 120.0, emit, "make an environment")
-    pip = [OWN_PYTHON, "-m", "pip", *_INSTALL]
-    _check(transport, [*pip, "torch", "numpy", *wanted], TORCH_LIMIT_S, emit, "install torch")
-    return _verified(transport, OWN_PYTHON, wanted)
 
 
 def _verified(transport: Transport, python: str, wanted: Sequence[str]) -> Interpreter:

@@ -1,4 +1,4 @@
-"""Which image (AMI) a run boots: AWS's newest deep learning image with PyTorch, with fallbacks that say what they are.
+"""Which image (AMI) a run boots: AWS's newest deep learning image with PyTorch, found by its parameter or its name.
 
 AWS publishes each image line as a public parameter of Systems Manager,
 `/aws/service/deeplearning/ami/ARCH/LINE/latest/ami-id`. "latest" is the newest build within one line (one PyTorch on
@@ -26,20 +26,15 @@ if TYPE_CHECKING:
 ROOT = "/aws/service/deeplearning/ami/{arch}"
 UBUNTU = "24.04"
 PINNED = f"oss-nvidia-driver-gpu-pytorch-2.12-ubuntu-{UBUNTU}"
-BASES = (f"base-oss-nvidia-driver-gpu-ubuntu-{UBUNTU}", "base-oss-nvidia-driver-gpu-ubuntu-22.04")
 PYTORCH_LINE = re.compile(r"oss-nvidia-driver-gpu-pytorch-(\d+)\.(\d+)-ubuntu-(\d\d\.\d\d)")
 # Live lines are rebuilt about monthly. Compared with the newest build seen, not with this computer's clock.
 FROZEN_AFTER = timedelta(days=90)
-# AWS's accounts for deep learning images, and Canonical's.
+# AWS's accounts for deep learning images.
 DEEP_LEARNING_OWNERS = ["amazon", "898082745236"]
-CANONICAL = "099720109477"
 NAME_PATTERNS = {
     "x86_64": f"Deep Learning OSS Nvidia Driver AMI GPU PyTorch 2.* (Ubuntu {UBUNTU}) *",
     "arm64": f"Deep Learning ARM64 AMI OSS Nvidia Driver GPU PyTorch 2.* (Ubuntu {UBUNTU}) *",
 }
-CANONICAL_NAME = {"x86_64": "amd64", "arm64": "arm64"}
-# Driver, CUDA and PyTorch with their wheels do not fit on the 8 GB of a plain Ubuntu image.
-PLAIN_ROOT_GB = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +46,6 @@ class Image:
         root_device: device name that the launch must give the root volume.
         root_gb: GiB that the root volume needs at least.
         user: login name.
-        torch: it brings PyTorch; otherwise the environment is installed on the instance.
         source: how it was found, for people.
         notes: why not by a better way, for people; empty: it was the first choice.
     """
@@ -62,7 +56,6 @@ class Image:
     root_device: str
     root_gb: int
     user: str
-    torch: bool
     source: str
     notes: tuple[str, ...] = ()
 
@@ -79,8 +72,8 @@ class Line:
 def resolve(arch: str, ec2: EC2Client, ssm: SSMClient, *, ami: str | None = None) -> Image:
     """The image for `arch`: the one configured, else the first of the order in this module's text that exists.
 
-    Order: newest live PyTorch line for Ubuntu 24.04, the pinned line, a base image with driver and CUDA, a search by
-    name, plain Ubuntu. Two calls when the first choice holds (and one for each further page of the listing).
+    Order: newest live PyTorch line for Ubuntu 24.04, the pinned line, a search by name. Two calls when the first
+    choice holds (and one for each further page of the listing).
 
     Args:
         ami: configured image; it is used or refused, never replaced.
@@ -95,25 +88,15 @@ def resolve(arch: str, ec2: EC2Client, ssm: SSMClient, *, ami: str | None = None
     for line, why in _lines(arch, ssm, notes):
         found = _by_id(line.image_id, ec2)
         if found is not None and _fits(found, arch):
-            torch = PYTORCH_LINE.fullmatch(line.name) is not None
-            if not torch:
-                notes.append("no PyTorch image: it is installed on the instance, which takes minutes of billed time")
-            return _image(found, torch=torch, source=why, notes=notes)
+            return _image(found, source=why, notes=notes)
         notes.append(f"{line.name} names {line.image_id}, which cannot be used")
-    found = _newest_named(NAME_PATTERNS[arch], arch, DEEP_LEARNING_OWNERS, ec2)
+    found = _newest_named(arch, ec2)
     if found is not None:
-        return _image(found, torch=True, source="newest PyTorch image by name", notes=notes)
+        return _image(found, source="newest PyTorch image by name", notes=notes)
     notes.append("no deep learning image was found by name")
-    pattern = f"ubuntu/images/hvm-ssd-gp3/ubuntu-noble-{UBUNTU}-{CANONICAL_NAME[arch]}-server-*"
-    found = _newest_named(pattern, arch, [CANONICAL], ec2)
-    if found is not None:
-        notes.append(
-            "plain Ubuntu: driver and PyTorch are installed on the instance, which takes minutes of billed time"
-        )
-        return _image(found, torch=False, source="plain Ubuntu by Canonical", notes=notes, root_gb=PLAIN_ROOT_GB)
     raise Refused(
-        f"no image to boot was found for {arch}",
-        hint="--ami ami-... names one; use --region for another Region",
+        f"no Deep Learning image with PyTorch was found for {arch}",
+        hint="--ami ami-... names an image that has PyTorch; use --region for another Region",
         consequence=NOTHING,
         code="no_image",
         detail="\n".join(notes) or None,
@@ -129,7 +112,7 @@ def _lines(arch: str, ssm: SSMClient, notes: list[str]) -> Iterator[tuple[Line, 
             raise
         notes.append(f"image lines could not be listed: {error.message}")
         try:
-            lines = _named_lines(arch, (PINNED, *BASES), ssm)
+            lines = _named_lines(arch, (PINNED,), ssm)
         except CloudtrainError as again:
             notes.append(f"nor be asked for by name: {again.message}")
             return
@@ -141,12 +124,9 @@ def _lines(arch: str, ssm: SSMClient, notes: list[str]) -> Iterator[tuple[Line, 
         if not live:
             notes.append(f"{line.name} has not been rebuilt since {line.built.date().isoformat()}")
         yield line, f"{'newest live' if live else 'newest'} PyTorch line for Ubuntu {UBUNTU}"
-    by_name = {line.name: line for line in lines}
-    if PINNED in by_name and (best is None or best[0].name != PINNED):
-        yield by_name[PINNED], "pinned PyTorch line"
-    for base in BASES:
-        if base in by_name:
-            yield by_name[base], "base image with driver and CUDA"
+    pinned = next((line for line in lines if line.name == PINNED), None)
+    if pinned is not None and (best is None or best[0].name != PINNED):
+        yield pinned, "pinned PyTorch line"
 
 
 def list_lines(arch: str, ssm: SSMClient) -> list[Line]:
@@ -207,14 +187,14 @@ def _by_id(image_id: str, ec2: EC2Client) -> ImageTypeDef | None:
     return images[0] if images else None
 
 
-def _newest_named(pattern: str, arch: str, owners: list[str], ec2: EC2Client) -> ImageTypeDef | None:
+def _newest_named(arch: str, ec2: EC2Client) -> ImageTypeDef | None:
     filters: list[FilterTypeDef] = [
-        {"Name": "name", "Values": [pattern]},
+        {"Name": "name", "Values": [NAME_PATTERNS[arch]]},
         {"Name": "architecture", "Values": [arch]},
         {"Name": "state", "Values": ["available"]},
     ]
     with translated("search for an image by name"):
-        images = ec2.describe_images(Owners=owners, Filters=filters)["Images"]
+        images = ec2.describe_images(Owners=DEEP_LEARNING_OWNERS, Filters=filters)["Images"]
     fitting = [one for one in images if _fits(one, arch)]
     return max(fitting, key=lambda one: one.get("CreationDate", ""), default=None)
 
@@ -260,8 +240,7 @@ def _configured(ami: str, arch: str, ec2: EC2Client) -> Image:
             consequence=NOTHING,
             code="bad_image",
         )
-    torch = "pytorch" in found.get("Name", "").lower()
-    return _image(found, torch=torch, source="--ami", notes=())
+    return _image(found, source="--ami", notes=())
 
 
 def login_user(image: ImageTypeDef) -> str:
@@ -282,7 +261,7 @@ def login_user(image: ImageTypeDef) -> str:
     return next((user for word, user in users.items() if word in text), "ubuntu")
 
 
-def _image(found: ImageTypeDef, *, torch: bool, source: str, notes: Sequence[str], root_gb: int = 0) -> Image:
+def _image(found: ImageTypeDef, *, source: str, notes: Sequence[str]) -> Image:
     root = found.get("RootDeviceName", "/dev/sda1")
     mappings = {one.get("DeviceName"): one.get("Ebs", {}) for one in found.get("BlockDeviceMappings", [])}
     return Image(
@@ -290,9 +269,8 @@ def _image(found: ImageTypeDef, *, torch: bool, source: str, notes: Sequence[str
         name=found.get("Name", found["ImageId"]),
         arch=str(found.get("Architecture", "")),
         root_device=root,
-        root_gb=max(mappings.get(root, {}).get("VolumeSize", 0), root_gb),
+        root_gb=mappings.get(root, {}).get("VolumeSize", 0),
         user=login_user(found),
-        torch=torch,
         source=source,
         notes=tuple(notes),
     )
