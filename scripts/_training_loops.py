@@ -30,35 +30,12 @@ def naive(model: int, seconds: float, data: Path, device_name: str) -> dict[str,
     import torch
     import torch.nn.functional as F
 
-    # Beside a torch of another build torchvision's compiled half is missing, and its import asks for these two.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from torchvision import __version__, datasets, transforms
-
     from job.models import build
 
     device = torch.device(device_name)
     batch = 128 if device.type == "cuda" else 64
+    train, test, version = _pictures(data)
     torch.manual_seed(1)
-    train_moves = transforms.Compose(
-        [
-            transforms.RandomApply([transforms.CenterCrop(22)], p=0.1),
-            transforms.Resize((28, 28)),
-            transforms.RandomRotation((-15.0, 15.0), fill=0),
-            transforms.ToTensor(),
-            transforms.Normalize((0.1307,), (0.3081,)),
-        ]
-    )
-    test_moves = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "MNIST" / "raw"
-        raw.mkdir(parents=True)
-        for file in data.glob("*ubyte"):
-            shutil.copy(file, raw)
-        train = datasets.MNIST(folder, train=True, transform=train_moves)
-        test = datasets.MNIST(folder, train=False, transform=test_moves)
     loader = torch.utils.data.DataLoader(train, batch_size=batch, shuffle=True)
     net = build(model).to(device).train()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -85,15 +62,44 @@ def naive(model: int, seconds: float, data: Path, device_name: str) -> dict[str,
             scores = net(pictures.to(device))
             loss_sum += F.nll_loss(scores, digits.to(device), reduction="sum").item()
             correct += scores.argmax(dim=1).eq(digits.to(device)).sum().item()
-    eval_s = time.perf_counter() - began
-    per_epoch = -(-IMAGES // batch)
     return {
-        "epoch_s": took / steps * per_epoch,
+        "epoch_s": took / steps * -(-IMAGES // batch),
         "steps": steps,
-        "eval_s": eval_s,
+        "eval_s": time.perf_counter() - began,
         "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "torchvision": __version__},
+        "versions": {"torch": torch.__version__, "torchvision": version},
     }
+
+
+def _pictures(data: Path) -> tuple[Any, Any, str]:
+    """MNIST as torchvision has it, to train and to test, and torchvision's version."""
+    import torch
+
+    # Beside a torch of another build torchvision's compiled half is missing, and its import asks for these two.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    if not hasattr(torch.ops.torchvision, "nms"):
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from torchvision import __version__, datasets, transforms
+
+    train_moves = transforms.Compose(
+        [
+            transforms.RandomApply([transforms.CenterCrop(22)], p=0.1),
+            transforms.Resize((28, 28)),
+            transforms.RandomRotation((-15.0, 15.0), fill=0),
+            transforms.ToTensor(),
+            transforms.Normalize((0.1307,), (0.3081,)),
+        ]
+    )
+    test_moves = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for file in data.glob("*ubyte"):
+            shutil.copy(file, raw)
+        train = datasets.MNIST(folder, train=True, transform=train_moves)
+        test = datasets.MNIST(folder, train=False, transform=test_moves)
+    return train, test, __version__
 
 
 def ours(recipe_name: str, model: int, seconds: float, data: Path, device_name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import statistics
@@ -50,6 +51,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     options = parser.parse_args(arguments)
+    if importlib.util.find_spec("torchvision") is None:
+        raise Stop(
+            "torchvision, of which the plain loop is made, is missing in this Python",
+            hint="use .venv/bin/python, which scripts/test.py makes",
+        )
     sys.path.insert(0, str(ROOT))
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{time.strftime('%Y-%m-%d', time.gmtime())}-{options.device}-{code()}.jsonl"

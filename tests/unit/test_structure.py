@@ -68,7 +68,7 @@ DOORS = {
     "boto3": ["cloudtrain.provider.ec2"],
     "botocore": ["cloudtrain.provider.ec2"],
     "torch": ["job"],
-    "torchvision": ["job"],
+    "torchvision": [],  # serves scripts/bench_training.py alone
     "safetensors": ["job", "cloudtrain.report.notebook"],
     "tensorboard": ["cloudtrain.report.export"],
     "moto": ["cloudtrain.emulator"],

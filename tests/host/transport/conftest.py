@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from cloudtrain.transport.ssh import SshTransport, connect
-
-HERE = Path(__file__).resolve().parent
-
-
-def _load(name: str, path: Path) -> ModuleType:
-    """Import a file that belongs to no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-_sshd = _load("cloudtrain_tests_sshd", HERE / "sshd.py")
-_relay = _load("cloudtrain_tests_relay", HERE.parents[2] / "scripts" / "relay.py")
+from tests.host.transport.relay import Relay
+from tests.host.transport.sshd import Sshd, missing
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A running server; leave it running and its keys as they are."""
-    reason = _sshd.missing()
+    reason = missing()
     if reason:
         pytest.skip(reason)
-    with _sshd.Sshd(tmp_path_factory.mktemp("sshd")) as server:
+    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
         yield server
 
 
 @pytest.fixture
 def own_sshd(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Makes servers that the test may stop and change; they end with it. Arguments as `Sshd`, after the folder."""
-    reason = _sshd.missing()
+    reason = missing()
     if reason:
         pytest.skip(reason)
     made = []
 
     def make(**settings: Any) -> Any:
-        server = _sshd.Sshd(tmp_path / f"sshd-{len(made)}", **settings)
+        server = Sshd(tmp_path / f"sshd-{len(made)}", **settings)
         made.append(server)
         server.start()
         return server
@@ -62,11 +44,11 @@ def own_sshd(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def relay() -> Iterator[Callable[..., Any]]:
-    """Makes relays (`scripts/relay.py`) to a port; they end with the test."""
+    """Makes relays to a port; they end with the test."""
     made = []
 
     def make(target: int, **settings: Any) -> Any:
-        one = _relay.Relay(target, **settings)
+        one = Relay(target, **settings)
         one.__enter__()
         made.append(one)
         return one

@@ -1,21 +1,14 @@
-"""A TCP relay with a round trip time, a bandwidth and faults; it stands between client and sshd in tests and benches.
+"""A TCP relay with a round trip time, a bandwidth and faults; it stands between client and sshd.
 
-    python scripts/relay.py --to 22 --rtt 30 --rate 6.25
-
-prints its own port as a JSON line and then obeys lines on stdin: `freeze`, `thaw`, `reset`, `cut up N`, `cut down N`,
-`carried`; it ends with its stdin. No packet loss and no TCP slow start are modelled, so a real network of the same
-figures is slower in its first second.
+No packet loss and no TCP slow start are modelled, so a real network of the same figures is slower in its first second.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any, Self
@@ -210,24 +203,3 @@ class Relay:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", type=int, required=True, help="loopback port of the server")
-    parser.add_argument("--rtt", type=float, default=0.0, help="round trip time in ms")
-    parser.add_argument("--rate", type=float, help="MB/s each way")
-    given = parser.parse_args()
-    with Relay(given.to, rtt=given.rtt / 1000, rate=given.rate * 1e6 if given.rate else None) as relay:
-        print(json.dumps({"port": relay.port}), flush=True)
-        for line in sys.stdin:
-            word, *rest = line.split()
-            if word == "cut":
-                relay.cut(rest[0], int(rest[1]))
-            elif word in ("freeze", "thaw", "reset"):
-                getattr(relay, word)()
-            print(json.dumps({**relay.carried, "connections": relay.connections}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
