@@ -1,4 +1,4 @@
-"""Runs under faults and kill -9, for as long as you like: .venv/bin/python scripts/soak.py [--minutes 30] [--seed N]
+"""Runs under faults and kill -9, for as long as you like: python -m tests.region.soak [--minutes 30] [--seed N]
 
 Each run is launched in an emulated region while faults are in force; its commands are killed at random moments and at
 the crash points of `cloudtrain/core/crash.py`, sometimes two commands act at once, sometimes the whole state folder is
@@ -26,11 +26,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import _require_python  # noqa: F401  first: under an old Python it ends here, with a clear message
+from tests.region.soak.judge import COUNTED, Breach
+from tests.region.soak.trial import ROOT, Account, Tally, Trial
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
 from _benchmarks import PAGE, circumstances, table, write_section
-from _soak_judge import COUNTED, Breach
-from _soak_run import Account, Tally, Trial
-from _terminal import ROOT, Stop, elapsed, entry, say, this_command
+from _terminal import elapsed, say
 
 # A region remembers every call: it is renewed before that makes it slow.
 RUNS_A_REGION = 12
@@ -84,9 +86,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--write", nargs="?", const=PAGE, type=Path, help="put the totals into this page")
     options = parser.parse_args(arguments)
     if sys.platform == "win32":
-        raise Stop("an emulated machine needs a POSIX shell", hint="run it on Linux, on macOS or in WSL")
-    sys.path.insert(0, str(ROOT))
-    _need("moto", "asyncssh", "paramiko", "boto3")
+        parser.error("an emulated machine needs a POSIX shell: run it on Linux, on macOS or in WSL")
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="ct-soak-"))).absolute()
     say(f"soak with seed {options.seed}, in {folder}")
     totals, began = Totals(), time.monotonic()
@@ -172,7 +172,7 @@ class _Soak:
         place = self._folder / f"run-{number}"
         trial = Trial(self._seed, number, place, account, self._typical)
         breaches = trial.play()
-        where = f"run {number}, {place}; again: {this_command().split(' --')[0]} --seed {self._seed} --run {number}"
+        where = f"run {number}, {place}; again: python -m tests.region.soak --seed {self._seed} --run {number}"
         self._totals.add(trial.tally, breaches, where)
         for breach in breaches:
             say(f"  run {number} breaks: {breach.kind}: {breach.told}")
@@ -213,16 +213,5 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
 
 
-def _need(*libraries: str) -> None:
-    import importlib.util
-
-    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Stop(
-            f"{', '.join(missing)} is missing in this Python",
-            hint="use .venv/bin/python, which scripts/quickstart.py makes",
-        )
-
-
 if __name__ == "__main__":
-    entry(main)
+    sys.exit(main(sys.argv[1:]))

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from cloudtrain.core import crash
 from cloudtrain.emulator.faults import parse
+from tests.region.soak import job
+from tests.region.soak import judge as judging
+from tests.region.soak.troubles import POINTS, TROUBLES
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
-Loads = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
-    """Import a module of `scripts/` by name, for one test."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(SCRIPTS)):
-            del sys.modules[name]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def good(load: Loads, tmp_path: Path) -> Any:
+def good(tmp_path: Path) -> Any:
     """What a run leaves whose job came to its end, and of which nothing was lost."""
-    job, judging = load("_soak_job"), load("_soak_judge")
     log, files = job.log_of("soak-1", 2, 5), job.files_of("soak-1", 2)
     folder = tmp_path / "soak-1"
     for name, data in {**files, "console.log": log}.items():
@@ -69,12 +56,11 @@ def kinds(breaches: Any) -> list[tuple[str, int]]:
     return [(one.kind, one.count) for one in breaches]
 
 
-def test_what_is_right_is_found_right(load: Loads, good: Any) -> None:
-    assert load("_soak_judge").judge(good) == []
+def test_what_is_right_is_found_right(good: Any) -> None:
+    assert judging.judge(good) == []
 
 
-def test_lost_bytes_and_results_are_found(load: Loads, good: Any) -> None:
-    judging = load("_soak_judge")
+def test_lost_bytes_and_results_are_found(good: Any) -> None:
     log = good.folder / "console.log"
     log.write_bytes(good.log[:-7])
     found = kinds(judging.judge(good))
@@ -94,8 +80,7 @@ def test_lost_bytes_and_results_are_found(load: Loads, good: Any) -> None:
     assert judging.judge(good) == []
 
 
-def test_a_second_launch_and_a_second_start_are_found(load: Loads, good: Any) -> None:
-    judging = load("_soak_judge")
+def test_a_second_launch_and_a_second_start_are_found(good: Any) -> None:
     good.starts = 2
     assert kinds(judging.judge(good)) == [(judging.STARTS, 1)]
     (good.folder / "console.1.log").write_bytes(good.log[:9])
@@ -113,8 +98,7 @@ def test_a_second_launch_and_a_second_start_are_found(load: Loads, good: Any) ->
     assert (judging.LAUNCHES, 1) in kinds(judging.judge(good))
 
 
-def test_machines_that_nobody_would_find_are_leaks(load: Loads) -> None:
-    judging = load("_soak_judge")
+def test_machines_that_nobody_would_find_are_leaks() -> None:
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
     tags = {"cloudtrain:managed": "true", "cloudtrain:token": "a", "cloudtrain:run": "x", "cloudtrain:expires-at": soon}
     one = {"id": "i-1", "state": "running", "tags": tags}
@@ -130,8 +114,7 @@ def test_machines_that_nobody_would_find_are_leaks(load: Loads) -> None:
         assert kinds(judging.explained([one], silent)) == [(judging.LEAKED, 1)]
 
 
-def test_screens_are_read(load: Loads) -> None:
-    judging = load("_soak_judge")
+def test_screens_are_read() -> None:
     documented = frozenset({0, 2, 6})
 
     def seen(code: int, said: bytes, *, killed: bool = False) -> list[tuple[str, int]]:
@@ -143,15 +126,14 @@ def test_screens_are_read(load: Loads) -> None:
     assert (judging.TRACEBACKS, 1) in seen(1, b"error: something unexpected happened: KeyError: 'x'")
 
 
-def test_its_faults_and_crash_points_exist(load: Loads) -> None:
-    soak = load("_soak_run")
-    for one in soak.TROUBLES:
+def test_its_faults_and_crash_points_exist() -> None:
+    for one in TROUBLES:
         parse([one.text])
-    for names in soak.POINTS.values():
+    for names in POINTS.values():
         for name in names:
             point, _, nth = name.partition(":")
             assert int(nth or 1) <= max(1, len(crash.POINTS[point].passages))
-    assert {name for names in soak.POINTS.values() for name in names} >= set(crash.POINTS)
+    assert {name for names in POINTS.values() for name in names} >= set(crash.POINTS)
 
 
 @pytest.mark.timeout(600)
@@ -161,9 +143,9 @@ def test_a_short_soak_loses_and_leaks_nothing(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- soak: begin -->\nold\n<!-- soak: end -->\n")
     # Of this seed the first command of each run is killed at a crash point. A busy computer may come to one run alone.
-    argv = [sys.executable, str(SCRIPTS / "soak.py"), "--seed", "165", "--runs", "2", "--minutes", "0.8"]
+    argv = [sys.executable, "-m", "tests.region.soak", "--seed", "165", "--runs", "2", "--minutes", "0.8"]
     argv += ["--parallel", "1", "--folder", str(tmp_path / "soak"), "--write", str(page)]
-    done = subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True, timeout=560)
+    done = subprocess.run(argv, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stderr
     told = page.read_text()
     zeros = re.findall(r"\| \*\*(.+)\*\* \| \*\*(\d+)\*\* \|", told)
