@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, StepProgress
@@ -45,16 +44,20 @@ class _Patience:
 
     def call(self, attempt: Callable[[], _T]) -> _T:
         self._tell("connecting", self._begun, self._limit_s)
-        return Retrying(
-            stop=self._stop,
-            wait=wait_exponential(multiplier=0.2, max=2.0) + wait_random(0, 0.2),
-            retry=retry_if_exception(lambda e: isinstance(e, ConnectionFailed) and not isinstance(e, HostKeyMismatch)),
-            reraise=True,
-        )(attempt)
+        pause = 0.2
+        while True:
+            try:
+                return attempt()
+            except HostKeyMismatch:
+                raise
+            except ConnectionFailed as error:
+                if self._over(error.code):
+                    raise
+            time.sleep(pause + random.uniform(0, 0.2))
+            pause = min(2 * pause, 2.0)
 
-    def _stop(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        code = getattr(error, "code", "")
+    def _over(self, code: str) -> bool:
+        """Whether the time for what has failed with `code` is over."""
         if code in _NOT_YET:
             return self._tell(_NOT_YET[code], self._begun, self._limit_s)
         if self._greeted is None:
