@@ -17,22 +17,29 @@ CHECKS: Stages = {
 }
 
 
-def run_stages(python: Path, stages: Stages) -> int:
-    """Run all `stages`, whatever becomes of one, and sum them up.
+def run_stages(python: Path, stages: Stages, install_s: float) -> int:
+    """Run all `stages`, whatever becomes of one, and sum them up in a table with their times.
+
+    Args:
+        install_s: seconds that it took to come so far.
 
     Returns:
         The exit code of the first that failed, or 0.
     """
     first_failure = 0
-    summary = []
+    summary, first = [_row("install", 0, install_s)], time.monotonic() - install_s
     for name, (module, *arguments) in stages.items():
         say(f"\n== {name}: {' '.join((module, *arguments))}")
         began = time.monotonic()
         code = run([python, "-m", module, *arguments])
-        summary.append(f"  {name:8} {'ok' if code == 0 else f'FAILED ({code})':12} {elapsed(time.monotonic() - began)}")
+        summary.append(_row(name, code, time.monotonic() - began))
         first_failure = first_failure or code
-    say("\n" + "\n".join(summary))
+    say("\n" + "\n".join([*summary, _row("all", first_failure, time.monotonic() - first)]))
     return first_failure
+
+
+def _row(name: str, code: int, seconds: float) -> str:
+    return f"  {name:8} {'ok' if code == 0 else f'FAILED ({code})':12} {elapsed(seconds):>9}"
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +47,9 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    return run_stages(_bootstrap.prepare({"dev"}), CHECKS)
+    began = time.monotonic()
+    python = _bootstrap.prepare({"dev"})
+    return run_stages(python, CHECKS, time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Lint, types and tests, as continuous integration runs them: python3 scripts/test.py
 
-Makes or reuses .venv, gets what the tests need, and runs all stages. Further arguments go to pytest:
+Makes or reuses .venv, gets what the tests need, and runs all stages. The name of a folder of tests (unit, host, region,
+docs) runs its tests alone, unit the quickest. Further arguments go to pytest:
 
-    python3 scripts/test.py tests/test_spec.py -k name
+    python3 scripts/test.py unit
+    python3 scripts/test.py tests/unit/test_order.py -k name
 """
 
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import _require_python  # noqa: F401  first: under an old Python it ends here, with a clear message
@@ -19,6 +22,7 @@ from check import CHECKS, run_stages
 # Many tests wait for processes and sockets more than they compute (tests/order.py): three workers a core. They take
 # very different times: idle workers take over what is left of the others' shares.
 WORKERS = min(8, 3 * (os.cpu_count() or 1))
+FOLDERS = ("unit", "host", "region", "docs")
 TESTS = ("pytest", "-n", str(WORKERS), "--dist", "worksteal")
 
 
@@ -70,10 +74,18 @@ def main(arguments: list[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         print(__doc__)
         return 0
+    began = time.monotonic()
     python = _bootstrap.prepare({"dev"})
-    for program in PROGRAMS:
-        get(program)
-    return run_stages(python, {**CHECKS, "tests": (*TESTS, *arguments)})
+    if arguments[:1] != ["unit"]:  # these need nothing else
+        for program in PROGRAMS:
+            get(program)
+    return run_stages(python, {**CHECKS, "tests": (*TESTS, *paths(arguments))}, time.monotonic() - began)
+
+
+def paths(arguments: list[str]) -> list[str]:
+    """The same, where the first one names a folder of tests with that folder's path."""
+    first, rest = arguments[:1], arguments[1:]
+    return [f"tests/{first[0]}", *rest] if first and first[0] in FOLDERS else arguments
 
 
 def get(program: Program) -> None:

@@ -49,6 +49,8 @@ ELSEWHERE = {
     "python3 scripts/quickstart.py": "tests/host/scripts/test_bootstrap.py::"
     "test_the_second_call_starts_the_job_without_pip",
     "python3 scripts/check.py": "tests/host/scripts/test_check.py::test_all_stages_run_and_the_first_failure_counts",
+    "python3 scripts/test.py unit": "tests/host/scripts/test_check.py::"
+    "test_a_word_runs_one_folder_of_the_tests_after_the_checks",
     "python3 scripts/test.py": "tests/host/scripts/test_check.py::"
     "test_continuous_integration_runs_what_a_contributor_runs",
     "aws login": "tests/region/whole_path/test_ec2_commands.py::test_doctor_without_credentials_says_how_to_sign_in",

@@ -40,11 +40,30 @@ def test_all_stages_run_and_the_first_failure_counts(load, tmp_path, capfd, monk
         (tmp_path / f"{name}.py").write_text(f"import sys; print('this is {name}', *sys.argv[1:]); sys.exit({code})")
     monkeypatch.setattr(sys.modules["_terminal"], "ROOT", tmp_path)
     stages = {"one": ("fine", "-x"), "two": ("bad",), "three": ("worse",), "four": ("fine",)}
-    assert check.run_stages(Path(sys.executable), stages) == 7
+    assert check.run_stages(Path(sys.executable), stages, 75.0) == 7
     out, err = capfd.readouterr()
     assert out.splitlines() == ["this is fine -x", "this is bad", "this is worse", "this is fine"]
-    summary = [line.split()[:2] for line in err.splitlines()[-4:]]
-    assert summary == [["one", "ok"], ["two", "FAILED"], ["three", "FAILED"], ["four", "ok"]]
+    table = err.splitlines()[-6:]
+    assert [line.split()[:2] for line in table] == [
+        ["install", "ok"], ["one", "ok"], ["two", "FAILED"], ["three", "FAILED"], ["four", "ok"], ["all", "FAILED"]
+    ]  # fmt: skip
+    assert all(line.endswith((" s", " min")) for line in table) and table[0].endswith("  1:15 min")
+
+
+def test_a_word_runs_one_folder_of_the_tests_after_the_checks(load, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    test = load("test")
+    ran, got = [], []
+    monkeypatch.setattr(test._bootstrap, "prepare", lambda extras: Path("python"))
+    monkeypatch.setattr(test, "get", got.append)
+    monkeypatch.setattr(test, "run_stages", lambda python, stages, install_s: ran.append(stages) or 0)
+    for arguments in (["unit", "-k", "docs"], ["tests/host/test_lazy.py", "-x"], []):
+        assert test.main(arguments) == 0
+    assert all(list(stages) == ["lint", "format", "types", "tests"] for stages in ran)
+    assert [stages["tests"][len(test.TESTS) :] for stages in ran] == [
+        ("tests/unit", "-k", "docs"), ("tests/host/test_lazy.py", "-x"), ()
+    ]  # fmt: skip
+    assert got == [*test.PROGRAMS, *test.PROGRAMS]  # the tests of tests/unit need none of them
+    assert {path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py"))} == set(test.FOLDERS)
 
 
 def test_the_checks_are_the_tools_of_the_project(load) -> None:  # type: ignore[no-untyped-def]
