@@ -57,47 +57,60 @@ def report(
         raise UsageError(f"--open is for the page, not for {format.value}", hint="leave one of them out")
     facts = sources.find(run, Store())
     if format is Format.HTML:
-        from cloudtrain.report import write_facts
-
-        _check_free(out, facts)
-        with _writing(out or facts.folder):
-            path = write_facts(facts, out)
-        sys.stdout.write(f"{_shown(path)}\n")
-        if open_:
-            _open(path)
-        return
-    if format is Format.MD:
+        _page(facts, out, open_)
+    elif format is Format.MD:
         from cloudtrain.report import markdown
 
-        text = markdown.section(facts)
         told = f"the section to hand in: goals, results, layer table, cleaned log ({len(facts.log)} lines)"
+        _text(facts, markdown.section(facts), told, out)
     else:
-        from json import dumps
+        _record(facts, out, json)
 
-        from cloudtrain.report import record
 
-        built = record.build(facts)
-        if json and out is None:
-            from cloudtrain.console.reporters.jsonl import write_result
+def _page(facts: Facts, out: Path | None, open_: bool) -> None:
+    from cloudtrain.report import write_facts
 
-            write_result(facts.name, format=format.value, path=None, report=built)
-            return
-        text, told = dumps(built, indent=2) + "\n", "the report as JSON"
+    _check_free(out, facts)
+    with _writing(out or facts.folder):
+        path = write_facts(facts, out)
+    sys.stdout.write(f"{_shown(path)}\n")
+    if open_:
+        _open(path)
+
+
+def _record(facts: Facts, out: Path | None, json: bool) -> None:
+    """The figures of a run: as a file or on stdout, or with `json` in the command's result or beside it."""
+    from json import dumps
+
+    from cloudtrain.console.reporters.jsonl import write_result
+    from cloudtrain.report import record
+
+    built = record.build(facts)
+    text = dumps(built, indent=2) + "\n"
+    if not json:
+        _text(facts, text, "the report as JSON", out)
+    elif out is None:
+        write_result(facts.name, format="json", path=None, report=built)
+    else:
+        _write(facts, text, out)
+        write_result(facts.name, format="json", path=str(out), report=None)
+
+
+def _text(facts: Facts, text: str, told: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         sys.stderr.write(f"wrote {told}\n")
         return
+    _write(facts, text, out)
+    sys.stderr.write(f"wrote {told}: {_shown(out)}\n")
+
+
+def _write(facts: Facts, text: str, out: Path) -> None:
     from cloudtrain.core import disk
 
     _check_free(out, facts)
     with _writing(out):
         disk.write_durably(out, text.encode("utf-8", "replace"), mode=0o644)
-    if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
-        write_result(facts.name, format=format.value, path=str(out), report=None)
-        return
-    sys.stderr.write(f"wrote {told}: {_shown(out)}\n")
 
 
 def compare(
