@@ -1,9 +1,9 @@
 """The push: one program start on the host brings the supervisor and what changed of the tree.
 
-    stdin of `python -I -S -c BOOT`:  {"supervise": n, "load": LOADER} LF   n bytes: supervise.py, zlib
+    stdin of `python -I -S -c BOOT`:  {"supervise": n, "load": LOADER} LF   n bytes: the program's sources, zlib
                                 header of `receive` LF                gzip tar of the changed files
 
-BOOT reads the first line and runs LOADER, which puts `supervise.py` into the run directory and runs it in the same
+BOOT reads the first line and runs LOADER, which puts the program into the run directory and runs it in the same
 process with the rest of stdin (docs/structure.md, "Push").
 """
 
@@ -12,11 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,63 +24,8 @@ from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.core.text import counted
 from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, still_changing
+from cloudtrain.transfer.program import BOOT, LOADER, packed
 from cloudtrain.transport.base import Completed, Transport
-
-# No quotes, backslashes or dollars: whatever shell is on the way, there is nothing in it to take apart.
-BOOT = "import json,sys;size,load=json.loads(sys.stdin.buffer.readline()).values();exec(load)"
-
-# Runs on the host, Python >= 3.8. `size` comes from BOOT; the command line begins with WORKDIR and RUN_DIR.
-# The supervisor is kept once for all runs, where Python leaves its compiled form beside it, and both are copied to the
-# run directory: then no verb compiles it again. The time stamp is made from the content, because Python tells by time
-# and size whether a compiled form is that of a source. Written aside and renamed: no folder ever holds half of one.
-# It runs in this process, because stdin's buffer already holds bytes meant for it.
-LOADER = """\
-import errno, hashlib, json, os, sys, zlib
-packed = sys.stdin.buffer.read(size)
-if len(packed) != size:
-    sys.exit("the connection ended early")
-source = zlib.decompress(packed)
-mark = hashlib.sha256(source).hexdigest()[:16]
-stamp = int(mark[:7], 16)
-def put(folder, name, content):
-    path = os.path.join(folder, name)
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            if file.read() == content and os.stat(path).st_mtime == stamp:
-                return
-    os.makedirs(folder, 0o700, exist_ok=True)
-    aside = "%s.%d.part" % (path, os.getpid())
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-        os.utime(aside, (stamp, stamp))
-        os.replace(aside, path)
-    finally:
-        if os.path.exists(aside):
-            os.unlink(aside)
-workdir, run = sys.argv[1:3]
-try:
-    put(run, "supervise.py", source)
-except OSError as error:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    why = "the disk of the host is full" if full else "%s cannot be written: %s" % (run, error.strerror)
-    print(json.dumps({"ok": False, "code": "disk_full" if full else "refused", "message": why}))
-    sys.exit(1)
-once = os.path.join(workdir, "lib", mark)
-try:
-    put(once, "supervise.py", source)
-except OSError:
-    once = run
-sys.path.append(once)
-import supervise
-try:
-    with open(supervise.__spec__.cached, "rb") as file:
-        put(os.path.join(run, "__pycache__"), os.path.basename(file.name), file.read())
-except (OSError, TypeError):
-    pass
-sys.argv = [os.path.join(run, "supervise.py")] + sys.argv[3:]
-supervise.leave(supervise.main())
-"""
 
 # Seconds without a byte in either direction; the host's own work after the last byte (checking and renaming a large
 # tree) counts as silence.
@@ -204,7 +147,6 @@ class _Body:
         return self._head + self._archive.sent
 
     def __iter__(self) -> Iterator[bytes]:
-        supervisor = zlib.compress(supervisor_source(), 6)
         header = {
             "v": 1,
             "base": None if self._known is None else digest_of(self._known),
@@ -212,13 +154,7 @@ class _Body:
             "files": self.files,
             "delete": [] if self._known is None else sorted(self._known.keys() - self._tree.files.keys()),
         }
-        head = b"".join(
-            (
-                json.dumps({"supervise": len(supervisor), "load": LOADER}).encode() + b"\n",
-                supervisor,
-                json.dumps(header).encode() + b"\n",
-            )
-        )
+        head = packed(LOADER) + json.dumps(header).encode() + b"\n"
         for start in range(0, len(head), CHUNK):
             chunk = head[start : start + CHUNK]
             self._head += len(chunk)
@@ -232,11 +168,6 @@ class _Body:
             self._told_at = now
             detail = f"{len(self.files)} of {len(self._tree.files)} files"
             self._emit(StepProgress(_TITLE, detail, done=self._done, total=self._total, unit="B"))
-
-
-def supervisor_source() -> bytes:
-    """`supervise.py` as it is sent to hosts."""
-    return (resources.files("cloudtrain") / "onhost" / "supervise.py").read_bytes()
 
 
 def _exchange(transport: Transport, argv: list[str], body: _Body) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
 from cloudtrain.transfer.frames import LogFrame as LogFrame
+from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
 from cloudtrain.transport.base import Completed, Stream, Transport
 
 BEAT_S = 4.0
@@ -25,18 +25,6 @@ FIRST_BEAT_S = 60.0
 
 # Where images keep an interpreter with torch that is not the first in PATH (AWS Deep Learning AMIs).
 KNOWN_PYTHONS = ("/opt/pytorch/bin/python", "python3")
-
-# The loader that BOOT runs (sync.py): the supervisor without a file of its own, for a host that has no run directory.
-_LOADER = """\
-import sys, zlib
-source = zlib.decompress(sys.stdin.buffer.read(size))
-sys.argv[0] = "supervise.py"
-exec(compile(source, "supervise.py", "exec"), {"__name__": "__main__", "__file__": "supervise.py"})
-"""
-
-# Runs a verb from the run directory, its third argument. Imported, it is compiled once and not at every verb; from the
-# last place, so that no file of the job there can pass for a module of Python.
-IMPORTED = "import sys;sys.path.append(sys.argv[3]);import supervise;supervise.leave(supervise.main())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +174,8 @@ class Supervisor:
 
     Args:
         python: interpreter on the host, Python >= 3.8.
-        run_dir: the run directory there, absolute or relative to the login directory. `sync.push` puts the supervisor
-            into it; `probe` alone needs none.
+        run_dir: the run directory there, absolute or relative to the login directory. `push` puts the supervisor into
+            it; `probe` alone needs none.
         workdir: the folder there below which everything lies.
     """
 
@@ -207,14 +195,10 @@ class Supervisor:
         Raises:
             ConnectionFailed: the link broke, or no usable Python is there.
         """
-        from cloudtrain.transfer.push import BOOT, supervisor_source
-
-        packed = zlib.compress(supervisor_source(), 6)
         argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
         for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
             argv += ["--python", candidate]
-        head = json.dumps({"supervise": len(packed), "load": _LOADER}).encode() + b"\n"
-        answer = self._parse(self._transport.run(argv, stdin=head + packed, timeout=120.0), "probe")
+        answer = self._parse(self._transport.run(argv, stdin=packed(PASSING_LOADER), timeout=120.0), "probe")
         return HostFacts(
             python=answer["python"]["path"],
             python_version=answer["python"]["version"],

@@ -61,7 +61,8 @@ def test_nothing_but_the_package_is_installed(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"cloudtrain", f"cloudtrain-{cloudtrain.__version__}.dist-info"}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".part"))]
-    assert "cloudtrain/onhost/supervise.py" in names
+    program = {path.name for path in (ROOT / "cloudtrain" / "onhost").glob("*.py")}
+    assert program == {name.rpartition("/")[2] for name in names if name.startswith("cloudtrain/onhost/")}
     templates = {path.name for path in (ROOT / "cloudtrain" / "report" / "templates").iterdir()}
     assert templates == {name.rpartition("/")[2] for name in names if name.startswith("cloudtrain/report/templates/")}
 

@@ -19,11 +19,11 @@ from cloudtrain.lifecycle.background_pull import Trickle
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import pull
-from cloudtrain.transfer.push import supervisor_source
-from cloudtrain.transfer.supervisor import Supervisor
+from cloudtrain.transfer.supervisor import FileEntry, Supervisor
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport
 from tests import plans
+from tests.program import put_program
 
 CHECKPOINT = {"kind": "checkpoint", "epoch": 1, "name": "checkpoints/last.pt"}
 
@@ -34,7 +34,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.run = folder / "runs" / "brave-otter"
         (self.run / "out").mkdir(parents=True)
-        (self.run / "supervise.py").write_bytes(supervisor_source())
+        put_program(self.run)
         self.transport = LocalTransport(folder)
         self.supervisor: Supervisor | None = Supervisor(self.transport, sys.executable, str(self.run), str(folder))
         self.looked = 0

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-SUPERVISE = Path(__file__).resolve().parents[3] / "cloudtrain" / "onhost" / "supervise.py"
+from tests.program import put_program
+
 LIMIT_S = 60.0
 
 
@@ -57,8 +58,9 @@ def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT_S) 
 class Host:
     """`workdir` as docs/structure.md describes it, and the verbs as a client calls them."""
 
-    def __init__(self, workdir: Path, python: str = sys.executable) -> None:
+    def __init__(self, workdir: Path, program: Path, python: str = sys.executable) -> None:
         self.workdir = workdir
+        self.program = program
         self.python = python
         workdir.mkdir(parents=True)
 
@@ -66,7 +68,7 @@ class Host:
         return self.workdir / "runs" / run
 
     def argv(self, verb: str, *options: str, run: str = "brave-otter") -> list[str]:
-        return [self.python, "-I", "-S", str(SUPERVISE), verb, "--run", str(self.run_dir(run)), *options]
+        return [self.python, "-I", "-S", str(self.program), verb, "--run", str(self.run_dir(run)), *options]
 
     def call(
         self, verb: str, *options: str, run: str = "brave-otter", stdin: bytes = b""
@@ -173,13 +175,19 @@ class Host:
         raise AssertionError(f"processes cannot be ended: {self.processes()}")
 
 
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program as it is in a run directory, by its `supervise.py`; outside of all hosts, and compiled once."""
+    return put_program(tmp_path_factory.mktemp("program"))
+
+
 @pytest.fixture
-def make_host(tmp_path: Path) -> Iterator[Callable[..., Host]]:
+def make_host(tmp_path: Path, program: Path) -> Iterator[Callable[..., Host]]:
     """Makes hosts; whatever still runs on them is ended after the test."""
     hosts: list[Host] = []
 
     def make(name: str = "work", python: str = sys.executable) -> Host:
-        hosts.append(Host(tmp_path / name, python))
+        hosts.append(Host(tmp_path / name, program, python))
         return hosts[-1]
 
     yield make

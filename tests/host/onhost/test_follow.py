@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.program import put_program
+
 BURST = 20_000_000
 
 
@@ -203,10 +205,11 @@ def test_a_frozen_follower_goes_on_where_it_was(host: Any) -> None:
 
 def test_without_inotify_it_polls(host: Any, tmp_path: Path) -> None:
     # As on macOS: the C library has no such call.
-    source = Path(host.argv("follow")[3]).read_text(encoding="utf-8")
+    polling = put_program(tmp_path / "polling")
+    module = polling.parent / "onhost" / "follow.py"
+    source = module.read_text(encoding="utf-8")
     assert "inotify_init1(" in source
-    polling = tmp_path / "polling.py"
-    polling.write_text(source.replace("inotify_init1(", "no_such_call("), encoding="utf-8")
+    module.write_text(source.replace("inotify_init1(", "no_such_call("), encoding="utf-8")
     host.start("import time\nfor i in range(20):\n    print(i, flush=True)\n    time.sleep(0.05)")
     argv = [sys.executable, str(polling), "follow", "--run", str(host.run_dir())]
     done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=60, check=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-SUPERVISE = Path(__file__).resolve().parents[3] / "cloudtrain" / "onhost" / "supervise.py"
+from cloudtrain.transfer.program import BOOT, PASSING_LOADER, packed
 
 
 def entry(body: bytes, mode: int = 0o644) -> list[Any]:
@@ -178,7 +178,7 @@ def test_a_transfer_that_ends_early_changes_nothing(host: Any, share: float) -> 
 
 
 def test_garbage_is_refused(host: Any) -> None:
-    argv = [sys.executable, str(SUPERVISE), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
+    argv = [sys.executable, str(host.program), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
     for stdin, code in (
         (b"", "cut_short"),
         (b'{"v": 1', "cut_short"),
@@ -210,7 +210,7 @@ def test_killed_at_any_moment_half_a_tree_is_never_taken_for_one(host: Any) -> N
     digest = digest_of(files)
     header = {"v": 1, "base": None, "digest": digest, "files": files, "delete": []}
     stdin = json.dumps(header).encode() + b"\n" + pack(*bodies.items())
-    argv = [host.python, str(SUPERVISE), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
+    argv = [host.python, str(host.program), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
     for delay in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as program:
             assert program.stdin is not None
@@ -232,7 +232,7 @@ def test_killed_at_any_moment_half_a_tree_is_never_taken_for_one(host: Any) -> N
 
 def test_a_push_that_fell_silent_keeps_nobody_waiting(host: Any) -> None:
     header = {"v": 1, "base": None, "digest": digest_of({"a": entry(b"a")}), "files": {"a": entry(b"a")}}
-    argv = [host.python, str(SUPERVISE), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
+    argv = [host.python, str(host.program), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as silent:
         assert silent.stdin is not None
         silent.stdin.write(json.dumps(header).encode() + b"\n")
@@ -257,7 +257,7 @@ def test_two_pushes_at_once_end_as_one_of_them(host: Any) -> None:
     for bodies in trees:
         files = {name: entry(body) for name, body in bodies.items()}
         header = {"v": 1, "base": None, "digest": digest_of(files), "files": files}
-        argv = [host.python, str(SUPERVISE), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
+        argv = [host.python, str(host.program), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
         program = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert program.stdin is not None
         program.stdin.write(json.dumps(header).encode() + b"\n" + pack(*bodies.items()))
@@ -289,7 +289,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(host: Any, tmp_path: Path, size:
     digest = digest_of(entries)
     header = {"v": 1, "base": None, "digest": digest, "files": entries, "delete": []}
     argv = ["unshare", "--mount", "--", sys.executable, "-c", SMALL_DISK, str(small)]
-    argv += [sys.executable, str(SUPERVISE), "receive", "--workdir", str(small), "--tree", "t"]
+    argv += [sys.executable, str(host.program), "receive", "--workdir", str(small), "--tree", "t"]
     stdin = json.dumps(header).encode() + b"\n" + pack(*bodies.items())
     done = subprocess.run(argv, input=stdin, capture_output=True, timeout=120)
     if b"cannot mount" in done.stderr or b"unshare" in done.stderr:
@@ -303,7 +303,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(host: Any, tmp_path: Path, size:
 def test_a_folder_that_cannot_be_written_is_said(host: Any, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    argv = [sys.executable, str(SUPERVISE), "receive", "--workdir", str(blocked), "--tree", "t"]
+    argv = [sys.executable, str(host.program), "receive", "--workdir", str(blocked), "--tree", "t"]
     header = {"v": 1, "base": None, "digest": hashlib.sha256(b"").hexdigest(), "files": {}, "delete": []}
     done = subprocess.run(argv, input=json.dumps(header).encode() + b"\n", capture_output=True, timeout=60)
     assert json.loads(done.stdout)["code"] in ("host_error", "not_writable")
@@ -311,13 +311,10 @@ def test_a_folder_that_cannot_be_written_is_said(host: Any, tmp_path: Path) -> N
 
 
 def test_the_loader_runs_it_from_its_source(host: Any, make_host: Callable[..., Any]) -> None:
-    # As the push does: one program, whose stdin brings the source first and then what `receive` reads.
-    boot = "import sys;i=sys.stdin.buffer;n={'__name__':'x'};exec(i.read(int(i.readline())),n)"
-    boot += ";sys.exit(n['main'](sys.argv[1:]))"
-    source = SUPERVISE.read_bytes()
+    # One program, whose stdin brings the sources first and then what `receive` reads; no file of it is anywhere.
     header = {"v": 1, "base": None, "digest": digest_of({"a.py": entry(b"a")}), "files": {"a.py": entry(b"a")}}
-    stdin = b"%d\n" % len(source) + source + json.dumps(header).encode() + b"\n" + pack(("a.py", b"a"))
-    argv = [sys.executable, "-c", boot, "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
+    stdin = packed(PASSING_LOADER) + json.dumps(header).encode() + b"\n" + pack(("a.py", b"a"))
+    argv = [sys.executable, "-I", "-S", "-c", BOOT, "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
     done = subprocess.run(argv, input=stdin, capture_output=True, timeout=60)
     assert json.loads(done.stdout)["ok"] is True, done.stderr
     assert tree_of(host) == {"a.py": b"a"}

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-SUPERVISE = Path(__file__).resolve().parents[3] / "cloudtrain" / "onhost" / "supervise.py"
+from cloudtrain.transfer.program import sources
 
 JOB = """\
 import json, os, sys, time
@@ -52,15 +52,15 @@ def old_pythons() -> list[str]:
 
 
 def test_the_source_is_python_3_8() -> None:
-    source = SUPERVISE.read_text(encoding="utf-8")
-    tree = ast.parse(source, feature_version=(3, 8))
+    trees = [ast.parse(source, feature_version=(3, 8)) for source in sources().values()]
     # What 3.8 parses and then fails on at run time: new methods, and `X | Y` of types outside annotations.
-    for node in ast.walk(tree):
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("removeprefix", "removesuffix", "pairwise", "readinto1_all")
-    imported = {alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
-    imported |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert imported <= set(sys.stdlib_module_names)
+    imported = {alias.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    imported |= {str(n.module).split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    assert imported <= {*sys.stdlib_module_names, "onhost"}
 
 
 @pytest.mark.parametrize("python", old_pythons())
@@ -111,7 +111,7 @@ def test_any_folder_name_works(make_host: Callable[..., Any], name: str) -> None
 
 def test_relative_paths_are_of_the_login_directory(host: Any) -> None:
     spec = host.spec("print('here')")
-    argv = [host.python, str(SUPERVISE), "start", "--run", "runs/brave-otter"]
+    argv = [host.python, str(host.program), "start", "--run", "runs/brave-otter"]
     done = subprocess.run(argv, input=spec, capture_output=True, cwd=host.workdir, timeout=60)
     assert json.loads(done.stdout)["started"] is True
     assert host.finished()["code"] == 0
@@ -192,7 +192,7 @@ def test_start_answers_at_once_and_leaves_no_stream_open(host: Any) -> None:
 def test_the_record_fits_on_a_disk_that_the_job_filled(host: Any, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    argv = ["unshare", "--mount", "--", sys.executable, "-c", FULL_DISK, str(small), str(SUPERVISE), sys.executable]
+    argv = ["unshare", "--mount", "--", sys.executable, "-c", FULL_DISK, str(small), str(host.program), sys.executable]
     done = subprocess.run(argv, capture_output=True, timeout=120)
     if b"cannot mount" in done.stderr or b"unshare" in done.stderr:
         pytest.skip("no right to mount a small disk")
@@ -241,7 +241,17 @@ def test_probe_names_the_interpreter_with_torch(host: Any, tmp_path: Path) -> No
         wrapper = tmp_path / f"python-{name}"
         wrapper.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path / name}" exec "{sys._base_executable}" "$@"\n')
         wrapper.chmod(0o755)
-    argv = [sys.executable, "-I", "-S", str(SUPERVISE), "probe", "--python", "/no/such", "--workdir", str(host.workdir)]
+    argv = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(host.program),
+        "probe",
+        "--python",
+        "/no/such",
+        "--workdir",
+        str(host.workdir),
+    ]
     for name in ("without", "with"):
         argv += ["--python", str(tmp_path / f"python-{name}")]
     facts = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
@@ -259,7 +269,7 @@ def test_probe_reads_nvidia_smi_and_does_not_wait_for_a_hung_one(host: Any, tmp_
     smi.parent.mkdir()
     smi.write_text("#!/bin/sh\necho '580.1, 15360, Tesla T4'\necho '580.1, 15360, Tesla T4'\n")
     smi.chmod(0o755)
-    argv = [sys.executable, "-I", "-S", str(SUPERVISE), "probe"]
+    argv = [sys.executable, "-I", "-S", str(host.program), "probe"]
     env = {**os.environ, "PATH": f"{smi.parent}:{os.environ['PATH']}"}
     facts = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=60, env=env).stdout)
     assert facts["driver"] == "580.1"
@@ -273,7 +283,7 @@ def test_probe_reads_nvidia_smi_and_does_not_wait_for_a_hung_one(host: Any, tmp_
     "argv", [[], ["dance"], ["poll"], ["poll", "--run", "x", "--log", "-1"], ["read", "--run", "x"]]
 )
 def test_a_wrong_call_is_one_line(host: Any, argv: list[str]) -> None:
-    done = subprocess.run([sys.executable, str(SUPERVISE), *argv], capture_output=True, cwd=host.workdir, timeout=60)
+    done = subprocess.run([sys.executable, str(host.program), *argv], capture_output=True, cwd=host.workdir, timeout=60)
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == "usage"
     assert done.stderr == b""

@@ -26,10 +26,10 @@ from cloudtrain.run_folder.artifacts import collisions, refusal
 from cloudtrain.run_folder.files import sha256sums
 from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.pull import fetch, pull
-from cloudtrain.transfer.push import supervisor_source
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream
 from cloudtrain.transport.local import LocalTransport
+from tests.program import put_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +488,7 @@ def test_a_disk_that_refuses_is_a_clear_error(
 def test_with_the_real_supervisor(tmp_path: Path, dest: Path) -> None:
     run = tmp_path / "host" / "run"
     (run / "out" / "weights").mkdir(parents=True)
-    (run / "supervise.py").write_bytes(supervisor_source())
+    put_program(run)
     content = random.Random(5).randbytes(3_000_000)
     (run / "out" / "weights" / "best.pt").write_bytes(content)
     (run / "out" / "link").symlink_to("/etc/passwd")

@@ -1,4 +1,4 @@
-"""The push, against the real `supervise.py` in real processes."""
+"""The push, against the real program of hosts in real processes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.core.events import Event, StepProgress
 from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import FileEntry, Tree, scan
-from cloudtrain.transfer import push as sync
-from cloudtrain.transfer.push import BOOT, LOADER, PushReport, push
-from cloudtrain.transfer.supervisor import IMPORTED
+from cloudtrain.transfer.program import BOOT, IMPORTED, LOADER, PASSING_LOADER, sources
+from cloudtrain.transfer.push import PushReport, push
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
 
@@ -81,6 +80,12 @@ class Here(Transport):
         pass
 
 
+def program_in(folder: Path) -> dict[str, str]:
+    """The program's files in a run directory, or where it is kept."""
+    found = [folder / "supervise.py", *(folder / "onhost").glob("*.py")]
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in found}
+
+
 class Place:
     """A source folder here, a host beside it, and pushes between them."""
 
@@ -130,7 +135,7 @@ class Place:
         assert self.there() == self.expected()
         saved = json.loads((self.tree_folder / "tree.json").read_text())
         assert saved["digest"] == self.scan().digest
-        assert (self.host / "work dir/runs/brave-otter/supervise.py").read_bytes() == sync.supervisor_source()
+        assert program_in(self.host / "work dir/runs/brave-otter") == sources()
         assert not list(self.host.rglob("*.part"))
 
 
@@ -425,8 +430,8 @@ def test_progress_reaches_the_total(place: Place) -> None:
 def test_boot_survives_any_shell_and_old_pythons() -> None:
     assert not set(BOOT) & set("'\"\\$`!%&|<>*?#~\n")
     ast.parse(BOOT, feature_version=(3, 8))
-    ast.parse(LOADER, feature_version=(3, 8))
-    ast.parse(sync.supervisor_source(), feature_version=(3, 8))
+    for source in (LOADER, PASSING_LOADER, *sources().values()):
+        ast.parse(source, feature_version=(3, 8))
 
 
 @settings(max_examples=40, deadline=None)
@@ -489,28 +494,32 @@ def test_the_supervisor_is_compiled_once(place: Place) -> None:
     """The push leaves its compiled form in the run directory, and no verb compiles it again."""
     place.push()
     run = place.host / "work dir/runs/brave-otter"
-    [kept] = (place.host / "work dir/lib").glob("*/supervise.py")
-    [compiled] = (run / "__pycache__").iterdir()
-    assert kept.read_bytes() == sync.supervisor_source()
-    assert compiled.read_bytes() == (kept.parent / "__pycache__" / compiled.name).read_bytes()
-    argv = [sys.executable, "-I", "-S", "-v", "-c", IMPORTED, "poll", "--run", str(run)]
-    done = subprocess.run(argv, capture_output=True, timeout=60)
-    assert json.loads(done.stdout)["state"] == "absent"
-    assert f"{compiled} matches".encode() in done.stderr and b"wrote" not in done.stderr
-    before = compiled.stat()
+    [kept] = (place.host / "work dir/lib").iterdir()
+    assert program_in(kept) == sources()
+    compiled = [*run.glob("__pycache__/*"), *run.glob("onhost/__pycache__/*")]
+    assert len(compiled) == len(sources())
+    for path in compiled:
+        assert path.read_bytes() == (kept / path.relative_to(run)).read_bytes()
+    for verb in ("poll", "manifest", "stop"):
+        argv = [sys.executable, "-I", "-S", "-v", "-c", IMPORTED, verb, "--run", str(run)]
+        done = subprocess.run(argv, capture_output=True, timeout=60)
+        assert json.loads(done.stdout)["ok"]
+        assert done.stderr.count(f"{run / 'onhost' / '__pycache__'}".encode()) >= 5
+        assert b"wrote" not in done.stderr and b"bytecode is stale" not in done.stderr
+    before = [path.stat().st_ino for path in compiled]
     place.push()
-    assert compiled.stat().st_ino == before.st_ino
+    assert [path.stat().st_ino for path in compiled] == before
 
 
 def test_other_bytes_in_the_kept_supervisor_are_not_run(place: Place) -> None:
     place.push()
-    [kept] = (place.host / "work dir/lib").glob("*/supervise.py")
+    [kept] = (place.host / "work dir/lib").glob("*/onhost/receive.py")
     was = kept.stat()
     kept.write_bytes(b"raise SystemExit('not this one')\n")
     os.utime(kept, (was.st_atime, was.st_mtime))
     place.push()
     place.check()
-    assert kept.read_bytes() == sync.supervisor_source()
+    assert kept.read_text("utf-8") == sources()["onhost/receive.py"]
 
 
 def test_without_a_place_to_keep_it_the_push_is_the_same(place: Place) -> None:
@@ -519,8 +528,9 @@ def test_without_a_place_to_keep_it_the_push_is_the_same(place: Place) -> None:
     place.push()
     place.check()
     run = place.host / "work dir/runs/brave-otter"
-    subprocess.run(["rm", "-r", str(run / "__pycache__")], check=True)
-    (run / "__pycache__").write_text("in the way")
+    for folder in (run, run / "onhost"):
+        subprocess.run(["rm", "-r", str(folder / "__pycache__")], check=True)
+        (folder / "__pycache__").write_text("in the way")
     argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "poll", "--run", str(run)]
     assert json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["state"] == "absent"
     place.push()
@@ -530,7 +540,7 @@ def test_without_a_place_to_keep_it_the_push_is_the_same(place: Place) -> None:
 def test_a_file_of_the_job_cannot_pass_for_a_module(place: Place) -> None:
     place.push()
     run = place.host / "work dir/runs/brave-otter"
-    for name in ("json", "os", "hashlib", "select", "code"):
+    for name in ("json", "os", "hashlib", "select", "code", "main", "base"):
         (run / f"{name}.py").write_text("raise SystemExit('not this one')\n")
     argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "manifest", "--run", str(run)]
     assert json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["ok"]

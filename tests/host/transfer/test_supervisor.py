@@ -26,8 +26,7 @@ from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, Frame
 from cloudtrain.transfer.supervisor import Following, Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.local import LocalTransport
-
-SUPERVISE = Path(__file__).resolve().parents[3] / "cloudtrain" / "onhost" / "supervise.py"
+from tests.program import put_program
 
 # --- frames ----------------------------------------------------------------------------------------------------------
 
@@ -140,7 +139,7 @@ class Host:
         self.workdir = workdir
         self.run_dir = workdir / "runs" / "brave-otter"
         self.run_dir.mkdir(parents=True)
-        (self.run_dir / "supervise.py").write_bytes(SUPERVISE.read_bytes())
+        put_program(self.run_dir)
         self.transport = LocalTransport(workdir)
         # Relative, as on a host that is logged in to.
         self.supervisor = Supervisor(self.transport, sys.executable, "runs/brave-otter", ".")
@@ -163,7 +162,7 @@ class Host:
 
     def clean(self) -> None:
         subprocess.run(
-            [sys.executable, str(SUPERVISE), "stop", "--run", str(self.run_dir), "--grace", "0"],
+            [sys.executable, str(self.run_dir / "supervise.py"), "stop", "--run", str(self.run_dir), "--grace", "0"],
             stdout=subprocess.DEVNULL,
             timeout=120,
         )

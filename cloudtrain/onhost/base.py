@@ -1,0 +1,59 @@
+"""What all modules of the program share: late imports, refusals, and limits."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+TYPE_CHECKING = False  # What `typing` has by this name, without the import of it.
+if TYPE_CHECKING:
+    from typing import Any, Dict
+
+LINUX = sys.platform.startswith("linux")
+CHUNK = 256 * 1024
+HEADER_LIMIT = 64 * 1024 * 1024
+TREE_WAIT_S = 60.0
+# A process in an uninterruptible system call survives SIGKILL until the call returns; nobody waits longer for it.
+UNKILLABLE_S = 30.0
+
+
+class Later:
+    """A module that is imported when something of it is first used: most verbs need few, and each must start fast."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(__import__(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+class Options:
+    """The verb and its options, as attributes."""
+
+    def __init__(self, verb: str, values: Dict[str, Any]) -> None:
+        self.verb = verb
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        return self._values[name]
+
+
+class Failure(Exception):
+    """A refusal that the client can act on: `code` is stable, `message` is one line for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def from_os(error: OSError) -> Failure:
+    """The failure that an operating system error means."""
+    where = " (%s)" % error.filename if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Failure("disk_full", "the disk of the host is full%s" % where)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Failure("not_writable", "the host refuses access: %s%s" % (error.strerror, where))
+    return Failure("host_error", "the host failed: %s%s" % (error.strerror or error, where))

@@ -1,0 +1,134 @@
+"""The job's process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .base import LINUX, TYPE_CHECKING, UNKILLABLE_S, Later
+from .files import Run
+from .processes import end_processes, send
+
+if TYPE_CHECKING:
+    import ctypes
+    import signal
+    import subprocess
+    from typing import Any, Callable, Dict, List, Optional
+else:
+    ctypes = Later("ctypes")
+    signal = Later("signal")
+    subprocess = Later("subprocess")
+
+JOB_VARIABLES = ("CLOUDTRAIN_OUT", "CLOUDTRAIN_EVENTS", "CLOUDTRAIN_RUN", "CLOUDTRAIN_RESUME")
+
+
+class Job:
+    """The job's process, and the orphans of it that come to this supervisor."""
+
+    def __init__(self, run: Run, spec: Dict[str, Any], lock: int) -> None:
+        self.code: Optional[int] = None
+        environment = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
+        if sys.platform == "win32":
+            # The log is UTF-8 everywhere, and a bar of block characters is no reason to die.
+            environment.setdefault("PYTHONUTF8", "1")
+        environment.update(spec["env"])
+        environment.update(
+            CLOUDTRAIN_OUT=run.path("out"),
+            CLOUDTRAIN_EVENTS=run.path("events.jsonl"),
+            CLOUDTRAIN_RUN=run.dir,
+            PYTHONUNBUFFERED="1",
+        )
+        log = os.open(
+            run.path("console.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
+        )
+        options: Dict[str, Any] = {
+            "cwd": run.path("code"),
+            "env": environment,
+            "stdin": subprocess.DEVNULL,
+            "stdout": log,
+            "stderr": log,
+        }
+        self._windows_job: Any = None
+        try:
+            if sys.platform == "win32":
+                self._process = self._spawn_windows(spec["argv"], options)
+            else:
+                self._process = subprocess.Popen(
+                    spec["argv"], start_new_session=True, pass_fds=(lock,), preexec_fn=die_with_parent(), **options
+                )
+        except OSError as error:
+            os.write(
+                log, ("cloudtrain: cannot run %s: %s\n" % (spec["argv"][0], error.strerror)).encode("utf-8", "replace")
+            )
+            raise
+        finally:
+            os.close(log)
+        self.pid = self._process.pid
+
+    def _spawn_windows(self, argv: List[str], options: Dict[str, Any]) -> subprocess.Popen[bytes]:
+        """Started suspended, so that it is inside the job object before it can start anything itself."""
+        suspended, no_breakaway_group = 0x4, 0x200
+        process = subprocess.Popen(argv, creationflags=suspended | no_breakaway_group, **options)
+        if sys.platform == "win32":
+            from .windows import windows_job_object
+
+            handle = int(process._handle)  # type: ignore[attr-defined]
+            try:
+                self._windows_job = windows_job_object(handle)
+            finally:
+                ctypes.windll.ntdll.NtResumeProcess(ctypes.c_void_p(handle))
+        return process
+
+    def reap(self) -> None:
+        """Note how the job ended if it has, and bury what else has died."""
+        if sys.platform == "win32":
+            self.code = self._process.poll()
+            return
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+                self._process.returncode = self.code
+
+    def ask_to_end(self) -> None:
+        """SIGTERM to the job alone, which may still save and end its own processes until `grace` is over."""
+        if sys.platform == "win32":
+            send(self.pid, signal.CTRL_BREAK_EVENT)
+        else:
+            send(self.pid, signal.SIGTERM)
+            send(self.pid, signal.SIGCONT)
+
+    def end_all(self, run: Run, grace: float) -> None:
+        """End what is left of the run."""
+        if sys.platform == "win32":
+            if self._windows_job is not None:
+                ctypes.windll.kernel32.TerminateJobObject(self._windows_job, 1)
+            else:
+                subprocess.call(["taskkill", "/F", "/T", "/PID", str(self.pid)], stdout=subprocess.DEVNULL)
+            try:
+                self._process.wait(UNKILLABLE_S)
+            except subprocess.TimeoutExpired:
+                pass
+        else:
+            end_processes(run, grace, supervisor=os.getpid(), reap=self.reap)
+        self.reap()
+
+
+def die_with_parent() -> Optional[Callable[[], None]]:
+    """What a child does before it becomes the job: ask Linux to be killed when its parent dies."""
+    if not LINUX:
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(127)
+
+    return before_exec

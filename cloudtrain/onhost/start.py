@@ -1,0 +1,146 @@
+"""The verb `start`: checks the spec, copies the tree to code/, and detaches the supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import time
+
+from .base import HEADER_LIMIT, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
+from .files import Run, check_key, hash_file, load, remove_tree, save
+from .locks import held, take
+from .processes import end_processes
+
+if TYPE_CHECKING:
+    import subprocess
+    import threading
+    from typing import Any, Dict, List, Optional
+else:
+    subprocess = Later("subprocess")
+    threading = Later("threading")
+
+
+def do_start(options: Options) -> Dict[str, Any]:
+    run = Run(options.run)
+    spec = check_spec(sys.stdin.buffer.read(HEADER_LIMIT))
+    os.makedirs(run.dir, mode=0o700, exist_ok=True)
+    lock = take(run.path("lock"), byte=1) if os.name == "nt" else take(run.path("lock"))
+    if lock is None:
+        return {"state": "running", "started": False, "pid": job_pid(run)}
+    try:
+        record = load(run.path("exit.json"))
+        if record is not None:
+            return {"state": "exited", "started": False, "pid": job_pid(run)}
+        # Without job.json an earlier start was cut short before anything ran: this one begins anew.
+        if os.path.exists(run.path("job.json")):
+            end_processes(run, grace=0.0)
+            return {"state": "lost", "started": False, "pid": job_pid(run)}
+        if os.path.exists(run.path("stop.json")):
+            raise Failure("stopped", "this run was asked to stop before it began")
+        make_code(run, spec)
+        save(run.path("spec.json"), spec)
+        return {"started": True, **spawn_supervisor(run, lock)}
+    finally:
+        os.close(lock)
+
+
+def job_pid(run: Run) -> Optional[int]:
+    # A start that is under way elsewhere writes it in a moment.
+    for _ in range(100):
+        job = load(run.path("job.json"))
+        if (job and job["job"]) or not held(run.path("lock")):
+            return job["job"] if job else None
+        time.sleep(0.05)
+    return None
+
+
+def check_spec(raw: bytes) -> Dict[str, Any]:
+    try:
+        spec = json.loads(raw.decode("utf-8"))
+        argv, env, deadline, grace = spec["argv"], spec.get("env") or {}, spec.get("deadline"), spec.get("grace", 10)
+        good = (
+            spec["v"] == 1
+            and isinstance(argv, list)
+            and bool(argv)
+            and all(isinstance(part, str) and "\0" not in part for part in argv)
+            and all(isinstance(k, str) and isinstance(v, str) and "\0" not in k + v for k, v in env.items())
+            and (deadline is None or isinstance(deadline, (int, float)))
+            and isinstance(grace, (int, float))
+            and isinstance(spec["digest"], str)
+            and isinstance(spec.get("lingers", False), bool)
+            and isinstance(spec.get("spot", False), bool)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure("bad_spec", "the spec cannot be read: %s" % error)
+    if not good:
+        raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
+    check_key(spec["tree"])
+    return {**spec, "env": env, "deadline": deadline, "grace": grace}
+
+
+def make_code(run: Run, spec: Dict[str, Any]) -> None:
+    """Copy the tree to code/, checking every byte on the way."""
+    folder = os.path.join(run.workdir, "trees", spec["tree"])
+    if not os.path.isdir(folder):
+        raise Failure("tree_changed", "the host has no such tree")
+    lock = take(os.path.join(folder, "lock"), wait=TREE_WAIT_S, shared=True)
+    if lock is None:
+        raise Failure("tree_busy", "another push to the same tree has been under way for %d s" % TREE_WAIT_S)
+    aside = run.path("code.part")
+    try:
+        tree = load(os.path.join(folder, "tree.json"))
+        if tree is None or tree["digest"] != spec["digest"]:
+            raise Failure("tree_changed", "the tree on the host is not the one that was sent")
+        remove_tree(aside)
+        remove_tree(run.path("code"))
+        os.mkdir(aside)
+        for name, (size, sha256, mode) in tree["files"].items():
+            source, target = os.path.join(folder, "files", name), os.path.join(aside, name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                same = stat.S_ISREG(os.lstat(source).st_mode) and hash_file(source, target) == (size, sha256)
+            except FileNotFoundError:
+                same = False
+            if not same:
+                os.unlink(os.path.join(folder, "tree.json"))
+                raise Failure("tree_changed", "%s on the host was changed since it was sent" % name)
+            os.chmod(target, mode | 0o200)
+        os.replace(aside, run.path("code"))
+    finally:
+        os.close(lock)
+        remove_tree(aside)
+
+
+def spawn_supervisor(run: Run, lock: int) -> Dict[str, Any]:
+    # From beside this package, where the verb itself came from.
+    program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervise.py")
+    argv = [sys.executable, "-I", "-S", program, "_supervise", "--run", run.dir, "--lock", str(lock)]
+    options: Dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "cwd": run.dir}
+    log = run.path("supervisor.log")
+    with open(log, "ab") as errors:
+        if sys.platform == "win32":
+            # A console of its own that is not shown: the user's can close, and Ctrl-Break can still be sent to the job.
+            hidden, group, breakaway = 0x08000000, 0x200, 0x01000000
+            try:
+                process = subprocess.Popen(argv, stderr=errors, creationflags=hidden | group | breakaway, **options)
+            except OSError:
+                process = subprocess.Popen(argv, stderr=errors, creationflags=hidden | group, **options)
+        else:
+            process = subprocess.Popen(argv, stderr=errors, start_new_session=True, pass_fds=(lock,), **options)
+    lines: List[bytes] = []
+    pipe = process.stdout
+    assert pipe is not None
+    reader = threading.Thread(target=lambda: lines.append(pipe.readline()), daemon=True)
+    reader.start()
+    reader.join(60.0)
+    # It outlives this process on purpose; without this, Python would warn that it was not waited for.
+    process.returncode = 0
+    if not lines or not lines[0]:
+        with open(log, "rb") as file:
+            tail = file.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+        raise Failure("start_failed", "the supervisor did not start: %s" % (tail[-1] if tail else "it gave no reason"))
+    pipe.close()
+    answer: Dict[str, Any] = json.loads(lines[0].decode())
+    return answer
