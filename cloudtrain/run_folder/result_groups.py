@@ -54,9 +54,9 @@ def check(names: Sequence[str]) -> tuple[str, ...]:
 
 def of(name: str) -> str:
     """The group of a result called `name`."""
-    parts = name.split("/")
+    path = name.encode(errors="replace")
     for group, rules in _RULES.items():
-        if any(rule.matches(parts, is_dir=False) for rule in rules):
+        if any(rule.matches(path, is_dir=False) for rule in rules):
             return group
     return OTHER
 

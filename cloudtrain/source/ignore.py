@@ -10,8 +10,9 @@ Three layers, asked for every folder and file on the way down:
 3. Defaults: version control, virtual environments, caches, secrets. Only a `!` line in `.cloudtrainignore` that spells
    out a name lifts one; `!*` does not.
 
-`pathspec` translates the globs. What a match means for a folder is decided here: pathspec answers for whole lists of
-files, where `keep/` also matches `keep/a.txt`, and git does not.
+A line becomes one expression for a whole path. Neither git's own list of files nor the library `pathspec` gives these
+answers: git lists what is tracked though a rule leaves it out, and has no reasons to show; to pathspec `keep/` also
+matches `keep/a.txt`, `[[:alpha:]]x` does not match `ax`, and `!*.py` does not undo a `*` before it in a folder.
 """
 
 from __future__ import annotations
@@ -19,13 +20,9 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from pathspec.patterns.gitignore import GitIgnorePatternError
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from cloudtrain.core.errors import UsageError
 
@@ -44,19 +41,29 @@ _DEFAULTS = {
     "credentials.yml *_credentials.csv *accesskeys.csv rootkey.csv client_secret*.json service-account*.json "
     "service_account*.json secrets.toml secrets.yaml secrets.yml secrets.json",
 }
-_POSIX_CLASSES = {
+_CLASSES = {
     "alnum": "a-zA-Z0-9",
     "alpha": "a-zA-Z",
-    "blank": " \t",
-    "cntrl": "\x00-\x1f\x7f",
+    "blank": " \\t",
+    "cntrl": "\\x00-\\x1f\\x7f",
     "digit": "0-9",
     "graph": "!-~",
     "lower": "a-z",
     "print": " -~",
-    "space": " \t\n\r\f\v",
+    "punct": "!-/:-@\\[-`{-~",
+    "space": " \\t\\n\\r",
     "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }
+# A member of a set is a class, or a character or a range of them. It ends at a "]", but not at one that comes first.
+_MEMBER = r"(?>\[:[^\]]*:\]|(?:\\.|[^\\])(?:-(?:\\.|[^\\\]]))?)"
+_TOKENS = re.compile(
+    r"(?<![^/])(?P<folders>(?:\*\*+/)+)|(?<![^/])(?P<below>\*\*+)\Z|(?P<stars>\*+)|(?P<one>\?)"
+    rf"|(?P<set>\[(?P<negated>[!^]?)(?P<members>{_MEMBER}(?:(?!\]){_MEMBER})*+)\])"
+    r"|(?P<broken>\[|\\\Z)|\\?(?P<plain>.)",
+    re.DOTALL,
+)
+_NOTHING = "(?!)"
 
 
 def _compile_defaults() -> list[tuple[str, str, re.Pattern[str], bool]]:
@@ -79,45 +86,39 @@ def default_rule(name: str, *, is_dir: bool) -> str | None:
     return None
 
 
-class _Segment:
-    """One path segment of a pattern: `**`, or a glob."""
-
-    __slots__ = ("any_depth", "regex")
-
-    def __init__(self, text: str) -> None:
-        self.any_depth = len(text) > 1 and not text.strip("*")
-        self.regex: re.Pattern[str] | None = None
-        if not self.any_depth:
-            self.regex = _glob(text.encode("utf-8", "surrogateescape").decode("latin-1"))
-
-    def matches(self, name: str) -> bool:
-        if self.regex is None:
-            return False
-        # Git compares bytes: to it `?` is half an `é`. So names and globs are matched with one character a byte.
-        return self.regex.fullmatch(name if name.isascii() else os.fsencode(name).decode("latin-1")) is not None
+def _expression(pattern: str) -> re.Pattern[bytes]:
+    """What `pattern`, a line without `!` and final slash, says of a path; its "?" is a byte, as it is to git."""
+    prefix = "" if "/" in pattern else "(?:.+/)?"  # without a slash it is about names, in any folder
+    text = pattern.removeprefix("/").encode("utf-8", "surrogateescape").decode("latin-1")
+    return re.compile((prefix + _TOKENS.sub(_translated, text)).encode("latin-1"), re.DOTALL)
 
 
-def _glob(text: str) -> re.Pattern[str] | None:
-    """A pattern without slashes as an expression for one name, both one character a byte; None: it matches nothing."""
-    if not text:
-        return None
-    if text == "*":
-        return re.compile(".+", re.DOTALL)
-    for name, characters in _POSIX_CLASSES.items():
-        text = text.replace(f"[:{name}:]", characters)
-    if text[0] in "!#":
-        text = "\\" + text
-    if text[-1].isspace():  # pathspec would strip it; what git strips is gone already
-        text = f"{text[:-2] if text[-2:-1] == chr(92) else text[:-1]}[{text[-1]}]"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # "[[" and the like; git takes them as they stand
-            pattern = GitIgnoreSpecPattern(text)
-    except (GitIgnorePatternError, re.error):
-        return None
-    if pattern.regex is None:
-        return None
-    return re.compile(pattern.regex.pattern, re.DOTALL)
+def _translated(token: re.Match[str]) -> str:
+    match token.lastgroup:
+        case "folders":
+            return "(?:.+/)?"
+        case "below":
+            return ".+"
+        case "stars":
+            return "[^/]*"
+        case "one":
+            return "[^/]"
+        case "set":
+            members = [_member(text) for text in re.findall(_MEMBER, token["members"], re.DOTALL)]
+            negated = "^" if token["negated"] else ""
+            return _NOTHING if "" in members else f"(?!/)[{negated}{''.join(members)}]"
+        case "plain":
+            return re.escape(token["plain"])
+    return _NOTHING  # as git has it: a set without an end, a backslash before nothing
+
+
+def _member(text: str) -> str:
+    """A member of a set, as an expression has it; empty for a class that there is not."""
+    if text.startswith("[:") and text.endswith(":]"):
+        return _CLASSES.get(text[2:-2], "")
+    characters = re.findall(r"\\?(.)", text, re.DOTALL)
+    low, high = characters[0], characters[-1]  # of a backward range git takes the first character
+    return f"{re.escape(low)}-{re.escape(high)}" if low < high else re.escape(low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,67 +126,14 @@ class Rule:
     """One line of an ignore file. `origin` names file, line number and text, for people."""
 
     origin: str
-    segments: tuple[_Segment, ...]
-    anchored: bool
+    path: re.Pattern[bytes]
     dir_only: bool
     negated: bool
     spelled_out: bool
 
-    def matches(self, parts: Sequence[str], *, is_dir: bool) -> bool:
-        """Whether the line is about this very path, given as names below the ignore file's folder."""
-        if self.dir_only and not is_dir:
-            return False
-        if not self.anchored:
-            segment = self.segments[0]
-            return segment.any_depth or segment.matches(parts[-1])
-        return _match(self.segments, parts)
-
-
-def _match(segments: Sequence[_Segment], parts: Sequence[str]) -> bool:
-    """Whether `segments` describe exactly the path `parts`.
-
-    `**` stands for any number of folders; at the end, for one or more names. All prefixes are followed at once instead
-    of recursing, so many `**` cost no more than few.
-    """
-    last = len(segments) - 1
-    reach = {0}
-    for index, segment in enumerate(segments):
-        if segment.any_depth:
-            first = min(reach, default=len(parts) + 1) + (1 if index == last else 0)
-            reach = set(range(first, len(parts) + 1))
-        else:
-            reach = {at + 1 for at in reach if at < len(parts) and segment.matches(parts[at])}
-        if not reach:
-            return False
-    return len(parts) in reach
-
-
-# A set as git reads it: a "]" that comes first, and one after a backslash, is a member.
-_SET = re.compile(r"\[[!^]?\]?(?:\[:[a-z]+:\]|\\.|[^\]\\])*\]", re.DOTALL)
-_SPLIT = re.compile(rf"\\.|(?P<set>{_SET.pattern})|/|.", re.DOTALL)
-_RANGE = re.compile(r"([^][\\:])-([^][\\])", re.DOTALL)
-
-
-def _split(body: str) -> list[str]:
-    """The segments of a pattern. Git looks for the end of a set behind slashes too: `[a/b]*` is one segment."""
-    segments = [""]
-    for found in _SPLIT.finditer(body):
-        if found[0] == "/":
-            segments.append("")
-        else:
-            segments[-1] += _plain_set(found[0]) if found["set"] else found[0]
-    return segments
-
-
-def _plain_set(text: str) -> str:
-    """A set without slashes and backward ranges, which `_glob` cannot read.
-
-    No name holds a slash: a range that ends with it ends before it, one that begins with it begins after it, and alone
-    it may as well be a NUL. A backward range is its first character to git.
-    """
-    start = 2 if text[1] in "!^" else 1
-    members = text[start:].replace("-/", "-.").replace("/-", "0-").replace("/", "\0")
-    return text[:start] + _RANGE.sub(lambda range: range[0] if range[1] <= range[2] else range[1], members)
+    def matches(self, path: bytes, *, is_dir: bool) -> bool:
+        """Whether the line is about this very path (as bytes), which begins below the ignore file's folder."""
+        return (is_dir or not self.dir_only) and self.path.fullmatch(path) is not None
 
 
 def parse(text: str, name: str) -> list[Rule]:
@@ -203,13 +151,10 @@ def parse(text: str, name: str) -> list[Rule]:
         body = body[:-1] if dir_only else body
         if not body:
             continue
-        anchored = "/" in body
-        segments = tuple(_Segment(part) for part in _split(body.removeprefix("/")))
         rules.append(
             Rule(
                 origin=f"{name}:{number}: {line}",
-                segments=segments,
-                anchored=anchored,
+                path=_expression(body),
                 dir_only=dir_only,
                 negated=negated,
                 spelled_out=bool(body.rpartition("/")[2].strip("*?.[]")),
@@ -275,7 +220,7 @@ class Rules:
 
 def _last(levels: Sequence[tuple[int, Sequence[Rule]]], parts: Sequence[str], is_dir: bool) -> Rule | None:
     for depth, rules in reversed(levels):
-        below = parts[depth:]
+        below = os.fsencode("/".join(parts[depth:]))
         for rule in reversed(rules):
             if rule.matches(below, is_dir=is_dir):
                 return rule

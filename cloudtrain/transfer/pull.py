@@ -129,8 +129,9 @@ def pull(
 def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
     """Whether the last of `rules` that speaks of `name`, or of a folder it lies in, lets it through."""
     parts = name.split("/")
+    paths = [("/".join(parts[:depth]).encode(), depth < len(parts)) for depth in range(1, len(parts) + 1)]
     for rule in reversed(rules):
-        if any(rule.matches(parts[:depth], is_dir=depth < len(parts)) for depth in range(1, len(parts) + 1)):
+        if any(rule.matches(path, is_dir=is_dir) for path, is_dir in paths):
             return not rule.negated
     return False
 

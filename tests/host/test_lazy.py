@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
-    *("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "pathspec", "filelock"),
+    *("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "filelock"),
     *("cloudtrain.lifecycle.session", "cloudtrain.lifecycle.story", "cloudtrain.transfer.supervisor"),
 )
 

@@ -36,6 +36,7 @@ from tests.unit.lifecycle.test_machine_end import kept
         ("samples/metrics.csv", "other"),
         ("weights", "other"),
         ("notes.md", "other"),
+        ("weights/\ud800", "weights"),  # no name for a file: refused later, and in words
     ],
 )
 def test_every_result_is_in_one_group(name: str, group: str) -> None:

@@ -157,16 +157,62 @@ def test_gitignore_means_what_it_means_to_git(paths: set[str], top: str, inner: 
         "*/[a/",
         "[a/[z-a]",
         "[1z-a]",
+        "[a\\-c]",
+        "[b\\]]",
+        "[]-a]",
+        "[a-[:digit:]]",
+        "[[:nothing:]]",
+        "[[:alpha:]",
+        *(f"[{negated}[:{name}:]]" for name in ignore._CLASSES for negated in ("", "!")),
     ],
 )
-def test_a_set_ends_behind_a_slash_as_it_does_for_git(tmp_path: Path, line: str) -> None:
+def test_a_set_means_what_it_means_to_git(tmp_path: Path, line: str) -> None:
     files = dict.fromkeys(["a/b", "b", "ab", "c", "]", "]b", "1", "-", ".x", "+", "x/a", "x/b", "z/[a/c"], "")
+    if os.name != "nt":
+        files |= dict.fromkeys((f"all/{chr(code)}" for code in range(1, 128) if chr(code) not in "./"), "")
     fill(tmp_path, {**files, ".gitignore": line})
     git(tmp_path, "init", "-q")
     every = [*files, ".gitignore"]
     asked = b"\0".join(path.encode() for path in every)
     ignored = git(tmp_path, "check-ignore", "--stdin", "-z", "--no-index", stdin=asked).decode().split("\0")
     assert names(scan(tmp_path, cache=None)) == set(every) - set(ignored)
+
+
+@needs_git
+def test_what_git_tracks_stays_here_all_the_same_where_a_rule_says_so(tmp_path: Path) -> None:
+    source = fill(tmp_path / "job", {"a.py": "1", "private/x": "1", "data/x": "1", ".gitignore": "private/\n"})
+    git(source, "init", "-q")
+    git(source, "add", "-f", ".")
+    git(source, "config", "core.excludesFile", str(fill(tmp_path, {"rules": "a.py\n"}) / "rules"))
+    assert names(scan(source, cache=None)) == {"a.py", "data/x", ".gitignore"}
+
+
+@pytest.mark.parametrize("with_git", [pytest.param(True, marks=needs_git), False])
+def test_rules_mean_the_same_with_git_and_without(
+    tmp_path: Path, with_git: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among them what the library pathspec reads differently, and a folder that comes back with rules of its own."""
+    rules = "all/*\n!all/*/\n!all/**/*.py\nin/**\n!in/kept\n[[:alpha:]]key\nback/\n*.log\n"
+    files = [
+        "all/x",
+        "all/sub/x",
+        "all/sub/x.py",
+        "in/kept",
+        "in/x",
+        "akey",
+        "1key",
+        "back/x",
+        "back/x.secret",
+        "x.log",
+    ]
+    source = fill(tmp_path / "job", dict.fromkeys(files, "1"))
+    fill(source, {".gitignore": rules, ".cloudtrainignore": "!back/\n", "back/.gitignore": "*.secret\n"})
+    if with_git:
+        git(source, "init", "-q")
+    else:
+        monkeypatch.setenv("PATH", "")
+    sent = {"all/sub/x", "all/sub/x.py", "in/kept", "1key", "back/x", "back/.gitignore", ".gitignore"}
+    assert names(scan(source, cache=None)) == sent | {".cloudtrainignore"}
 
 
 @needs_git
