@@ -15,7 +15,7 @@ from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import history, receipt
-from cloudtrain.source import tree
+from cloudtrain.source import git, tree
 from cloudtrain.store import Run
 
 
@@ -57,7 +57,8 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     offer = context.provider(spec).survey(spec)
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
-    code = CodeSummary(files=len(files.files), bytes=files.bytes, git=tree.git_state(source))
+    state = git.state(files.source, files.files, timeout=5.0)
+    code = CodeSummary(files=len(files.files), bytes=files.bytes, git=str(state) if state else None)
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
     times, last = history.look_up(spec, types, context.store)
     return make_plan(spec, offer, code, times=times, last=last)

@@ -58,13 +58,13 @@ def keep(folder: Path, tree: Tree, digest: str, target_id: str, journal: Journal
             why = error.message if isinstance(error, UsageError) else (error.strerror or str(error)).lower()
     if why:
         emit(Warned(f"no copy of the code is kept with the run: {why}", hint="rerun needs the folder as it is now"))
-    known = git.facts(tree.source, tree.files) if tree.digest == digest else None
+    known = git.state(tree.source, tree.files) if tree.digest == digest else None
     journal.write(
         {
             "code": {
                 "digest": digest,
                 "archive": asdict(copy) if copy else None,
-                "git": asdict(known) if known else None,
+                "git": known.record() if known else None,
                 "target_id": target_id,
             }
         }

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import stat
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +15,6 @@ from typing import NamedTuple
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.text import counted
 from cloudtrain.source import ignore
 
 # A file written within this long before it was hashed may change again without its time changing: FAT keeps times in
@@ -311,32 +309,3 @@ def _mode(status: os.stat_result) -> int:
     # Windows has no such bit: what it reports is guessed from the suffix, and would make the digest differ between
     # two computers that hold the same files.
     return 0o755 if os.name != "nt" and status.st_mode & stat.S_IXUSR else 0o644
-
-
-def git_state(folder: Path, *, timeout: float = 5.0) -> str | None:
-    """Commit and uncommitted changes of the repository around `folder`: "1a2b3c4" or "1a2b3c4 + 2 uncommitted files".
-
-    None without git, without a repository, without a commit, or when git takes longer than `timeout` seconds.
-    """
-    # No fsmonitor and no optional locks: looking must not run the repository's programs or disturb another git.
-    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder)]
-
-    def ask(*arguments: str) -> str:
-        return subprocess.run(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=timeout,
-            encoding="utf-8",
-            errors="replace",
-        ).stdout
-
-    try:
-        commit = ask("rev-parse", "--short", "HEAD").strip()
-        changed = ask("status", "--porcelain=v1", "-z", "--no-renames", "--", ".").count("\0")
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    if not changed:
-        return commit
-    return f"{commit} + {counted(changed, 'uncommitted file')}"

@@ -28,10 +28,9 @@ class Module:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{self.path}:{node.lineno} imports relatively"
-                for alias in node.names:
-                    name = f"{node.module}.{alias.name}"
-                    yield name if is_module(name) else str(node.module)
+                above = self.name.split(".")[: -node.level] if node.level else []
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                yield from (name if is_module(name := f"{base}.{alias.name}") else base for alias in node.names)
 
 
 def is_module(name: str) -> bool:

@@ -79,7 +79,7 @@ def test_it_becomes_a_folder_again(package: Path, tmp_path: Path) -> None:
     (disk.state_dir() / ".gitignore").write_text("*\n")
     place = code_copy.unpack(tmp_path / "a.tar.gz", files.digest, "net")
     assert place.name == "net" and place.is_relative_to(disk.state_dir())
-    assert scan(place).digest == files.digest and tree.git_state(place) is None
+    assert scan(place).digest == files.digest and git.state(place, {}) is None
     # What was altered there is made anew.
     (place / "train.py").write_text("evil")
     assert code_copy.unpack(tmp_path / "a.tar.gz", files.digest, "net") == place
@@ -190,37 +190,45 @@ def test_git_names_commit_and_every_change(package: Path) -> None:
     (project / "outside.txt").write_text("not sent\n")
     ask("add", ".")
     ask("commit", "-q", "-m", "first")
-    clean = git.facts(package, scan(package).files)
-    assert clean == git.GitFacts(ask("rev-parse", "HEAD"), False, None)
+    clean = git.state(package, scan(package).files)
+    assert clean is not None
+    assert clean.record() == {"commit": ask("rev-parse", "HEAD"), "dirty": False, "diff_sha256": None}
     (project / "outside.txt").write_text("changed, and not sent\n")
-    assert git.facts(package, scan(package).files) == clean
+    assert git.state(package, scan(package).files) == clean
 
     (package / "train.py").write_text("print('changed')\n")
-    changed = git.facts(package, scan(package).files)
-    assert changed is not None and changed.dirty and changed.commit == clean.commit and changed.diff_sha256
-    # The user's taste in diffs changes nothing.
-    for setting in ("diff.noprefix=true", "diff.mnemonicPrefix=true", "color.diff=always", "diff.context=9"):
+    files = scan(package).files
+    changed = git.state(package, files)
+    assert changed is not None and changed.commit == clean.commit
+    path = f"{package.name}/train.py"
+    line = f"{path}\0{files[path].size}\0{files[path].sha256}\0{files[path].mode}\n"
+    assert changed.diff_sha256 == hashlib.sha256(line.encode()).hexdigest()
+    # The user's taste changes nothing.
+    for setting in ("status.showUntrackedFiles=no", "status.relativePaths=true", "diff.renames=copies"):
         ask("config", *setting.split("="))
-    ask("config", "diff.external", "touch")
-    (project / "order").write_text("net/deep*\n")
-    ask("config", "diff.orderFile", str(project / "order"))
-    assert git.facts(package, scan(package).files) == changed
+    ask("add", ".")
+    assert git.state(package, scan(package).files) == changed
 
     (package / "new.py").write_text("x = 1\n")
-    with_new = git.facts(package, scan(package).files)
+    with_new = git.state(package, scan(package).files)
     assert with_new is not None and with_new.diff_sha256 not in (None, changed.diff_sha256)
     (package / "new.py").write_text("x = 2\n")
-    other = git.facts(package, scan(package).files)
+    other = git.state(package, scan(package).files)
     assert other is not None and other.diff_sha256 != with_new.diff_sha256
     (package / ".gitignore").write_text("new.py\n")
-    ask("add", ".")
-    staged = git.facts(package, scan(package).files)
-    assert staged is not None and staged.dirty
+    ignored = git.state(package, scan(package).files)
+    (package / ".cloudtrainignore").write_text("!new.py\n")
+    brought_back = git.state(package, scan(package).files)
+    assert ignored is not None and brought_back is not None
+    assert len({state.diff_sha256 for state in (changed, other, ignored, brought_back)}) == 4
+    (package / "train.py").unlink()
+    gone = git.state(package, scan(package).files)
+    assert gone is not None and gone.diff_sha256 not in (None, brought_back.diff_sha256)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the suffix says nothing there")
 def test_without_a_repository_or_git_there_is_nothing_to_say(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package.parent / ".git").write_text("gitdir: none\n")
-    assert git.facts(package, scan(package).files) is None
+    assert git.state(package, scan(package).files) is None
     monkeypatch.setenv("PATH", str(package))
-    assert git.facts(package, scan(package).files) is None
+    assert git.state(package, scan(package).files) is None

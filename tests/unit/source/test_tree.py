@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.source import ignore, tree
-from cloudtrain.source.tree import FileEntry, Tree, digest_of, git_state, scan, tree_key
+from cloudtrain.source.git import state
+from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan, tree_key
 
 GIT = shutil.which("git")
 needs_git = pytest.mark.skipif(GIT is None, reason="git is not installed")
@@ -531,22 +532,25 @@ def test_tree_key_names_the_folder_and_tells_places_apart(tmp_path: Path) -> Non
 
 @needs_git
 def test_git_state_names_commit_and_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(source: Path) -> str:
+        return str(state(source, {}))
+
     source = fill(tmp_path / "repository" / "job", {"a.py": "1"})
-    assert git_state(source) is None
+    assert state(source, {}) is None
     git(source.parent, "init", "-q")
-    assert git_state(source) is None
+    assert state(source, {}) is None
     git(source.parent, "add", ".")
     git(source.parent, "commit", "-q", "-m", "one")
     commit = git(source.parent, "rev-parse", "--short", "HEAD").decode().strip()
-    assert git_state(source) == commit
+    assert said(source) == commit
     (source / "b\nc.py").write_text("2")
-    assert git_state(source) == f"{commit} + 1 uncommitted file"
+    assert said(source) == f"{commit} + 1 uncommitted file"
     (source / "a.py").write_text("3")
-    (source.parent / "elsewhere").write_text("not below the folder")
-    assert git_state(source) == f"{commit} + 2 uncommitted files"
+    fill(source.parent, {"elsewhere": "not below the folder", ".gitignore": "*.log", "job/a.log": "1"})
+    assert said(source) == f"{commit} + 2 uncommitted files"
     monkeypatch.setenv("PATH", "")
-    assert git_state(source) is None
-    assert git_state(tmp_path / "absent") is None
+    assert state(source, {}) is None
+    assert state(tmp_path / "absent", {}) is None
 
 
 def test_rules_of_a_linked_ignore_file_are_not_followed(tmp_path: Path) -> None:
