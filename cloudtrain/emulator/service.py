@@ -115,15 +115,6 @@ def inventory(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def last_inventory(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What the region in `folder` wrote down last, alive or dead; empty if it never did."""
-    try:
-        found: dict[str, list[dict[str, Any]]] = json.loads((Path(folder) / "inventory.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found
-
-
 def calls(folder: Path) -> list[dict[str, Any]]:
     """Every AWS call that the living region in `folder` has seen."""
     told = living(folder)

@@ -103,10 +103,6 @@ class Provider(ABC):
         """The live instance of a run, or None if there is none (any more)."""
 
     @abstractmethod
-    def list(self) -> list[Instance]:
-        """All live instances that carry cloudtrain's mark, with or without a row in the registry."""
-
-    @abstractmethod
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """Give the instance back, and confirm it by its state. Safe to call again.
 

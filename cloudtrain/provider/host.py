@@ -141,10 +141,6 @@ class HostProvider(Provider):
         noted = journal.read().get(_NOTE)
         return Instance.from_dict(noted) if noted else None
 
-    def list(self) -> list[Instance]:
-        """Nothing: no machine here is cloudtrain's own."""
-        return []
-
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. The machine is left as it is."""
         return Released(life=InstanceLife.NONE, summary=f"{instance.id} stays as it is; it is not cloudtrain's to end")

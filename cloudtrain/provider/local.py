@@ -85,10 +85,6 @@ class LocalProvider(Provider):
         """This computer, always."""
         return _instance(_folder())
 
-    def list(self) -> list[Instance]:
-        """Nothing: this computer was not launched by cloudtrain and is never to be ended."""
-        return []
-
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """Nothing to give back."""
         return Released(life=InstanceLife.NONE, summary="this computer: nothing was billed")

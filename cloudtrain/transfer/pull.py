@@ -20,7 +20,7 @@ import filelock
 
 from cloudtrain.core.disk import is_folder, present
 from cloudtrain.core.errors import ArtifactRefused, Busy
-from cloudtrain.core.events import Emit, Warned
+from cloudtrain.core.events import Emit
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import PARTS, Artifact, collisions, refusal
 from cloudtrain.source import ignore
@@ -40,12 +40,12 @@ class PullReport(Generic[E]):
     Attributes:
         files: entries whose file is here and verified, whether fetched now or before.
         bytes: fetched by this call.
-        skipped: (name, reason) of what was left out on purpose: not in `outputs`, or over the cap.
+        skipped: names that `outputs` leaves out.
     """
 
     files: tuple[E, ...] = ()
     bytes: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def summary(self, folder: Path) -> str:
         """For people, as the end of the step's line."""
@@ -61,7 +61,6 @@ def pull(
     *,
     outputs: Sequence[str] = ("**",),
     emit: Emit,
-    cap_bytes: int | None = None,
 ) -> PullReport[E]:
     """Bring the files that `entries` names and `outputs` allows into `dest`, small ones first.
 
@@ -70,7 +69,6 @@ def pull(
 
     Args:
         outputs: gitignore-style patterns of the names to bring; a later one wins, `!` leaves out.
-        cap_bytes: size of all files together; what would go over it is skipped and named.
 
     Raises:
         ArtifactRefused: a file is not what the manifest says, or its name must not be written. All others are here.
@@ -80,7 +78,7 @@ def pull(
     """
     rules = ignore.parse("\n".join(outputs), "outputs")
     fetcher = Fetcher(read, dest, emit)
-    skipped: list[tuple[str, str]] = []
+    skipped: list[str] = []
     refused: list[tuple[str, str]] = []
     verified: list[E] = []
     with _alone(dest) as fold_case:
@@ -90,7 +88,7 @@ def pull(
             if reason is not None:
                 refused.append((repr(entry.name), reason))
             elif not _allowed(rules, entry.name):
-                skipped.append((entry.name, "not in outputs"))
+                skipped.append(entry.name)
             elif not _sound(entry):
                 refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
             else:
@@ -98,22 +96,15 @@ def pull(
         wanted.sort(key=lambda entry: (entry.size, entry.name))
         clashes = collisions([entry.name for entry in wanted], fold_case=fold_case)
         fetcher.total = sum(entry.size for entry in wanted)
-        room = cap_bytes
         for index, entry in enumerate(wanted):
             if index in clashes:
                 refused.append((repr(entry.name), clashes[index]))
-            elif room is not None and entry.size > room:
-                skipped.append((entry.name, f"over the limit of {cap_bytes} bytes"))
             else:
-                room = None if room is None else room - entry.size
                 try:
                     fetcher.fetch(entry)
                     verified.append(entry)
                 except ArtifactRefused as error:
                     refused.append((repr(entry.name), error.message))
-    over = [name for name, reason in skipped if reason != "not in outputs"]
-    if over:
-        emit(Warned(f"{len(over)} files were left on the host: over the size limit: {', '.join(over[:3])}"))
     if refused:
         name, reason = refused[0]
         more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""

@@ -70,15 +70,6 @@ class _Patience:
         return seconds >= limit_s
 
 
-def wait_for_port(address: str, port: int, *, limit_s: float, emit: Emit) -> None:
-    """Wait until the port accepts connections.
-
-    Raises:
-        ConnectionFailed: it did not within `limit_s` seconds; code `unreachable` or `unknown_host`.
-    """
-    _Patience(limit_s, limit_s, emit).call(lambda: dial(address, port, min(_ATTEMPT_S, limit_s)).close())
-
-
 def wait_for_banner(address: str, port: int, *, limit_s: float, emit: Emit) -> None:
     """Wait until an SSH server greets there; nothing is said to it.
 

@@ -19,8 +19,8 @@ from cloudtrain.provider.ec2.end import lease
 from cloudtrain.provider.ec2.end.release import release_own
 from cloudtrain.provider.ec2.instances import ENDED, described, one, state_of, to_instance
 from cloudtrain.provider.ec2.launch import environment
-from cloudtrain.provider.ec2.launch.acquire import Acquisition
-from cloudtrain.provider.ec2.offer import offers, prices
+from cloudtrain.provider.ec2.launch.acquire import Acquisition, to_instance
+from cloudtrain.provider.ec2.offer import offers
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
 from cloudtrain.provider.ec2.reach.boot import Credentials, Door
@@ -188,26 +188,6 @@ class Ec2Provider(Provider):
             price=record.get("price"),
             loopback=clients.loopback,
         )
-
-    def list(self) -> list[Instance]:
-        """See `Provider.list`; the Region is the one of the clients. Prices are the table's on-demand ones."""
-        clients = self._clients
-        table = prices.load(None if clients.loopback else clients.region)
-        found = []
-        for instance in described(clients, tags.where()):
-            price = table.of(str(instance.get("InstanceType", "")), clients.region)
-            found.append(
-                to_instance(
-                    instance,
-                    run=tags.as_map(instance.get("Tags")).get(tags.RUN, ""),
-                    region=clients.region,
-                    user="ubuntu",
-                    host_key=None,
-                    price=price.usd_per_hour if price else None,
-                    loopback=clients.loopback,
-                )
-            )
-        return found
 
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. A machine that is not ours is left as it was found."""

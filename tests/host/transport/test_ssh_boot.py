@@ -11,7 +11,7 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import StepProgress, discard
-from cloudtrain.transport.ssh_boot import connect_booting, wait_for_banner, wait_for_port
+from cloudtrain.transport.ssh_boot import connect_booting, wait_for_banner
 from cloudtrain.transport.ssh_keys import new_key
 
 
@@ -92,15 +92,13 @@ def test_a_port_that_never_opens(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        for wait in (wait_for_port, wait_for_banner):
-            with pytest.raises(ConnectionFailed) as caught:
-                wait("127.0.0.1", port, limit_s=0.5, emit=discard)
-            assert caught.value.code == "unreachable"
+        with pytest.raises(ConnectionFailed) as caught:
+            wait_for_banner("127.0.0.1", port, limit_s=0.5, emit=discard)
+        assert caught.value.code == "unreachable"
 
 
 def test_a_port_that_opens_and_never_greets():
     with silent() as port:
-        wait_for_port("127.0.0.1", port, limit_s=10, emit=discard)
         began = time.monotonic()
         with pytest.raises(ConnectionFailed) as caught:
             wait_for_banner("127.0.0.1", port, limit_s=1.0, emit=discard)
@@ -110,5 +108,4 @@ def test_a_port_that_opens_and_never_greets():
 
 @pytest.mark.sshd
 def test_the_greeting_of_a_real_server(sshd):
-    wait_for_port("127.0.0.1", sshd.port, limit_s=10, emit=discard)
     wait_for_banner("127.0.0.1", sshd.port, limit_s=10, emit=discard)
