@@ -68,54 +68,16 @@ def build(run: Run, store: Store) -> dict[str, Any]:
 
     Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
     """
-    spec, notes = run.plan.spec, store.read_journal(run.name)
+    notes = store.read_journal(run.name)
     public = Redaction(run, notes)
     told = _told(run.folder / "events.jsonl")
     start, result = told.get("start") or {}, told.get("result") or {}
-    ending = run.ending or {}
-    code = notes.get("code") or {}
-    train = spec.train
     return {
-        "schema_version": SCHEMA_VERSION,
-        "cloudtrain": __version__,
-        "id": notes.get("id"),
-        "rerun_of": notes.get("rerun_of"),
-        "resumed_from": notes.get("resumed_from"),
-        "name": run.name,
-        "status": run.state.value,
-        "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
-        "ended_how": ended_how(run),
-        "error": {"code": run.error.get("code")} if run.error else None,
-        "created": _iso(run.created_at),
-        "ended": _iso(run.ended_at),
-        "phases": _phases(store, run.name),
-        "exit": {key: ending.get(key) for key in ("code", "signal", "stop")},
-        "target": spec.target.value,
-        "rehearsal": spec.rehearsal,
-        "train": {
-            "module": public(spec.job.module),
-            "model": train.model,
-            "epochs": train.epochs,
-            "batch_size": train.batch_size,
-            "seed": train.seed,
-            "lr": train.lr,
-            "recipe": train.recipe,
-            "device": train.device,
-            "args": public(train.args),
-        },
-        "settings": {
-            **{key: public(start[key]) for key in _STARTED if key in start},
-            "hyperparameters": public(start.get("settings") or {}),
-        },
-        "goals": _goals(start, result, public),
-        "result": {key: public(result[key]) for key in _RESULT if key in result},
-        "code": {
-            "files": run.plan.code.files,
-            "bytes": run.plan.code.bytes,
-            "digest": code.get("digest"),
-            "archive": code.get("archive"),
-            "git": code.get("git"),
-        },
+        **_identity(run, notes),
+        **_course(run, store),
+        **_asked(run, public),
+        **_trained(start, result, public),
+        "code": _code(run, notes),
         "data": _data(told.get("data") or {}, public),
         "machine": _machine(run, notes, public),
         "aws_requests": [
@@ -123,6 +85,76 @@ def build(run: Run, store: Store) -> dict[str, Any]:
             for request in notes.get("aws_requests") or []
         ],
         "cost": _cost(run),
+        **_files(run, notes),
+    }
+
+
+def _identity(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cloudtrain": __version__,
+        "id": notes.get("id"),
+        "rerun_of": notes.get("rerun_of"),
+        "resumed_from": notes.get("resumed_from"),
+        "name": run.name,
+    }
+
+
+def _course(run: Run, store: Store) -> dict[str, Any]:
+    """How far it has come, when, and how it ended."""
+    return {
+        "status": run.state.value,
+        "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
+        "ended_how": ended_how(run),
+        "error": {"code": run.error.get("code")} if run.error else None,
+        "created": _iso(run.created_at),
+        "ended": _iso(run.ended_at),
+        "phases": _phases(store, run.name),
+        "exit": {key: (run.ending or {}).get(key) for key in ("code", "signal", "stop")},
+    }
+
+
+def _asked(run: Run, public: Redaction) -> dict[str, Any]:
+    """Where it was to train, and what."""
+    spec = run.plan.spec
+    numbers = ("epochs", "batch_size", "seed", "lr", "recipe", "device")
+    return {
+        "target": spec.target.value,
+        "rehearsal": spec.rehearsal,
+        "train": {
+            "module": public(spec.job.module),
+            "model": spec.train.model,
+            **{key: getattr(spec.train, key) for key in numbers},
+            "args": public(spec.train.args),
+        },
+    }
+
+
+def _trained(start: Mapping[str, Any], result: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+    """What the job said that it trained, and what came of it."""
+    return {
+        "settings": {
+            **{key: public(start[key]) for key in _STARTED if key in start},
+            "hyperparameters": public(start.get("settings") or {}),
+        },
+        "goals": _goals(start, result, public),
+        "result": {key: public(result[key]) for key in _RESULT if key in result},
+    }
+
+
+def _code(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
+    sent = notes.get("code") or {}
+    return {
+        "files": run.plan.code.files,
+        "bytes": run.plan.code.bytes,
+        **{key: sent.get(key) for key in ("digest", "archive", "git")},
+    }
+
+
+def _files(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes and hashes of what lies in its folder."""
+    ending = run.ending or {}
+    return {
         "log": {"bytes": ending.get("log_bytes"), "sha256": ending.get("log_sha256")},
         "events": {
             "bytes": ending.get("events_bytes"),

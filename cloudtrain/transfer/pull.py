@@ -76,45 +76,55 @@ def pull(
             again.
         Busy: another command has been pulling into `dest` for a minute.
     """
-    rules = ignore.parse("\n".join(outputs), "outputs")
     fetcher = Fetcher(read, dest, emit)
     skipped: list[str] = []
     refused: list[tuple[str, str]] = []
     verified: list[E] = []
     with _alone(dest) as fold_case:
-        wanted: list[E] = []
-        for entry in entries:
-            reason = refusal(entry.name)
-            if reason is not None:
-                refused.append((repr(entry.name), reason))
-            elif not _allowed(rules, entry.name):
-                skipped.append(entry.name)
-            elif not _sound(entry):
-                refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
-            else:
-                wanted.append(entry)
-        wanted.sort(key=lambda entry: (entry.size, entry.name))
+        wanted = _wanted(entries, ignore.parse("\n".join(outputs), "outputs"), skipped, refused)
         clashes = collisions([entry.name for entry in wanted], fold_case=fold_case)
         fetcher.total = sum(entry.size for entry in wanted)
         for index, entry in enumerate(wanted):
             if index in clashes:
                 refused.append((repr(entry.name), clashes[index]))
-            else:
-                try:
-                    fetcher.fetch(entry)
-                    verified.append(entry)
-                except ArtifactRefused as error:
-                    refused.append((repr(entry.name), error.message))
+                continue
+            try:
+                fetcher.fetch(entry)
+                verified.append(entry)
+            except ArtifactRefused as error:
+                refused.append((repr(entry.name), error.message))
     if refused:
-        name, reason = refused[0]
-        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-        raise ArtifactRefused(
-            f"{name} was not taken: {reason}{more}",
-            consequence="the copy on the host is untouched; every other file is here and verified",
-            hint="look at it there, then pull again",
-            detail="\n".join(f"{name}: {reason}" for name, reason in refused) if more else None,
-        )
+        raise _not_taken(refused)
     return PullReport(tuple(verified), fetcher.bytes, skipped)
+
+
+def _wanted(
+    entries: Sequence[E], rules: Sequence[ignore.Rule], skipped: list[str], refused: list[tuple[str, str]]
+) -> list[E]:
+    """The entries to fetch, small ones first; fills `skipped` and `refused` with the others."""
+    wanted: list[E] = []
+    for entry in entries:
+        reason = refusal(entry.name)
+        if reason is not None:
+            refused.append((repr(entry.name), reason))
+        elif not _allowed(rules, entry.name):
+            skipped.append(entry.name)
+        elif not _sound(entry):
+            refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
+        else:
+            wanted.append(entry)
+    return sorted(wanted, key=lambda entry: (entry.size, entry.name))
+
+
+def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
+    name, reason = refused[0]
+    more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return ArtifactRefused(
+        f"{name} was not taken: {reason}{more}",
+        consequence="the copy on the host is untouched; every other file is here and verified",
+        hint="look at it there, then pull again",
+        detail="\n".join(f"{name}: {reason}" for name, reason in refused) if more else None,
+    )
 
 
 def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:

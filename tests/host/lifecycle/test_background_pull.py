@@ -19,7 +19,7 @@ from cloudtrain.lifecycle.background_pull import Trickle
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import pull
-from cloudtrain.transfer.supervisor import FileEntry, Supervisor
+from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport
 from tests import plans
