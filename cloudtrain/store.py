@@ -297,7 +297,7 @@ class Store:
             db.execute("DELETE FROM moves WHERE run = ?", (name,))
 
     def journal(self, name: str) -> RunJournal:
-        """The durable notes of a run (`provider.base.Journal`)."""
+        """The durable notes of a run (`core.instance.Journal`)."""
         return RunJournal(self, name)
 
     def read_journal(self, name: str) -> dict[str, Any]:

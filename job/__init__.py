@@ -1,5 +1,5 @@
 """The training package: three small MNIST networks, trained, scored and written down by `python -m job.train`.
 
 It runs by itself and is what `cloudtrain` sends to a host. What passes between the two is described in
-docs/structure.md, "What the job gets and tells"; neither imports the other. Read `train.py` first.
+docs/your-own-job.md; neither imports the other. Read `train.py` first.
 """

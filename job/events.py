@@ -1,4 +1,4 @@
-"""`events.jsonl`: what the run tells, one JSON object a line (docs/structure.md, "What the job gets and tells")."""
+"""`events.jsonl`: what the run tells, one JSON object a line (docs/your-own-job.md, "What it tells")."""
 
 from __future__ import annotations
 

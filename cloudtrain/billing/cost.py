@@ -16,9 +16,9 @@ def would_cost(run: Run, now: float) -> float | None:
     if instance is None or not instance.owned or instance.price_per_hour is None:
         return None
     # A machine's GPU is billed until its lease is over at the latest, and not while it is parked. A run that went on
-    # after its spot instance was taken back has had others before (`spot.priced`).
+    # after its spot instance was taken back has had others before (`lifecycle/spot.py`, `priced`).
     details = instance.details
-    # A machine that is kept (`hold.py`) is billed beyond its run's end.
+    # A machine that is kept (`lifecycle/machine_end.py`) is billed beyond its run's end.
     ended_at = None if details.get("kept_until") else run.ended_at
     until = min(ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
     began = float(details.get("began_at") or run.created_at)

@@ -106,7 +106,7 @@ def begin(
     checkpoint: tuple[Checkpoint, Path] | None = None,
     on_interrupt: OnInterrupt = OnInterrupt.DETACH,
 ) -> int:
-    """Plan, consent, start, follow. The exit code. `notes` and `checkpoint`: see `run.begin`."""
+    """Plan, consent, start, follow. The exit code. `notes` and `checkpoint`: see `planning.begin`."""
     plan = planning.plan_run(spec, context)
     reporter.plan(plan)
     if only_plan:

@@ -93,7 +93,7 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
     """Stop `run`, and show how it ended. Whoever interrupts that leaves at once, and is told what that leaves behind.
 
     Args:
-        keep_s, pull: see `actions.stop` and `actions.discard`.
+        keep_s, pull: see `stop` and `discard` of `lifecycle/stop.py`.
 
     Returns:
         The exit code: that of the run, or 8 where the stop was cut short.

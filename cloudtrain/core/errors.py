@@ -1,6 +1,6 @@
 """Every failure that a user can meet, as one class each.
 
-The tree (exit code of the command in brackets, `ux` section "Exit codes" in docs/structure.md):
+The tree (exit code of the command in brackets, "Exit codes" in README.md):
 
     CloudtrainError                     [1]
     ├── UsageError                      [2]   bad flags, names, settings, folders

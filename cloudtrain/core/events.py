@@ -56,7 +56,7 @@ class LogLines:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One line of the job's `events.jsonl` (docs/structure.md, "What the job tells")."""
+    """One line of the job's `events.jsonl` (docs/your-own-job.md, "What it tells")."""
 
     kind: str
     values: Mapping[str, Any] = field(default_factory=dict)

@@ -67,7 +67,7 @@ class CodeSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """What an earlier run of the same training took, in seconds (`past.py`).
+    """What an earlier run of the same training took, in seconds (`run_folder/history.py`).
 
     Attributes:
         run: its name.

@@ -1,4 +1,4 @@
-"""What the user asked for, as frozen values. Settings are merged in `settings.py`; look-ups happen in `provider/`."""
+"""What the user asked for, as frozen values. `config/settings.py` merges the settings, `provider/` looks things up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainSpec:
     args: tuple[str, ...] = ()
 
     def argv(self) -> tuple[str, ...]:
-        """The job's command line (docs/structure.md, "What the job gets and tells")."""
+        """The job's command line (docs/your-own-job.md, "What it gets")."""
         named = {
             "--model": self.model,
             "--epochs": self.epochs,

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """Where a run is in its story (`run.py`). The last five are final."""
+    """Where a run is in its story (`lifecycle/story.py`). The last five are final."""
 
     PLANNED = "planned"
     PROVISIONING = "provisioning"

@@ -100,7 +100,7 @@ def plan_for(run: Run, notes: Mapping[str, Any], now: float) -> Plan:
 
 
 def priced(instance: Instance, notes: Mapping[str, Any], now: float) -> Instance:
-    """`instance` with what the run's earlier machines have cost, for `outcome.cost`."""
+    """`instance` with what the run's earlier machines have cost, for `billing/cost.py`."""
     if attempt_of(notes) == 1 or "began_at" in instance.details:
         return instance
     before = sum(float(attempt.get("usd") or 0.0) for attempt in notes.get("attempts") or [])

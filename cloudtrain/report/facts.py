@@ -72,7 +72,7 @@ class Facts:
 
     Attributes:
         folder: its results on this computer.
-        receipt: `run.json` (docs/structure.md, "The receipt"), or what it would be now.
+        receipt: `run.json` (docs/formats.md, "The receipt"), or what it would be now.
         message: why it ended badly, where this computer knows.
         epochs: finished ones in order, without gaps filled.
         scored_on: which pictures the epochs' test figures are of, as the job told; most often the test set.

@@ -1,4 +1,4 @@
-"""`cloudtrain report --format json`: the facts of a run for programs (docs/structure.md, "The report")."""
+"""`cloudtrain report --format json`: the facts of a run for programs (docs/formats.md, "The report")."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def update(run: Run, store: Store, emit: Emit) -> None:
 
 
 def build(run: Run, store: Store) -> dict[str, Any]:
-    """The receipt of `run` as it stands now (docs/structure.md, "The receipt").
+    """The receipt of `run` as it stands now (docs/formats.md, "The receipt").
 
     Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
     """

@@ -11,7 +11,7 @@ from cloudtrain.source import ignore
 
 LOG = "log"
 OTHER = "other"
-# Name -> gitignore-style patterns of the files in it, by the names of docs/structure.md, "What the job gets and tells".
+# Name -> gitignore-style patterns of the files in it, by the names of docs/your-own-job.md, "Results".
 _PATTERNS = {
     "weights": ("/weights/**",),
     "metrics": ("/metrics.*",),

@@ -1,4 +1,4 @@
-"""The stream of `follow` as frames (docs/structure.md, "Verbs"): bytes in, typed values out."""
+"""The stream of `follow` as frames (docs/protocol.md, "Frames"): bytes in, typed values out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed client of the on-host verbs (docs/structure.md, "On the host") over any transport."""
+"""Typed client of the on-host verbs (docs/protocol.md, "Verbs") over any transport."""
 
 from __future__ import annotations
 

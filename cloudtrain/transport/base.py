@@ -1,7 +1,7 @@
 """The transport boundary: run a program on a host, with bytes in and bytes out.
 
-Push, pull, follow and the supervisor's verbs are all made of these three calls (`sync.py`, `results.py`, `follow.py`,
-`supervisor.py`), so a new transport brings them along for nothing, and a test double is a page.
+Push, pull, follow and the supervisor's verbs are all made of these three calls (`push.py`, `pull.py`, `follow.py` and
+`supervisor.py` of `transfer/`), so a new transport brings them along for nothing, and a test double is a page.
 """
 
 from __future__ import annotations

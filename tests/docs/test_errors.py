@@ -33,8 +33,8 @@ FOREIGN = {
 }
 
 
-# Exit codes that the kind of an error does not tell: those of ends of runs (`outcome.exit_code`), and where the kind is
-# chosen at run time.
+# Exit codes that the kind of an error does not tell: those of ends of runs (`run_folder/outcome.py`,
+# `exit_code`), and where the kind is chosen at run time.
 ALSO = {
     "not_pulled": {130},
     "abandoned": {130},

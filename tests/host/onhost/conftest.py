@@ -24,7 +24,7 @@ LIMIT_S = 60.0
 
 
 def digest_of(files: dict[str, list[Any]]) -> str:
-    """The digest as docs/structure.md, "Push", defines it."""
+    """The digest as docs/protocol.md, "Push", defines it."""
     lines = [
         b"%s\0%d\0%s\0%d\n" % (name.encode("utf-8", "surrogateescape"), size, sha.encode(), mode)
         for name, (size, sha, mode) in files.items()
@@ -56,7 +56,7 @@ def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT_S) 
 
 
 class Host:
-    """`workdir` as docs/structure.md describes it, and the verbs as a client calls them."""
+    """`workdir` as docs/protocol.md describes it, and the verbs as a client calls them."""
 
     def __init__(self, workdir: Path, program: Path, python: str = sys.executable) -> None:
         self.workdir = workdir

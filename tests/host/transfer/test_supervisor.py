@@ -53,7 +53,7 @@ frame: st.SearchStrategy[Frame] = st.one_of(
 
 
 def encode(value: Frame) -> bytes:
-    """As docs/structure.md, "Verbs", writes frames."""
+    """As docs/protocol.md, "Frames", writes frames."""
     payload = b""
     match value:
         case LogFrame(offset, data):

@@ -24,7 +24,7 @@ HUNG = "commands that hung"
 STUCK = "runs that did not end"
 COUNTED = (LEAKED, BYTES, RESULTS, LAUNCHES, STARTS, TRACEBACKS, CODES, HUNG, STUCK)
 
-# A machine may be so many seconds late in ending itself: `provider/ec2/cleaning.py` has the same figure.
+# A machine may be so many seconds late in ending itself: `provider/ec2/end/cleaning.py` has the same figure.
 OVERDUE_S = 600.0
 _TRACES = re.compile(rb"Traceback \(most recent call last\)|something unexpected happened")
 

@@ -50,7 +50,7 @@ def survey(spec: RunSpec, clients: Clients, *, now: Callable[[], datetime] = lam
     """What could be launched for `spec`, or the existing instance that it names.
 
     Types that cannot be used are left out, each with its reason in `Offer.warnings`; the others stay in the order asked
-    for. `Offer.details` is described in docs/structure.md.
+    for. `Offer.details` is described in docs/ec2.md.
 
     Raises:
         UsageError: a type, subnet, image or instance does not exist.
