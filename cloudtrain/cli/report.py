@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
+from cloudtrain.console.lines import print_lines, tell
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import screen_safe
 
@@ -73,7 +73,7 @@ def _page(facts: Facts, out: Path | None, open_: bool) -> None:
     _check_free(out, facts)
     with _writing(out or facts.folder):
         path = write_facts(facts, out)
-    sys.stdout.write(f"{_shown(path)}\n")
+    print_lines(f"{_shown(path)}")
     if open_:
         _open(path)
 
@@ -98,11 +98,11 @@ def _record(facts: Facts, out: Path | None, json: bool) -> None:
 
 def _text(facts: Facts, text: str, told: str, out: Path | None) -> None:
     if out is None:
-        sys.stdout.write(text)
-        sys.stderr.write(f"wrote {told}\n")
+        print_lines(text.removesuffix("\n"))
+        tell(f"wrote {told}")
         return
     _write(facts, text, out)
-    sys.stderr.write(f"wrote {told}: {_shown(out)}\n")
+    tell(f"wrote {told}: {_shown(out)}")
 
 
 def _write(facts: Facts, text: str, out: Path) -> None:
@@ -138,7 +138,7 @@ def compare(
 
         with _writing(html):
             disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
-        sys.stderr.write(f"wrote {_shown(html)}\n")
+        tell(f"wrote {_shown(html)}")
     if json:
         from cloudtrain.console.reporters.jsonl import write_result
 
@@ -146,8 +146,7 @@ def compare(
         return
     from cloudtrain.console.pages.comparison import lines
 
-    for line in lines(found):
-        sys.stdout.write(f"{line}\n")
+    print_lines(*lines(found))
 
 
 def export(
@@ -173,8 +172,8 @@ def export(
 
         write_result(row.name, to=to.value, path=str(done.path), detail=done.detail)
         return
-    sys.stdout.write(f"{_shown(done.path)}\n")
-    sys.stderr.write(f"{row.name}: {screen_safe(done.detail)}\n")
+    print_lines(f"{_shown(done.path)}")
+    tell(f"{row.name}: {screen_safe(done.detail)}")
 
 
 def _shown(path: Path) -> str:
@@ -215,4 +214,4 @@ def _open(path: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(path.absolute().as_uri()):
-        sys.stderr.write("no browser was found here; open the file yourself\n")
+        tell("no browser was found here; open the file yourself")

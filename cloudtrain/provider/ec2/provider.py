@@ -19,7 +19,7 @@ from cloudtrain.provider.ec2.end import lease
 from cloudtrain.provider.ec2.end.release import release_own
 from cloudtrain.provider.ec2.instances import ENDED, described, one, state_of, to_instance
 from cloudtrain.provider.ec2.launch import environment
-from cloudtrain.provider.ec2.launch.acquire import Acquisition, to_instance
+from cloudtrain.provider.ec2.launch.acquire import Acquisition
 from cloudtrain.provider.ec2.offer import offers
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
