@@ -17,7 +17,6 @@ from packaging.requirements import Requirement
 from cloudtrain.report import write_facts
 from cloudtrain.report.sources import of_path
 from cloudtrain.run_folder import verify
-from cloudtrain.transfer import pull
 from tests.region.whole_path.place import ROOT, Place
 
 pytestmark = pytest.mark.mnist
@@ -66,12 +65,12 @@ def test_a_folder_of_before_is_whole(trained: Place, tmp_path: Path) -> None:
         path.write_bytes(card)
         found = verify.check(folder)
         assert not found.wrong and "README.md" not in {check.subject for check in found.checks}
-        assert b"README.md" not in pull.sha256sums(folder).read_bytes()
+        assert b"README.md" not in sha256sums(folder).read_bytes()
         write_facts(of_path(folder))
         assert path.read_bytes() == card
     path.write_text("my notes")  # no card of ours
     assert [check.subject for check in verify.check(folder).checks if check.verdict.value == "extra"] == ["README.md"]
-    assert b"  README.md\n" in pull.sha256sums(folder).read_bytes() and b"  README.md\n" not in sums
+    assert b"  README.md\n" in sha256sums(folder).read_bytes() and b"  README.md\n" not in sums
 
 
 def test_no_file_says_whose_computer_it_was(trained: Place) -> None:
