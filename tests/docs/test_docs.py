@@ -18,12 +18,16 @@ import typer
 
 from cloudtrain.cli.app import app
 from cloudtrain.emulator.aws.core import Timing
+from cloudtrain.run_folder.files import read_objects
 from tests.docs import shown
 from tests.docs.shown import PAGES, ROOT, Session
 from tests.made import MadeRun
 from tests.region.whole_path.place import JOBS, Place
 
 GUIDE = "docs/guide.md"
+OWN_JOB = "docs/your-own-job.md"
+# Run here: the job of that page, as it is shown.
+OWN = "cloudtrain run --job my_digits --local --yes -- --epochs 2"
 # Commands that are run here, one after the other in one folder, as a reader would.
 TOUR = [
     "cloudtrain run --model 3 --local --plan",
@@ -52,6 +56,8 @@ ELSEWHERE = {
     "python3 scripts/test.py unit": "tests/host/scripts/test_check.py::"
     "test_a_word_runs_one_folder_of_the_tests_after_the_checks",
     "python3 scripts/test.py": "tests/host/scripts/test_check.py::"
+    "test_continuous_integration_runs_what_a_contributor_runs",
+    "python3 scripts/test.py unit": "tests/host/scripts/test_check.py::"
     "test_continuous_integration_runs_what_a_contributor_runs",
     "aws login": "tests/region/whole_path/test_ec2_commands.py::test_doctor_without_credentials_says_how_to_sign_in",
     "cloudtrain doctor": "tests/region/whole_path/test_ec2_commands.py::"
@@ -97,7 +103,7 @@ GROUP = typer.main.get_command(app)
 
 def test_every_command_is_run_by_a_test() -> None:
     commands = [command for page in PAGES for command in shown.fenced(page)]
-    claimed = {*TOUR, REHEARSAL, *AWS, *ELSEWHERE, *SHELL}
+    claimed = {*TOUR, REHEARSAL, OWN, *AWS, *ELSEWHERE, *SHELL}
     assert len(commands) > 30
     assert sorted(set(commands) - claimed) == [], "commands that no test runs"
     assert sorted(claimed - set(commands)) == [], "no longer shown"
@@ -177,6 +183,9 @@ def test_every_option_that_is_named_exists(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(argparse.ArgumentParser, "add_argument", noted)
     options.parse([])
+    # Those of the verbs on the host, off the table that they are read by.
+    for path in (ROOT / "cloudtrain" / "onhost").glob("*.py"):
+        known.update(f"--{name}" for name in re.findall(r'"([a-z]+)": \(', path.read_text(encoding="utf-8")))
     named = {
         (page, flag)
         for page in PAGES
@@ -295,6 +304,25 @@ def test_the_commands_that_ask_aws(
         planned = re.search(r"Plan for (\S+)", told)
         told = told.replace(f"{place.cwd}{os.sep}", "").replace(planned[1] if planned else "brave-otter", "brave-otter")
         assert shown.strange(session(GUIDE, command), told) == [], told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="lines of a console end otherwise there")
+def test_a_job_of_your_own(tmp_path: Path) -> None:
+    """The page's program runs as it stands: what it prints, tells and writes comes down."""
+    (program,) = re.findall(r"```python\n(.*?)```", PAGES[OWN_JOB], flags=re.DOTALL)
+    (tmp_path / "my_digits").mkdir()
+    (tmp_path / "my_digits" / "train.py").write_text(program, encoding="utf-8")
+    place = Place("local", [], tmp_path / "home", tmp_path)
+    try:
+        run(place, OWN)
+        (folder,) = (tmp_path / "runs").iterdir()
+        assert (folder / "console.log").read_text(encoding="utf-8") == "epoch 1: loss 1.000\nepoch 2: loss 0.500\n"
+        assert [event["epoch"] for event in read_objects(folder / "events.jsonl")] == [1, 2]
+        assert (folder / "weights.json").read_text(encoding="utf-8") == '{"loss": 0.5}'
+        assert "weights.json" in (folder / "SHA256SUMS").read_text(encoding="utf-8")
+        assert (folder / "report.html").is_file()
+    finally:
+        place.cleanup()
 
 
 def test_the_way_into_mlflow(made: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
