@@ -2,7 +2,7 @@
 
 Standard library only, any Python from 3.8 on, Linux, macOS and Windows. It is sent to the host, where this package is
 called `onhost` and runs on whatever interpreter the host has: it imports nothing of cloudtrain, and its modules each
-other by relative names. docs/structure.md, "On the host", is its contract: folders, verbs, frames.
+other by relative names. docs/protocol.md, is its contract: folders, verbs, frames.
 
 Reading order: `main`, the modules of the verbs (`do_...`), then `supervise`, the detached process around the job.
 """

@@ -1,7 +1,7 @@
 """The program that is sent to hosts (`cloudtrain.onhost`): its sources as one stream, and what unpacks them there.
 
 BOOT reads the first line of stdin and runs the loader in it, which finds the packed sources next in stdin and leaves
-the rest of it to the verb (docs/structure.md, "Push").
+the rest of it to the verb (docs/protocol.md, "Push").
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
                                 header of `receive` LF                gzip tar of the changed files
 
 BOOT reads the first line and runs LOADER, which puts the program into the run directory and runs it in the same
-process with the rest of stdin (docs/structure.md, "Push").
+process with the rest of stdin (docs/protocol.md, "Push").
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def test_files_have_one_subject() -> None:
 
 # Room -> why its functions need no docstring each.
 UNDOCUMENTED = {
-    "cloudtrain.onhost": "a program and no library: its interface is the verbs of docs/structure.md",
+    "cloudtrain.onhost": "a program and no library: its interface is the verbs of docs/protocol.md",
 }
 
 
