@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from job import checkpoint
+from job import checkpoint, devices
 from job.data import Split
 from job.evaluate import Score, confusion, per_class
 from job.models import parameter_count
@@ -61,6 +61,7 @@ class Progress:
     best: Best | None = None
 
     def __post_init__(self) -> None:
+        self.device_name = devices.name(self.device)
         self.sizes = batch_sizes(len(self.train.labels), self.recipe.batch_size, self.recipe.drop_last)
         self.optimiser = optimiser(self.model, self.recipe)
         self.average = None if self.recipe.ema is None else Average(self.model, self.recipe.ema)
@@ -184,7 +185,7 @@ class Progress:
         value = self.final_test_acc() if self.subset is None else None
         return judge(value, parameter_count(self.model), self.epochs)
 
-    def document(self, status: str, device_name: str) -> dict[str, Any]:
+    def document(self, status: str) -> dict[str, Any]:
         """metrics.json: settings, goals, the last and the best epoch. `status`: running, done, stopped or failed."""
         return {
             "v": 1,
@@ -198,7 +199,7 @@ class Progress:
             "epochs_done": self.epoch,
             "steps_per_epoch": self.steps,
             "device": self.device.type,
-            "device_name": device_name,
+            "device_name": self.device_name,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "python": platform.python_version(),

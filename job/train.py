@@ -1,7 +1,7 @@
 """Train one network on MNIST: `python -m job.train --model 3 --epochs 15`.
 
-Reads top to bottom: device, data, model, recipe, epochs, results. `main` turns failures into an event, a line and an
-exit code: 0 done, 1 failed, 2 bad arguments, 143 ended by SIGTERM (130 by Ctrl-C).
+`train` is the story of a run: device, data, model, recipe, epochs, results. `main` turns failures into an event, a
+line and an exit code: 0 done, 1 failed, 2 bad arguments, 143 ended by SIGTERM (130 by Ctrl-C).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,71 +42,139 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         Stopped: a signal asked for the end; everything that going on needs is saved.
     """
     outputs = Outputs(options.out)
-
-    # device
-    def note(message: str) -> None:
-        console.line(message)
-        events.emit("warning", message=message)
-
-    device = devices.choose(options.device, note)
-    device_name = devices.name(device)
+    device = devices.choose(options.device, noting(console, events))
     console.line(device.type)
     outputs.environment(gpu=device.type == "cuda")
 
-    # data
     train_split, test_split = load_data(options, console, events, stop, device)
     scored_split = test_split
     if options.val:
         train_split, scored_split = data.hold_out(train_split)
 
-    # model
+    model, parameters = build_model(options, device, outputs, console)
+    progress = set_out(options, model, device, train_split, scored_split)
+    tell_scope(progress, len(test_split.labels), console)
+    if options.resume is not None:
+        resume(progress, options.resume, outputs, console)
+    tell_start(progress, parameters, events, resumed=options.resume is not None)
+
+    path = way(progress, console)
+    while progress.epoch < progress.epochs:
+        run_epoch(progress, path, outputs, console, events, stop)
+
+    if options.val:
+        open_test_set(progress, test_split, outputs, console)
+    finish(progress, parameters, outputs, console, events)
+
+
+# before the first epoch
+
+
+def noting(console: Console, events: EventLog) -> Callable[[str], None]:
+    """What takes a message into the log and, as a warning, among the events."""
+
+    def note(message: str) -> None:
+        console.line(message)
+        events.emit("warning", message=message)
+
+    return note
+
+
+def load_data(
+    options: Options, console: Console, events: EventLog, stop: Stop, device: torch.device
+) -> tuple[data.Split, data.Split]:
+    """The training and test split on `device`, fetched first where they are not here."""
+    pace = Pace(REPORTS_PER_SECOND)
+
+    def progress(source: str, done: int, total: int) -> None:
+        stop.check()
+        console.progress(source, done, total)
+        if pace.due():
+            events.emit("data", source=source, done=done, total=total)
+
+    source = data.prepare(options.data, progress=progress, note=noting(console, events))
+    if source != "cache":
+        console.data_ready(source)
+    events.emit("data", source=source, sha256={name: file.sha256 for name, file in data.FILES.items()})
+    splits = data.load(options.data)
+    if options.subset is not None:
+        splits = splits[0].first(options.subset), splits[1].first(max(1, options.subset // 6))
+    return splits[0].to(device), splits[1].to(device)
+
+
+def build_model(
+    options: Options, device: torch.device, outputs: Outputs, console: Console
+) -> tuple[torch.nn.Module, int]:
+    """The untrained network on `device`, and how many parameters its layer table counts."""
     torch.manual_seed(options.seed)
     model = models.build(options.model).to(device)
     summary = summarise(model)
     outputs.summary(summary)
     console.line(summary.table())
     console.line(f"CUDA Available? {torch.cuda.is_available()}")
+    return model, summary.parameters
 
-    # recipe, optimiser, schedule
+
+def set_out(
+    options: Options, model: torch.nn.Module, device: torch.device, train: data.Split, scored: data.Split
+) -> Progress:
+    """A run of which nothing is done: recipe, optimiser, schedule. Each epoch will be scored on `scored`."""
     recipe = recipes.choose(options.recipe, options.model, device.type, **options.changes)
-    progress = Progress(
+    plain = recipes.choose(options.recipe, options.model, device.type)
+    return Progress(
         options.model,
         model,
         recipe,
         options.seed,
         device,
-        train_split,
-        scored_split,
+        train,
+        scored,
         options.subset,
         val=options.val,
-        changed=recipes.differing(recipe, recipes.choose(options.recipe, options.model, device.type)),
+        changed=recipes.differing(recipe, plain),
     )
-    if options.subset is not None:
+
+
+def tell_scope(progress: Progress, test_images: int, console: Console) -> None:
+    """Say which part of MNIST this run trains and is scored on, where it is not all of it."""
+    if progress.subset is not None:
         console.line(
-            f"Subset: the first {options.subset:,} of 60,000 training images and the first "
-            f"{len(test_split.labels):,} of 10,000 test images; no accuracy below is one of MNIST"
+            f"Subset: the first {progress.subset:,} of 60,000 training images and the first "
+            f"{test_images:,} of 10,000 test images; no accuracy below is one of MNIST"
         )
-    if options.val:
+    if progress.val:
         console.line(
-            f"Validation: the last {len(scored_split.labels):,} training images are held out, each epoch is scored on "
+            f"Validation: the last {len(progress.test.labels):,} training images are held out, each epoch is scored on "
             f"them, and the test set is opened once, at the end"
         )
-    if options.resume is not None:
-        progress.restore(checkpoint.load(options.resume, progress.identity()))
-        console.line(f"Resumed: {progress.epoch} of {progress.epochs} epochs and {progress.step} steps are done")
-        if progress.best is not None:  # the folder may be a new one: what came before belongs there too
-            write_weights(progress, outputs, best=True)
+
+
+def resume(progress: Progress, path: Path, outputs: Outputs, console: Console) -> None:
+    """Stand where the checkpoint at `path` stood.
+
+    Raises:
+        JobError: it cannot be read, or is of another run.
+    """
+    progress.restore(checkpoint.load(path, progress.identity()))
+    console.line(f"Resumed: {progress.epoch} of {progress.epochs} epochs and {progress.step} steps are done")
+    if progress.best is not None:  # the folder may be a new one: what came before belongs there too
+        write_weights(progress, outputs, best=True)
+
+
+def tell_start(progress: Progress, parameters: int, events: EventLog, *, resumed: bool) -> None:
+    """The `start` event: what is trained, on what, with which settings."""
+    recipe = progress.recipe
     events.emit(
         "start",
-        model=options.model,
-        parameters=summary.parameters,
+        model=progress.model_number,
+        parameters=parameters,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        seed=options.seed,
+        seed=progress.seed,
         lr=recipe.lr,
         recipe=recipe.name,
-        device=device.type,
-        device_name=device_name,
+        device=progress.device.type,
+        device_name=progress.device_name,
         torch=torch.__version__,
         steps=progress.steps,
         goals=list(recipes.GOALS),
@@ -114,53 +182,9 @@ def train(options: Options, console: Console, events: EventLog, stop: Stop) -> N
         settings=asdict(recipe),
         changed=progress.changed,
         scored_on=progress.scored_on,
-        subset=options.subset,
-        resumed={"epoch": progress.epoch, "step": progress.step} if options.resume else None,
+        subset=progress.subset,
+        resumed={"epoch": progress.epoch, "step": progress.step} if resumed else None,
     )
-
-    # epochs
-    path = way(progress, console)
-    while progress.epoch < recipe.epochs:
-        console.epoch(progress.epoch)
-        started = time.monotonic() - progress.elapsed
-        try:
-            train_epoch(progress, path, console, events, stop)
-            reading = progress.meter.read(progress.steps)
-            train_seconds = time.monotonic() - started
-            console.bar_done(progress.steps, reading.last_loss, reading.accuracy, train_seconds)
-            score = evaluate(progress.scored, scored_split)
-            if not math.isfinite(score.loss):
-                raise failures.non_finite_score(score.loss, progress.epoch + 1, recipe)
-        except Stopped:
-            progress.elapsed = time.monotonic() - started
-            save_stopped(progress, outputs, console, events, device_name)
-            raise
-        except Exception:
-            with contextlib.suppress(OSError):  # the failure itself is what matters
-                outputs.metrics(progress.metrics(), progress.document("failed", device_name))
-            raise
-        console.test(score.loss, score.correct, score.total, held_out=options.val)
-
-        lr = rate((progress.epoch + 1) * progress.steps - 1, recipe.epochs * progress.steps, recipe)
-        progress.finish_epoch(reading, score, lr, time.monotonic() - started, train_seconds)
-        row = progress.rows[-1]
-        write_weights(progress, outputs, best=row["best"])
-        outputs.metrics(progress.metrics(), progress.document("running", device_name))
-        told = {key: row[key] for key in row if key not in ("t", "confusion")}
-        events.emit("epoch", **told, epochs=recipe.epochs, scored_on=progress.scored_on)
-        progress.save(outputs)
-        events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt")
-
-    # results
-    if options.val:
-        progress.opened, progress.test_labels = evaluate(progress.scored, test_split), test_split.labels
-        console.test(progress.opened.loss, progress.opened.correct, progress.opened.total)
-        outputs.predictions(test_split.labels, progress.opened.predicted, progress.opened.confidence)
-    outputs.metrics(progress.metrics(), progress.document("done", device_name))
-    told = progress.headline()
-    console.results(summary.parameters, told["best_train_acc"], told["best_test_acc"], told["best_epoch"])
-    met = {goal["goal"]: goal["met"] for goal in progress.goals()}
-    events.emit("result", parameters=summary.parameters, **told, goals=met)
 
 
 def way(progress: Progress, console: Console) -> OnCpu | Eager:
@@ -170,6 +194,42 @@ def way(progress: Progress, console: Console) -> OnCpu | Eager:
     if progress.device.type == "cuda":
         return Graphs(progress.stepper, progress.train, console.line)
     return Eager(progress.stepper, progress.train)
+
+
+# an epoch
+
+
+def run_epoch(
+    progress: Progress, path: OnCpu | Eager, outputs: Outputs, console: Console, events: EventLog, stop: Stop
+) -> None:
+    """One epoch, or what is left of it: its steps, its score, and all that is kept of it.
+
+    Raises:
+        Stopped: a signal came; the checkpoint goes on from this very step.
+        JobError: the loss is no number any more (`non_finite_loss`).
+    """
+    console.epoch(progress.epoch)
+    started = time.monotonic() - progress.elapsed
+    try:
+        train_epoch(progress, path, console, events, stop)
+        reading = progress.meter.read(progress.steps)
+        train_seconds = time.monotonic() - started
+        console.bar_done(progress.steps, reading.last_loss, reading.accuracy, train_seconds)
+        score = evaluate(progress.scored, progress.test)
+        if not math.isfinite(score.loss):
+            raise failures.non_finite_score(score.loss, progress.epoch + 1, progress.recipe)
+    except Stopped:
+        progress.elapsed = time.monotonic() - started
+        save_stopped(progress, outputs, console, events)
+        raise
+    except Exception:
+        with contextlib.suppress(OSError):  # the failure itself is what matters
+            outputs.metrics(progress.metrics(), progress.document("failed"))
+        raise
+    console.test(score.loss, score.correct, score.total, held_out=progress.val)
+    lr = rate((progress.epoch + 1) * progress.steps - 1, progress.epochs * progress.steps, progress.recipe)
+    progress.finish_epoch(reading, score, lr, time.monotonic() - started, train_seconds)
+    keep_epoch(progress, outputs, events)
 
 
 def train_epoch(progress: Progress, path: OnCpu | Eager, console: Console, events: EventLog, stop: Stop) -> None:
@@ -218,6 +278,17 @@ def report_step(progress: Progress, console: Console, events: EventLog, since: t
     )
 
 
+def keep_epoch(progress: Progress, outputs: Outputs, events: EventLog) -> None:
+    """Write down the epoch that has just ended: weights, figures, then the checkpoint to go on from."""
+    row = progress.rows[-1]
+    write_weights(progress, outputs, best=row["best"])
+    outputs.metrics(progress.metrics(), progress.document("running"))
+    told = {key: row[key] for key in row if key not in ("t", "confusion")}
+    events.emit("epoch", **told, epochs=progress.epochs, scored_on=progress.scored_on)
+    progress.save(outputs)
+    events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt")
+
+
 def write_weights(progress: Progress, outputs: Outputs, *, best: bool) -> None:
     """The weights scored after the last epoch; with `best` also those of the best one, and its predictions."""
     if progress.step == 0:
@@ -228,7 +299,7 @@ def write_weights(progress: Progress, outputs: Outputs, *, best: bool) -> None:
             outputs.predictions(progress.test.labels, progress.best.predicted, progress.best.confidence)
 
 
-def save_stopped(progress: Progress, outputs: Outputs, console: Console, events: EventLog, device_name: str) -> None:
+def save_stopped(progress: Progress, outputs: Outputs, console: Console, events: EventLog) -> None:
     """Keep what going on from this very step needs, and the results so far.
 
     Raises:
@@ -237,37 +308,33 @@ def save_stopped(progress: Progress, outputs: Outputs, console: Console, events:
     if progress.step:
         report_step(progress, console, events, None)
     progress.save(outputs)
-    outputs.metrics(progress.metrics(), progress.document("stopped", device_name))
+    outputs.metrics(progress.metrics(), progress.document("stopped"))
     events.emit("checkpoint", epoch=progress.epoch, name="checkpoints/last.pt", step=progress.step)
     where = f"epoch {progress.epoch + 1} of {progress.epochs}, step {progress.step} of {progress.steps}"
     events.emit("warning", message=f"stopped in {where}; the checkpoint goes on from there")
     console.line(f"Stopped: {where}. A checkpoint to go on from is saved.")
 
 
-def load_data(
-    options: Options, console: Console, events: EventLog, stop: Stop, device: torch.device
-) -> tuple[data.Split, data.Split]:
-    """The training and test split on `device`, fetched first where they are not here."""
-    pace = Pace(REPORTS_PER_SECOND)
+# after the last epoch
 
-    def progress(source: str, done: int, total: int) -> None:
-        stop.check()
-        console.progress(source, done, total)
-        if pace.due():
-            events.emit("data", source=source, done=done, total=total)
 
-    def note(message: str) -> None:
-        console.line(message)
-        events.emit("warning", message=message)
+def open_test_set(progress: Progress, test: data.Split, outputs: Outputs, console: Console) -> None:
+    """With `--val`: score the trained network on the test set, once."""
+    progress.opened, progress.test_labels = evaluate(progress.scored, test), test.labels
+    console.test(progress.opened.loss, progress.opened.correct, progress.opened.total)
+    outputs.predictions(test.labels, progress.opened.predicted, progress.opened.confidence)
 
-    source = data.prepare(options.data, progress=progress, note=note)
-    if source != "cache":
-        console.data_ready(source)
-    events.emit("data", source=source, sha256={name: file.sha256 for name, file in data.FILES.items()})
-    splits = data.load(options.data)
-    if options.subset is not None:
-        splits = splits[0].first(options.subset), splits[1].first(max(1, options.subset // 6))
-    return splits[0].to(device), splits[1].to(device)
+
+def finish(progress: Progress, parameters: int, outputs: Outputs, console: Console, events: EventLog) -> None:
+    """The results: in the folder, in the log, as an event."""
+    outputs.metrics(progress.metrics(), progress.document("done"))
+    told = progress.headline()
+    console.results(parameters, told["best_train_acc"], told["best_test_acc"], told["best_epoch"])
+    met = {goal["goal"]: goal["met"] for goal in progress.goals()}
+    events.emit("result", parameters=parameters, **told, goals=met)
+
+
+# the program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
