@@ -10,6 +10,7 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
+from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import JobSpec, TrainSpec
 from cloudtrain.core.states import RunState
 from cloudtrain.provider.ec2.clients import Clients
@@ -64,19 +65,7 @@ def adopt(
     orphan = orphans.find(clients, instance_id, user)
     _check_new(orphan, store)
     notes = _Notes(orphans.notes(orphan, clients))
-    if orphan.parked:
-        # It parks only once it has something to lose; what that is, `pull` will see.
-        orphans.enter_later(orphan, clients, notes, emit, identity=identity)
-        status = None
-    else:
-        with orphans.enter(orphan, clients, notes, emit, pace or Pace(), identity=identity) as transport:
-            instance = orphan.instance
-            run_dir = f"{instance.workdir}/runs/{orphan.run}"
-            supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
-            facts = supervisor.probe()
-            status = supervisor.poll()
-        notes.write({"host": asdict(facts), "python": facts.python})
-    instance = replace(orphan.instance, host_key=str(notes.read()["ec2_host_key"]))
+    status = _look(orphan, clients, notes, emit, pace or Pace(), identity)
     if status is not None and status.state == "absent":
         raise UsageError(
             f"nothing has trained on {instance_id}: there is no run {orphan.run} on it",
@@ -85,6 +74,36 @@ def adopt(
             code="nothing_yet",
         )
     plan = orphans.plan(orphan, clients.region, profile=profile, train=_train(status), job=job, runs_dir=runs_dir)
+    run = _row(plan, orphan, notes, store)
+    receipt.update(run, store, emit)
+    emit(StepDone("adopt", f"{run.name} on {instance_id}: {status.state if status else 'parked'}"))
+    return run
+
+
+def _look(
+    orphan: orphans.Orphan, clients: Clients, notes: _Notes, emit: Emit, pace: Pace, identity: Path | None
+) -> RunStatus | None:
+    """How the run on the machine stands; None: it is parked. Fills `notes` with what a later login needs."""
+    if orphan.parked:
+        # It parks only once it has something to lose; what that is, `pull` will see.
+        orphans.enter_later(orphan, clients, notes, emit, identity=identity)
+        return None
+    with orphans.enter(orphan, clients, notes, emit, pace, identity=identity) as transport:
+        instance = orphan.instance
+        run_dir = f"{instance.workdir}/runs/{orphan.run}"
+        supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
+        facts = supervisor.probe()
+        status = supervisor.poll()
+    notes.write({"host": asdict(facts), "python": facts.python})
+    return status
+
+
+def _row(plan: Plan, orphan: orphans.Orphan, notes: _Notes, store: Store) -> Run:
+    """The run in the registry, as if it had been followed from its launch until now.
+
+    Raises:
+        ConnectionFailed: its folder cannot be made; no row is left.
+    """
     run = Store(store.path, clock=lambda: orphan.launched_at).add(plan)
     store.write_journal(run.name, notes.read())
     try:
@@ -97,11 +116,10 @@ def adopt(
             consequence="the instance goes on running",
             code="folder",
         ) from error
-    for state in _STORY:
-        run = store.move(run, state, **({"instance": instance, "life": instance.life} if state is _STORY[-1] else {}))
-    receipt.update(run, store, emit)
-    emit(StepDone("adopt", f"{run.name} on {instance_id}: {status.state if status else 'parked'}"))
-    return run
+    instance = replace(orphan.instance, host_key=str(notes.read()["ec2_host_key"]))
+    for state in _STORY[:-1]:
+        run = store.move(run, state)
+    return store.move(run, _STORY[-1], instance=instance, life=instance.life)
 
 
 def _check_new(orphan: orphans.Orphan, store: Store) -> None:

@@ -11,12 +11,14 @@ from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
 from cloudtrain.config.settings import duration
 from cloudtrain.console.pages import failure
+from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe
-from cloudtrain.run_folder.outcome import NOT_PULLED, exit_code, lives
+from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe, size
+from cloudtrain.run_folder.files import read_attempts
+from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, lives, result
 
 if TYPE_CHECKING:
     from cloudtrain.store import Run, Store
@@ -233,44 +235,67 @@ def age(seconds: float) -> str:
 
 def page(run: Run, store: Store) -> list[str]:
     """The lines of `cloudtrain show`."""
-    from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
-    from cloudtrain.core.text import size
-    from cloudtrain.run_folder.files import read_attempts
-    from cloudtrain.run_folder.outcome import result
-
     outcome = result(run, store.read_journal(run.name), time.time())
-    train, started = run.plan.spec.train, {}
-    epochs: list[dict[str, Any]] = []
+    started, epochs = _course(run)
+    code = run.plan.code
+    lines = [
+        f"{run.name}: {status(run)}",
+        f"  where    {where(run)}",
+        f"  train    {', '.join(_settings(run, started))}",
+        f"  code     {counted(code.files, 'file')}{f', git {code.git}' if code.git else ''}",
+        f"  results  {shown_path(run.folder)}",
+        *_story(run, store.read_journal(run.name)),
+        *_machine(run),
+        *_files_and_cost(run, outcome),
+        *_error(run.error or {}),
+        *_results(epochs, outcome.metrics),
+    ]
+    if not run.state.final:
+        lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
+    return [screen_safe(line) for line in lines]
+
+
+def _course(run: Run) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
+    """What the job told when it began, and of each epoch last."""
+    started: dict[str, Any] = {}
+    epochs: list[Mapping[str, Any]] = []
     for values in read_attempts(run.folder):
         if values.get("kind") == "start":
             started = dict(values)
         elif values.get("kind") == "epoch":
-            epochs = [e for e in epochs if e.get("epoch") != values.get("epoch")] + [dict(values)]
-    device = started.get("device_name") or started.get("device") or train.device
-    epochs_of = started.get("epochs") or train.epochs
-    settings = [
+            epochs = [e for e in epochs if e.get("epoch") != values.get("epoch")] + [values]
+    return started, epochs
+
+
+def _settings(run: Run, started: Mapping[str, Any]) -> list[str]:
+    train = run.plan.spec.train
+    epochs = started.get("epochs") or train.epochs
+    return [
         f"model {train.model}",
-        counted(epochs_of, "epoch") if epochs_of else "? epochs",
+        counted(epochs, "epoch") if epochs else "? epochs",
         f"batch {started.get('batch_size') or train.batch_size or '?'}",
         f"recipe {started.get('recipe') or train.recipe or '?'}",
         f"seed {train.seed}",
-        f"device {device}",
+        f"device {started.get('device_name') or started.get('device') or train.device}",
     ]
-    lines = [
-        f"{run.name}: {status(run)}",
-        f"  where    {where(run)}",
-        f"  train    {', '.join(settings)}",
-        f"  code     {counted(run.plan.code.files, 'file')}{f', git {run.plan.code.git}' if run.plan.code.git else ''}",
-        f"  results  {shown_path(run.folder)}",
-    ]
-    lines += _story(run, store.read_journal(run.name))
-    if expiry.away(run, time.time()):
-        lines.append(f"  machine  {fetch(run)}")
-    elif expiry.is_kept(run, time.time()):
-        lines.append(f"  machine  {expiry.kept_words(run, time.time())}, then it ends itself")
-        lines.append(f"           {expiry.kept_hint(run)}")
-    elif (ends := expiry.expires_at(run)) is not None and not run.state.final:
-        lines.append(f"  machine  ends itself by {date_and_time(ends)}")
+
+
+def _machine(run: Run) -> list[str]:
+    """What becomes of its machine."""
+    now = time.time()
+    if expiry.away(run, now):
+        return [f"  machine  {fetch(run)}"]
+    if expiry.is_kept(run, now):
+        return [
+            f"  machine  {expiry.kept_words(run, now)}, then it ends itself",
+            f"           {expiry.kept_hint(run)}",
+        ]
+    ends = expiry.expires_at(run)
+    return [f"  machine  ends itself by {date_and_time(ends)}"] if ends is not None and not run.state.final else []
+
+
+def _files_and_cost(run: Run, outcome: Result) -> list[str]:
+    lines = []
     if outcome.artifacts:
         total = sum(entry.size for entry in outcome.artifacts)
         lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
@@ -279,23 +304,25 @@ def page(run: Run, store: Store) -> list[str]:
     elif run.plan.spec.rehearsal:
         real = f". The same time on EC2: about {money(outcome.rehearsed_usd)}" if outcome.rehearsed_usd else ""
         lines.append(f"  cost     nothing is billed: a rehearsal{real}")
-    if run.error:
-        lines.append(f"  error    {run.error.get('message')} [{run.error.get('code')}]")
-        if run.error.get("detail"):
-            lines.append(f"           {run.error['detail']}")
-        if run.error.get("hint"):
-            lines.append(f"  hint     {run.error['hint']}")
-    if epochs:
-        lines += ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)]
-    block = results_block(outcome.metrics)
-    if block:
-        lines += ["", *block]
-    goals = outcome.metrics.get("goals")
+    return lines
+
+
+def _error(error: Mapping[str, Any]) -> list[str]:
+    if not error:
+        return []
+    lines = [f"  error    {error.get('message')} [{error.get('code')}]"]
+    lines += [f"           {error['detail']}"] if error.get("detail") else []
+    return [*lines, f"  hint     {error['hint']}"] if error.get("hint") else lines
+
+
+def _results(epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+    lines = ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)] if epochs else []
+    block = results_block(metrics)
+    lines += ["", *block] if block else []
+    goals = metrics.get("goals")
     if isinstance(goals, dict):
         lines.append("goals: " + ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items()))
-    if not run.state.final:
-        lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
-    return [screen_safe(line) for line in lines]
+    return lines
 
 
 def _story(run: Run, notes: Mapping[str, Any]) -> list[str]:

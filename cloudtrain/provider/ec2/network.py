@@ -122,19 +122,24 @@ def allow_only(clients: Clients, group: str, cidr: str) -> Group:
     with translated("open port 22", profile=clients.profile, consequence="the old address stays allowed"):
         _allow(clients, group, cidr)
         for rule in clients.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]:
-            if rule.get("FromPort") != SSH_PORT:
-                continue
-            for kind, key in (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6")):
-                other: Any = [r for r in rule.get(kind, []) if r.get(key) != cidr]  # type: ignore[attr-defined]
-                if other:
-                    bare = {k: v for k, v in rule.items() if k in ("IpProtocol", "FromPort", "ToPort")}
-                    stale: Any = [{**bare, kind: [{key: r[key]} for r in other]}]
-                    try:
-                        clients.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)
-                    except ClientError as error:
-                        if failure_of(error) is not Failure.ABSENT:
-                            raise
+            if rule.get("FromPort") == SSH_PORT:
+                _close(clients, group, rule, cidr)
     return Group(group, cidr)
+
+
+def _close(clients: Clients, group: str, rule: Mapping[str, Any], but: str) -> None:
+    """Take every address from `rule` of `group`, except `but`."""
+    bare = {key: value for key, value in rule.items() if key in ("IpProtocol", "FromPort", "ToPort")}
+    for kind, key in (("IpRanges", "CidrIp"), ("Ipv6Ranges", "CidrIpv6")):
+        others = [{key: allowed[key]} for allowed in rule.get(kind, []) if allowed.get(key) != but]
+        if not others:
+            continue
+        stale: Any = [{**bare, kind: others}]
+        try:
+            clients.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)
+        except ClientError as error:
+            if failure_of(error) is not Failure.ABSENT:
+                raise
 
 
 def _allow(clients: Clients, group: str, cidr: str) -> None:

@@ -169,22 +169,32 @@ def judge(item: Item, run: Known | None, housed: Mapping[str, bool], now: float)
         return False, f"it is {item.state}, held by a machine that is not ours", f"what is on {item.id}"
     over = item.expires_at is not None and item.expires_at + OVERDUE_S <= now
     if run is not None:
-        if run.kept_until is not None and now < run.kept_until:
-            at = time_of_day(run.kept_until, now)
-            what = f"what was changed on it since {name} was pulled"
-            return False, f"kept until {at} as you asked: cloudtrain stop {name} ends it now", what
-        if run.ended and (run.pulled or not run.trained):
-            return True, "its run is over and pulled" if run.pulled else "its run ended before training began", None
-        if not run.trained:
-            return True, "its run never began to train", None
-        if run.pulled:
-            return True, "its results are pulled", None
-        how = "is parked" if item.state in _PARKED else "has trained" if over else "trains"
-        return False, f"{name} {how} and is not pulled: cloudtrain pull {name}", f"the results of {name}"
+        return _judge_known(item, run, name, over, now)
     if item.kind == "volume":
         if over and item.token not in housed:
             return True, "its run is over, no instance holds it", None
         return False, "no instance holds it, and its run is not known here", f"what is on {item.id}"
+    return _judge_unknown(item, name, over)
+
+
+def _judge_known(item: Item, run: Known, name: str, over: bool, now: float) -> tuple[bool, str, str | None]:
+    """`judge` for the machine or volume of a run in the registry; `over`: its lease is."""
+    if run.kept_until is not None and now < run.kept_until:
+        at = time_of_day(run.kept_until, now)
+        what = f"what was changed on it since {name} was pulled"
+        return False, f"kept until {at} as you asked: cloudtrain stop {name} ends it now", what
+    if run.ended and run.pulled:
+        return True, "its run is over and pulled", None
+    if not run.trained:
+        return True, "its run ended before training began" if run.ended else "its run never began to train", None
+    if run.pulled:
+        return True, "its results are pulled", None
+    how = "is parked" if item.state in _PARKED else "has trained" if over else "trains"
+    return False, f"{name} {how} and is not pulled: cloudtrain pull {name}", f"the results of {name}"
+
+
+def _judge_unknown(item: Item, name: str, over: bool) -> tuple[bool, str, str | None]:
+    """`judge` for an instance whose run no registry here knows; `over`: its lease is."""
     if item.state in _PARKED:
         told = f"parked with its disk; not known here: cloudtrain adopt {item.id}"
         return False, told, f"the results of {name}, unless pulled elsewhere"

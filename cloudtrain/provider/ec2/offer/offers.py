@@ -13,20 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, Refused, SignInError, UsageError
+from cloudtrain.core.errors import CloudtrainError, Refused, SignInError, UsageError
 from cloudtrain.core.plan import Candidate, Offer
 from cloudtrain.core.spec import Ec2Spec, RunSpec
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import one as instance_of_id
-from cloudtrain.provider.ec2.instances import state_of
-from cloudtrain.provider.ec2.offer import account, alternatives, images, prices, quota, types, zones
+from cloudtrain.provider.ec2.offer import account, alternatives, images, named, prices, quota, types, zones
 from cloudtrain.provider.ec2.offer.images import Image
 from cloudtrain.provider.ec2.offer.prices import Price, PriceTable
 from cloudtrain.provider.ec2.offer.quota import ON_DEMAND, SPOT, Quota
 from cloudtrain.provider.ec2.offer.types import InstanceType
 from cloudtrain.provider.ec2.offer.zones import Subnet
-from cloudtrain.provider.ec2.translate import NOTHING, translated
+from cloudtrain.provider.ec2.translate import NOTHING
 
 LOOKUPS_AT_ONCE = 8
 
@@ -44,6 +42,36 @@ class _Found:
     subnets: Sequence[Subnet]
     table: PriceTable
     market: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """A type that can be launched: as the plan shows it, its on-demand price, its places in the order to try them."""
+
+    shown: Candidate
+    price: Price
+    spots: tuple[Subnet, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What the launch needs of it."""
+        return {
+            "type": self.shown.type,
+            "price_per_hour": self.shown.price_per_hour,
+            "vcpus": self.shown.vcpus,
+            "zones": [{"zone": spot.zone, "subnet": spot.id, "vpc": spot.vpc} for spot in self.spots],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    """What is left of the types asked for, the image for them, and what the user should know of the others."""
+
+    machines: Sequence[_Machine]
+    image: Image
+    disk_gb: int
+    left_out: Sequence[str]
+    warnings: Sequence[str]
 
 
 def survey(spec: RunSpec, clients: Clients, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Offer:
@@ -60,7 +88,7 @@ def survey(spec: RunSpec, clients: Clients, *, now: Callable[[], datetime] = lam
     """
     ec2 = spec.ec2 or Ec2Spec()
     if ec2.instance_id is not None:
-        return _existing(ec2.instance_id, ec2, clients, now())
+        return named.survey(ec2.instance_id, clients, now())
     for name in ec2.types:
         if not types.TYPE_NAME.fullmatch(name):
             types.refuse_known(name)
@@ -75,60 +103,23 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
         types.refuse_known(names[0], own_image=ec2.ami is not None)
     others = alternatives.near(names, table, clients.region)
     who, found, image_of = _look_up(names, others, market, ec2, table, clients, now)
-
     allowed = zones.usable(found.subnets, clients.region, asked=ec2.subnet)
-    candidates: list[Candidate] = []
-    placed: list[dict[str, Any]] = []
-    used_prices: list[Price] = []
-    refused: list[tuple[str, CloudtrainError]] = []
-    warnings: list[str] = []
-    image: Image | None = None
-    for name in names:
-        try:
-            kind = types.check_usable(
-                name,
-                found.types,
-                known=table.names,
-                region=clients.region,
-                market=market,
-                own_image=ec2.ami is not None,
-            )
-            spots = zones.place(name, found.zones, allowed, clients.region)
-            unknown = quota.preflight(name, kind.vcpus, _quota_of(name, market, found, clients.region))
-            price = _price_of(name, found.table, clients.region)
-            if image is not None and kind.arch != image.arch:
-                raise _other_arch(name, kind, image)
-            image = image or image_of(kind.arch)
-        except UsageError:
-            raise
-        except (Refused, QuotaExceeded) as error:
-            refused.append((name, error))
-            continue
-        disk_gb, too_small = images.root_size(image, ec2.volume_gb)
-        candidate, spots = _candidate(kind, price, spots, disk_gb, found)
-        warnings += [text for text in (unknown, too_small) if text and text not in warnings]
-        candidates.append(candidate)
-        used_prices.append(price)
-        placed.append(
-            {
-                "type": name,
-                "price_per_hour": candidate.price_per_hour,
-                "vcpus": kind.vcpus,
-                "zones": [{"zone": spot.zone, "subnet": spot.id, "vpc": spot.vpc} for spot in spots],
-            }
-        )
-    if image is None or not candidates:
-        raise refused[0][1]
-    beside = _beside(others, allowed, disk_gb, found, clients.region)
-    left_out = [f"{error.message}; left out" for _, error in refused]
+    usable = _usable(names, ec2, allowed, found, image_of)
+    beside = _beside(others, allowed, usable.disk_gb, found)
+    image, disk_gb, used = usable.image, usable.disk_gb, [machine.price for machine in usable.machines]
     return Offer(
         where=clients.region,
-        candidates=tuple(candidates),
-        alternatives=tuple(machine for machine, _ in beside),
+        candidates=tuple(machine.shown for machine in usable.machines),
+        alternatives=tuple(machine.shown for machine in beside),
         account=f"{who.text}, {clients.region} (from {clients.region_source})",
-        price_note=_price_note(found.table, [*used_prices, *(price for _, price in beside)], disk_gb, market, now),
+        price_note=_price_note(table, [*used, *(machine.price for machine in beside)], disk_gb, market, now),
         enforcer="a timer on the instance itself, laptop on or off",
-        warnings=(*left_out, *_about_prices(used_prices, clients.region), *_about_image(image), *warnings),
+        warnings=(
+            *usable.left_out,
+            *prices.warnings(used, clients.region),
+            *_about_image(image),
+            *usable.warnings,
+        ),
         details={
             "region": clients.region,
             "market": market,
@@ -138,32 +129,67 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             "image_source": image.source,
             "root_device": image.root_device,
             "root_gb": disk_gb,
-            "parked_per_day": found.table.disk_per_hour(disk_gb) * 24,
+            "parked_per_day": table.disk_per_hour(disk_gb) * 24,
             "user": image.user,
             "owner": tags.owner_of(who.arn),
-            "price_date": _price_date(used_prices),
-            "candidates": placed,
+            "price_date": prices.date_of(used),
+            "candidates": [machine.record() for machine in usable.machines],
         },
     )
 
 
-def _beside(
-    names: Sequence[str], allowed: Sequence[Subnet], disk_gb: int, found: _Found, region: str
-) -> list[tuple[Candidate, Price]]:
+def _usable(
+    names: Sequence[str],
+    ec2: Ec2Spec,
+    allowed: Sequence[Subnet],
+    found: _Found,
+    image_of: Callable[[str], Image],
+) -> _Usable:
+    """The types that can be launched, in the order of `names`. If none can, the reason of the first is raised."""
+    machines: list[_Machine] = []
+    refused: list[Refused] = []
+    warnings: list[str] = []
+    image: Image | None = None
+    for name in names:
+        try:
+            kind = types.check_usable(
+                name,
+                found.types,
+                known=found.table.names,
+                region=found.region,
+                market=found.market,
+                own_image=ec2.ami is not None,
+            )
+            spots = zones.place(name, found.zones, allowed, found.region)
+            unknown = quota.preflight(name, kind.vcpus, _quota_of(name, found))
+            price = _price_of(name, found)
+            image = _same_image(kind, image, image_of)
+        except Refused as error:
+            refused.append(error)
+            continue
+        disk_gb, too_small = images.root_size(image, ec2.volume_gb)
+        machines.append(_machine(kind, price, spots, disk_gb, found))
+        warnings += [text for text in (unknown, too_small) if text and text not in warnings]
+    if image is None or not machines:
+        raise refused[0]
+    return _Usable(machines, image, disk_gb, [f"{error.message}; left out" for error in refused], warnings)
+
+
+def _beside(names: Sequence[str], allowed: Sequence[Subnet], disk_gb: int, found: _Found) -> list[_Machine]:
     """The machines of these types that could be had here, to compare with."""
     beside = []
     for name in names:
-        price = found.table.of(name, region)
+        price = found.table.of(name, found.region)
         if price is None:
             continue
         try:
-            spots = zones.place(name, found.zones, allowed, region)
+            spots = zones.place(name, found.zones, allowed, found.region)
         except (Refused, UsageError):
             continue
-        machine, _ = _candidate(found.table.specs[name], price, spots, disk_gb, found)
-        if found.market == SPOT and machine.most_per_hour is None:
+        machine = _machine(found.table.specs[name], price, spots, disk_gb, found)
+        if found.market == SPOT and machine.shown.most_per_hour is None:
             continue  # an on-demand price beside one of spot would compare two things
-        beside.append((machine, price))
+        beside.append(machine)
     return beside
 
 
@@ -211,7 +237,8 @@ def _look_up(
         quotas = quota.with_usage(granted.result(), in_use)
         spot_now = spot.result() if spot is not None else {}
         _settle(image)
-    return caller, _Found(found_types, found_zones, quotas, spot_now, subnets, table, market), image_of
+    found = _Found(found_types, found_zones, quotas, spot_now, subnets, table, market, clients.region)
+    return caller, found, image_of
 
 
 def _settle(image: Future[Image]) -> None:
@@ -241,36 +268,39 @@ def _refusal_without_lookup(name: str, ec2: Ec2Spec) -> bool:
     return False
 
 
-def _quota_of(name: str, market: str, found: _Found, region: str) -> Quota:
-    code = quota.code_of_type(name, market)
-    return found.quotas[code] if code is not None else quota.unlisted(name, market, region)
+def _quota_of(name: str, found: _Found) -> Quota:
+    code = quota.code_of_type(name, found.market)
+    return found.quotas[code] if code is not None else quota.unlisted(name, found.market, found.region)
 
 
-def _price_of(name: str, table: PriceTable, region: str) -> Price:
-    price = table.of(name, region)
+def _price_of(name: str, found: _Found) -> Price:
+    price = found.table.of(name, found.region)
     if price is None:
         raise Refused(
             f"no price is known for {name}, so its cost could not be limited",
-            hint=f"cloudtrain instances --region {region} --refresh asks AWS for it",
+            hint=f"cloudtrain instances --region {found.region} --refresh asks AWS for it",
             consequence=NOTHING,
             code="no_price",
         )
     return price
 
 
-def _other_arch(name: str, kind: InstanceType, image: Image) -> Refused:
-    return Refused(
-        f"{name} is {kind.arch} and the types before it are {image.arch}: one run boots one image",
-        hint=f"give {name} a run of its own",
-        consequence=NOTHING,
-        code="mixed_arch",
-    )
+def _same_image(kind: InstanceType, before: Image | None, image_of: Callable[[str], Image]) -> Image:
+    """The image of the types before this one, which it must be able to boot; for the first one, what suits it."""
+    if before is None:
+        return image_of(kind.arch)
+    if kind.arch != before.arch:
+        raise Refused(
+            f"{kind.name} is {kind.arch} and the types before it are {before.arch}: one run boots one image",
+            hint=f"give {kind.name} a run of its own",
+            consequence=NOTHING,
+            code="mixed_arch",
+        )
+    return before
 
 
-def _candidate(
-    kind: InstanceType, price: Price, spots: Sequence[Subnet], disk_gb: int, found: _Found
-) -> tuple[Candidate, tuple[Subnet, ...]]:
-    """The machine as the plan shows it, and its places in the order to try them: cheapest zone first for spot."""
+def _machine(kind: InstanceType, price: Price, spots: Sequence[Subnet], disk_gb: int, found: _Found) -> _Machine:
+    """A type in these places; for spot, the cheapest zone is tried first."""
     most = found.table.hourly(price.usd_per_hour, disk_gb).total
     by_zone = (found.spot or {}).get(kind.name, {})
     here = {spot.zone: by_zone[spot.zone] for spot in spots if spot.zone in by_zone}
@@ -284,7 +314,7 @@ def _candidate(
         now = found.table.hourly(dearest, disk_gb).total
         note = f"spot, on demand ${most:.3f}; " + found.table.hourly(dearest, disk_gb).parts()
         spots = sorted(spots, key=lambda spot: (here.get(spot.zone, price.usd_per_hour), spot.zone))
-    candidate = Candidate(
+    shown = Candidate(
         type=kind.name,
         gpu=kind.gpu,
         vcpus=kind.vcpus,
@@ -294,7 +324,7 @@ def _candidate(
         zones=tuple(spot.zone for spot in spots),
         note=note,
     )
-    return candidate, tuple(spots)
+    return _Machine(shown, price, tuple(spots))
 
 
 def _price_note(table: PriceTable, used: Sequence[Price], disk_gb: int, market: str, now: datetime) -> str:
@@ -302,89 +332,8 @@ def _price_note(table: PriceTable, used: Sequence[Price], disk_gb: int, market: 
     return f"spot prices as of now, at most the on-demand price; {text}" if market == SPOT else text
 
 
-def _price_date(used: Sequence[Price | None]) -> str | None:
-    """The day of the oldest of these prices, ISO 8601."""
-    return min((price.as_of.isoformat() for price in used if price), default=None)
-
-
-def _about_prices(used: Sequence[Price], region: str) -> list[str]:
-    if not any(price.estimate for price in used):
-        return []
-    return [
-        f"no prices of {region} are at hand: those of {used[0].region} are an estimate"
-        f" (cloudtrain instances --region {region} --refresh asks AWS)"
-    ]
-
-
 def _about_image(image: Image) -> list[str]:
     """What the user should know about the image: nothing if it was the first choice."""
     if not image.notes:
         return []
     return [f"image: {image.source}, {image.name} ({'; '.join(image.notes)})"]
-
-
-def _existing(instance_id: str, ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
-    """An instance that is there already: what it is and what an hour of it costs."""
-    who = account.identify(clients)
-    instance = instance_of_id(clients, instance_id)
-    if instance is None:
-        raise UsageError(
-            f"there is no instance {instance_id} in {clients.region}",
-            hint="aws ec2 describe-instances lists those there are; or another --region or --profile",
-            consequence="nothing was changed",
-            code="no_instance",
-        )
-    state = state_of(instance)
-    if state in ("shutting-down", "terminated"):
-        raise Refused(
-            f"{instance_id} is {state}",
-            hint="--instance g4dn.xlarge launches a new one",
-            consequence="nothing was changed",
-            code="no_instance",
-        )
-    name = str(instance["InstanceType"])
-    table = prices.load(None if clients.loopback else clients.region)
-    kind = types.describe([name], clients.ec2).get(name)
-    price = table.of(name, clients.region)
-    with translated("look up the instance's image", profile=clients.profile, consequence="nothing was changed"):
-        found = clients.ec2.describe_images(ImageIds=[instance["ImageId"]])["Images"]
-    market = SPOT if instance.get("InstanceLifecycle") == "spot" else ON_DEMAND
-    zone = instance.get("Placement", {}).get("AvailabilityZone", "")
-    warnings = []
-    if kind is not None and kind.usable_reason:
-        warnings.append(f"{name}: {kind.usable_reason}")
-    if price is None:
-        warnings.append(f"no price is known for {name}; it is billed for as long as it runs")
-    else:
-        warnings += _about_prices([price], clients.region)
-    return Offer(
-        where=clients.region,
-        candidates=(
-            Candidate(
-                type=name,
-                gpu=kind.gpu if kind else "",
-                vcpus=kind.vcpus if kind else None,
-                memory_gib=kind.memory_gib if kind else None,
-                price_per_hour=price.usd_per_hour if price else None,
-                zones=(zone,),
-                note=f"{instance_id}, {state}; the instance alone, without disks and addresses",
-            ),
-        ),
-        account=f"{who.text}, {clients.region} (from {clients.region_source})",
-        price_note=table.note([price] if price else [], now.date()),
-        enforcer="the training is ended; the instance is yours"
-        + (" and is stopped again" if state == "stopped" else " and goes on"),
-        warnings=tuple(warnings),
-        details={
-            "region": clients.region,
-            "market": market,
-            "instance_id": instance_id,
-            "state": state,
-            "zone": zone,
-            "arch": instance.get("Architecture", kind.arch if kind else ""),
-            "image_id": instance["ImageId"],
-            "user": images.login_user(found[0]) if found else "ubuntu",
-            "owner": tags.owner_of(who.arn),
-            "price_date": _price_date([price]),
-        },
-    )

@@ -137,6 +137,21 @@ class PriceTable:
         return f"{text}; IPv4 and disk at list price, taxes and transfer not included"
 
 
+def date_of(used: Sequence[Price | None]) -> str | None:
+    """The day of the oldest of these prices, ISO 8601."""
+    return min((price.as_of.isoformat() for price in used if price), default=None)
+
+
+def warnings(used: Sequence[Price], region: str) -> list[str]:
+    """What the user should know about these prices, used in `region`: nothing if they are its own."""
+    if not any(price.estimate for price in used):
+        return []
+    return [
+        f"no prices of {region} are at hand: those of {used[0].region} are an estimate"
+        f" (cloudtrain instances --region {region} --refresh asks AWS)"
+    ]
+
+
 def _short(usd: float) -> str:
     return f"{usd:.3f}" if usd >= 0.001 or usd == 0 else f"{usd:.4f}"
 
