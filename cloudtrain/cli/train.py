@@ -2,83 +2,68 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cloudtrain.cli.options import (
-    Bell,
-    Json,
-    Keep,
-    OnInterrupt,
-    OnlyPlan,
-    Plain,
-    Profile,
-    Region,
-    Yes,
-    complete_run,
-    look,
-)
+from cloudtrain.cli import run_options as of
+from cloudtrain.cli.options import Bell, Json, Keep, OnInterrupt, OnlyPlan, Plain, Profile, Region, Yes, look
 from cloudtrain.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloudtrain.config.settings import Settings
+    from cloudtrain.console.reporters.base import Reporter
+    from cloudtrain.core.spec import RunSpec
+    from cloudtrain.lifecycle.repeat import Continuation
+    from cloudtrain.store import Store
+
+# Flags by what they say: what is trained, and where and within which limits. Each is a setting as well.
+_TRAINING = ("model", "epochs", "batch_size", "seed", "lr", "recipe", "job")
+_WHERE = (
+    *("device", "instance", "identity", "region", "profile", "spot", "spot_restarts", "ami", "subnet"),
+    *("security_group", "ssh_cidr", "volume_size", "max_time", "max_cost", "grace", "if_i_vanish"),
+)
+# Flags that choose the place, and are none.
+_PLACE = ("local", "host", "host_key", "instance_id", "dry_run")
 
 
 def run(
     context: typer.Context,
-    model: Annotated[int | None, typer.Option("--model", "-m", help="1, 2 or 3.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set, instead of the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random number.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Training recipe: best, fast or seed.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="File of settings that beats the project's, such as runs/NAME/config.toml.")
-    ] = None,
-    job: Annotated[str | None, typer.Option(help="Folder of a training package, instead of the shipped one.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Train on this computer.")] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed."),
-    ] = False,
-    instance: Annotated[str | None, typer.Option(help="EC2 type to launch; several by comma, in order.")] = None,
-    instance_id: Annotated[str | None, typer.Option(help="An instance of yours; it is not terminated.")] = None,
-    host: Annotated[str | None, typer.Option(help="A machine that is there: USER@ADDRESS[:PORT].")] = None,
-    identity: Annotated[str | None, typer.Option(help="Private key file for --host or --instance-id.")] = None,
-    host_key: Annotated[str | None, typer.Option(help="The machine's key, SHA256:... as ssh-keygen -l shows.")] = None,
+    model: of.Model = None,
+    epochs: of.Epochs = None,
+    batch_size: of.BatchSize = None,
+    seed: of.Seed = None,
+    lr: of.Lr = None,
+    recipe: of.Recipe = None,
+    device: of.Device = None,
+    config: of.Config = None,
+    job: of.Job = None,
+    local: of.Local = False,
+    dry_run: of.DryRun = False,
+    instance: of.Instance = None,
+    instance_id: of.InstanceId = None,
+    host: of.Host = None,
+    identity: of.Identity = None,
+    host_key: of.HostKey = None,
     region: Region = None,
     profile: Profile = None,
-    spot: Annotated[bool | None, typer.Option("--spot/--on-demand", help="Launch a spot instance, or do not.")] = None,
-    spot_restarts: Annotated[
-        int | None, typer.Option(help="How often it goes on by itself when its spot instance is taken back: 3.")
-    ] = None,
-    ami: Annotated[str | None, typer.Option(help="Image, instead of the newest Deep Learning AMI.")] = None,
-    subnet: Annotated[str | None, typer.Option(help="Subnet, instead of the default VPC's.")] = None,
-    security_group: Annotated[str | None, typer.Option(help="Security group, instead of an own one.")] = None,
-    ssh_cidr: Annotated[str | None, typer.Option(help="Addresses that may reach port 22, instead of yours.")] = None,
-    volume_size: Annotated[int | None, typer.Option(help="Root disk in GiB.")] = None,
-    fault: Annotated[list[str] | None, typer.Option(help="Fault to play in a rehearsal; may be repeated.")] = None,
-    max_time: Annotated[str | None, typer.Option(help="End it after this time: 45m, 2h (the default on EC2).")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="End it before it costs more US dollars than this.")] = None,
-    grace: Annotated[
-        str | None, typer.Option(help="After the training has ended, how long the machine waits for you: 10m.")
-    ] = None,
-    if_i_vanish: Annotated[
-        str | None, typer.Option(help="At its limit, with results on its disk: park (the default) or terminate.")
-    ] = None,
+    spot: of.Spot = None,
+    spot_restarts: of.SpotRestarts = None,
+    ami: of.Ami = None,
+    subnet: of.Subnet = None,
+    security_group: of.SecurityGroup = None,
+    ssh_cidr: of.SshCidr = None,
+    volume_size: of.VolumeSize = None,
+    fault: of.Fault = None,
+    max_time: of.MaxTime = None,
+    max_cost: of.MaxCost = None,
+    grace: of.Grace = None,
+    if_i_vanish: of.IfIVanish = None,
     keep: Keep = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN", help="Go on from this run's checkpoint, here or elsewhere.", autocompletion=complete_run
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")] = False,
-    on_interrupt: Annotated[
-        OnInterrupt,
-        typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask at."),
-    ] = OnInterrupt.DETACH,
+    resume: of.Resume = None,
+    name: of.Name = None,
+    detach: of.Detach = False,
+    on_interrupt: of.OnInterrupt = OnInterrupt.DETACH,
     only_plan: OnlyPlan = False,
     yes: Yes = False,
     json: Json = False,
@@ -89,91 +74,82 @@ def run(
 
     What stands after -- is passed on to the training program.
     """
-    from cloudtrain.cli import following, leftovers, request
-    from cloudtrain.config import settings as settings_
+    given = locals()  # every flag by its name
+    from cloudtrain.cli import following, request
+    from cloudtrain.store import Store
+
+    if spot and not dry_run and (local or host):
+        raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
+    if resume is not None:
+        training = {key: given[key] for key in (*_TRAINING, "config")}
+        request.refuse_other_training({**training, "": context.args or None})
+    store = Store()
+    with following.console(look(json, plain, bell), name or "") as reporter:
+        raise typer.Exit(_join_or_begin(given, store, reporter))
+
+
+def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> int:
+    """Start the run that the flags `given` ask for, and follow it. Returns the exit code."""
+    from cloudtrain.cli import following, leftovers
+
+    story, name, only_plan = following.context(store, reporter), given["name"], given["only_plan"]
+    on_interrupt = given["on_interrupt"]
+    if name and not only_plan and name in store.names() and not store.get(name).state.final:
+        # Up-arrow and Enter is safe: the run is joined, not started twice.
+        return following.to_the_end(
+            store.get(name), story, reporter, join=True, relaunch=True, on_interrupt=on_interrupt
+        )
+    rest = _rest(given, store, reporter) if given["resume"] is not None else None
+    settings, spec = _asked(given, rest, store)
+    if not only_plan:
+        leftovers.settle_debts_beside(spec, store, reporter.emit)
+    return following.begin(
+        spec,
+        story,
+        reporter,
+        settings,
+        only_plan=only_plan,
+        yes=given["yes"],
+        detach=given["detach"],
+        notes=rest.notes if rest else None,
+        checkpoint=(rest.checkpoint, rest.folder) if rest else None,
+        on_interrupt=on_interrupt,
+    )
+
+
+def _rest(given: dict[str, Any], store: Store, reporter: Reporter) -> Continuation:
+    """What is left to train of the run that `--resume` names."""
     from cloudtrain.core.events import Noted
     from cloudtrain.core.names import new_name
     from cloudtrain.core.spec import check_name
     from cloudtrain.lifecycle.repeat import continuation
-    from cloudtrain.store import Store
 
-    training = {
-        "model": model,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "lr": lr,
-        "recipe": recipe,
-        "job": job,
-    }
-    where = {
-        "device": device,
-        "instance": instance,
-        "identity": identity,
-        "region": region,
-        "profile": profile,
-        "spot": spot,
-        "spot_restarts": spot_restarts,
-        "ami": ami,
-        "subnet": subnet,
-        "security_group": security_group,
-        "ssh_cidr": ssh_cidr,
-        "volume_size": volume_size,
-        "max_time": max_time,
-        "max_cost": max_cost,
-        "grace": grace,
-        "if_i_vanish": if_i_vanish,
-    }
-    place = {"local": local, "host": host, "host_key": host_key, "instance_id": instance_id, "dry_run": dry_run}
-    if spot and not dry_run and (local or host):
-        raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
-    if resume is not None:
-        request.refuse_other_training({**training, "config": config, "": context.args or None})
-    store = Store()
-    with following.console(look(json, plain, bell), name or "") as reporter:
-        story = following.context(store, reporter)
-        if name and not only_plan and name in store.names() and not store.get(name).state.final:
-            # Up-arrow and Enter is safe: the run is joined, not started twice.
-            raise typer.Exit(
-                following.to_the_end(
-                    store.get(name), story, reporter, join=True, relaunch=True, on_interrupt=on_interrupt
-                )
-            )
-        rest = None
-        if resume is not None:
-            new = check_name(name) if name else new_name(set(store.names()))
-            rest = continuation(store.find(resume), store, new)
-            reporter.emit(Noted(rest.code_from))
-            elsewhere = any((local, host, instance_id, dry_run, instance))
-            was = request.of_run(rest.spec, elsewhere=elsewhere)
-            where = {key: was.get(key) if value is None else value for key, value in where.items()}
-            if not elsewhere:
-                place = request.place_of(rest.spec)
-            name = new
-        settings = settings_.load({**where, **training}, config=config)
-        spec = request.build(
-            settings,
-            store,
-            name=name,
-            **place,  # type: ignore[arg-type]
-            faults=tuple(fault or ()),
-            args=tuple(context.args) or settings.get("args") or (),
-            keep_s=request.keeping(keep),
-        )
-        if rest is not None:
-            spec = request.going_on(spec, rest.spec)
-        if not only_plan:
-            leftovers.settle_debts_beside(spec, store, reporter.emit)
-        code = following.begin(
-            spec,
-            story,
-            reporter,
-            settings,
-            only_plan=only_plan,
-            yes=yes,
-            detach=detach,
-            notes=rest.notes if rest else None,
-            checkpoint=(rest.checkpoint, rest.folder) if rest else None,
-            on_interrupt=on_interrupt,
-        )
-        raise typer.Exit(code)
+    name = check_name(given["name"]) if given["name"] else new_name(set(store.names()))
+    rest = continuation(store.find(given["resume"]), store, name)
+    reporter.emit(Noted(rest.code_from))
+    return rest
+
+
+def _asked(given: dict[str, Any], rest: Continuation | None, store: Store) -> tuple[Settings, RunSpec]:
+    """Flags, settings files and environment as one run; of a run that goes on, what no flag says is as it was."""
+    from cloudtrain.cli import request
+    from cloudtrain.config import settings as settings_
+
+    training, where, place = ({key: given[key] for key in keys} for keys in (_TRAINING, _WHERE, _PLACE))
+    if rest is not None:
+        elsewhere = any(given[key] for key in ("local", "host", "instance_id", "dry_run", "instance"))
+        was = request.of_run(rest.spec, elsewhere=elsewhere)
+        where = {key: was.get(key) if value is None else value for key, value in where.items()}
+        place = place if elsewhere else request.place_of(rest.spec)
+    settings = settings_.load({**where, **training}, config=given["config"])
+    args = given["context"].args
+    spec = request.build(
+        settings,
+        store,
+        name=rest.spec.name if rest else given["name"],
+        **place,
+        faults=tuple(given["fault"] or ()),
+        args=tuple(args) or settings.get("args") or (),
+        keep_s=request.keeping(given["keep"]),
+    )
+    return settings, request.going_on(spec, rest.spec) if rest else spec
