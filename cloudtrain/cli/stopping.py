@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,53 +94,28 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
 def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
     """Every run that lives, each whatever became of the others. The worst exit code."""
     from cloudtrain.billing import running
-    from cloudtrain.cli import following, leaving, standing
-    from cloudtrain.console.pages import failure, stopping
+    from cloudtrain.cli import following, leaving
     from cloudtrain.console.reporters.jsonl import write_result
     from cloudtrain.core.events import Noted, Warned
-    from cloudtrain.lifecycle import stop as lifecycle_stop
     from cloudtrain.run_folder import outcome
 
     context = following.context(store, reporter)
     rows = [run for run in store.runs() if outcome.lives(run)]
-    told: list[dict[str, Any]] = []
     if not rows:
         reporter.emit(Noted("no run of this computer lives: nothing is there to end"))
-    elif not yes:
-        for line in stopping.table(rows):
-            reporter.emit(Noted(line))
-    if rows and not pull:
-        for row in rows:
-            _say_losses(row, context, reporter)
-    what = "pull their results and end" if pull else "end, without pulling,"
-    count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
-    asked = f"Stop, {what} {count}?"
-    if rows and not yes and not reporter.ask(asked, default=pull, consequence=_UNCHANGED):
+    elif not _agreed(rows, context, reporter, pull=pull, yes=yes):
         reporter.emit(Noted(_UNCHANGED))
         return int(ExitCode.DONE)
-    worst = int(ExitCode.DONE)
+    told: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        reporter.about(row, lambda name=row.name: store.get(name))  # type: ignore[misc]
         try:
-            _pay_others(row, store, reporter)
-            with standing.told(row.name, store):
-                result = lifecycle_stop.stop(row, context) if pull else lifecycle_stop.discard(row, context)
-        except CloudtrainError as error:
-            worst = _worse(worst, int(error.exit_code))
-            told.append(_fate(row.name, store.get(row.name), error))
-            if not json:
-                for line in failure.lines(error):
-                    reporter.emit(Noted(f"{row.name}: {line}"))
-            continue
+            ended = _end(row, context, reporter, pull=pull)
         except (KeyboardInterrupt, leaving.Leave):
             left = ", ".join(run.name for run in rows[number:])
             reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
             raise
-        told.append(_fate(row.name, result))
-        if json:
-            leaving.write_report(result, store, reporter)
-        else:
-            leaving.ended(result, store, reporter)
+        told.append(_tell(row, ended, store, reporter, json=json))
+    worst = reduce(_worse, (one["exit"] for one in told), int(ExitCode.DONE))
     if json:
         failed = [one["error"] for one in told if one["exit"] == worst]
         write_result("", worst, runs=told, error=failed[0] if worst else None, billing=running.now())
@@ -146,6 +123,52 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
         done = sum(1 for one in told if not one["exit"])
         reporter.emit(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
     return worst
+
+
+def _agreed(rows: Sequence[Run], context: Context, reporter: Reporter, *, pull: bool, yes: bool) -> bool:
+    """Whether the user wants these runs ended, having seen what they are and what is lost."""
+    from cloudtrain.console.pages import stopping
+    from cloudtrain.core.events import Noted
+
+    for line in () if yes else stopping.table(rows):
+        reporter.emit(Noted(line))
+    for row in () if pull else rows:
+        _say_losses(row, context, reporter)
+    what = "pull their results and end" if pull else "end, without pulling,"
+    count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
+    return yes or reporter.ask(f"Stop, {what} {count}?", default=pull, consequence=_UNCHANGED)
+
+
+def _end(row: Run, context: Context, reporter: Reporter, *, pull: bool) -> Result | CloudtrainError:
+    """End one of several runs. What went wrong is returned: it keeps no other from being ended."""
+    from cloudtrain.cli import standing
+    from cloudtrain.lifecycle import stop as lifecycle_stop
+
+    store = context.store
+    reporter.about(row, lambda: store.get(row.name))
+    try:
+        _pay_others(row, store, reporter)
+        with standing.told(row.name, store):
+            return lifecycle_stop.stop(row, context) if pull else lifecycle_stop.discard(row, context)
+    except CloudtrainError as error:
+        return error
+
+
+def _tell(row: Run, ended: Result | CloudtrainError, store: Store, reporter: Reporter, *, json: bool) -> dict[str, Any]:
+    """Report on one of several runs, and return what has become of it."""
+    from cloudtrain.cli import leaving
+    from cloudtrain.console.pages import failure
+    from cloudtrain.core.events import Noted
+
+    if isinstance(ended, CloudtrainError):
+        for line in () if json else failure.lines(ended):
+            reporter.emit(Noted(f"{row.name}: {line}"))
+        return _fate(row.name, store.get(row.name), ended)
+    if json:
+        leaving.write_report(ended, store, reporter)
+    else:
+        leaving.ended(ended, store, reporter)
+    return _fate(row.name, ended)
 
 
 def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) -> dict[str, Any]:

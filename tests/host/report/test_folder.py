@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from cloudtrain.report import write_facts
 from cloudtrain.report.sources import of_path
 from cloudtrain.run_folder import verify
+from cloudtrain.run_folder.files import sha256sums
 from tests.region.whole_path.place import ROOT, Place
 
 pytestmark = pytest.mark.mnist
