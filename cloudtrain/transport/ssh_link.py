@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import paramiko
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
+from paramiko.message import Message
+from paramiko.packet import Packetizer
 
 from cloudtrain.core.errors import ConnectionFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@contextmanager
-def _without_invoke() -> Iterator[None]:
-    """Hide the package `invoke` while paramiko is imported.
-
-    paramiko uses it for `Match exec` in ssh_config files alone, which are never read here, and it is 45 % of the
-    import (docs/benchmarks.md). Afterwards everything is as it was.
-    """
-    absent = "invoke" not in sys.modules
-    if absent:
-        cast("dict[str, Any]", sys.modules)["invoke"] = None
-    try:
-        yield
-    finally:
-        if absent:
-            sys.modules.pop("invoke", None)
-
-
-with _without_invoke():
-    import paramiko
-    from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
-    from paramiko.message import Message
-    from paramiko.packet import Packetizer
 
 # Without any handler Python would print paramiko's own error lines to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -75,7 +54,6 @@ class Wire(socket.socket):
         self._buffer = bytearray(_READ_AHEAD)
         self._view = memoryview(self._buffer)
         self._taken = self._held = 0
-        self._prompt_acks = 64 if hasattr(socket, "TCP_QUICKACK") else 0
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         """At most `size` bytes; `b""` once the peer has closed."""
@@ -85,11 +63,6 @@ class Wire(socket.socket):
             self._held = super().recv_into(self._buffer)
             if self._held:
                 self.heard = time.monotonic()
-            if self._prompt_acks:
-                # Until its first program runs, sshd has Nagle's algorithm on and waits for our acknowledgements, which
-                # Linux holds back for 40 ms. It forgets this setting, so it is made again after each packet.
-                self._prompt_acks -= 1
-                self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         part = bytes(self._view[self._taken : min(self._taken + size, self._held)])
         self._taken += len(part)
         return part

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import paramiko
 
 _CHUNK = 1024 * 1024
-_BULK = 512 * 1024
-_REST_S = 0.002
 _WAKE_S = 0.5
 """How often a wait looks up without having been woken."""
 
@@ -46,7 +44,6 @@ class Program(Stream):
         self._stderr = bytearray()
         self._moved = time.monotonic()
         self._closed = False
-        self._bulk = False
         # Set while either pipe holds bytes. Taking the last byte clears it for both, so `read` looks at both pipes
         # after each taking and before each wait.
         self._news = threading.Event()
@@ -57,10 +54,6 @@ class Program(Stream):
     def read(self, timeout: float) -> bytes:
         """See `Stream.read`. What the program writes to stderr meanwhile is taken as well."""
         deadline = time.monotonic() + timeout
-        if self._bulk and len(self._channel.in_buffer) < _BULK:
-            # Data pours in. Were every packet taken as it comes, the two threads would pass the interpreter to and fro
-            # all the time; a moment's rest halves what a pull costs.
-            time.sleep(_REST_S)
         while True:
             # First the end, then the bytes: whatever came before the end is then seen.
             ended = bool(self._channel.eof_received or self._channel.closed)
@@ -74,7 +67,6 @@ class Program(Stream):
                 raise self._gone(error) from error
             if data is not None:
                 self._moved = time.monotonic()
-                self._bulk = len(data) >= _BULK // 16
                 return data
             if ended:
                 if self._complete():
