@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 from pathlib import Path
 
@@ -47,33 +46,6 @@ def test_a_move_is_guarded_by_the_state_that_was_read(store: Store, tmp_path: Pa
     with pytest.raises(ValueError, match="not a legal move"):
         store.move(store.get(old.name), RunState.SUCCEEDED)
     assert store.get(old.name).state is RunState.PROVISIONING
-
-
-def _race(path: Path, barrier: object, results: object) -> None:
-    store = Store(path)
-    run = store.get("brave-otter")
-    barrier.wait()  # type: ignore[attr-defined]
-    try:
-        store.move(run, RunState.PROVISIONING)
-        results.put("won")  # type: ignore[attr-defined]
-    except Busy:
-        results.put("lost")  # type: ignore[attr-defined]
-
-
-def test_of_processes_that_race_for_a_move_one_wins(store: Store, tmp_path: Path) -> None:
-    store.add(plans.plan(tmp_path))
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(4), context.Queue()
-    racers = [context.Process(target=_race, args=(store.path, barrier, results)) for _ in range(4)]
-    for racer in racers:
-        racer.start()
-    outcomes = sorted(results.get(timeout=60) for _ in racers)
-    for racer in racers:
-        racer.join(60)
-    results.close()
-    results.join_thread()
-    assert outcomes == ["lost", "lost", "lost", "won"]
-    assert len(store.moves("brave-otter")) == 2
 
 
 def test_facts_ride_with_a_move(store: Store, tmp_path: Path) -> None:

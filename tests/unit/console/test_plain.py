@@ -42,11 +42,29 @@ def lines() -> list[str]:
     return sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
-def until(what: Callable[[], bool]) -> None:
-    ends = time.monotonic() + LIMIT_S
-    while not what():
-        assert time.monotonic() < ends, lines()
-        time.sleep(0.005)
+class Told(io.StringIO):
+    """A stream of which is known when something more stands in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = threading.Condition()
+
+    def write(self, text: str) -> int:
+        with self.more:
+            self.more.notify_all()
+            return super().write(text)
+
+
+def until(at_least: int) -> None:
+    """Wait for that many lines."""
+    told = sys.stderr
+    assert isinstance(told, Told)
+    with told.more:
+        assert told.more.wait_for(lambda: len(lines()) >= at_least, LIMIT_S), lines()
+
+
+def pulses() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "pulse"]
 
 
 @pytest.fixture
@@ -55,7 +73,7 @@ def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     made: list[PlainReporter] = []
 
     def make(**how: float) -> PlainReporter:
-        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        monkeypatch.setattr(sys, "stderr", Told())
         made.append(PlainReporter(**how))  # type: ignore[arg-type]
         run = run_of(tmp_path)
         made[-1].about(run, lambda: run)
@@ -64,7 +82,7 @@ def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     yield make
     for one in made:
         one.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "pulse"]
+    assert not pulses()
 
 
 def steps(shown: PlainReporter, epochs: int = 2) -> None:
@@ -85,7 +103,7 @@ def test_a_quiet_minute_of_training_says_how_it_stands(piped: Callable[..., Plai
     shown = piped(heartbeat_s=0.05)
     steps(shown)
     shown.emit(Metric("step", {"epoch": 2, "step": 40, "steps": 100, "rate": 50.0}))
-    until(lambda: len(lines()) >= 5)
+    until(5)
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d epoch 2/2 step 40 of 100, 50 it/s, 1\.2 s left,"
         r" \$0(\.0\d+)? of at most \$1\.00, \d\.\d s, ends itself by \d\d:\d\d",
@@ -97,12 +115,13 @@ def test_a_quiet_minute_of_a_step_says_what_is_waited_for(piped: Callable[..., P
     shown = piped(heartbeat_s=0.05)
     shown.emit(StepStarted("instance", "g4dn.xlarge", 600))
     shown.emit(StepProgress("instance", "pending", 3, 600, "s"))
-    until(lambda: len(lines()) >= 2)
+    until(2)
     assert re.fullmatch(r"\S+ step instance pending, \d\.\d s of at most 10m 00s", lines()[1]), lines()[1]
     shown.emit(StepDone("instance", "i-1", 4.0))
     said = len(lines())
-    time.sleep(0.2)
-    assert len(lines()) == said, "nothing is waited for"
+    for pulse in pulses():
+        pulse.join(LIMIT_S)
+    assert not pulses() and len(lines()) == said, "nothing is waited for"
 
 
 def test_the_first_words_of_a_job_without_figures_come_with_the_first_heartbeat(
@@ -112,7 +131,7 @@ def test_the_first_words_of_a_job_without_figures_come_with_the_first_heartbeat(
     shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
     shown.emit(Noted("it has begun"))
     shown.emit(LogLines(b"reading the data\n", 0))
-    until(lambda: len(lines()) >= 3)
+    until(3)
     assert lines()[1] == "reading the data"
     assert lines()[2].split(" ", 1)[1].startswith("training goes on, ")
 
@@ -122,16 +141,15 @@ def test_nothing_is_said_after_the_end(piped: Callable[..., PlainReporter]) -> N
     steps(shown)
     shown.close()
     said = len(lines())
-    time.sleep(0.15)
-    assert len(lines()) == said
+    assert not pulses()
     steps(shown)
-    until(lambda: len(lines()) > said + 2)
+    until(said + 3)
 
 
 def test_what_nobody_follows_has_no_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     PlainReporter(heartbeat_s=0.01).emit(StepStarted("look", "into the account", 60))
-    assert not [thread for thread in threading.enumerate() if thread.name == "pulse"]
+    assert not pulses()
 
 
 def test_tenths_are_said_once_and_not_in_a_flood(
@@ -161,9 +179,12 @@ def test_tenths_of_an_epoch(piped: Callable[..., PlainReporter], monkeypatch: py
 
 def test_a_pulse_that_is_asked_to_go_on_while_it_ends_goes_on() -> None:
     beats: list[int] = []
+    third = threading.Event()
 
     def beat() -> bool:
         beats.append(1)
+        if len(beats) == 3:
+            third.set()
         if len(beats) == 1:
             pulse.said()  # something began just now
             return False
@@ -171,8 +192,5 @@ def test_a_pulse_that_is_asked_to_go_on_while_it_ends_goes_on() -> None:
 
     pulse = Pulse(beat, 0.01)
     pulse.said()
-    ends = time.monotonic() + LIMIT_S
-    while len(beats) < 3:
-        assert time.monotonic() < ends
-        time.sleep(0.005)
+    assert third.wait(LIMIT_S)
     pulse.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from cloudtrain.console.pages import plan_table, summary
 from cloudtrain.core.plan import Plan
-from tests.unit.console.play import plan
+from tests.host.console.play import plan
 
 
 @pytest.mark.parametrize("tried", [True, False])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from cloudtrain.lifecycle import openssh
-from cloudtrain.lifecycle.openssh import Way
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +18,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USERPROFILE", str(folder))
     return folder
-
-
-def a_way(home: Path, port: int = 22) -> Way:
-    return Way("203.0.113.20", port, "ubuntu", home / "keys" / "id", home / "keys" / "known_hosts")
 
 
 @pytest.mark.parametrize("before", [b"", b"Host a\n  User b\n", b"# mine\r\nHost a\r\n  User b\r\n"])
@@ -67,27 +60,3 @@ def test_a_link_to_a_dotfiles_folder_stays_one(home: Path) -> None:
     openssh.include()
     assert (home / ".ssh" / "config").is_symlink()
     assert (home / "dotfiles").read_text().startswith("Include cloudtrain/config\n")
-
-
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")
-def test_openssh_reads_the_entry_as_it_was_meant(home: Path) -> None:
-    openssh.write({"brave-otter": a_way(home, 2222), "wide-heron": a_way(home)})
-    shown = subprocess.run(
-        ["ssh", "-F", str(openssh.our_file()), "-G", "ct-brave-otter"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    ).stdout.splitlines()
-    for line in (
-        "hostname 203.0.113.20",
-        "port 2222",
-        "user ubuntu",
-        "stricthostkeychecking true",
-        "forwardagent no",
-        "identitiesonly yes",
-        f"identityfile {home / 'keys' / 'id'}",
-    ):
-        assert line in shown
-    openssh.write({})
-    assert "Host" not in openssh.our_file().read_text()

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -73,13 +72,9 @@ def test_the_same_files_give_the_same_bytes(package: Path, tmp_path: Path) -> No
 def test_it_becomes_a_folder_again(package: Path, tmp_path: Path) -> None:
     files = scan(package)
     code_copy.pack(files, tmp_path / "a.tar.gz")
-    # The state folder lies in a repository that ignores everything: that is not about this code.
-    disk.private_dir(disk.state_dir())
-    subprocess.run(["git", "init", "-q", str(disk.state_dir())], check=True)
-    (disk.state_dir() / ".gitignore").write_text("*\n")
     place = code_copy.unpack(tmp_path / "a.tar.gz", files.digest, "net")
     assert place.name == "net" and place.is_relative_to(disk.state_dir())
-    assert scan(place).digest == files.digest and git.state(place, {}) is None
+    assert scan(place).digest == files.digest
     # What was altered there is made anew.
     (place / "train.py").write_text("evil")
     assert code_copy.unpack(tmp_path / "a.tar.gz", files.digest, "net") == place
@@ -166,64 +161,6 @@ def test_whether_it_was_sent_before_is_known_for_each_machine(package: Path, tmp
     code_copy.keep(run.folder, files, files.digest, "i-1", store.journal(run.name), lambda _: None)
     assert code_copy.kept(store.read_journal(run.name), "i-1")
     assert not code_copy.kept(store.read_journal(run.name), "i-2")
-
-
-# git
-
-
-def repository(folder: Path) -> Any:
-    """A function that runs git in `folder`, of which it makes a repository."""
-
-    def run(*arguments: str) -> str:
-        who = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
-        done = subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    run("init", "-q")
-    return run
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_git_names_commit_and_every_change(package: Path) -> None:
-    project = package.parent
-    ask = repository(project)
-    (project / "outside.txt").write_text("not sent\n")
-    ask("add", ".")
-    ask("commit", "-q", "-m", "first")
-    clean = git.state(package, scan(package).files)
-    assert clean is not None
-    assert clean.record() == {"commit": ask("rev-parse", "HEAD"), "dirty": False, "diff_sha256": None}
-    (project / "outside.txt").write_text("changed, and not sent\n")
-    assert git.state(package, scan(package).files) == clean
-
-    (package / "train.py").write_text("print('changed')\n")
-    files = scan(package).files
-    changed = git.state(package, files)
-    assert changed is not None and changed.commit == clean.commit
-    path = f"{package.name}/train.py"
-    line = f"{path}\0{files[path].size}\0{files[path].sha256}\0{files[path].mode}\n"
-    assert changed.diff_sha256 == hashlib.sha256(line.encode()).hexdigest()
-    # The user's taste changes nothing.
-    for setting in ("status.showUntrackedFiles=no", "status.relativePaths=true", "diff.renames=copies"):
-        ask("config", *setting.split("="))
-    ask("add", ".")
-    assert git.state(package, scan(package).files) == changed
-
-    (package / "new.py").write_text("x = 1\n")
-    with_new = git.state(package, scan(package).files)
-    assert with_new is not None and with_new.diff_sha256 not in (None, changed.diff_sha256)
-    (package / "new.py").write_text("x = 2\n")
-    other = git.state(package, scan(package).files)
-    assert other is not None and other.diff_sha256 != with_new.diff_sha256
-    (package / ".gitignore").write_text("new.py\n")
-    ignored = git.state(package, scan(package).files)
-    (package / ".cloudtrainignore").write_text("!new.py\n")
-    brought_back = git.state(package, scan(package).files)
-    assert ignored is not None and brought_back is not None
-    assert len({state.diff_sha256 for state in (changed, other, ignored, brought_back)}) == 4
-    (package / "train.py").unlink()
-    gone = git.state(package, scan(package).files)
-    assert gone is not None and gone.diff_sha256 not in (None, brought_back.diff_sha256)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the suffix says nothing there")

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import platform
-import random
-import subprocess
-import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +22,6 @@ from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 from tests import plans
 
-ROOT = Path(__file__).resolve().parents[3]
 STORY = [RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING, RunState.PULLING]
 EXITED = {"state": "exited", "code": 0, "signal": None, "log_bytes": 7, "log_sha256": "ab" * 32, "events_bytes": 9}
 
@@ -287,45 +281,6 @@ def test_events_of_any_job_make_a_receipt(store: Store, tmp_path: Path, odd: byt
     (run.folder / "events.jsonl").write_bytes(odd)
     receipt.write(run, store)
     assert read(run)["name"] == run.name
-
-
-WRITER = """
-import json, sys
-from pathlib import Path
-from cloudtrain.run_folder import receipt
-from cloudtrain.store import Store
-store = Store(Path(sys.argv[1]))
-run = store.get("brave-otter")
-print("ready", flush=True)
-n = 0
-while True:
-    n += 1
-    with (run.folder / "events.jsonl").open("a") as file:
-        file.write(json.dumps({"kind": "start", "settings": {"n": n, "pad": "x" * (n * 997 % 50000)}}) + "\\n")
-    receipt.write(run, store)
-"""
-
-
-def test_a_killed_writer_leaves_a_whole_receipt(store: Store, tmp_path: Path) -> None:
-    run = store.add(plans.plan(tmp_path))
-    run.folder.mkdir()
-    receipt.write(run, store)
-    chance = random.Random(7)
-    for _ in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(store.path)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        try:
-            assert writer.stdout is not None and writer.stdout.readline().strip() == b"ready"
-            time.sleep(chance.uniform(0.05, 0.3))
-        finally:
-            writer.kill()
-            writer.communicate(timeout=30)
-        assert read(run)["id"] and (run.folder / "config.toml").read_text().startswith("# The settings")
-        (run.folder / "events.jsonl").unlink()
 
 
 @pytest.mark.usefixtures("someone")

@@ -1,6 +1,6 @@
 """Plays a run on this process's terminal, stop by stop, for the tests of screens.
 
-`python -m tests.unit.console.play SCENE`.
+`python -m tests.host.console.play SCENE`.
 
 At each stop it writes a byte to file descriptor CLOUDTRAIN_PLAY_TO and waits for one from CLOUDTRAIN_PLAY_FROM.
 """

@@ -129,7 +129,7 @@ def played(
         **(environment or {}),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.console.play", scene, *options],
+        [sys.executable, "-m", "tests.host.console.play", scene, *options],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

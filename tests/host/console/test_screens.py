@@ -12,7 +12,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("there is no pseudo-terminal to read back", allow_module_level=True)
 
-from tests.unit.console.screen import Played, Screen, played
+from tests.host.console.screen import Played, Screen, played
 
 GOLDEN = Path(__file__).parent / "golden"
 NEW = "CLOUDTRAIN_NEW_GOLDEN" in os.environ
