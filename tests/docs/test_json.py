@@ -9,20 +9,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
-from referencing import Registry, Resource
 
 from cloudtrain.billing import running as billing
 from cloudtrain.cli import app as command_line
 from cloudtrain.console.reporters import jsonl
-from cloudtrain.core.error_codes import CODES
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
@@ -33,46 +29,11 @@ from cloudtrain.emulator.region import Region
 from cloudtrain.store import Store
 from tests import plans
 from tests.docs.test_errors import pages
+from tests.json_output import SCHEMAS, VALIDATORS, Answer, check
 from tests.region.whole_path.place import JOBS, Place
 from tests.unit.test_structure import ROOT
 
-SCHEMAS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "docs/schema").glob("*.json")}
 ALIASES = {"ps": "ls"}
-
-
-def closed(node: Any, member: bool = False) -> Any:
-    """A schema that also refuses keys which it does not name. The published ones allow them: additions are no break."""
-    if isinstance(node, list):
-        return [closed(one) for one in node]
-    if not isinstance(node, dict):
-        return node
-    # What is asked under a condition says nothing of the other keys.
-    made = {
-        key: value if key in ("if", "then", "else") else closed(value)
-        for key, value in node.items()
-        if key not in ("allOf", "$ref")
-    }
-    if "allOf" in node:
-        made["allOf"] = [closed(one, member=True) for one in node["allOf"]]
-    if "$ref" in node:
-        made["$ref"] = node["$ref"] + (".open" if member else "")
-    names_keys = "allOf" in node or ("properties" in node and "additionalProperties" not in node)
-    return made if member or not names_keys else {**made, "unevaluatedProperties": False}
-
-
-def _shared() -> dict[str, Any]:
-    shared, defs = closed(SCHEMAS["shared"]), SCHEMAS["shared"]["$defs"]
-    for name, schema in defs.items():
-        shared["$defs"][f"{name}.open"] = closed(schema, member=True)
-    return shared
-
-
-REGISTRY: Registry[Any] = Registry().with_resource("shared.json", Resource.from_contents(_shared()))
-VALIDATORS = {
-    name: Draft202012Validator(closed(schema), registry=REGISTRY, format_checker=Draft202012Validator.FORMAT_CHECKER)
-    for name, schema in SCHEMAS.items()
-    if name != "shared"
-}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -86,19 +47,6 @@ def commands() -> Iterator[tuple[str, Any]]:
                 yield "-".join((*words, name)), command
 
     return below(typer.main.get_command(command_line.app), ())
-
-
-@dataclass
-class Answer:
-    """What a command printed as JSON, and how it left."""
-
-    lines: list[dict[str, Any]]
-    code: int
-    aside: str
-
-    @property
-    def result(self) -> dict[str, Any]:
-        return self.lines[-1]
 
 
 @pytest.fixture
@@ -132,28 +80,6 @@ def _no_json(word: str) -> None:
 def _schema_of(argv: tuple[str, ...]) -> str:
     name = "-".join(argv[:2]) if "-".join(argv[:2]) in VALIDATORS else argv[0]
     return name if name in VALIDATORS else "run"  # a command that there is not: any schema knows the failure
-
-
-def check(name: str, answer: Answer, told: str) -> None:
-    """Hold an answer against its schema and the promises that a schema cannot tell."""
-    assert answer.lines, told
-    for line in answer.lines:
-        wrong = best_match(VALIDATORS[name].iter_errors(line))
-        while wrong is not None and wrong.context:
-            # The alternative that was meant is the one that fails deepest.
-            wrong = max(wrong.context, key=lambda error: (error.validator != "const", len(error.absolute_path)))
-        assert wrong is None, f"{told}\n{wrong.message} at {list(wrong.absolute_path)} of {json.dumps(line)[:2000]}"
-    results = [line for line in answer.lines if line["type"] == "result"]
-    assert answer.lines[-1]["type"] == "result" and (len(results) == 1 or name == "wait"), told
-    assert len(answer.lines) == 1 or SCHEMAS[name]["x-lines"], f"{told}\nmore than one object"
-    if name != "wait":
-        assert results[-1]["exit"] == answer.code, told
-    for result in results:
-        assert result["ok"] is (result["exit"] == 0), told
-        assert result["ok"] or result["error"]["exit"] == result["exit"], told
-        if result["error"] is not None:
-            assert result["error"]["code"] in CODES, told
-            assert result["error"]["hint"] and result["error"]["consequence"], told
 
 
 def test_every_command_takes_json_and_has_a_schema() -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pyte
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.conftest import ROOT
+
 LIMIT_S = 60.0
 # Of the terminal and the person that run the tests.
 WISHES = ("NO_COLOR", "FORCE_COLOR", "CLOUDTRAIN_PLAIN")

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.core.disk import sha256
 from cloudtrain.core.states import RunState
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.download import sha256
-from tests.host.cli.test_stopping import Typed, cli, store, trains  # noqa: F401 - fixtures
+from tests.typed import Typed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a job here is ended by a signal")
 def test_a_part_of_a_run_that_trains_and_of_one_that_has_ended(
-    cli: Callable[..., Typed],  # noqa: F811
-    trains: Callable[[str], Run],  # noqa: F811
-    store: Store,  # noqa: F811
+    cli: Callable[..., Typed],
+    trains: Callable[[str], Run],
+    store: Store,
     tmp_path: Path,
 ) -> None:
     run = trains("long-run")

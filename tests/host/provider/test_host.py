@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from cloudtrain.core.disk import state_dir
-from cloudtrain.core.errors import ConfirmationNeeded, ExitCode, HostKeyMismatch, StoreDamaged, UsageError
+from cloudtrain.core.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Noted, discard
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.host import HostProvider, parse_host
-from cloudtrain.transport.ssh_keys import fingerprint, new_key
+from cloudtrain.provider.host import HostProvider
+from cloudtrain.transport.ssh_keys import fingerprint
 from cloudtrain.transport.ssh_trust import PinnedHosts
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3n1uGfzZpI0v1PqkPNm4mGJbX3nV0o6rZ6z2v8gqkT"
@@ -72,45 +72,6 @@ def plan_of(spec: RunSpec, provider: HostProvider) -> Plan:
 
 def never(question: str) -> bool:
     raise AssertionError(f"asked: {question}")
-
-
-@pytest.mark.parametrize(
-    ("text", "user", "address", "port"),
-    [
-        ("ubuntu@192.0.2.7", "ubuntu", "192.0.2.7", 22),
-        (" me@gpu-box.example.org:2222 ", "me", "gpu-box.example.org", 2222),
-        ("me@[::1]:2222", "me", "::1", 2222),
-        ("me@[fe80::1%eth0]", "me", "fe80::1%eth0", 22),
-        ("me@corp.example@host", "me@corp.example", "host", 22),
-        ("me@gpu_1", "me", "gpu_1", 22),
-    ],
-)
-def test_what_names_a_host(text, user, address, port):
-    host = parse_host(text)
-    assert (host.user, host.address, host.port) == (user, address, port)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "@", "host", "@host", "me@", "me@host:", "me@host:0", "me@host:65536", "me@host:ssh", "me@::1", "me@::1:22",
-        "me@[::1", "me@[]", "me@-oProxyCommand=x", "-me@host", "me@ho st", "m e@host", "me@host/path", "me@host\n",
-    ][:-1],
-)  # fmt: skip
-def test_what_names_no_host(text):
-    with pytest.raises(UsageError) as caught:
-        parse_host(text)
-    assert caught.value.exit_code is ExitCode.USAGE
-    assert caught.value.hint and caught.value.consequence
-
-
-def test_flags_of_a_host_are_checked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    host = parse_host("me@host", identity="key", fingerprint=fingerprint(KEY) + "=")
-    assert host.identity == str(tmp_path / "key")
-    assert host.fingerprint == fingerprint(KEY)
-    with pytest.raises(UsageError):
-        parse_host("me@host", fingerprint="MD5:00:11")
 
 
 @pytest.mark.sshd
@@ -224,31 +185,6 @@ def test_an_identity_that_is_not_there_is_told_before_anything_starts(server, tm
     with pytest.raises(UsageError) as caught:
         HostProvider(never).survey(run_spec(server, identity=tmp_path / "nothing"))
     assert caught.value.code == "bad_identity"
-
-
-def test_a_damaged_list_is_not_an_empty_one():
-    pins = PinnedHosts()
-    pins.pin("example.org", 22, KEY)
-    pins.pin("example.org", 22, KEY + " a comment")
-    assert pins.get("EXAMPLE.org", 22) == KEY
-    assert pins.get("example.org", 2222) is None
-    for damage in ("", "[]", "{}", '{"hosts": {"[example.org]:22": {}}}', '{"hosts": {"a": {"key": "x"}}}'):
-        pins.path.write_text(damage)
-        with pytest.raises(StoreDamaged):
-            pins.get("example.org", 22)
-        with pytest.raises(StoreDamaged):
-            pins.pin("example.org", 2222, KEY)
-        assert pins.path.read_text() == damage
-
-
-def test_a_pin_is_never_replaced(tmp_path):
-    pins = PinnedHosts()
-    pins.pin("example.org", 22, KEY)
-    other = new_key(tmp_path / "other")
-    with pytest.raises(HostKeyMismatch) as caught:
-        pins.pin("example.org", 22, other)
-    assert fingerprint(KEY) in caught.value.detail and fingerprint(other) in caught.value.detail
-    assert pins.get("example.org", 22) == KEY
 
 
 def test_many_pins_at_once_are_all_kept():

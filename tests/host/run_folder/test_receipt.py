@@ -16,8 +16,7 @@ import pytest
 from cloudtrain.run_folder import receipt
 from cloudtrain.store import Run, Store
 from tests import plans
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.conftest import ROOT
 
 
 def read(run: Run) -> dict[str, Any]:

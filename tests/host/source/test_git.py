@@ -13,7 +13,7 @@ import pytest
 from cloudtrain.core import disk
 from cloudtrain.run_folder import code_copy
 from cloudtrain.source import git, tree
-from tests.unit.run_folder.test_code_copy import package, scan  # noqa: F401 - package is a fixture
+from tests.unit.run_folder.test_code_copy import scan
 
 
 def repository(folder: Path) -> Any:
@@ -72,7 +72,7 @@ def test_git_names_commit_and_every_change(package: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_a_repository_around_the_state_folder_is_not_about_the_code_in_it(package: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_repository_around_the_state_folder_is_not_about_the_code_in_it(package: Path, tmp_path: Path) -> None:
     code_copy.pack(scan(package), tmp_path / "a.tar.gz")
     disk.private_dir(disk.state_dir())
     subprocess.run(["git", "init", "-q", str(disk.state_dir())], check=True)

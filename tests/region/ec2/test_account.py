@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,9 +13,6 @@ from cloudtrain.core.errors import SignInError
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer import account
-from cloudtrain.provider.ec2.offer.account import Account
-
-NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def test_the_caller_is_shown_masked(region_of: Callable[..., Region], clients_of: Callable[..., Clients]) -> None:
@@ -59,40 +55,10 @@ def test_a_session_that_ends_says_when(
     assert who.lasts(datetime.now(UTC)) == "ends in 9 h"
 
 
-@pytest.mark.parametrize(
-    ("left", "text"),
-    [(None, "no known end"), (-1, "ended"), (30, "ends in 1 min"), (3600, "ends in 60 min"), (9 * 3600, "ends in 9 h")],
-)
-def test_how_long_a_session_goes_on(left: int | None, text: str) -> None:
-    end = None if left is None else NOW + timedelta(seconds=left)
-    assert Account(arn="", number="123456789012", profile=None, kind="", expires=end).lasts(NOW) == text
-
-
-@pytest.mark.parametrize(
-    ("code", "its_code"),
-    [("ExpiredToken", "expired"), ("InvalidClientTokenId", "bad_key"), ("RequestExpired", "clock")],
-)
-def test_each_way_of_not_being_signed_in(rejecting: Any, code: str, its_code: str) -> None:
-    with pytest.raises(SignInError) as caught:
-        account.identify(rejecting(GetCallerIdentity=code, status=403))
-    assert caught.value.code == its_code
-
-
-def test_a_profile_that_does_not_exist() -> None:
-    with pytest.raises(SignInError) as caught:
-        Clients("nobody", "us-east-1")
-    assert caught.value.code == "no_profile"
-
-
 def test_the_plan_of_the_account(region_of: Callable[..., Region], clients_of: Callable[..., Clients]) -> None:
     found = account.plan(clients_of(region_of()))
     assert found is not None
     assert (found.kind, found.free, found.credit_usd) == ("PAID", False, None)
-
-
-def test_a_plan_that_may_not_be_asked_for_is_not_told(rejecting: Any) -> None:
-    assert account.plan(rejecting(GetAccountPlanState="AccessDeniedException")) is None
-    assert account.plan(rejecting(GetAccountPlanState="InternalServerException", status=500)) is None
 
 
 SSO = """[profile student]

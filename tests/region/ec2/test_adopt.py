@@ -125,9 +125,3 @@ def test_strangers_and_the_dead_are_refused(reached: Any) -> None:
     reached.clients.ec2.terminate_instances(InstanceIds=[stranger])
     with pytest.raises(UsageError, match="none of this name"):
         adopt.find(reached.clients, "i-00000000000000000", "ubuntu")
-
-
-def test_what_the_job_tells_is_taken_over() -> None:
-    told = adopt.learnt({"kind": "start", "model": 2, "epochs": 15, "batch_size": 64, "seed": 7, "device": "cuda"})
-    assert (told.model, told.epochs, told.batch_size, told.seed, told.device) == (2, 15, 64, 7, "auto")
-    assert adopt.learnt({"model": "toy"}).model == 3

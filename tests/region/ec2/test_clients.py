@@ -1,115 +1,16 @@
-"""Profile, Region and endpoint: where each is taken from, and in which order."""
+"""A page of HTML for an answer."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from cloudtrain.core.errors import SignInError, UsageError
-from cloudtrain.provider.ec2.clients import Clients, is_loopback
+from cloudtrain.provider.ec2.clients import Clients
 
 KEY = ("AKIAREHEARSAL0000000", "rehearsal")
-
-
-@pytest.fixture
-def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "config"
-    path.write_text("[default]\nregion = eu-west-1\n[profile student]\nregion = eu-north-1\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
-
-
-def test_the_region_is_taken_from_the_first_place_that_names_one(
-    configured: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert (Clients().region, Clients().region_source) == ("eu-west-1", "the profile")
-    assert Clients("student").region == "eu-north-1"
-    for name, region in (
-        ("AWS_DEFAULT_REGION", "us-west-1"),
-        ("AWS_REGION", "us-west-2"),
-        ("CLOUDTRAIN_REGION", "us-east-2"),
-    ):
-        monkeypatch.setenv(name, region)
-        assert (Clients().region, Clients().region_source) == (region, name)
-    assert (Clients(region="us-east-1").region, Clients(region="us-east-1").region_source) == ("us-east-1", "--region")
-
-
-def test_without_any_region_all_places_are_named() -> None:
-    with pytest.raises(UsageError) as caught:
-        Clients()
-    assert caught.value.code == "no_region" and "AWS_REGION" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("name", ["us-east1", "US-EAST-1", "x", "us-east-1;rm", "localhost", "us-east-1.evil.example"])
-def test_what_cannot_be_a_region_is_refused(name: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Clients(region=name)
-    assert caught.value.code == "bad_region" and "--region" in caught.value.message
-
-
-@pytest.mark.parametrize("name", ["us-east-1", "eu-central-2", "us-gov-west-1", "ap-southeast-4", "cn-north-1"])
-def test_real_regions_pass(name: str) -> None:
-    assert Clients(region=name).region == name
-
-
-def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SignInError) as caught:
-        Clients("nope", "us-east-1")
-    assert 'profile "nope"' in caught.value.message and caught.value.code == "no_profile"
-    monkeypatch.setenv("AWS_PROFILE", "missing")
-    with pytest.raises(SignInError) as from_environment:
-        Clients(region="us-east-1")
-    assert 'profile "missing"' in from_environment.value.message
-
-
-def test_an_emulated_region_reads_nothing_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "missing")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    clients = Clients(region="us-east-1", endpoint_url="http://127.0.0.1:4566", access_key=KEY)
-    assert clients.profile is None and clients.loopback
-    assert clients.ec2.meta.config.proxies == {}
-
-
-def test_the_endpoint_of_the_environment_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
-    assert Clients(region="us-east-1").loopback
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ec2.internal.example")
-    assert not Clients(region="us-east-1").loopback
-
-
-def test_only_the_launch_client_never_retries() -> None:
-    clients = Clients(region="us-east-1", access_key=KEY)
-    assert clients.ec2_launch.meta.config.retries["total_max_attempts"] == 1
-    assert clients.ec2.meta.config.retries["total_max_attempts"] > 1
-    assert clients.pricing.meta.region_name == "us-east-1"
-    for client in (clients.ec2, clients.ec2_launch, clients.ssm, clients.sts, clients.quotas):
-        assert client.meta.config.connect_timeout <= 10 and client.meta.config.read_timeout <= 60
-
-
-def test_another_region_of_the_same_account() -> None:
-    clients = Clients(region="us-east-1", endpoint_url="http://127.0.0.1:9", access_key=KEY)
-    assert clients.at("us-east-1") is clients
-    assert clients.at("eu-west-1").region == "eu-west-1" and clients.at("eu-west-1").loopback
-
-
-@pytest.mark.parametrize(
-    ("url", "here"),
-    [
-        ("http://127.0.0.1:1", True),
-        ("http://127.9.9.9", True),
-        ("http://localhost:80", True),
-        ("http://[::1]:5", True),
-        ("https://ec2.us-east-1.amazonaws.com", False),
-        ("http://10.0.0.1", False),
-        ("http://localhost.evil.example", False),
-        (None, False),
-    ],
-)
-def test_loopback(url: str | None, here: bool) -> None:
-    assert is_loopback(url) is here
 
 
 def test_a_page_of_html_is_retried_like_any_failure_of_aws_but_not_at_the_launch(region_of: Any) -> None:

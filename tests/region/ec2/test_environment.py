@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.core.errors import ConnectionFailed, UsageError
+from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, StepProgress
 from cloudtrain.provider.ec2.launch import environment
 from cloudtrain.transfer.supervisor import HostFacts
 from cloudtrain.transport.local import LocalTransport
+from tests.unit.provider.ec2.launch.test_environment import needs
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="EC2 hosts run Linux")
 
@@ -77,12 +78,6 @@ def facts(python: Path | str, torch: str | None) -> HostFacts:
         home="/home/ubuntu",
         boot_id=None,
     )
-
-
-def needs(tmp_path: Path, *lines: str) -> Path:
-    path = tmp_path / "requirements.txt"
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def has(python: str, module: str) -> bool:
@@ -163,19 +158,3 @@ def test_an_installation_that_hangs_is_given_up(host: LocalTransport, tmp_path: 
     with pytest.raises(ConnectionFailed) as caught:
         environment._check(host, ["sleep", "30"], 1.0, told.append, "wait")
     assert "not done within 1 s" in str(caught.value.detail)
-
-
-@pytest.mark.parametrize("line", ["--index-url https://x", "-r other.txt", "git+https://x/y", "a @ https://x/y.whl"])
-def test_requirements_that_lead_elsewhere_are_refused(tmp_path: Path, line: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        environment.read_requirements(needs(tmp_path, "good>=1", line))
-    assert caught.value.code == "requirements" and line in caught.value.message
-
-
-def test_no_requirements_are_no_trouble(tmp_path: Path) -> None:
-    assert environment.read_requirements(None) == [] == environment.read_requirements(tmp_path / "absent")
-
-
-def test_the_shipped_job_can_be_read(tmp_path: Path) -> None:
-    wanted = environment.read_requirements(Path(__file__).resolve().parents[3] / "job" / "requirements.txt")
-    assert wanted and all(any(c in line for c in "<>=") for line in wanted)

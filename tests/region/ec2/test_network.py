@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.core.errors import ConnectionFailed, Refused, UsageError
+from cloudtrain.core.errors import Refused
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
 
@@ -19,10 +19,6 @@ def clients(region_of: Any, clients_of: Any) -> Clients:
     return made
 
 
-def remote() -> Clients:
-    return Clients(region="us-east-1", endpoint_url="https://ec2.example.invalid", access_key=("a", "b"))
-
-
 def sources(clients: Clients, group: str) -> list[str]:
     found = clients.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
     assert all((rule["FromPort"], rule["ToPort"], rule["IpProtocol"]) == (22, 22, "tcp") for rule in found)
@@ -32,35 +28,11 @@ def sources(clients: Clients, group: str) -> list[str]:
     )
 
 
-def test_the_callers_address_alone() -> None:
-    assert network.caller_cidr(remote(), None, lambda: "203.0.113.7") == "203.0.113.7/32"
-    assert network.caller_cidr(remote(), "198.51.100.9/24", lambda: "unused") == "198.51.100.0/24"
-
-
 def test_behind_a_loopback_endpoint_nobody_is_asked(clients: Clients) -> None:
     def ask() -> str:
         raise AssertionError("asked")
 
     assert network.caller_cidr(clients, None, ask) == "127.0.0.1/32"
-
-
-@pytest.mark.parametrize("answer", [OSError("no route"), "<html>captive portal</html>", "", "2001:db8::7"])
-def test_an_address_that_cannot_be_found_names_the_flag(answer: Any) -> None:
-    def ask() -> str:
-        if isinstance(answer, Exception):
-            raise answer
-        return str(answer)
-
-    with pytest.raises(ConnectionFailed) as caught:
-        network.caller_cidr(remote(), None, ask)
-    assert "--ssh-cidr" in str(caught.value.hint) and caught.value.consequence == "nothing was created"
-
-
-@pytest.mark.parametrize("asked", ["me", "1.2.3.4/40", "0.0.0.0/0/0"])
-def test_a_bad_range_is_refused(asked: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        network.caller_cidr(remote(), asked)
-    assert caught.value.code == "bad_cidr"
 
 
 def test_the_group_is_made_once_and_tagged_at_birth(clients: Clients) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 
@@ -18,33 +17,13 @@ from cloudtrain.core.errors import (
     SignInError,
     UsageError,
 )
-from cloudtrain.core.plan import CodeSummary, Offer, make_plan
-from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.offer import offers
+from tests.unit.provider.ec2.offer.test_offers import Rejects, Specs, refusal, survey
 
 Opens = Callable[..., Region]
-Specs = Callable[..., RunSpec]
 Connects = Callable[..., Clients]
-Rejects = Callable[..., Clients]
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-
-
-def survey(spec: RunSpec, clients: Clients) -> Offer:
-    return offers.survey(spec, clients, now=lambda: NOW)
-
-
-def refusal(spec: RunSpec, clients: Clients) -> CloudtrainError:
-    with pytest.raises(CloudtrainError) as caught:
-        survey(spec, clients)
-    error = caught.value
-    assert error.message == error.message.strip()
-    assert "\n" not in error.message
-    assert error.hint, "every refusal names what to do next"
-    assert error.consequence is not None
-    return error
 
 
 def test_an_offer_has_everything_that_the_launch_needs(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
@@ -176,11 +155,6 @@ def test_a_type_that_cannot_train_is_refused(
     assert error.consequence == "nothing was created"
 
 
-@pytest.mark.parametrize("name", ["g4ad.xlarge", "dl1.24xlarge", "not a type"])
-def test_what_can_be_refused_without_aws_needs_no_aws(rejecting: Rejects, spec_of: Specs, name: str) -> None:
-    refusal(spec_of(name), rejecting())
-
-
 def test_a_refused_type_is_left_out_with_its_reason_if_another_will_do(
     region_of: Opens, clients_of: Connects, spec_of: Specs
 ) -> None:
@@ -301,40 +275,6 @@ def test_a_subnet_in_a_zone_that_does_not_sell_the_type(region_of: Opens, client
     error = refusal(spec_of(subnet=zone_e["SubnetId"]), clients)
     assert error.code == "not_offered"
     assert "us-east-1a" in (error.hint or "")
-
-
-# Signing in, clock, throttling: each kind told apart.
-
-
-@pytest.mark.parametrize(
-    ("code", "its_code", "says"),
-    [
-        ("ExpiredToken", "expired", "expired"),
-        ("InvalidClientTokenId", "bad_key", "does not know the access key"),
-        ("SignatureDoesNotMatch", "bad_key", "does not accept"),
-        ("RequestExpired", "clock", "clock"),
-        ("AccessDenied", "denied", "missing"),
-    ],
-)
-def test_credentials_that_do_not_work(rejecting: Rejects, spec_of: Specs, code: str, its_code: str, says: str) -> None:
-    error = refusal(spec_of(), rejecting(Everything=code, status=403))
-    assert isinstance(error, SignInError)
-    assert (error.code, error.exit_code) == (its_code, ExitCode.SIGN_IN)
-    assert says in error.message
-
-
-def test_a_wrong_clock_is_told_by_the_date_of_the_answer(rejecting: Rejects, spec_of: Specs) -> None:
-    headers = {"date": "Mon, 01 Jan 2024 00:00:00 GMT"}
-    error = refusal(spec_of(), rejecting(Everything="SignatureDoesNotMatch", status=403, headers=headers))
-    assert error.code == "clock"
-    assert "ahead" in error.message
-
-
-def test_no_credentials_at_all(spec_of: Specs) -> None:
-    error = refusal(spec_of(), Clients(None, "us-east-1", "http://127.0.0.1:9"))
-    assert isinstance(error, SignInError)
-    assert error.code == "no_credentials"
-    assert "--dry-run" in (error.hint or "")
 
 
 def test_aws_out_of_reach(spec_of: Specs, rejecting: Rejects) -> None:

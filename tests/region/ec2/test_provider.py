@@ -17,7 +17,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import trust
 from cloudtrain.provider.ec2.instances import inventory
-from cloudtrain.provider.ec2.reach import boot, existing
+from cloudtrain.provider.ec2.reach import boot
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
 from tests.region.ec2.conftest import QUICK, Killed
 
@@ -381,13 +381,3 @@ def test_a_machine_of_the_users_own_needs_their_key(own_machine: Any) -> None:
     with pytest.raises(UsageError) as caught:
         trip.open(trip.acquire())
     assert caught.value.code == "no_identity" and "--identity" in str(caught.value.hint)
-
-
-def test_host_keys_are_read_from_the_last_whole_block() -> None:
-    old, new = trust.new_host_key("a")[1], trust.new_host_key("b")[1]
-    block = (
-        "-----BEGIN SSH HOST KEY KEYS-----\r\n{} root@ip-10-0-0-1\r\nnonsense\r\n-----END SSH HOST KEY KEYS-----\r\n"
-    )
-    console = "boot\r\n" + block.format(old) + "<14>Nov 23 cloud-init: x\r\n" + block.format(new) + "login: "
-    assert existing.host_keys_in(console) == {"ssh-ed25519": new}
-    assert existing.host_keys_in("") == {} == existing.host_keys_in("-----BEGIN SSH HOST KEY KEYS-----\n" + new)

@@ -22,8 +22,7 @@ from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import Limits
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.provider.ec2 import instances, tags
-from cloudtrain.provider.ec2.launch import acquire, attempts
-from cloudtrain.provider.ec2.launch.launch import Slot
+from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.reach import boot
 from tests.region.ec2.conftest import QUICK, Killed, Notes, Trip
 
@@ -106,33 +105,6 @@ def test_one_that_ec2_has_forgotten_is_gone(trip_of: Any, region_of: Any, monkey
         trip.open(first)
     assert caught.value.code == GONE and "does not know it any more" in caught.value.message
     trip.release(first)
-
-
-@pytest.mark.parametrize(
-    ("lifecycle", "code", "transition", "expected"),
-    [
-        ("spot", "Server.SpotInstanceTermination", "", True),
-        ("spot", "Server.SpotInstanceShutdown", "", True),
-        ("spot", "", "Server.SpotInstanceTermination (2026-11-23 08:22:00 GMT)", True),
-        ("spot", "Client.UserInitiatedShutdown", "Server.SpotInstanceTermination", False),
-        ("spot", "Client.InstanceInitiatedShutdown", "", False),
-        (None, "Server.SpotInstanceTermination", "", False),
-    ],
-)
-def test_what_counts_as_taken_back(lifecycle: str | None, code: str, transition: str, expected: bool) -> None:
-    found: dict[str, Any] = {"State": {"Name": "shutting-down"}, "StateTransitionReason": transition}
-    found |= {"InstanceLifecycle": lifecycle} if lifecycle else {}
-    found |= {"StateReason": {"Code": code, "Message": code}} if code else {}
-    assert instances.reclaimed(found) is expected
-    assert not instances.reclaimed({**found, "State": {"Name": "running"}})
-
-
-def test_zones_to_avoid_are_asked_last_and_nothing_else_changes_its_place() -> None:
-    slots = [Slot(t, z) for t in ("g4dn.xlarge", "g6.xlarge") for z in "abc"]
-    found = [(s.type, s.zone) for s in attempts.ordered(slots, ["a"])]
-    assert found[:2] == [("g4dn.xlarge", "b"), ("g4dn.xlarge", "c")]
-    assert found[-2:] == [("g4dn.xlarge", "a"), ("g6.xlarge", "a")]
-    assert attempts.ordered(slots, []) == slots
 
 
 def test_the_next_machine_is_elsewhere_trusted_anew_and_ends_when_the_first_would_have(

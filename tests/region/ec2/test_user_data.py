@@ -7,40 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from cloudtrain.core.errors import Refused
 from cloudtrain.provider.ec2.reach.existing import host_keys_in
-from cloudtrain.provider.ec2.trust import client_key, new_host_key
-from cloudtrain.provider.ec2.user_data import LIMIT_BYTES, calendar, lease_only, render
-from cloudtrain.transport.ssh_keys import public_key
-
-EXPIRY = 1795437296  # 2026-11-23 12:34:56 UTC
-
-
-def config(**changes: Any) -> dict[str, Any]:
-    private, public = new_host_key("brave-otter")
-    client = public_key(client_key("brave-otter"))
-    text = render(
-        **{"host_private": private, "host_public": public, "client_public": client, "expires_at": EXPIRY, **changes}
-    )
-    assert text.startswith("#cloud-config\n") and len(text.encode()) < 4096
-    read: dict[str, Any] = yaml.safe_load(text)
-    assert read["ssh_keys"]["ed25519_private"] == changes.get("host_private", private)
-    assert read["ssh_keys"]["ed25519_public"] == public
-    assert read["ssh_authorized_keys"] == [client]
-    return read
-
-
-def test_it_holds_keys_and_lease_and_nothing_else() -> None:
-    read = config()
-    assert set(read) == {"ssh_deletekeys", "ssh_keys", "ssh_authorized_keys", "bootcmd"}
-    assert read["ssh_deletekeys"] is True
-    ((program, flag, script),) = read["bootcmd"]
-    assert (program, flag) == ("sh", "-c") and "'2026-11-23 12:34:56 UTC'" in script
+from cloudtrain.provider.ec2.trust import new_host_key
+from cloudtrain.provider.ec2.user_data import calendar, lease_only
+from tests.unit.provider.ec2.test_user_data import EXPIRY, config
 
 
 @pytest.fixture
@@ -134,9 +108,3 @@ def test_systemd_reads_the_time() -> None:
     when = next(line for line in script.splitlines() if line.startswith("expiry=")).removeprefix("expiry=").strip("'")
     read = subprocess.run(["systemd-analyze", "calendar", when], capture_output=True, text=True, timeout=20)
     assert read.returncode == 0, read.stderr
-
-
-def test_what_ec2_would_refuse_is_refused_here() -> None:
-    with pytest.raises(Refused) as caught:
-        config(host_private="x" * LIMIT_BYTES)
-    assert caught.value.code == "user_data"

@@ -16,9 +16,7 @@ from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import copy_out, result_groups
 from cloudtrain.store import Store
-from cloudtrain.transfer.download import sha256
 from tests import plans
-from tests.host.cli.test_stopping import Typed, cli, store, trains  # noqa: F401 - fixtures
 from tests.unit.lifecycle.test_machine_end import kept
 
 
@@ -47,11 +45,11 @@ def test_the_names_of_groups_complete() -> None:
     assert result_groups.check(["log", "weights", "log"]) == ("log", "weights")
 
 
-def context(store: Store) -> Context:  # noqa: F811
+def context(store: Store) -> Context:
     return Context(store=store, provider=lambda spec: LocalProvider())
 
 
-def test_a_parked_machine_is_not_started_for_a_part(store: Store, tmp_path: Path) -> None:  # noqa: F811
+def test_a_parked_machine_is_not_started_for_a_part(store: Store, tmp_path: Path) -> None:
     run = store.add(plans.plan(tmp_path / "runs"))
     for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING):
         run = store.move(run, state)
@@ -60,7 +58,7 @@ def test_a_parked_machine_is_not_started_for_a_part(store: Store, tmp_path: Path
         pull.pull(run, context(store), ["weights"])
 
 
-def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_path: Path) -> None:  # noqa: F811
+def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_path: Path) -> None:
     run = store.note(kept(store, tmp_path, 60.0), life=InstanceLife.TERMINATED)
     (run.folder / "weights").mkdir(parents=True)
     (run.folder / "weights" / "best.pt").write_bytes(b"trained")
@@ -108,7 +106,7 @@ def test_a_copy_is_whole_or_not_there_and_overwrites_nothing(tmp_path: Path) -> 
         copy_out.copy(folder, entries, tmp_path / "file")
 
 
-def test_actions_and_parts_agree_on_what_lives(store: Store, tmp_path: Path) -> None:  # noqa: F811
+def test_actions_and_parts_agree_on_what_lives(store: Store, tmp_path: Path) -> None:
     run = store.add(plans.plan(tmp_path / "runs"))
     for act in (lambda: pull.pull(run, context(store), ["log"]), lambda: pull.pull_now(run, context(store))):
         with pytest.raises(UsageError, match="has not begun to train"):

@@ -1,0 +1,3 @@
+"""A registry."""
+
+from tests.typed import store as store

@@ -1,0 +1,37 @@
+"""Tags, owners and EC2's words, without EC2."""
+
+from __future__ import annotations
+
+from cloudtrain.provider.ec2 import tags
+from cloudtrain.provider.ec2.instances import Item, reason_of
+
+
+def test_tags_go_there_and_back() -> None:
+    marks = tags.tags_of_run("brave-otter", "feed", "me", 1795437296.9)
+    assert marks["cloudtrain:expires-at"] == "2026-11-23T12:34:56Z"
+    assert tags.utc_seconds(marks["cloudtrain:expires-at"]) == 1795437296
+    assert tags.utc_seconds("soon") is None and tags.utc_seconds(None) is None
+    assert tags.as_map(tags.as_list(marks)) == marks
+    assert tags.where(run="a", owner=None)[1:] == [{"Name": "tag:cloudtrain:run", "Values": ["a"]}]
+
+
+def test_an_owner_is_the_same_in_each_session_and_gives_nothing_away() -> None:
+    arn = "arn:aws:sts::123456789012:assumed-role/Student/botocore-session-"
+    assert tags.owner_of(arn + "1700000000") == tags.owner_of(arn + "1800000000")
+    assert tags.owner_of("arn:aws:iam::123456789012:user/a") != tags.owner_of("arn:aws:iam::123456789012:user/b")
+    assert "123456789012" not in tags.owner_of("arn:aws:iam::123456789012:user/a")
+
+
+def test_what_is_left_is_described_with_its_price() -> None:
+    volume = Item(kind="volume", id="vol-1", state="available", size_gb=45)
+    assert volume.describe() == "volume vol-1 (45 GB, available), about $3.60 a month"
+    instance = Item(kind="instance", id="i-1", state="running", type="g4dn.xlarge")
+    assert instance.describe(0.526) == "instance i-1 (g4dn.xlarge, running), $0.526 an hour"
+    assert Item(kind="security group", id="sg-1").describe() == "security group sg-1, costs nothing"
+
+
+def test_reasons_are_ec2s_words() -> None:
+    reason = {"StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "price"}}
+    assert reason_of(reason) == "Server.SpotInstanceTermination: price"
+    assert reason_of({"StateTransitionReason": "User initiated"}) == "User initiated"
+    assert reason_of(None) == "EC2 does not know it any more"

@@ -1,0 +1,380 @@
+"""Results that come down, from a host in memory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, ExitCode
+from cloudtrain.core.events import Event, StepProgress, Warned, discard
+from cloudtrain.run_folder.artifacts import collisions, refusal
+from cloudtrain.transfer.pull import pull
+from cloudtrain.transport.base import Completed, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    name: str
+    size: int
+    sha256: str
+
+
+def entry_of(name: str, content: bytes) -> Entry:
+    return Entry(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+class Bytes(Stream):
+    """A stream of given bytes in pieces; breaks after `cut` of them."""
+
+    def __init__(self, data: bytes, cut: int | None = None, piece: int = 1 << 16, pause: float = 0) -> None:
+        self.data, self.cut, self.piece, self.pause = data, cut, piece, pause
+        self.at = 0
+        self.closed = False
+
+    def read(self, timeout: float) -> bytes:
+        time.sleep(self.pause)
+        end = min(self.at + self.piece, len(self.data))
+        if self.cut is not None and end > self.cut:
+            if self.at >= self.cut:
+                raise ConnectionFailed("lost the connection")
+            end = self.cut
+        chunk = self.data[self.at : end]
+        self.at = end
+        return chunk
+
+    def finish(self, timeout: float) -> Completed:
+        return Completed(0, b"", b"")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Host:
+    """What a host's `read` gives: files below out/, by name. Records what was asked for."""
+
+    def __init__(self, **files: bytes) -> None:
+        self.files = {name.replace("__", "/"): data for name, data in files.items()}
+        self.asked: list[tuple[str, int]] = []
+        self.cut: int | None = None
+        self.pause = 0.0
+        self.streams: list[Bytes] = []
+
+    def entries(self) -> list[Entry]:
+        return [entry_of(name, data) for name, data in self.files.items()]
+
+    def read(self, name: str, offset: int) -> Stream:
+        self.asked.append((name, offset))
+        stream = Bytes(self.files[name.removeprefix("out/")][offset:], self.cut, pause=self.pause)
+        self.streams.append(stream)
+        return stream
+
+
+def there(dest: Path) -> dict[str, bytes]:
+    return {p.relative_to(dest).as_posix(): p.read_bytes() for p in dest.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host(weights__best=random.Random(1).randbytes(500_000), metrics=b"{}", empty=b"")
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "brave otter's é"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_everything_arrives_small_files_first_and_nothing_else_stays(host: Host, dest: Path) -> None:
+    events: list[Event] = []
+    report = pull(host.read, host.entries(), dest, outputs=["**"], emit=events.append)
+    assert there(dest) == host.files and not (dest / ".pull").exists()
+    assert [entry.name for entry in report.files] == ["empty", "metrics", "weights/best"]
+    assert report.bytes == 500_002 and report.skipped == []
+    assert "3 files, 0.5 MiB verified" in report.summary(dest)
+    assert [asdict(entry)["size"] for entry in report.files] == [0, 2, 500_000]
+    assert all(stream.closed for stream in host.streams)
+    last = [event for event in events if isinstance(event, StepProgress)][-1]
+    assert last.done == last.total == 500_002
+
+
+def test_what_is_here_is_not_fetched_again(host: Host, dest: Path) -> None:
+    pull(host.read, host.entries(), dest, emit=discard)
+    host.asked.clear()
+    report = pull(host.read, host.entries(), dest, emit=discard)
+    assert host.asked == [] and report.bytes == 0 and len(report.files) == 3
+    (dest / "metrics").write_bytes(b"[]")  # as long as before
+    host.files["empty"] = b"no longer"
+    pull(host.read, host.entries(), dest, emit=discard)
+    assert sorted(host.asked) == [("out/empty", 0), ("out/metrics", 0)]
+    assert there(dest) == host.files
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (["**"], {"weights/best", "metrics", "empty"}),
+        (["weights/"], {"weights/best"}),
+        (["*", "!weights/"], {"metrics", "empty"}),
+        (["*", "!weights/", "weights/best"], {"weights/best", "metrics", "empty"}),
+        (["metrics", "nothing-of-the-kind"], {"metrics"}),
+        ([], set()),
+    ],
+)
+def test_outputs_choose_what_is_pulled(host: Host, dest: Path, outputs: list[str], expected: set[str]) -> None:
+    report = pull(host.read, host.entries(), dest, outputs=outputs, emit=discard)
+    assert set(there(dest)) == {entry.name for entry in report.files} == expected
+    assert set(report.skipped) == set(host.files) - expected
+    assert {name.removeprefix("out/") for name, _ in host.asked} <= expected
+
+
+def test_the_cap_leaves_the_large_on_the_host_and_says_so(host: Host, dest: Path) -> None:
+    events: list[Event] = []
+    report = pull(host.read, host.entries(), dest, emit=events.append, cap_bytes=1000)
+    assert set(there(dest)) == {"metrics", "empty"}
+    assert report.skipped == [("weights/best", "over the limit of 1000 bytes")]
+    assert any(isinstance(event, Warned) and "weights/best" in event.message for event in events)
+
+
+# --- links that break -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [0, 2, 65_536, 499_999])
+def test_a_cut_link_is_resumed_where_it_stopped(host: Host, dest: Path, cut: int) -> None:
+    host.cut = cut
+    with pytest.raises(ConnectionFailed):
+        pull(host.read, host.entries(), dest, emit=discard)
+    assert not (dest / "weights" / "best").exists()
+    have = sum(part.stat().st_size for part in (dest / ".pull").glob("*.part"))
+    host.cut = None
+    host.asked.clear()
+    report = pull(host.read, host.entries(), dest, emit=discard)
+    assert host.asked[-1] == ("out/weights/best", have) and have >= min(cut, 2)
+    assert there(dest) == host.files and len(report.files) == 3
+
+
+def test_a_spoilt_part_is_dropped_and_fetched_from_the_start(host: Host, dest: Path) -> None:
+    host.cut = 100_000
+    with pytest.raises(ConnectionFailed):
+        pull(host.read, host.entries(), dest, emit=discard)
+    for part in (dest / ".pull").glob("*.part"):
+        part.write_bytes(b"x" * part.stat().st_size)
+    host.cut = None
+    pull(host.read, host.entries(), dest, emit=discard)
+    assert [ask for ask in host.asked if ask[0] == "out/weights/best"][-1] == ("out/weights/best", 0)
+    assert there(dest) == host.files
+
+
+def test_a_part_of_another_version_is_not_continued(host: Host, dest: Path) -> None:
+    host.cut = 100_000
+    with pytest.raises(ConnectionFailed):
+        pull(host.read, host.entries(), dest, emit=discard)
+    host.files["weights/best"] = random.Random(2).randbytes(500_000)
+    host.cut = None
+    host.asked.clear()
+    pull(host.read, host.entries(), dest, emit=discard)
+    assert ("out/weights/best", 0) in host.asked and len(host.asked) <= 2
+    assert there(dest) == host.files
+
+
+def test_a_silent_host_is_given_up(host: Host, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(self: Bytes, timeout: float) -> bytes:
+        raise TimeoutError
+
+    monkeypatch.setattr(Bytes, "read", silent)
+    with pytest.raises(ConnectionFailed, match="nothing came of metrics"):
+        pull(host.read, host.entries(), dest, emit=discard)
+
+
+# --- hosts that lie -------------------------------------------------------------------------------
+
+BAD_NAMES = [
+    "../x",
+    "a/../../x",
+    "/etc/x",
+    "C:x",
+    "c:/x",
+    "a\\b",
+    "..\\x",
+    "a\0b",
+    "a\nb",
+    "\x1b[2J",
+    "",
+    ".",
+    "a//b",
+    "a/",
+]
+BAD_NAMES += [
+    "./a",
+    "con",
+    "NUL.txt",
+    "a/com1.log",
+    "aux. ",
+    "LPT9",
+    "run.json",
+    "Console.log",
+    "code.tar.gz",
+    "console.times",
+    "events.jsonl",
+    "SHA256SUMS",
+]
+BAD_NAMES += [".pull/lock", "x.part", "a" * 300, "a/" * 600 + "b", "\ud800", "\u2028", "run.json/x"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_hostile_name_is_refused_and_the_rest_arrives(host: Host, dest: Path, name: str) -> None:
+    (dest / "run.json").write_text("ours")
+    host.files[name] = b"evil"
+    before = set(dest.parent.parent.rglob("*"))
+    entries = [Entry(name, 4, hashlib.sha256(b"evil").hexdigest()), *host.entries()[:-1]]
+    with pytest.raises(ArtifactRefused, match="was not taken") as caught:
+        pull(host.read, entries, dest, emit=discard)
+    assert caught.value.exit_code == ExitCode.CONNECTION and "on the host is untouched" in str(caught.value.consequence)
+    caught.value.message.encode()
+    assert there(dest) == {
+        "run.json": b"ours",
+        "weights/best": host.files["weights/best"],
+        "metrics": b"{}",
+        "empty": b"",
+    }
+    new = set(dest.parent.parent.rglob("*")) - before
+    assert new == {dest / "weights", dest / "weights" / "best", dest / "metrics", dest / "empty"}
+    assert f"out/{name}" not in [asked for asked, _ in host.asked]
+
+
+@given(st.text(max_size=40))
+def test_no_accepted_name_leaves_the_folder(name: str) -> None:
+    if refusal(name) is None:
+        path = Path("/top", name)
+        assert Path(os.path.normpath(path)).is_relative_to("/top") and os.path.normpath(path) == str(path) != "/top"
+
+
+def test_windows_refuses_more() -> None:
+    for name in ("ab:c", "a?", "trailing.", "trailing /x", "a|b", '"'):
+        assert refusal(name, windows=True) and not refusal(name, windows=False)
+
+
+def test_names_that_collide_are_refused_but_one() -> None:
+    assert collisions(["a", "A", "b/c", "B", "d", "é", "e\u0301"], fold_case=True).keys() == {1, 3, 6}
+    assert collisions(["a", "A", "b/c", "b", "c", "c/d", "x", "x"], fold_case=False).keys() == {3, 5, 7}
+    assert collisions(["a", "b", "c/d"], fold_case=True) == {}
+
+
+def test_doubled_and_nested_names_are_refused(host: Host, dest: Path) -> None:
+    entries = [*host.entries(), entry_of("metrics", b"another"), entry_of("empty/x", b"12345")]
+    with pytest.raises(ArtifactRefused, match="and 1 more") as caught:
+        pull(host.read, entries, dest, emit=discard)
+    assert "twice" in str(caught.value.detail) and "collides with 'empty'" in str(caught.value.detail)
+    assert there(dest) == host.files
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sha256": "0" * 64}, "sha256"),
+        ({"size": 499_999}, "longer"),
+        ({"size": 500_001}, "shorter"),
+        ({"size": 10}, "longer"),
+        ({"size": -1}, "no valid size"),
+        ({"size": True}, "no valid size"),
+        ({"size": "9"}, "no valid size"),
+        ({"sha256": "../../x"}, "no valid size and sha256"),
+    ],
+)
+def test_a_file_that_is_not_what_the_manifest_says(
+    host: Host, dest: Path, change: dict[str, object], said: str
+) -> None:
+    entries = [replace(e, **change) if e.name == "weights/best" else e for e in host.entries()]  # type: ignore[arg-type]
+    with pytest.raises(ArtifactRefused, match=said):
+        pull(host.read, entries, dest, emit=discard)
+    assert there(dest) == {"metrics": b"{}", "empty": b""}
+    asked = [offset for name, offset in host.asked if name == "out/weights/best"]
+    assert asked == ([] if "valid" in said else [0, 0])  # tried once more from the start, then given up
+
+
+def test_an_endless_stream_is_cut_at_the_size_of_the_manifest(dest: Path) -> None:
+    class Endless(Bytes):
+        count = 0
+
+        def read(self, timeout: float) -> bytes:
+            Endless.count += 1
+            return b"x" * 65_536
+
+    with pytest.raises(ArtifactRefused, match="longer"):
+        pull(lambda name, offset: Endless(b""), [entry_of("a", b"y" * 100_000)], dest, emit=discard)
+    assert Endless.count <= 4 and there(dest) == {}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_no_link_here_is_written_through(host: Host, dest: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("private")
+    (dest / "weights").symlink_to(outside)
+    (dest / "metrics").symlink_to(outside / "file")
+    with pytest.raises(ArtifactRefused, match="is a link or a file"):
+        pull(host.read, host.entries(), dest, emit=discard)
+    assert sorted(outside.iterdir()) == [outside / "file"] and (outside / "file").read_text() == "private"
+    assert not (dest / "metrics").is_symlink() and (dest / "metrics").read_bytes() == b"{}"
+    (dest / ".pull").symlink_to(outside)
+    with pytest.raises(ConnectionFailed, match="not a folder"):
+        pull(host.read, host.entries(), dest, emit=discard)
+    assert sorted(outside.iterdir()) == [outside / "file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_in_place_of_a_part_is_not_written_through(host: Host, dest: Path, tmp_path: Path) -> None:
+    host.cut = 1000
+    with pytest.raises(ConnectionFailed):
+        pull(host.read, host.entries(), dest, emit=discard)
+    (part,) = (dest / ".pull").glob("*.part")
+    private = tmp_path / "private"
+    private.write_bytes(part.read_bytes())
+    part.unlink()
+    part.symlink_to(private)
+    host.cut = None
+    pull(host.read, host.entries(), dest, emit=discard)
+    assert private.stat().st_size == 1000 and there(dest) == host.files
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "disk_full"), (errno.EROFS, "folder"), (errno.EACCES, "folder")]
+)
+def test_a_disk_that_refuses_is_a_clear_error(
+    host: Host, dest: Path, number: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ConnectionFailed) as caught:
+        pull(host.read, host.entries(), dest, emit=discard)
+    assert caught.value.code == code and caught.value.hint and "pull again" in caught.value.hint
+    monkeypatch.undo()
+    assert not set(there(dest)) & set(host.files)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 200_000), max_size=6), st.binary(max_size=3))
+def test_any_cuts_end_in_the_same_bytes(cuts: list[int], seed: bytes) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        host, dest = Host(a=random.Random(seed).randbytes(200_000)), Path(temporary)
+        for cut in cuts:
+            host.cut = cut
+            try:
+                pull(host.read, host.entries(), dest, emit=discard)
+            except ConnectionFailed:
+                assert "a" not in there(dest)
+        host.cut = None
+        pull(host.read, host.entries(), dest, emit=discard)
+        assert there(dest) == host.files

@@ -1,0 +1,162 @@
+"""Frames and answers of the supervisor, whatever comes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed
+from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
+from cloudtrain.transfer.supervisor import Supervisor
+from cloudtrain.transport.base import Completed, Stream, Transport
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+record = st.builds(
+    ExitRecord,
+    code=st.integers(-64, 255),
+    signal=st.none() | st.integers(1, 64),
+    at=st.floats(0, 2e9),
+    log_bytes=st.integers(0, 2**40),
+    log_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    events_bytes=st.integers(0, 2**40),
+    stop=st.none() | st.sampled_from(["user", "deadline"]),
+    events_sha256=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
+)
+size = st.integers(0, 2**50)
+frame: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(LogFrame, size, st.binary(min_size=1, max_size=300)),
+    st.builds(EventsFrame, size, st.binary(min_size=1, max_size=300)),
+    st.builds(Beat, st.floats(0, 2e9), size, size),
+    st.builds(Shrunk, st.sampled_from(["console.log", "events.jsonl"]), size),
+    st.builds(Notice, st.sampled_from(["spot", "rebalance"]), st.floats(0, 2e9), st.none() | st.floats(0, 2e9)),
+    st.builds(End, st.sampled_from(["exited", "lost", "absent"]), st.none() | record, size, size),
+)
+
+
+def encode(value: Frame) -> bytes:
+    """As docs/protocol.md, "Frames", writes frames."""
+    payload = b""
+    match value:
+        case LogFrame(offset, data):
+            head: dict[str, Any] = {"k": "log", "o": offset, "n": len(data)}
+            payload = data
+        case EventsFrame(offset, data):
+            head = {"k": "events", "o": offset, "n": len(data)}
+            payload = data
+        case Beat(t, log, events):
+            head = {"k": "beat", "t": t, "log": log, "events": events}
+        case Shrunk(file, to):
+            head = {"k": "shrunk", "file": file, "size": to}
+        case Notice(kind, t, ends):
+            head = {"k": "notice", "kind": kind, "t": t, "ends": ends}
+        case End(state, ending, log, events):
+            told = {"v": 1, **ending.to_dict()} if ending else None
+            head = {"k": "end", "state": state, "exit": told, "log": log, "events": events}
+    return json.dumps(head).encode() + b"\n" + payload
+
+
+@pytest.mark.parametrize("ends", [None, -1.0, 1e300, float("nan")])
+def test_a_notice_reads_well_whatever_time_it_names(ends: float | None) -> None:
+    (told,) = FrameParser().feed(encode(Notice("spot", 0.0, ends)))
+    assert isinstance(told, Notice) and told.ends is None
+    assert told.text() == "EC2 takes this spot instance back soon; the job is told to save"
+
+
+def test_a_notice_of_a_kind_that_is_not_known_is_passed_over() -> None:
+    assert FrameParser().feed(b'{"k": "notice", "kind": "\\u001b[2J", "t": 0, "ends": null}\n') == []
+
+
+@given(st.lists(frame, max_size=12), st.lists(st.integers(0, 5000), max_size=30), st.booleans())
+def test_any_cut_of_the_stream_gives_the_same_frames(frames: list[Frame], cuts: list[int], noise: bool) -> None:
+    # A login script may print before the first frame.
+    stream = (b"Welcome!\n{}\n" if noise else b"") + b"".join(encode(value) for value in frames)
+    parser, got = FrameParser(), []
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    for start, end in itertools.pairwise(edges):
+        got += parser.feed(stream[start:end])
+    assert got == frames
+
+
+@given(st.lists(frame, min_size=1, max_size=5), st.integers(1, 10_000))
+def test_a_frame_that_is_cut_is_never_delivered(frames: list[Frame], missing: int) -> None:
+    stream = b"".join(encode(value) for value in frames)
+    got = FrameParser().feed(stream[: max(0, len(stream) - missing)])
+    assert got == frames[: len(got)]
+    assert len(got) < len(frames)
+
+
+@given(st.binary(max_size=2000))
+def test_nothing_but_frames_or_a_clear_error_comes_of_garbage(garbage: bytes) -> None:
+    parser = FrameParser()
+    try:
+        parser.feed(encode(Beat(1.0, 2, 3)) + garbage + b"\n")
+    except ConnectionFailed as error:
+        assert error.code == "protocol"
+
+
+def test_frames_of_a_later_version_are_passed_over() -> None:
+    stream = b'{"k": "weather", "n": 3}\nxyz' + encode(Beat(1.0, 2, 3))
+    assert FrameParser().feed(stream) == [Beat(1.0, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "head", [b'{"k": "log", "o": 0, "n": -1}', b'{"k": "log", "o": 0, "n": 9999999999}', b'{"k":"beat"}']
+)
+def test_impossible_heads_are_refused(head: bytes) -> None:
+    with pytest.raises(ConnectionFailed):
+        FrameParser().feed(encode(Beat(1.0, 2, 3)) + head + b"\n" + b"x" * 10)
+
+
+def test_a_line_without_end_is_refused() -> None:
+    with pytest.raises(ConnectionFailed):
+        FrameParser().feed(b"x" * 100_000)
+
+
+class Canned(Transport):
+    """Answers with what it was given: stands for hosts that misbehave."""
+
+    def __init__(self, stdout: bytes = b"", exit_code: int = 1, stderr: bytes = b"") -> None:
+        self.done = Completed(exit_code, stdout, stderr)
+
+    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0) -> Completed:
+        return self.done
+
+    def stream(self, argv: Sequence[str]) -> Stream:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("disk_full", ConnectionFailed),
+        ("not_writable", ConnectionFailed),
+        ("tree_busy", Busy),
+        ("refused", ArtifactRefused),
+        ("start_failed", ConnectionFailed),
+        ("something new", ConnectionFailed),
+    ],
+)
+def test_each_code_has_its_error(code: str, kind: type[CloudtrainError]) -> None:
+    answer = b"Welcome to the host!\n" + json.dumps({"ok": False, "code": code, "message": "why"}).encode() + b"\n"
+    with pytest.raises(kind) as caught:
+        Supervisor(Canned(answer), "python3", "r", ".").poll()
+    assert caught.value.message == "why"
+    assert caught.value.hint
+    assert caught.value.consequence
+
+
+@pytest.mark.parametrize("stdout", [b"", b"Killed\n", b"[1]\n", b'{"state": "running"}\n', b"\xff\xfe"])
+def test_no_answer_is_an_error(stdout: bytes) -> None:
+    with pytest.raises(ConnectionFailed) as caught:
+        Supervisor(Canned(stdout, 0), "python3", "r", ".").manifest()
+    assert caught.value.code == "no_answer"
