@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Module:
-    """A source file of the product: its dotted name, its path below the repository, its tree."""
+    """A source file of the product: its dotted name, its path below the repository, its tree (made of the file when it
+    is first looked at: whoever collects tests needs none)."""
 
     name: str
     path: str
-    tree: ast.Module
+    made: ast.Module | None = field(default=None, compare=False)
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        return self.made or ast.parse((ROOT / self.path).read_text(encoding="utf-8"))
 
     def imports(self) -> Iterator[str]:
         """Dotted names that it imports, wherever in the file and be it for types alone; a module by its own name."""
@@ -42,7 +48,7 @@ def is_module(name: str) -> bool:
 def read(path: Path) -> Module:
     relative = path.relative_to(ROOT)
     name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
-    return Module(name, relative.as_posix(), ast.parse(path.read_text(encoding="utf-8")))
+    return Module(name, relative.as_posix())
 
 
 MODULES = [read(path) for room in ("cloudtrain", "job") for path in sorted((ROOT / room).rglob("*.py"))]

@@ -16,15 +16,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudtrain.emulator.faults import Fault, Faults
-from cloudtrain.emulator.machine.machine import Machine
 from cloudtrain.emulator.region import Region
 from cloudtrain.run_folder.files import files_of_attempts
 from cloudtrain.store import Run, Store
 from tests import commands
 from tests.region.whole_path.place import Place
+
+if TYPE_CHECKING:
+    from cloudtrain.emulator.machine.machine import Machine
 
 NAME = "calm-otter"
 JOBS = Path(__file__).with_name("jobs")
@@ -57,7 +59,9 @@ class KeptLogs:
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[bytes, dict[str, Any]]] = {}
-        self._destroy = Machine.destroy_disk
+        from cloudtrain.emulator.machine.machine import Machine
+
+        self._machines, self._destroy = Machine, Machine.destroy_disk
 
     def __enter__(self) -> KeptLogs:
         kept = self
@@ -66,11 +70,11 @@ class KeptLogs:
             kept.read(machine.home)
             kept._destroy(machine)
 
-        Machine.destroy_disk = destroy  # type: ignore[method-assign]
+        self._machines.destroy_disk = destroy  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *exit_info: object) -> None:
-        Machine.destroy_disk = self._destroy  # type: ignore[method-assign]
+        self._machines.destroy_disk = self._destroy  # type: ignore[method-assign]
 
     def read(self, home: Path) -> None:
         """Take what the runs of this machine have."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.ec2.models import ec2_backends
 
 from cloudtrain.billing import cost, expiry
 from cloudtrain.console.pages import listing, summary
@@ -97,6 +96,8 @@ class Scene:
 
     def instance(self) -> Any:
         """EC2's own record of the one instance."""
+        from moto.ec2.models import ec2_backends
+
         [found] = ec2_backends[self.region.account][self.region.name].all_instances()
         return found
 

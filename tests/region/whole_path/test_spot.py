@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.ec2.models import ec2_backends
 
 from cloudtrain.emulator.aws.core import Timing
-from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
 from cloudtrain.emulator.region import Region
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.store import Store
@@ -40,6 +38,8 @@ def weights(epochs: int, steps: int, seed: int = 1) -> str:
 
 def instances_of(region: Region) -> list[Any]:
     """EC2's own record of all instances, the first launch first."""
+    from moto.ec2.models import ec2_backends
+
     return list(ec2_backends[region.account][region.name].all_instances())
 
 
@@ -72,6 +72,8 @@ class Scene:
 
     def take_back(self) -> None:
         """The machine goes without any notice."""
+        from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
+
         for instance in self.instances():
             self.region.core.lives.terminate(instance, SPOT_TERMINATION)
 
