@@ -231,8 +231,8 @@ def run(place: Place, command: str, *further: str, code: int = 0) -> subprocess.
 def test_the_tour(tmp_path: Path, mnist: Path) -> None:
     folder = tmp_path / "my digits"
     folder.mkdir()
-    # A tenth of the pictures: that the whole set trains is shown by tests/region/whole_path/test_real_mnist.py.
-    (folder / "cloudtrain.toml").write_text('args = ["--subset", "6000"]\n', encoding="utf-8")
+    # A few of the pictures: that the whole set trains is shown by tests/region/whole_path/test_real_mnist.py.
+    (folder / "cloudtrain.toml").write_text('args = ["--subset", "600"]\n', encoding="utf-8")
     place = Place("local", [], tmp_path / "home", folder, {"CLOUDTRAIN_DATA": str(mnist)})
     try:
         done = {command: run(place, command) for command in TOUR}
@@ -251,7 +251,7 @@ def test_the_tour(tmp_path: Path, mnist: Path) -> None:
         assert done["cloudtrain ls"].stdout.count(b"this computer") == 1
 
         if sys.platform != "win32":
-            printed = run(place, REHEARSAL).stderr.decode()
+            printed = run(place, REHEARSAL, "--subset", "600").stderr.decode()
             (rehearsed,) = set((folder / "runs").iterdir()) - {kept}
             printed = printed.replace(f"{folder}{os.sep}", "").replace(rehearsed.name, "brave-otter")
             assert shown.strange(session(GUIDE, REHEARSAL), printed) == [], printed
@@ -352,7 +352,7 @@ def test_the_training_package_works_on_its_own(tmp_path: Path, mnist: Path) -> N
     _, *argv = shown.words("python -m job.train --model 3 --epochs 1")
     # Few of the images: that the whole set trains is shown elsewhere.
     done = subprocess.run(
-        [sys.executable, *argv, "--subset", "3000", "--out", "out"],
+        [sys.executable, *argv, "--subset", "600", "--out", "out"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "CLOUDTRAIN_DATA": str(mnist), "PYTHONIOENCODING": "utf-8"},
         stdin=subprocess.DEVNULL,
