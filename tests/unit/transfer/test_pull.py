@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, ExitCode
-from cloudtrain.core.events import Event, StepProgress, Warned, discard
+from cloudtrain.core.events import Event, StepProgress, discard
 from cloudtrain.run_folder.artifacts import collisions, refusal
 from cloudtrain.transfer.pull import pull
 from cloudtrain.transport.base import Completed, Stream
@@ -136,14 +136,6 @@ def test_outputs_choose_what_is_pulled(host: Host, dest: Path, outputs: list[str
     assert set(there(dest)) == {entry.name for entry in report.files} == expected
     assert set(report.skipped) == set(host.files) - expected
     assert {name.removeprefix("out/") for name, _ in host.asked} <= expected
-
-
-def test_the_cap_leaves_the_large_on_the_host_and_says_so(host: Host, dest: Path) -> None:
-    events: list[Event] = []
-    report = pull(host.read, host.entries(), dest, emit=events.append, cap_bytes=1000)
-    assert set(there(dest)) == {"metrics", "empty"}
-    assert report.skipped == [("weights/best", "over the limit of 1000 bytes")]
-    assert any(isinstance(event, Warned) and "weights/best" in event.message for event in events)
 
 
 # --- links that break -----------------------------------------------------------------------------
