@@ -168,14 +168,12 @@ def _with_profile(command: str, profile: str | None) -> str:
 def _signing_in(error: Exception, profile: str | None, consequence: str | None) -> SignInError | None:
     """Each way in which credentials can be missing or stale, by the SDK's class; None: it is not about credentials."""
     named = f'profile "{profile}"' if profile else "the default profile"
-    free = "without an account: cloudtrain run --model 3 --dry-run"
     login = _with_profile("aws login", profile)
-    sso = _with_profile("aws sso login", profile)
     rows: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str, str], ...] = (
         (
             sdk.NoCredentialsError,
             "no AWS credentials were found",
-            f"{login} (or: aws configure); {free}",
+            f"{login} (or: aws configure); without an account: cloudtrain run --model 3 --dry-run",
             "no_credentials",
         ),
         (
@@ -201,7 +199,7 @@ def _signing_in(error: Exception, profile: str | None, consequence: str | None) 
         (
             (sdk.SSOError, sdk.TokenRetrievalError, sdk.NoAuthTokenError),
             f"the AWS single sign-on session of {named} has expired",
-            sso,
+            _with_profile("aws sso login", profile),
             "expired",
         ),
         (
