@@ -52,7 +52,7 @@ def test_the_moment_is_half_through_the_fourth_epoch(screenshots: ModuleType, li
 
 
 def test_the_live_view_of_today_has_such_a_moment(screenshots: ModuleType) -> None:
-    golden = SCRIPTS.parent / "tests" / "unit" / "console" / "golden" / "training-80.txt"
+    golden = SCRIPTS.parent / "tests" / "host" / "console" / "golden" / "training-80.txt"
     assert screenshots.is_the_moment(golden.read_text(encoding="utf-8").splitlines())
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cloudtrain.core import disk
 from cloudtrain.run_folder import code_copy
-from cloudtrain.source import git, tree
+from cloudtrain.source import git
 from tests.unit.run_folder.test_code_copy import scan
 
 
@@ -78,4 +78,4 @@ def test_a_repository_around_the_state_folder_is_not_about_the_code_in_it(packag
     subprocess.run(["git", "init", "-q", str(disk.state_dir())], check=True)
     (disk.state_dir() / ".gitignore").write_text("*\n")
     place = code_copy.unpack(tmp_path / "a.tar.gz", scan(package).digest, "net")
-    assert scan(place).digest == scan(package).digest and tree.git_state(place) is None
+    assert scan(place).digest == scan(package).digest and git.state(place, {}) is None

@@ -54,7 +54,7 @@ def called() -> dict[str, set[str]]:
     """Rights by the module that calls them: client methods, and operations behind paginators and waiters."""
     waits = {"instance_running": "describe_instances", "instance_terminated": "describe_instances"}
     found: dict[str, set[str]] = {}
-    for file in sorted(FOLDER.glob("*.py")):
+    for file in sorted(FOLDER.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
