@@ -7,7 +7,7 @@ import os
 import re
 import sys
 
-from .base import CHUNK, HEADER_LIMIT, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
+from .base import HEADER_LIMIT, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
 from .files import check_key, check_name, load, remove_tree, replace, save, sync_folder
 from .locks import take
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     import hashlib
     import shutil
     import tarfile
-    import zlib
     from typing import Any, Dict, List, Optional, Set
 else:
     hashlib = Later("hashlib")
     shutil = Later("shutil")
     tarfile = Later("tarfile")
-    zlib = Later("zlib")
 
-# What a pipe holds. Memory for a larger read is mapped and given back at every read, which costs more than the read.
-PIPE = 64 * 1024
+# So much of the stream is inflated at once, to at most a thousand times as much.
+PIECE = 32 * 1024
+# What `tarfile` says of a stream that no client of ours has sent.
+NOT_GZIP = ("not a gzip file", "unsupported compression method", "invalid compressed data")
 
 
 def do_receive(options: Options) -> Dict[str, Any]:
@@ -126,64 +126,16 @@ def digest_of(files: Dict[str, List[Any]]) -> str:
     return total.hexdigest()
 
 
-class Incoming:
-    """The tar inside the gzip stream on stdin, a file that can only go forward. Tells its faults from the disk's."""
-
-    def __init__(self) -> None:
-        # 16: a gzip header is expected, and its check sum is verified.
-        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        self._packed = b""
-        self._plain = b""
-        self._taken = 0
-        self._at = 0
-        self._feed: Any = sys.stdin.buffer
-
-    def some(self, size: int) -> memoryview:
-        """At least one byte and at most `size`; none at the end."""
-        while self._taken == len(self._plain):
-            if self._inflate.eof:
-                return memoryview(b"")
-            packed = self._packed or self._feed.read1(PIPE)
-            try:
-                self._plain = self._inflate.decompress(packed, CHUNK)
-            except zlib.error as error:
-                raise Failure("bad_stream", "what arrived is not a gzip stream: %s" % error)
-            self._taken = 0
-            self._packed = self._inflate.unconsumed_tail
-            if not packed and not self._plain and not self._inflate.eof:
-                raise Failure("cut_short", "the transfer was cut short")
-        part = memoryview(self._plain)[self._taken : self._taken + size]
-        self._taken += len(part)
-        self._at += len(part)
-        return part
-
-    def read(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = self.some(size)
-            if not part:
-                break
-            parts.append(bytes(part))
-            size -= len(part)
-        return b"".join(parts)
-
-    def seek(self, position: int) -> None:
-        while self._at < position:
-            if not self.some(position - self._at):
-                return
-
-    def tell(self) -> int:
-        return self._at
-
-
 def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
     """Name -> staged file, checked by size and sha256. Staged under numbers: no name of the archive reaches a path."""
     staged: Dict[str, str] = {}
     if not wanted:
         return staged
-    incoming = Incoming()
+    incoming: Any = sys.stdin.buffer
+    if not incoming.peek(1):
+        raise Failure("cut_short", "the transfer was cut short")
     try:
-        with tarfile.TarFile(fileobj=incoming) as archive:  # type: ignore[arg-type]
+        with tarfile.open(fileobj=incoming, mode="r|gz", bufsize=PIECE) as archive:
             for member in archive:
                 name = member.name
                 if name not in wanted:
@@ -196,35 +148,34 @@ def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
                 if member.size != size:
                     raise Failure("damaged", "%r arrived with %d bytes, not %d" % (name, member.size, size))
                 path = os.path.join(staging, str(len(staged)))
-                # The archive stands at the first byte of the member: taken from below it, every byte is touched once.
-                if copy_member(incoming, size, path) != sha256:
+                # It stands at the first byte of the member: from below the archive, bytes are copied once less.
+                if copy_member(archive.fileobj, size, path) != sha256:
                     raise Failure("damaged", "%r did not arrive as it was sent" % name)
                 # Now and not when it is moved: here the time is the network's, there the client waits for it.
                 os.chmod(path, mode | 0o600)
                 staged[name] = path
                 archive.members = []  # type: ignore[attr-defined]  # Or the archive keeps every member it has passed.
-    except tarfile.TarError:
+    except tarfile.TarError as error:
+        if str(error) in NOT_GZIP:
+            raise Failure("bad_stream", "what arrived is not a gzip stream: %s" % error)
         raise Failure("cut_short", "the transfer was cut short")
     if len(staged) < len(wanted):
         raise Failure("cut_short", "the transfer was cut short: %d of %d files arrived" % (len(staged), len(wanted)))
     return staged
 
 
-def copy_member(source: Incoming, left: int, path: str) -> str:
-    """Write the next `left` bytes to a new file; their sha256, or none where they end early."""
+def copy_member(source: Any, left: int, path: str) -> str:
+    """Write the next `left` bytes to a new file; their sha256."""
     total = hashlib.sha256()
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    try:
+    with open(path, "xb", 0) as file:
         while left:
-            part = source.some(left)
+            part = source.read(min(left, PIECE))
             if not part:
-                return ""
+                raise Failure("cut_short", "the transfer was cut short")
             total.update(part)
             left -= len(part)
             while part:
-                part = part[os.write(handle, part) :]
-    finally:
-        os.close(handle)
+                part = part[file.write(part) :]
     return total.hexdigest()
 
 

@@ -177,6 +177,19 @@ def test_a_transfer_that_ends_early_changes_nothing(host: Any, share: float) -> 
     no_staging(host)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_stream_that_was_changed_on_its_way_changes_nothing(host: Any, share: float) -> None:
+    host.push({"before": b"1"})
+    bodies = {f"file-{i}": os.urandom(500) * 10 for i in range(20)}
+    archive = bytearray(pack(*bodies.items()))
+    at = int(len(archive) * share)
+    archive[at : at + 20] = bytes(255 - byte for byte in archive[at : at + 20])
+    answer = host.receive({name: entry(body) for name, body in bodies.items()}, bytes(archive))
+    assert answer["code"] in ("bad_stream", "damaged", "refused", "cut_short")
+    assert tree_of(host) == {"before": b"1"}
+    no_staging(host)
+
+
 def test_garbage_is_refused(host: Any) -> None:
     argv = [sys.executable, str(host.program), "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
     for stdin, code in (
