@@ -112,7 +112,7 @@ FORGED: dict[str, Any] = {
     "alive": "it parks itself, with its disk, by",
     "mend": _without_it,
     "then": "`cloudtrain stop` ends it without that file; `cloudtrain pull` tries again",
-    "also": ("tests/host/transfer/test_pull.py",),
+    "also": ("tests/unit/transfer/test_pull.py",),
 }
 
 CASES = (

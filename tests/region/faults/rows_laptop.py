@@ -313,7 +313,7 @@ CASES = (
         sees=("this disk is full", "the log on the host is whole"),
         code=0,
         money=TERMINATED,
-        also=("tests/unit/transfer/test_follow.py", "tests/host/transfer/test_pull.py"),
+        also=("tests/unit/transfer/test_follow.py", "tests/unit/transfer/test_pull.py"),
     ),
     Case(
         row=44,

@@ -181,7 +181,7 @@ CASES = (
         code=0,
         money=TERMINATED,
         hurried=True,
-        also=("tests/host/transfer/test_pull.py",),
+        also=("tests/unit/transfer/test_pull.py",),
     ),
     Case(
         row=39,

@@ -34,6 +34,8 @@ def hashes(place: Place, name: str) -> dict[str, str]:
     }
 
 
+# This computer's receipts are those of all the cases below.
+@pytest.mark.parametrize("place", [pytest.param("sshd", marks=pytest.mark.sshd), "emulated"], indirect=True)
 def test_every_place_leaves_a_receipt_that_verify_agrees_with(place: Place, tmp_path: Path) -> None:
     name = f"kept-{place.name}"
     place.cli(*place.toy(name, "--lines", "3"))

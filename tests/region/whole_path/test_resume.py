@@ -23,7 +23,7 @@ from cloudtrain.store import Store
 from tests.region.whole_path.place import JOBS, ROOT, Place
 from tests.region.whole_path.test_real_mnist import rows, timeless
 from tests.region.whole_path.test_spot import instances_of, weights
-from tests.region.whole_path.test_story import sums_hold
+from tests.region.whole_path.test_story import SSHD, sums_hold
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the cases look into /proc")
 
@@ -56,6 +56,7 @@ def trickled(place: Place) -> bool:
     return place.folder(NAME).joinpath("run.json").exists() and known(place) is not None
 
 
+@SSHD
 def test_a_stopped_run_goes_on_in_mid_epoch(place: Place) -> None:
     place.cli(*keeper(place, *STANDS, flags=("-d",)))
     stands(place, NAME)
@@ -63,8 +64,6 @@ def test_a_stopped_run_goes_on_in_mid_epoch(place: Place) -> None:
     place.after()
     at = known(place)
     assert at is not None and (at.epoch, at.step) == (1, 5)
-    if place.name == "emulated":  # a second instance of the same account; the record counts one
-        place.flags = []
     done = place.cli("run", "--resume", NAME, "--name", REST, "--yes").stderr.decode()
     assert f"resume   from {NAME}, {at.where()}" in done
     folder = place.folder(REST)
@@ -78,10 +77,9 @@ def test_a_stopped_run_goes_on_in_mid_epoch(place: Place) -> None:
     place.cli("verify", REST)
 
 
+@SSHD
 def test_what_had_come_down_is_enough_when_host_and_command_are_lost(place: Place) -> None:
     """kill -9 of the command, then the host's folder is gone: the last checkpoint that trickled down is a whole one."""
-    if place.name == "emulated":
-        pytest.skip("test_spot.py has this for machines that go")
     with place.started(*keeper(place, *STANDS, "--ballast", "3000000")) as command:
         place.wait_for(lambda: trickled(place))
         command.send_signal(signal.SIGKILL)
@@ -95,9 +93,8 @@ def test_what_had_come_down_is_enough_when_host_and_command_are_lost(place: Plac
     assert (place.folder(REST) / "weights.txt").read_text() == weights(3, 40)
 
 
+@SSHD
 def test_log_lines_come_while_a_large_file_does(place: Place) -> None:
-    if place.name == "emulated":
-        pytest.skip("the connection is of the kind of sshd's")
     place.environment = {**place.environment, "CLOUDTRAIN_TRICKLE_RATE": "0.5"}
     log, parts = place.folder(NAME) / "console.log", place.folder(NAME) / ".pull"
     options = ("--epochs", "2", "--steps", "20", "--pause", "0.2", "--wait-at", "2:20", "--ballast", "80000000")

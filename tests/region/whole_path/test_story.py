@@ -14,8 +14,10 @@ import pytest
 
 from tests.region.whole_path.place import Place
 
-# On an emulated machine these are cases of the fault matrix (tests/region/faults).
-NOT_EMULATED = pytest.mark.parametrize("place", ["local", pytest.param("sshd", marks=pytest.mark.sshd)], indirect=True)
+# One place for what plays alike in all of them. On an emulated machine most are cases of the fault matrix, too
+# (tests/region/faults), and what the story makes of it is shown in tests/unit/lifecycle/test_story.py.
+LOCAL = pytest.mark.parametrize("place", ["local"], indirect=True)
+SSHD = pytest.mark.parametrize("place", [pytest.param("sshd", marks=pytest.mark.sshd)], indirect=True)
 
 
 def sums_hold(folder: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_run_from_start_to_end(place: Place) -> None:
     place.after()
 
 
-@NOT_EMULATED
+@LOCAL
 def test_a_training_that_fails_is_pulled_and_says_why(place: Place) -> None:
     done = place.cli(*place.toy("bad-run", "--crash", "out of luck"), code=3)
     told = done.stderr.decode()
@@ -67,7 +69,7 @@ def test_a_training_that_fails_is_pulled_and_says_why(place: Place) -> None:
     place.after()
 
 
-@NOT_EMULATED
+@LOCAL
 def test_a_training_that_is_killed_by_a_signal(place: Place) -> None:
     done = place.cli(*place.toy("killed-run", "--kill", str(int(signal.SIGSEGV))), code=3)
     assert f"signal {int(signal.SIGSEGV)}" in done.stderr.decode()
@@ -75,6 +77,7 @@ def test_a_training_that_is_killed_by_a_signal(place: Place) -> None:
     place.after()
 
 
+@LOCAL
 def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
     place.cli(*place.toy("hung-run", "--hang", "--epochs", "5000", "--pause", "0.4", "--lines", "5", flags=("-d",)))
     place.wait_for(lambda: len(place.processes("hung-run")) >= 3)
@@ -91,7 +94,7 @@ def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
     place.after()
 
 
-@NOT_EMULATED
+@SSHD
 def test_a_command_killed_in_mid_training_loses_nothing(place: Place) -> None:
     argv = place.toy("left-run", "--lines", "40", "--pause", "0.03", "--epochs", "3")
     with place.started(*argv) as command:
@@ -110,6 +113,7 @@ def test_a_command_killed_in_mid_training_loses_nothing(place: Place) -> None:
     place.after()
 
 
+@LOCAL
 def test_a_killed_supervisor_is_reported_as_lost_with_what_could_be_saved(place: Place) -> None:
     argv = place.toy("lost-run", "--lines", "10", "--pause", "0.05", "--epochs", "200")
     with place.started(*argv) as command:
@@ -127,6 +131,7 @@ def test_a_killed_supervisor_is_reported_as_lost_with_what_could_be_saved(place:
     place.after()
 
 
+@LOCAL
 def test_detach_and_come_back(place: Place) -> None:
     done = place.cli(*place.toy("quiet-run", "--pause", "0.02", flags=("--detach",)))
     assert b"cloudtrain logs quiet-run" in done.stderr
@@ -136,7 +141,7 @@ def test_detach_and_come_back(place: Place) -> None:
     place.after()
 
 
-@NOT_EMULATED
+@LOCAL
 def test_two_commands_watch_one_run_and_only_one_acts(place: Place) -> None:
     argv = place.toy("shared-run", "--lines", "30", "--pause", "0.05", "--epochs", "2")
     with place.started(*argv) as first:
@@ -151,7 +156,7 @@ def test_two_commands_watch_one_run_and_only_one_acts(place: Place) -> None:
     place.after()
 
 
-@NOT_EMULATED  # row 29 detaches there
+@LOCAL
 def test_sigterm_detaches(place: Place) -> None:
     argv = place.toy("calm-run", "--lines", "40", "--pause", "0.05", "--epochs", "2")
     with place.started(*argv) as command:
@@ -164,6 +169,7 @@ def test_sigterm_detaches(place: Place) -> None:
     place.after()
 
 
+@LOCAL
 def test_json_is_one_object_a_line_and_one_result_last(place: Place) -> None:
     done = place.cli(*place.toy("json-run", flags=("--json",)))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -179,11 +185,6 @@ def test_json_is_one_object_a_line_and_one_result_last(place: Place) -> None:
     good = weights.read_bytes()
     place.cli("pull", "json-run")
     weights.write_bytes(b"spoilt")
-    if place.name == "emulated":
-        # Its machine is gone, as it should be: the damage is named and nothing is claimed.
-        told = place.cli("pull", "json-run", code=6).stderr.decode()
-        assert "weights/last.bin" in told and "has no machine any more" in told
-        return
     place.cli("pull", "json-run")
     assert weights.read_bytes() == good
     sums_hold(place.folder("json-run"))
