@@ -60,9 +60,15 @@ def alive(trip: Trip) -> list[str]:
 @pytest.fixture
 def taken(trip_of: Any) -> tuple[Trip, Instance]:
     """A run whose first spot instance was logged in to, and then taken back."""
-    trip = trip_of("spot-notice:3:1", spot=True, limits=Limits(max_time_s=3600.0))
+    from moto.ec2.models import ec2_backends
+
+    from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
+
+    trip = trip_of(spot=True, limits=Limits(max_time_s=3600.0))
     first = trip.acquire()
     trip.open(first).close()
+    [machine] = ec2_backends[trip.region.account][trip.region.name].all_instances()
+    trip.region.core.lives.terminate(machine, SPOT_TERMINATION)
     ended(trip, first.id)
     return trip, first
 
