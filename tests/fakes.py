@@ -13,15 +13,9 @@ import signal
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
-from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Instance, Journal, Released
-from cloudtrain.core.plan import Candidate, Offer, Plan
-from cloudtrain.core.spec import RunSpec, Target
-from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Provider
 from cloudtrain.source.tree import digest_of
 from cloudtrain.transport.base import Completed, Stream, Transport
 
@@ -124,6 +118,7 @@ class FakeHost(Transport):
 
     Args:
         job: what every run does here: a generator that yields seconds to wait, and returns its exit code.
+        number: which machine of its provider this is, from 1.
 
     Attributes:
         now: unix seconds.
@@ -132,8 +127,8 @@ class FakeHost(Transport):
         dead: what every call of the host says instead of an answer.
     """
 
-    def __init__(self, job: Job, now: float = 1_800_000_000.0) -> None:
-        self.job, self.now = job, now
+    def __init__(self, job: Job, now: float = 1_800_000_000.0, number: int = 1) -> None:
+        self.job, self.now, self.number = job, now, number
         self.trees: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, FakeRun] = {}
         self.asked: list[str] = []
@@ -343,65 +338,3 @@ class FakeStream(Stream):
 
     def close(self) -> None:
         """The job goes on."""
-
-
-class FakeProvider(Provider):
-    """Machines in memory, one after the other; this computer's by their name, so that no price is in the way.
-
-    Attributes:
-        machines: the hosts by their instance ids, as they were acquired.
-        released: how often one was given back.
-        fails: what a release says instead of doing it.
-        refuses: what opening a machine says instead.
-    """
-
-    target: ClassVar[Target] = Target.LOCAL
-
-    def __init__(self, job: Job, *, owned: bool = False) -> None:
-        self.job, self._owned = job, owned
-        self.now = 1_800_000_000.0
-        self.machines: dict[str, FakeHost] = {}
-        self.released = 0
-        self.fails: CloudtrainError | None = None
-        self.refuses: CloudtrainError | None = None
-
-    @property
-    def host(self) -> FakeHost:
-        """The machine that was acquired last."""
-        return list(self.machines.values())[-1]
-
-    def clock(self) -> float:
-        """The time of the machines."""
-        return self.host.now if self.machines else self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Time passes on them."""
-        for host in self.machines.values():
-            host.sleep(seconds)
-        self.now += seconds
-
-    def survey(self, spec: RunSpec) -> Offer:
-        return Offer(where="memory", candidates=(Candidate(type="fake"),))
-
-    def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
-        now = self.clock()
-        name = f"i-{len(self.machines) + 1}"
-        self.machines[name] = FakeHost(self.job, now)
-        return Instance(id=name, provider=plan.spec.target, owned=self._owned, workdir="w", life=InstanceLife.RUNNING)
-
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
-        if self.refuses is not None:
-            raise self.refuses
-        return self.machines[instance.id]
-
-    def find(self, run: str, journal: Journal) -> Instance | None:
-        return None
-
-    def list(self) -> list[Instance]:
-        return []
-
-    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
-        self.released += 1
-        if self.fails is not None:
-            raise self.fails
-        return Released(life=InstanceLife.TERMINATED if self._owned else InstanceLife.NONE, summary="given back")

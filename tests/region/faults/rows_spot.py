@@ -36,7 +36,6 @@ CASES = (
         also=(
             f"{SPOT}::test_a_notice_saves_in_mid_epoch_and_the_run_goes_on_elsewhere",
             f"{SPOT}::test_a_machine_that_goes_without_a_word_costs_one_epoch",
-            f"{SPOT}::test_no_other_machine_while_the_end_of_the_first_is_not_confirmed",
         ),
     ),
     Case(

@@ -20,7 +20,8 @@ from cloudtrain.lifecycle.session import Context
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.follow import BACKOFF_S
 from tests import plans
-from tests.fakes import FOREVER, FakeProvider, FakeRun, Terminated
+from tests.fake_provider import FakeProvider
+from tests.fakes import FOREVER, FakeRun, Terminated
 
 
 def trains(run: FakeRun) -> Iterator[float]:

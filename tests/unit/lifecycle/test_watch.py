@@ -20,7 +20,8 @@ from cloudtrain.lifecycle import planning, pull, stop, story
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.store import Run, Store
 from tests import plans
-from tests.fakes import FOREVER, FakeProvider, FakeRun
+from tests.fake_provider import FakeProvider
+from tests.fakes import FOREVER, FakeRun
 
 
 def job(run: FakeRun) -> Iterator[float]:
