@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _CHUNK = 1 << 20
 
@@ -43,24 +45,59 @@ def private_dir(path: Path) -> Path:
     return path
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Put `data` at `path` whole or not at all: written aside, fsynced, renamed, folder fsynced.
+class Discard(Exception):
+    """For whoever writes in `written` and finds that it is not wanted."""
+
+
+@contextmanager
+def written(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
+    """What is written here is at `path` whole or not at all: written aside, fsynced, renamed, folder fsynced.
+
+    Args:
+        mode: None: as this user's files are made.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; `path` is as it was.
     """
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    aside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.part")
+    first = 0o666 if mode is None else 0o600
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with open(aside, "xb", opener=lambda name, flags: os.open(name, flags, first)) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).chmod(mode)
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        if mode is not None:
+            aside.chmod(mode)
+        aside.replace(path)
+        sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Put `data` at `path`; see `written`."""
+    with written(path, mode=mode) as file:
+        file.write(data)
+
+
+def copy_verified(source: Path, path: Path, digest: str, *, overwrite: bool = True) -> bool:
+    """Copy `source` to `path`, if this is its sha256; False: it is not, and nothing was done.
+
+    Raises:
+        FileExistsError: something is at `path`, which is not to be overwritten.
+        OSError: `source` cannot be read, or `path` not be written; it is as it was.
+    """
+    total = hashlib.sha256()
+    with suppress(Discard), source.open("rb") as reading, written(path) as writing:
+        while chunk := reading.read(_CHUNK):
+            total.update(chunk)
+            writing.write(chunk)
+        if total.hexdigest() != digest:
+            raise Discard
+        if not overwrite and present(path):
+            raise FileExistsError(path)
+        return True
+    return False
 
 
 def sync_folder(folder: Path) -> None:
@@ -76,14 +113,16 @@ def sync_folder(folder: Path) -> None:
 
 def sha256(path: Path) -> str | None:
     """Hex sha256 of a file, or None if there is none."""
-    total = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                total.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-    return total.hexdigest()
+
+
+def holds(path: Path, size: int, digest: str) -> bool:
+    """Whether a plain file of `size` bytes with this sha256 is at `path`."""
+    return is_plain(path) and path.stat().st_size == size and sha256(path) == digest
 
 
 def is_plain(path: Path) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
-from cloudtrain.core.disk import is_plain
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import counted
 from cloudtrain.lifecycle.session import Session
@@ -24,7 +21,6 @@ VARIABLE = "CLOUDTRAIN_RESUME"
 # kill -9.
 NOTE, COMING = "checkpoint", "checkpoint_coming"
 PUSH_LIMIT_S = 300.0
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +103,7 @@ def onward(run: Run, notes: Mapping[str, Any]) -> dict[str, str]:
 
 def is_whole(checkpoint: Checkpoint, folder: Path) -> bool:
     """Whether `folder` holds the very file."""
-    path = folder / checkpoint.name
-    return is_plain(path) and path.stat().st_size == checkpoint.size and disk.sha256(path) == checkpoint.sha256
+    return disk.holds(folder / checkpoint.name, checkpoint.size, checkpoint.sha256)
 
 
 def copy(checkpoint: Checkpoint, source: Path, dest: Path) -> None:
@@ -118,25 +113,13 @@ def copy(checkpoint: Checkpoint, source: Path, dest: Path) -> None:
         UsageError: it cannot be read or written, or is not the file that it was (code `no_checkpoint`).
     """
     path = dest / checkpoint.name
-    aside = path.with_name(f".{path.name}.part")
-    total = hashlib.sha256()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (source / checkpoint.name).open("rb") as old, aside.open("wb") as new:
-            while chunk := old.read(_CHUNK):
-                total.update(chunk)
-                new.write(chunk)
-            new.flush()
-            os.fsync(new.fileno())
-        if total.hexdigest() == checkpoint.sha256:
-            aside.replace(path)
-            disk.sync_folder(path.parent)
+        if disk.copy_verified(source / checkpoint.name, path, checkpoint.sha256):
             return
         why = "it has changed since it was verified"
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-    finally:
-        aside.unlink(missing_ok=True)
     raise UsageError(
         f"the checkpoint {source / checkpoint.name} cannot be taken: {why}",
         hint="restore it from a copy, or start a new run",

@@ -7,12 +7,12 @@ archive.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan
 NAME = "code.tar.gz"
 # A package that brings its own data is not copied into each of its runs.
 MOST_BYTES = 256 * 1024 * 1024
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +83,15 @@ def pack(tree: Tree, path: Path) -> CodeCopy | None:
     """
     total, size = hashlib.sha256(), 0
     archive = Archive(tree.root, tree.files, lambda _: None)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for chunk in archive:
-                file.write(chunk)
-                total.update(chunk)
-                size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+    with suppress(disk.Discard), disk.written(path, mode=0o644) as file:
+        for chunk in archive:
+            file.write(chunk)
+            total.update(chunk)
+            size += len(chunk)
         if archive.changed is not None:
-            return None
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-    disk.sync_folder(path.parent)
-    return CodeCopy(size, total.hexdigest())
+            raise disk.Discard
+        return CodeCopy(size, total.hexdigest())
+    return None
 
 
 def entries(path: Path) -> dict[str, FileEntry]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,6 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, UsageError
 from cloudtrain.run_folder.artifacts import Artifact
 
-_CHUNK = 1 << 20
 _UNHARMED = "the run's own folder is untouched"
 
 
@@ -50,33 +47,21 @@ def copy(folder: Path, entries: Sequence[Artifact], out: Path) -> int:
 
 def _copy_one(source: Path, target: Path, entry: Artifact) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    total = hashlib.sha256()
     try:
-        with source.open("rb") as reading, aside.open("wb") as writing:
-            while piece := reading.read(_CHUNK):
-                total.update(piece)
-                writing.write(piece)
-            writing.flush()
-            os.fsync(writing.fileno())
-        if total.hexdigest() != entry.sha256:
-            raise ArtifactRefused(
-                f"{entry.name} here is not the file that was verified",
-                hint="cloudtrain pull checks the results, and fetches what is spoilt again",
-                consequence="it was not copied",
-            )
-        if disk.present(target):
-            # Two names that are one on this disk, or somebody else's file that came meanwhile.
-            raise _refused(f"{target} is there already", "--out with another folder")
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
-    disk.sync_folder(target.parent)
+        if disk.copy_verified(source, target, entry.sha256, overwrite=False):
+            return
+    except FileExistsError as error:
+        # Two names that are one on this disk, or somebody else's file that came meanwhile.
+        raise _refused(f"{target} is there already", "--out with another folder") from error
+    raise ArtifactRefused(
+        f"{entry.name} here is not the file that was verified",
+        hint="cloudtrain pull checks the results, and fetches what is spoilt again",
+        consequence="it was not copied",
+    )
 
 
 def _equal(out: Path, entry: Artifact) -> bool:
-    path = out / entry.name
-    return disk.is_plain(path) and path.stat().st_size == entry.size and disk.sha256(path) == entry.sha256
+    return disk.holds(out / entry.name, entry.size, entry.sha256)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from cloudtrain.source import ignore
 # A file written within this long before it was hashed may change again without its time changing: FAT keeps times in
 # steps of 2 s, network folders have clocks of their own. Such files are hashed again next time.
 RACY_NS = 2_000_000_000
-_CHUNK = 1 << 20
 _ATTEMPTS = 3
 
 
@@ -297,12 +296,8 @@ def _is_hash(value: object) -> bool:
 
 
 def _hash(file: Path) -> tuple[str, int]:
-    total, size = hashlib.sha256(), 0
     with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            total.update(chunk)
-            size += len(chunk)
-    return total.hexdigest(), size
+        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
 def _mode(status: os.stat_result) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudtrain.core import disk
-from cloudtrain.core.disk import is_folder, is_plain, present, sha256
+from cloudtrain.core.disk import is_folder, is_plain, present
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.run_folder.artifacts import PARTS, Artifact
@@ -37,21 +37,12 @@ def fetch(read: Read, name: str, path: Path) -> None:
     Raises:
         ConnectionFailed: the link broke or the disk is full; `path` is as it was.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with full_disk_told(path.parent), _open_part(aside, fresh=True) as file:
-            with read(name, 0) as stream:
-                while chunk := _next(stream, name):
-                    file.write(chunk)
-                problem = _check_end(stream, name)
-                if problem is not None:
-                    raise ArtifactRefused(f"{name} was not taken: {problem}", consequence="what is here is as it was")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        disk.sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    with full_disk_told(path.parent), disk.written(path) as file, read(name, 0) as stream:
+        while chunk := _next(stream, name):
+            file.write(chunk)
+        problem = _check_end(stream, name)
+        if problem is not None:
+            raise ArtifactRefused(f"{name} was not taken: {problem}", consequence="what is here is as it was")
 
 
 def fetch_anew(read: Read, name: str, path: Path) -> Path | None:
@@ -100,7 +91,7 @@ class Fetcher:
         """
         target = _place(self._dest, entry.name)
         with full_disk_told(self._dest):
-            if is_plain(target) and target.stat().st_size == entry.size and sha256(target) == entry.sha256:
+            if disk.holds(target, entry.size, entry.sha256):
                 self._tell(entry, entry.size)
                 return
             mark = hashlib.sha256(f"{entry.name}\0{entry.sha256}".encode()).hexdigest()[:32]
@@ -120,7 +111,7 @@ class Fetcher:
 
     def _download(self, entry: Artifact, part: Path) -> str | None:
         """Complete `part`; what is wrong with it then, for people, or None."""
-        with _open_part(part, fresh=False) as file:
+        with _open_part(part) as file:
             total, have = hashlib.sha256(), 0
             while chunk := file.read(_CHUNK):
                 total.update(chunk)
@@ -209,9 +200,9 @@ def _make_folders(dest: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _open_part(part: Path, *, fresh: bool) -> Iterator[BinaryIO]:
+def _open_part(part: Path) -> Iterator[BinaryIO]:
     """`part` for reading and appending. Anything there but a plain file of one name is replaced, never written into."""
-    if present(part) and (fresh or not is_plain(part) or part.lstat().st_nlink > 1):
+    if present(part) and (not is_plain(part) or part.lstat().st_nlink > 1):
         part.unlink()
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(part, flags, 0o666), "r+b") as file:
