@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudtrain.core.events import Emit
     from cloudtrain.core.spec import RunSpec
     from cloudtrain.provider.ec2.clients import Clients
-    from cloudtrain.provider.ec2.end.cleaning import Ended
+    from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
     from cloudtrain.store import Store
 
 
@@ -60,10 +60,7 @@ def clean(
     if not json:
         print_lines(*shown.listing(view, time.time(), command=None if yes else command))
     if chosen and not yes and not json and may_ask():
-        lost = shown.losses(chosen)
-        question = f"End {'it' if len(chosen) == 1 else f'these {len(chosen)}'}"
-        question += f" and lose {', '.join(lost)}?" if lost else "?"
-        if not console.ask(question, default=False):
+        if not console.ask(_question(chosen, shown.losses(chosen)), default=False):
             return
         # A person may have thought for a while: what has changed since is judged anew.
         agreed = {one.item.id for one in chosen}
@@ -245,6 +242,11 @@ def _unended(ended: Sequence[Ended]) -> dict[str, Any] | None:
     return (
         failure.record(ConnectionFailed(f"may still be billed: {', '.join(left)}", code="not_ended")) if left else None
     )
+
+
+def _question(chosen: Sequence[Leftover], lost: Sequence[str]) -> str:
+    which = "it" if len(chosen) == 1 else f"these {len(chosen)}"
+    return f"End {which} and lose {', '.join(lost)}?" if lost else f"End {which}?"
 
 
 def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool) -> str:

@@ -56,28 +56,14 @@ def build(
         recipe=_recipe(settings, dry_run=dry_run, args=args),
         args=args,
     )
-    if_i_vanish = get("if_i_vanish") or "park"
-    if if_i_vanish not in ("park", "terminate"):
-        raise UsageError(
-            f"cannot {if_i_vanish!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting"
-        )
-    max_cost = get("max_cost")
-    if max_cost is not None and max_cost <= 0:
-        raise UsageError(f"a run cannot cost at most ${max_cost:g}", hint="--max-cost above 0", code="bad_setting")
+    limits = _limits(settings, keep_s)
     spec = RunSpec(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,
         train=check_train(train),
         job=_job(settings),
         runs_dir=str(settings.runs_dir),
-        limits=Limits(
-            max_time_s=get("max_time"),
-            max_cost_usd=max_cost,
-            grace_s=get("grace") or Limits().grace_s,
-            if_i_vanish=if_i_vanish,
-            spot_restarts=_restarts(get("spot_restarts")),
-            keep_s=keep_s,
-        ),
+        limits=limits,
         host=parse_host(host, identity=get("identity"), fingerprint=host_key)
         if target is Target.HOST and host
         else None,
@@ -182,10 +168,25 @@ def going_on(spec: RunSpec, continued: RunSpec) -> RunSpec:
     )
 
 
-def _restarts(asked: int | None) -> int:
-    if asked is not None and asked < 0:
-        raise UsageError(f"a run cannot go on {asked} times", hint="--spot-restarts 0 or more", code="bad_setting")
-    return Limits().spot_restarts if asked is None else asked
+def _limits(settings: Settings, keep_s: float | None) -> Limits:
+    if_i_vanish = settings.get("if_i_vanish") or "park"
+    if if_i_vanish not in ("park", "terminate"):
+        raise UsageError(
+            f"cannot {if_i_vanish!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting"
+        )
+    max_cost, restarts = settings.get("max_cost"), settings.get("spot_restarts")
+    if max_cost is not None and max_cost <= 0:
+        raise UsageError(f"a run cannot cost at most ${max_cost:g}", hint="--max-cost above 0", code="bad_setting")
+    if restarts is not None and restarts < 0:
+        raise UsageError(f"a run cannot go on {restarts} times", hint="--spot-restarts 0 or more", code="bad_setting")
+    return Limits(
+        max_time_s=settings.get("max_time"),
+        max_cost_usd=max_cost,
+        grace_s=settings.get("grace") or Limits().grace_s,
+        if_i_vanish=if_i_vanish,
+        spot_restarts=Limits().spot_restarts if restarts is None else restarts,
+        keep_s=keep_s,
+    )
 
 
 def _target(settings: Settings, *, local: bool, host: str | None, instance_id: str | None, dry_run: bool) -> Target:
