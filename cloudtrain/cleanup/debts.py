@@ -20,6 +20,7 @@ from cloudtrain.lifecycle import stop, story
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of, rehearsal_folder
+from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.store import Run, Store
 
 LIMIT_S = 10.0
@@ -126,8 +127,6 @@ def _pay(run: Run, context: Context) -> None:
 
 
 def _quick(spec: RunSpec) -> Provider:
-    from cloudtrain.provider.ec2.pace import Pace
-
     pace = Pace(poll=1.0, settle=3.0, visible=3.0, end=LIMIT_S - 2, group=3.0)
     return provider_of(spec, lambda question: False, pace)
 

@@ -12,9 +12,13 @@ check the promise on an account of their own, too: `cloudtrain clean` must find 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from cloudtrain.core.errors import UsageError
 
 VARIABLE = "CLOUDTRAIN_CRASH_AT"
 
@@ -65,8 +69,6 @@ def point(name: str) -> None:
         return
     target, _, nth = wanted.partition(":")
     if target not in POINTS or not (nth or "1").isdigit():
-        from cloudtrain.core.errors import UsageError
-
         raise UsageError(
             f"{VARIABLE}={wanted} names no crash point",
             hint=f"unset {VARIABLE}, or one of: {', '.join(POINTS)}, each with :N for the N-th passage",
@@ -81,8 +83,6 @@ def point(name: str) -> None:
     after_s = POINTS[name].after_s
     if not after_s:
         _end()
-    import threading
-
     clock = threading.Timer(after_s, _end)
     clock.daemon = True
     clock.start()
@@ -90,8 +90,6 @@ def point(name: str) -> None:
 
 def _end() -> None:
     """End this process at once, as by `kill -9`."""
-    import signal
-
     # Windows has no such signal: there SIGTERM is TerminateProcess, which is as sudden.
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     os._exit(137)

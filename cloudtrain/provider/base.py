@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cloudtrain.core.events import Emit
 from cloudtrain.core.instance import Instance, Journal, Login, Released
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.transfer.supervisor import HostFacts
 from cloudtrain.transport.base import Transport
-
-if TYPE_CHECKING:
-    from cloudtrain.transfer.supervisor import HostFacts
 
 
 class Provider(ABC):

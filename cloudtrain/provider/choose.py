@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cloudtrain.core import disk
 from cloudtrain.core.spec import Ec2Spec, RunSpec, Target
 from cloudtrain.provider.base import Provider
-
-if TYPE_CHECKING:
-    from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.pace import Pace
 
 
 def provider_of(spec: RunSpec, ask: Callable[[str], bool], pace: Pace | None = None) -> Provider:
@@ -34,8 +31,6 @@ def provider_of(spec: RunSpec, ask: Callable[[str], bool], pace: Pace | None = N
         case Target.EC2:
             ec2 = spec.ec2 or Ec2Spec()
             if ec2.boot_limit_s is not None:
-                from cloudtrain.provider.ec2.pace import Pace
-
                 pace = (pace or Pace()).booting_within(ec2.boot_limit_s)
             return _rehearsal(spec.name, ec2, pace) if ec2.rehearsal else _ec2(ec2, pace)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cloudtrain.core.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted
@@ -15,10 +15,7 @@ from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import HostSpec, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.base import Provider
-
-if TYPE_CHECKING:
-    from cloudtrain.transport.base import Transport
-    from cloudtrain.transport.ssh_keys import PublicKey
+from cloudtrain.transport.base import Transport
 
 CONNECT_S = 20.0
 """Seconds for connecting and logging in."""
@@ -145,7 +142,7 @@ class HostProvider(Provider):
         """See `Provider.release`. The machine is left as it is."""
         return Released(life=InstanceLife.NONE, summary=f"{instance.id} stays as it is; it is not cloudtrain's to end")
 
-    def _trusted_key(self, host: HostSpec, emit: Emit) -> PublicKey:
+    def _trusted_key(self, host: HostSpec, emit: Emit) -> str:
         from cloudtrain.transport.ssh import scan_host_key
         from cloudtrain.transport.ssh_keys import fingerprint
         from cloudtrain.transport.ssh_trust import PinnedHosts

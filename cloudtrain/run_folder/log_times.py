@@ -5,10 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "console.times"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -224,8 +225,6 @@ class Supervisor:
 
     def poll(self, log: int = 0, events: int = 0) -> RunStatus:
         """How the run stands, with what is new from two offsets on."""
-        import base64
-
         answer = self._ask("poll", "--log", str(log), "--events", str(events))
         return RunStatus(
             state=answer["state"],

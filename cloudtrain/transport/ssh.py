@@ -9,16 +9,14 @@ import shlex
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import paramiko
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.transport.base import Completed, Stream, Transport
 from cloudtrain.transport.ssh_keys import PublicKey, digest, parse_public_key, private_key
 from cloudtrain.transport.ssh_link import BROKEN, Watch, dial, handshake, hang_up, log_in, start_program, where
 from cloudtrain.transport.ssh_program import Program
-
-if TYPE_CHECKING:
-    import paramiko
 
 
 def connect(

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
@@ -15,9 +15,6 @@ from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from cloudtrain.core.errors import ConnectionFailed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Without any handler Python would print paramiko's own error lines to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+
+import paramiko
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.transport.base import Completed, Stream
 from cloudtrain.transport.ssh_link import BROKEN, Packets, send_signal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    import paramiko
 
 _CHUNK = 1024 * 1024
 _WAKE_S = 0.5

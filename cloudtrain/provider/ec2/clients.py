@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.version import __version__
 from cloudtrain.provider.ec2.translate import translated
 
 if TYPE_CHECKING:
-    from botocore.credentials import Credentials
     from types_boto3_ec2 import EC2Client
     from types_boto3_pricing import PricingClient
     from types_boto3_service_quotas import ServiceQuotasClient

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from cloudtrain.core.errors import ConnectionFailed, Refused, UsageError
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NOTHING, Failure, failure_of, translated
 
 CHECK_IP = "https://checkip.amazonaws.com"
@@ -160,18 +161,10 @@ def _allow(clients: Clients, group: str, cidr: str) -> None:
         time.sleep(pause)
 
 
-def delete_group(
-    clients: Clients,
-    group: str,
-    *,
-    within_s: float = 120.0,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Delete `group`; False if something still holds it after `within_s` seconds. One that is gone already is fine."""
-    deadline = clock() + within_s
-    pause = 1.0
-    while True:
+def delete_group(clients: Clients, group: str, pace: Pace, *, within_s: float | None = None) -> bool:
+    """Delete `group`; False if something still holds it after `within_s` seconds (None: `pace.group`). One that is gone
+    already is fine."""
+    for _ in pace.polls(pace.group if within_s is None else within_s):
         try:
             clients.ec2.delete_security_group(GroupId=group)
             return True
@@ -182,10 +175,7 @@ def delete_group(
             if failure is not Failure.IN_USE:
                 with translated("delete the security group", profile=clients.profile, consequence="it costs nothing"):
                     raise
-        if clock() + pause > deadline:
-            return False
-        sleep(pause)
-        pause = min(pause * 1.7, 15.0)
+    return False
 
 
 def group_named(clients: Clients, name: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit
@@ -25,10 +25,8 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
 from cloudtrain.provider.ec2.reach.boot import Credentials, Door
 from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.transfer.supervisor import HostFacts
 from cloudtrain.transport.base import Transport
-
-if TYPE_CHECKING:
-    from cloudtrain.transfer.supervisor import HostFacts
 
 
 class Ec2Provider(Provider):

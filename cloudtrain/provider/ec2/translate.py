@@ -24,6 +24,8 @@ from cloudtrain.core.errors import (
 )
 
 NOTHING = "nothing was created"
+# What a call to AWS may raise.
+FOREIGN = (sdk.BotoCoreError, sdk.ClientError, ResponseParserError, ConnectionError)
 # Why a call is denied that nothing forbids.
 NO_POLICY = "no policy allows it"
 # AWS refuses a signature whose time is 15 minutes off; some services refuse sooner.
@@ -157,25 +159,35 @@ def translate(
 ) -> CloudtrainError:
     """Our error for a foreign one; the arguments are those of `translated`."""
     if isinstance(error, sdk.ClientError):
-        return _from_service(error, action, profile, consequence)
-    return _signing_in(error, profile, consequence) or _from_sdk(error, action, consequence)
+        ours = _from_service(error, action, profile)
+    else:
+        ours = _signing_in(error, profile) or _from_sdk(error, action)
+    ours.consequence = consequence
+    return ours
 
 
 def _with_profile(command: str, profile: str | None) -> str:
     return command if profile in (None, "default") else f"{command} --profile {profile}"
 
 
-def _signing_in(error: Exception, profile: str | None, consequence: str | None) -> SignInError | None:
+def _named(profile: str | None) -> str:
+    return f'profile "{profile}"' if profile else "the default profile"
+
+
+def _signing_in(error: Exception, profile: str | None) -> SignInError | None:
     """Each way in which credentials can be missing or stale, by the SDK's class; None: it is not about credentials."""
-    named = f'profile "{profile}"' if profile else "the default profile"
-    login = _with_profile("aws login", profile)
+    named, login = _named(profile), _with_profile("aws login", profile)
+    begin = f"{login} (or: aws configure); without an account: cloudtrain run --model 3 --dry-run"
+    sso = _with_profile("aws sso login", profile)
+    who = _with_profile("aws sts get-caller-identity", profile)
+    fetched = f"the credentials of {named} could not be fetched: {text_of(error)}"
+    crt = 'reinstall cloudtrain, or: pip install "botocore[crt]"'
+    mfa = sdk.RefreshWithMFAUnsupportedError
+    single = (sdk.SSOError, sdk.TokenRetrievalError, sdk.NoAuthTokenError)
+    no_source = (sdk.CredentialRetrievalError, sdk.MetadataRetrievalError)
+    settings = (sdk.InvalidConfigError, sdk.ConfigParseError, sdk.UnknownCredentialError)
     rows: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str, str], ...] = (
-        (
-            sdk.NoCredentialsError,
-            "no AWS credentials were found",
-            f"{login} (or: aws configure); without an account: cloudtrain run --model 3 --dry-run",
-            "no_credentials",
-        ),
+        (sdk.NoCredentialsError, "no AWS credentials were found", begin, "no_credentials"),
         (
             sdk.PartialCredentialsError,
             "the AWS credentials are incomplete",
@@ -188,34 +200,14 @@ def _signing_in(error: Exception, profile: str | None, consequence: str | None) 
             _profiles_there_are(),
             "no_profile",
         ),
-        (
-            sdk.MissingDependencyException,
-            '"aws login" credentials need one more package',
-            'reinstall cloudtrain, or: pip install "botocore[crt]"',
-            "missing_crt",
-        ),
+        (sdk.MissingDependencyException, '"aws login" credentials need one more package', crt, "missing_crt"),
         (sdk.LoginInsufficientPermissions, "this sign-in may not be refreshed", login, "expired"),
         (sdk.LoginError, f"the AWS session of {named} has expired", login, "expired"),
+        (single, f"the AWS single sign-on session of {named} has expired", sso, "expired"),
+        (mfa, f"the AWS session of {named} needs a new MFA code", f"sign in again: {login}", "expired"),
+        (no_source, fetched, f"{who} shows the same failure", "no_credentials"),
         (
-            (sdk.SSOError, sdk.TokenRetrievalError, sdk.NoAuthTokenError),
-            f"the AWS single sign-on session of {named} has expired",
-            _with_profile("aws sso login", profile),
-            "expired",
-        ),
-        (
-            sdk.RefreshWithMFAUnsupportedError,
-            f"the AWS session of {named} needs a new MFA code",
-            f"sign in again: {login}",
-            "expired",
-        ),
-        (
-            (sdk.CredentialRetrievalError, sdk.MetadataRetrievalError),
-            f"the credentials of {named} could not be fetched: {text_of(error)}",
-            _with_profile("aws sts get-caller-identity", profile) + " shows the same failure",
-            "no_credentials",
-        ),
-        (
-            (sdk.InvalidConfigError, sdk.ConfigParseError, sdk.UnknownCredentialError),
+            settings,
             f"the AWS settings cannot be used: {text_of(error)}",
             "aws configure list shows what is set where",
             "bad_aws_config",
@@ -223,7 +215,7 @@ def _signing_in(error: Exception, profile: str | None, consequence: str | None) 
     )
     for kinds, message, hint, code in rows:
         if isinstance(error, kinds):
-            return SignInError(message, hint=hint, consequence=consequence, code=code)
+            return SignInError(message, hint=hint, code=code)
     return None
 
 
@@ -240,9 +232,9 @@ def _missing_profile(error: Exception) -> str | None:
     return f'profile "{name}"' if name else None
 
 
-def _from_sdk(error: Exception, action: str, consequence: str | None) -> CloudtrainError:
+def _from_sdk(error: Exception, action: str) -> CloudtrainError:
     if isinstance(error, sdk.NoRegionError):
-        return UsageError("no AWS Region is set", hint="--region us-east-1", consequence=consequence, code="no_region")
+        return UsageError("no AWS Region is set", hint="--region us-east-1", code="no_region")
     if failure_of(error) is Failure.UNKNOWN_EFFECT:
         if isinstance(
             error, (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.ProxyConnectionError, sdk.SSLError)
@@ -250,18 +242,16 @@ def _from_sdk(error: Exception, action: str, consequence: str | None) -> Cloudtr
             return ConnectionFailed(
                 f"could not {action}: AWS cannot be reached",
                 hint="check the network, the proxy, and the name of the Region",
-                consequence=consequence,
                 code="aws_unreachable",
                 detail=text_of(error),
             )
         return ConnectionFailed(
             f"could not {action}: AWS broke off without a usable answer",
             hint="run the same command again",
-            consequence=consequence,
             code="aws_unavailable",
             detail=text_of(error)[:500],
         )
-    return CloudtrainError(f"could not {action}: {text_of(error)[:300]}", consequence=consequence, code="aws")
+    return CloudtrainError(f"could not {action}: {text_of(error)[:300]}", code="aws")
 
 
 def clock_skew_s(error: sdk.ClientError) -> float | None:
@@ -273,63 +263,55 @@ def clock_skew_s(error: sdk.ClientError) -> float | None:
         return None
 
 
-def _from_service(error: sdk.ClientError, action: str, profile: str | None, consequence: str | None) -> CloudtrainError:
+def _from_service(error: sdk.ClientError, action: str, profile: str | None) -> CloudtrainError:
     code, text = code_of(error), text_of(error)
-    named = f'profile "{profile}"' if profile else "the default profile"
-    login = _with_profile("aws login", profile)
+    named, login = _named(profile), _with_profile("aws login", profile)
     if code.startswith("AuthFailure.ServiceLinkedRole"):
         return SignInError(
             "the first spot request of an account needs the right iam:CreateServiceLinkedRole",
             hint="aws iam create-service-linked-role --aws-service-name spot.amazonaws.com, or run without --spot",
-            consequence=consequence,
             code="denied",
         )
     if code in _CLOCK:
-        return _clock_or_key(error, code, named, login, consequence)
+        return _clock_or_key(error, code, named, login)
     if code in _EXPIRED:
-        return SignInError(
-            f"the AWS session of {named} has expired", hint=login, consequence=consequence, code="expired"
-        )
+        return SignInError(f"the AWS session of {named} has expired", hint=login, code="expired")
     if code in _BAD_KEY:
         return SignInError(
             f"AWS does not know the access key of {named}",
             hint=f"{login}, or make a new access key",
-            consequence=consequence,
             code="bad_key",
         )
     if code in _DENIED:
-        return _denied(error, action, text, consequence)
+        return _denied(error, action, text)
     if code in _ACCOUNT:
-        return Refused(_ACCOUNT[code], hint=text or None, consequence=consequence, code="account")
+        return Refused(_ACCOUNT[code], hint=text or None, code="account")
     if "free tier" in text.lower() or "free plan" in text.lower():
         return Refused(
             "a free-plan account may not launch this instance type",
             hint="upgrade to the paid plan in the billing console; free here: cloudtrain run --model 3 --dry-run",
-            consequence=consequence,
             code="free_plan",
         )
-    return _by_failure(error, action, code, text, consequence)
+    return _by_failure(error, action, code, text)
 
 
-def _by_failure(error: sdk.ClientError, action: str, code: str, text: str, consequence: str | None) -> CloudtrainError:
+def _by_failure(error: sdk.ClientError, action: str, code: str, text: str) -> CloudtrainError:
     said = f"could not {action}: {text or code} ({code})"
     failure = failure_of(error)
     if failure is Failure.CAPACITY:
-        return NoCapacity(said, hint="--instance g4dn.xlarge,g6.xlarge tries both", consequence=consequence)
+        return NoCapacity(said, hint="--instance g4dn.xlarge,g6.xlarge tries both")
     if failure is Failure.QUOTA:
-        return QuotaExceeded(said, hint="cloudtrain doctor prints the quota and the command", consequence=consequence)
+        return QuotaExceeded(said, hint="cloudtrain doctor prints the quota and the command")
     if failure is Failure.THROTTLED:
         return ConnectionFailed(
             f"could not {action}: AWS is throttling this account's calls ({code})",
             hint="run the same command again in a minute",
-            consequence=consequence,
             code="throttled",
         )
     if failure is Failure.UNKNOWN_EFFECT:
         return ConnectionFailed(
             f"could not {action}: AWS has a failure of its own ({code})",
             hint="run the same command again; https://health.aws.amazon.com shows known failures",
-            consequence=consequence,
             code="aws_unavailable",
             detail=text or None,
         )
@@ -337,15 +319,14 @@ def _by_failure(error: sdk.ClientError, action: str, code: str, text: str, conse
         return Refused(
             "this Region has no default network (VPC)",
             hint="aws ec2 create-default-vpc, or --subnet subnet-...",
-            consequence=consequence,
             code="no_vpc",
         )
     if failure is Failure.ABSENT or code.startswith(("Invalid", "Malformed")) or code.endswith(".Malformed"):
-        return UsageError(said, consequence=consequence, code="aws_refused")
-    return Refused(said, consequence=consequence, code="aws_refused")
+        return UsageError(said, code="aws_refused")
+    return Refused(said, code="aws_refused")
 
 
-def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, consequence: str | None) -> SignInError:
+def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str) -> SignInError:
     """A few codes mean a wrong clock, a session that is over, or a wrong key; the date of the answer tells which."""
     skew = clock_skew_s(error)
     timed = code in ("RequestExpired", "RequestTimeTooSkewed")
@@ -357,23 +338,19 @@ def _clock_or_key(error: sdk.ClientError, code: str, named: str, login: str, con
         return SignInError(
             f"AWS refused the signature's time: this computer's clock {off}",
             hint=f"set the clock to network time; if it is right, sign in again: {login}",
-            consequence=consequence,
             code="clock",
         )
     if timed:
         # EC2's word for a temporary session that is over: the clocks agree.
-        return SignInError(
-            f"the AWS session of {named} has expired", hint=login, consequence=consequence, code="expired"
-        )
+        return SignInError(f"the AWS session of {named} has expired", hint=login, code="expired")
     return SignInError(
         f"AWS does not accept the credentials of {named} ({code})",
         hint=f"{login}, or check key id and secret",
-        consequence=consequence,
         code="bad_key",
     )
 
 
-def _denied(error: sdk.ClientError, action: str, text: str, consequence: str | None) -> SignInError:
+def _denied(error: sdk.ClientError, action: str, text: str) -> SignInError:
     found = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", text)
     # EC2 alone says UnauthorizedOperation, and names no right.
     prefix = "ec2:" if code_of(error) == "UnauthorizedOperation" else ""
@@ -392,7 +369,6 @@ def _denied(error: sdk.ClientError, action: str, text: str, consequence: str | N
     return SignInError(
         f"not allowed to {action}: the right {right} is missing",
         hint=hint,
-        consequence=consequence,
         code="denied",
         detail=why,
     )

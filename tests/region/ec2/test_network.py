@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cloudtrain.core.errors import Refused
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.pace import Pace
 
 MARKS = tags.tags_of_run("brave-otter", "feed", "me", 1_800_000_000)
 
@@ -66,12 +68,13 @@ def test_a_group_in_use_is_tried_again_but_not_for_ever(region_of: Any, clients_
     clients = clients_of(region)
     group = network.ensure_group(clients, "g", network.default_vpc(clients), "203.0.113.7/32", MARKS).id
     pauses: list[float] = []
-    assert network.delete_group(clients, group, sleep=pauses.append)
+    pace = Pace(group=20.0, sleep=pauses.append, clock=itertools.count().__next__)
+    assert network.delete_group(clients, group, pace)
     assert len(pauses) == 2
-    assert network.delete_group(clients, group, sleep=pauses.append), "gone already is fine"
+    assert network.delete_group(clients, group, pace), "gone already is fine"
     other = network.ensure_group(clients, "h", network.default_vpc(clients), "203.0.113.7/32", MARKS).id
     region.inject("DependencyViolation:99@DeleteSecurityGroup")
-    assert not network.delete_group(clients, other, within_s=3.0, sleep=lambda s: None, clock=iter(range(100)).__next__)
+    assert not network.delete_group(clients, other, pace)
 
 
 def test_no_default_network_is_said_before_anything_is_made(region_of: Any, clients_of: Any) -> None:

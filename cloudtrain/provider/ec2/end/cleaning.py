@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Emit, Event, StepDone, StepProgress, StepStarted
@@ -24,7 +23,7 @@ from cloudtrain.provider.ec2.end.release import terminate
 from cloudtrain.provider.ec2.instances import Item, inventory, state_of
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate, translated
+from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, translate, translated
 
 DAYS_A_MONTH = 30
 PARALLEL = 8
@@ -269,7 +268,7 @@ def _end_one(leftover: Leftover, clients: Clients, emit: Emit, pace: Pace) -> tu
             return True, state_of(last) if last else "EC2 does not know it any more"
         case "volume":
             return _delete_volume(clients, item, emit, pace)
-    gone = network.delete_group(clients, item.id, within_s=pace.group, clock=pace.clock, sleep=pace.sleep)
+    gone = network.delete_group(clients, item.id, pace)
     return gone, "deleted" if gone else f"something still uses it after {pace.group:.0f} s; it costs nothing"
 
 
@@ -280,7 +279,7 @@ def _delete_volume(clients: Clients, item: Item, emit: Emit, pace: Pace) -> tupl
         try:
             clients.ec2.delete_volume(VolumeId=item.id)
             break
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
+        except FOREIGN as error:
             if failure_of(error) is Failure.ABSENT:
                 return True, "deleted"
             if code_of(error) not in ("VolumeInUse", "IncorrectState"):

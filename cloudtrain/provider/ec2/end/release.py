@@ -8,11 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
-
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, SignInError
@@ -25,9 +21,8 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, Item, described, glance, inventory, one, reason_of, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.tags import utc_text
-from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate
+from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, translate
 
-_FOREIGN = (BotoCoreError, ClientError, ResponseParserError, ConnectionError)
 _SENDS_FOR_S = 90.0
 
 
@@ -60,7 +55,7 @@ def terminate(
             crash.point("K8")
             error = None
             break
-        except _FOREIGN as raised:
+        except FOREIGN as raised:
             error = raised
         failure = failure_of(error)
         if failure is Failure.ABSENT:
@@ -185,12 +180,11 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
 
 def _delete_group(clients: Clients, group: str, pace: Pace, emit: Emit) -> bool:
     """Whether the group is gone; a wait for it is a step of its own, so that nobody takes it for a machine's."""
-    within = partial(network.delete_group, clients, group, clock=pace.clock, sleep=pace.sleep)
-    if within(within_s=0.0):
+    if network.delete_group(clients, group, pace, within_s=0.0):
         return True
     began = time.monotonic()
     emit(StepStarted("tidy", f"security group {group}: something still uses it", pace.group))
-    gone = within(within_s=pace.group)
+    gone = network.delete_group(clients, group, pace)
     outcome = "deleted" if gone else "is still in use; it costs nothing"
     emit(StepDone("tidy", f"security group {group} {outcome}", time.monotonic() - began))
     return gone

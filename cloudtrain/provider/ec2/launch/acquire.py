@@ -333,7 +333,7 @@ class Acquisition:
             if group is None and attempt["group_name"]:
                 group = network.group_named(self._clients, attempt["group_name"])
             if group:
-                network.delete_group(self._clients, group, within_s=self._pace.group, sleep=self._pace.sleep)
+                network.delete_group(self._clients, group, self._pace)
             tell_inventory(left_of(self._clients, notes["ec2_seeds"]), self._clients.region, self._emit)
         except CloudtrainError:
             # The first error is what the user should read; `clean` finds the group by its tags.

@@ -11,14 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
+from cloudtrain.transfer.supervisor import HostFacts
 from cloudtrain.transport.base import Transport
-
-if TYPE_CHECKING:
-    from cloudtrain.transfer.supervisor import HostFacts
 
 # Where the Deep Learning AMIs keep torch (their release notes: python_location).
 IMAGE_PYTHON = "/opt/pytorch/bin/python"

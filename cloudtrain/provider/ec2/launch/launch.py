@@ -12,9 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
-
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, QuotaExceeded
 from cloudtrain.core.events import Emit, Noted, StepProgress
@@ -25,10 +22,9 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import described
 from cloudtrain.provider.ec2.offer import quota
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, text_of, translate
+from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, text_of, translate
 
 UNKNOWN = "an instance may have been started; if so, its own lease ends it"
-_FOREIGN = (BotoCoreError, ClientError, ResponseParserError, ConnectionError)
 # How often a request is sent while its effect is unknown, and while what it names (the new security group) may be too
 # new to be known everywhere.
 _SENDS = 5
@@ -182,7 +178,7 @@ class Launch:
                 answer = self._clients.ec2_launch.run_instances(**request)
                 crash.point("K4")
                 return self.record(slot, answer["Instances"][0])
-            except _FOREIGN as raised:
+            except FOREIGN as raised:
                 error = raised
             match failure_of(error):
                 case Failure.THROTTLED:

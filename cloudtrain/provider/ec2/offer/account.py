@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from botocore.credentials import Credentials
 
 from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.translate import translated
-
-if TYPE_CHECKING:
-    from botocore.credentials import Credentials
-
-    from cloudtrain.provider.ec2.clients import Clients
 
 # How botocore calls the places it finds credentials in, and how people do.
 KINDS = {

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from cloudtrain.core.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, StepDone, StepStarted
 from cloudtrain.core.instance import Instance, Journal
@@ -17,6 +15,7 @@ from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, reclaimed, state_of
 from cloudtrain.provider.ec2.pace import Pace
+from cloudtrain.provider.ec2.translate import FOREIGN
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint
 
@@ -202,7 +201,7 @@ class Door:
         """The last lines on the machine's console; empty where AWS tells none: what is wrong is wrong without it."""
         try:
             said = self._clients.ec2.get_console_output(InstanceId=instance.id, Latest=True).get("Output") or ""
-        except (BotoCoreError, ClientError):
+        except FOREIGN:
             return ""
         lines = [line.strip()[:200] for line in said.splitlines() if line.strip()]
         return (
