@@ -37,7 +37,7 @@ def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, An
         ec2 = run.plan.spec.ec2
         if ec2 is None or ec2.rehearsal or ec2.instance_id:
             continue
-        end = _end(run)
+        end = expiry.ends_at(run)
         over = end is not None and at >= end
         if _may_be_up(run, notes) and not over:
             ends.append(end)
@@ -53,11 +53,3 @@ def _may_be_up(run: Run, notes: Mapping[str, Any]) -> bool:
         return True
     # A launch without a usable answer may show up yet, an end that was not confirmed may not have come.
     return run.life is InstanceLife.NONE and bool(notes.get("owed"))
-
-
-def _end(run: Run) -> float | None:
-    """Unix seconds at which whatever the run has in the account has ended itself."""
-    known = expiry.expires_at(run)
-    if known is not None:
-        return known
-    return run.created_at + run.plan.limit_s if run.plan.limit_s else None

@@ -126,7 +126,6 @@ class HostProvider(Provider):
             raise
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
-        """See `Provider.login`."""
         from cloudtrain.transport.ssh_trust import PinnedHosts
 
         assert instance.address is not None and instance.host_key is not None
@@ -134,7 +133,6 @@ class HostProvider(Provider):
         return Login(Path(instance.details["identity"]), key)
 
     def find(self, run: str, journal: Journal) -> Instance | None:
-        """See `Provider.find`."""
         noted = journal.read().get(_NOTE)
         return Instance.from_dict(noted) if noted else None
 

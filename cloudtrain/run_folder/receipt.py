@@ -10,7 +10,6 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cloudtrain.core.disk import sha256
 from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
+from cloudtrain.core.text import iso
 from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
 from cloudtrain.run_folder.files import read_objects
@@ -81,7 +81,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "data": _data(told.get("data") or {}, public),
         "machine": _machine(run, notes, public),
         "aws_requests": [
-            {**{key: request.get(key) for key in ("call", "id", "error")}, "at": _iso(request.get("at"))}
+            {**{key: request.get(key) for key in ("call", "id", "error")}, "at": iso(request.get("at"))}
             for request in notes.get("aws_requests") or []
         ],
         "cost": _cost(run),
@@ -107,8 +107,8 @@ def _course(run: Run, store: Store) -> dict[str, Any]:
         "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
         "ended_how": ended_how(run),
         "error": {"code": run.error.get("code")} if run.error else None,
-        "created": _iso(run.created_at),
-        "ended": _iso(run.ended_at),
+        "created": iso(run.created_at),
+        "ended": iso(run.ended_at),
         "phases": _phases(store, run.name),
         "exit": {key: (run.ending or {}).get(key) for key in ("code", "signal", "stop")},
     }
@@ -245,7 +245,7 @@ def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str,
 def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
     """A machine that the run was on before this one; its log and events are `console.N.log` and `events.N.jsonl`."""
     kept = ("n", "instance_id", "instance_type", "zone", "ended_how", "exit", "log", "events")
-    return {**{key: over.get(key) for key in kept}, "ended": _iso(over.get("ended"))}
+    return {**{key: over.get(key) for key in kept}, "ended": iso(over.get("ended"))}
 
 
 def _cost(run: Run) -> dict[str, Any]:
@@ -263,7 +263,3 @@ def _cost(run: Run) -> dict[str, Any]:
 def _phases(store: Store, name: str) -> list[dict[str, Any]]:
     moves = store.moves(name)
     return [{"state": state.value, "seconds": round(after - at, 3)} for (state, at), (_, after) in pairwise(moves)]
-
-
-def _iso(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

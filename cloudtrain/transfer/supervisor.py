@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
 from cloudtrain.core.text import counted
@@ -16,7 +14,7 @@ from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
 from cloudtrain.transfer.frames import LogFrame as LogFrame
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
-from cloudtrain.transport.base import Completed, Stream, Transport
+from cloudtrain.transport.base import Closing, Completed, Stream, Transport
 
 BEAT_S = 4.0
 """Seconds between heartbeats of a quiet host. Three missed ones mean a dead link: noticed within 12 s."""
@@ -99,20 +97,12 @@ class Started:
     pid: int | None
 
 
-class Following:
+class Following(Closing):
     """An open `follow`: iterate it for frames, the last one is `End`. Close it (or leave the `with`) at any time."""
 
     def __init__(self, stream: Stream, beat: float) -> None:
         self._stream = stream
         self._beat = beat
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the stream; the run goes on."""
@@ -138,16 +128,12 @@ class Following:
                 ) from error
             if not data:
                 # Half a frame that is left in the parser is dropped: the next follow asks from the last whole one on.
-                raise self._why_closed()
+                raise _no_answer(self._stream.finish(10.0), "follow")
             patience = 3 * self._beat
             for frame in parser.feed(data):
                 yield frame
                 if isinstance(frame, End):
                     return
-
-    def _why_closed(self) -> CloudtrainError:
-        done = self._stream.finish(10.0)
-        return _no_answer(done, "follow")
 
 
 class _Refusable(Stream):
@@ -297,14 +283,11 @@ class Supervisor:
 
 def _last_object(text: bytes) -> dict[str, Any] | None:
     """The last line as a JSON object of the supervisor's; login scripts may have printed before it."""
-    for line in deque(text.splitlines(), maxlen=1):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            return None
-        if isinstance(value, dict) and "ok" in value:
-            return value
-    return None
+    try:
+        value = json.loads((text.splitlines() or [b""])[-1])
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and "ok" in value else None
 
 
 _CONSEQUENCES = {
@@ -341,29 +324,21 @@ def _no_answer(done: Completed, verb: str) -> CloudtrainError:
 
 
 def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
-    match code:
-        case "disk_full":
-            return ConnectionFailed(
-                message, hint="free space on the host, then run again", consequence=consequence, code=code
-            )
-        case "not_writable":
-            return ConnectionFailed(
-                message, hint="make the folder on the host writable", consequence=consequence, code=code
-            )
-        case "tree_changed":
-            return ConnectionFailed(
-                message, hint="run the same command again: the files are sent anew", consequence=consequence, code=code
-            )
-        case "tree_busy":
-            return Busy(message, hint="let the other push end, then run again", consequence=consequence)
-        case "refused" | "no_such_file" | "shrunk" | "bad_name":
-            return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence)
-        case "no_python":
-            return ConnectionFailed(
-                message, hint="install Python 3.8 or newer there", consequence=consequence, code=code
-            )
-        case "bad_spec" | "start_failed" | "host_error":
-            return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code=code)
-        case _:
-            # Whatever else it says, now or in another version: one code of ours.
-            return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code="host_refused")
+    if code == "tree_busy":
+        return Busy(message, hint="let the other push end, then run again", consequence=consequence)
+    if code in ("refused", "no_such_file", "shrunk", "bad_name"):
+        return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence)
+    rows = (
+        ("disk_full", "free space on the host, then run again"),
+        ("not_writable", "make the folder on the host writable"),
+        ("tree_changed", "run the same command again: the files are sent anew"),
+        ("no_python", "install Python 3.8 or newer there"),
+        ("bad_spec", _SAYS_MORE),
+        ("start_failed", _SAYS_MORE),
+        ("host_error", _SAYS_MORE),
+    )
+    for known, hint in rows:
+        if code == known:
+            return ConnectionFailed(message, hint=hint, consequence=consequence, code=known)
+    # Whatever else it says, now or in another version: one code of ours.
+    return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code="host_refused")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 
@@ -22,8 +21,22 @@ class Completed:
     stderr: bytes
 
 
-class Stream(ABC):
-    """A running program whose stdout is read as it comes. Close it to end the program."""
+class Closing(ABC):
+    """What is open, and is closed at the end of a `with`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it. Never raises; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exit_info: object) -> None:
+        self.close()
+
+
+class Stream(Closing):
+    """A running program whose stdout is read as it comes. Close it to end the program and free the channel."""
 
     @abstractmethod
     def read(self, timeout: float) -> bytes:
@@ -42,23 +55,8 @@ class Stream(ABC):
             ConnectionFailed: the link broke, or no exit status came within `timeout` seconds.
         """
 
-    @abstractmethod
-    def close(self) -> None:
-        """End the program and free the channel. Never raises; may be called twice."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Transport(ABC):
+class Transport(Closing):
     """An open connection to one host. argv lists only: quoting, where a shell is in the way, is the transport's own."""
 
     @abstractmethod
@@ -81,18 +79,3 @@ class Transport(ABC):
         Raises:
             ConnectionFailed: the link broke.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connection. Never raises; may be called twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

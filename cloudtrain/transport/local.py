@@ -173,7 +173,6 @@ class LocalStream(Stream):
         self._threads = [_thread(self._pump, program.stdout), _thread(self._collect, program.stderr)]
 
     def read(self, timeout: float) -> bytes:
-        """As the base says."""
         if self._at_end or self.closed:
             return b""
         try:
@@ -184,7 +183,6 @@ class LocalStream(Stream):
         return chunk
 
     def finish(self, timeout: float) -> Completed:
-        """As the base says."""
         try:
             code = self._program.wait(timeout)
         except subprocess.TimeoutExpired as error:

@@ -194,17 +194,16 @@ def log_in(transport: paramiko.Transport, user: str, key: Path, place: str, time
     identity = paramiko.PKey.from_path(key)
     try:
         further = transport.auth_publickey(user, identity)
-    except paramiko.AuthenticationException as error:
-        # Both a refusal and a link that breaks meanwhile arrive as this exception.
-        if transport.is_active() or isinstance(error, paramiko.BadAuthenticationType):
+    except BROKEN as error:
+        # Both a refusal and a link that breaks meanwhile may arrive as an AuthenticationException.
+        refused = isinstance(error, paramiko.AuthenticationException) and transport.is_active()
+        if refused or isinstance(error, paramiko.BadAuthenticationType):
             raise ConnectionFailed(
                 f"{place} refused the key for user {user}",
                 hint="check user and identity: its public half must be in ~/.ssh/authorized_keys there",
                 consequence="nothing was sent",
                 code="auth_refused",
             ) from error
-        raise ConnectionFailed(f"lost the connection to {place} while logging in", detail=str(error)) from error
-    except BROKEN as error:
         raise ConnectionFailed(f"lost the connection to {place} while logging in", detail=str(error)) from error
     if further:
         raise ConnectionFailed(
@@ -237,28 +236,24 @@ def start_program(transport: paramiko.Transport, command: bytes, timeout: float)
         channel = transport.open_session(timeout=timeout)
     except paramiko.ChannelException as error:
         raise ConnectionFailed("the host opens no further channel", detail=str(error), code="exec_refused") from error
-    request = Message()
-    request.add_byte(cMSG_CHANNEL_REQUEST)
-    request.add_int(channel.remote_chanid)
-    request.add_string("exec")
-    request.add_boolean(True)
-    request.add_string(command)
-    _send(transport, request)
+    _request(transport, channel, "exec", command, answered=True)
     return channel
 
 
 def send_signal(transport: paramiko.Transport, channel: paramiko.Channel, name: str) -> None:
     """Send the signal `name` ("TERM") to the process group of a channel's program (RFC 4254, 6.9; OpenSSH >= 7.9)."""
+    _request(transport, channel, "signal", name, answered=False)
+
+
+def _request(
+    transport: paramiko.Transport, channel: paramiko.Channel, kind: str, what: bytes | str, *, answered: bool
+) -> None:
     request = Message()
     request.add_byte(cMSG_CHANNEL_REQUEST)
     request.add_int(channel.remote_chanid)
-    request.add_string("signal")
-    request.add_boolean(False)
-    request.add_string(name)
-    _send(transport, request)
-
-
-def _send(transport: paramiko.Transport, request: Message) -> None:
+    request.add_string(kind)
+    request.add_boolean(answered)
+    request.add_string(what)
     # paramiko has no call for these requests; its own calls end here too.
     transport._send_user_message(request)  # type: ignore[attr-defined]
 

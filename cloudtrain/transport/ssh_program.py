@@ -75,7 +75,6 @@ class Program(Stream):
             self._news.wait(min(remaining, _WAKE_S))
 
     def finish(self, timeout: float) -> Completed:
-        """See `Stream.finish`."""
         self._channel.status_event.wait(timeout)
         code = self._exit_code()
         if code is None:
@@ -85,7 +84,6 @@ class Program(Stream):
         return Completed(code, b"", bytes(self._stderr))
 
     def close(self) -> None:
-        """See `Stream.close`."""
         if self._closed:
             return
         self._closed = True

@@ -83,7 +83,7 @@ class Clients:
     def ec2(self) -> EC2Client:
         """EC2, for everything but the launch: throttling and broken answers are retried by the SDK."""
         with translated("reach EC2", profile=self.profile):
-            made = self._session.client("ec2", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+            made = self._session.client("ec2", self.region, **self._options(5))
             made.meta.events.register("before-parse.ec2", _as_failure)
             return made
 
@@ -92,51 +92,45 @@ class Clients:
         """EC2 without any retry of the SDK's own, which would ask the zone that has just said it is full again
         (`InsufficientInstanceCapacity` comes as HTTP 500)."""
         with translated("reach EC2", profile=self.profile):
-            return self._session.client("ec2", self.region, endpoint_url=self.endpoint_url, config=self._config(1))
+            return self._session.client("ec2", self.region, **self._options(1))
 
     @cached_property
     def ssm(self) -> SSMClient:
         """Systems Manager: public parameters that name the images."""
         with translated("reach SSM", profile=self.profile):
-            return self._session.client("ssm", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+            return self._session.client("ssm", self.region, **self._options(5))
 
     @cached_property
     def sts(self) -> STSClient:
         """Security Token Service: whose account this is."""
         with translated("reach STS", profile=self.profile):
-            return self._session.client("sts", self.region, endpoint_url=self.endpoint_url, config=self._config(5))
+            return self._session.client("sts", self.region, **self._options(5))
 
     @cached_property
     def quotas(self) -> ServiceQuotasClient:
         """Service Quotas of the Region."""
         with translated("reach Service Quotas", profile=self.profile):
-            return self._session.client(
-                "service-quotas", self.region, endpoint_url=self.endpoint_url, config=self._config(5)
-            )
+            return self._session.client("service-quotas", self.region, **self._options(5))
 
     @cached_property
     def pricing(self) -> PricingClient:
         """The Pricing API, which always answers from us-east-1."""
         with translated("reach the Pricing API", profile=self.profile):
-            return self._session.client(
-                "pricing", PRICING_REGION, endpoint_url=self.endpoint_url, config=self._config(3)
-            )
+            return self._session.client("pricing", PRICING_REGION, **self._options(3))
 
     @cached_property
     def freetier(self) -> Any:
         """Free Tier, which knows the plan of the account; it too answers from us-east-1 alone. It has no stubs."""
         with translated("reach Free Tier", profile=self.profile):
             service: Any = self._session
-            return service.client("freetier", PRICING_REGION, endpoint_url=self.endpoint_url, config=self._config(2))
+            return service.client("freetier", PRICING_REGION, **self._options(2))
 
     @cached_property
     def connect(self) -> Any:
         """EC2 Instance Connect, which shows an instance a key for a minute. It has no stubs here."""
         with translated("reach EC2 Instance Connect", profile=self.profile):
             service: Any = self._session
-            return service.client(
-                "ec2-instance-connect", self.region, endpoint_url=self.endpoint_url, config=self._config(2)
-            )
+            return service.client("ec2-instance-connect", self.region, **self._options(2))
 
     @cached_property
     def credentials(self) -> Credentials | None:
@@ -149,16 +143,17 @@ class Clients:
         """Whether EC2 is emulated on this computer: its endpoint, from wherever it was set, is a loopback address."""
         return is_loopback(self.ec2.meta.endpoint_url)
 
-    def _config(self, attempts: int) -> Config:
+    def _options(self, attempts: int) -> dict[str, Any]:
         # A proxy of the user's cannot lead back to this computer; an empty table means: none.
         here = is_loopback(self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
-        return Config(
+        config = Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
             retries={"total_max_attempts": attempts, "mode": "standard"},
             user_agent_extra=f"cloudtrain/{__version__}",
             proxies={} if here else None,
         )
+        return {"endpoint_url": self.endpoint_url, "config": config}
 
 
 def _session(profile: str | None, access_key: tuple[str, str] | None) -> boto3.Session:

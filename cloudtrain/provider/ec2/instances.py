@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer.prices import load
+from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
 
 if TYPE_CHECKING:
@@ -126,12 +128,20 @@ def one(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
     return next((i for reservation in answer["Reservations"] for i in reservation.get("Instances", [])), None)
 
 
-def glance(clients: Clients, instance_id: str) -> InstanceTypeDef | None:
-    """`one`, for a wait that has a deadline of its own: empty where AWS gave no usable answer this time."""
-    try:
-        return one(clients, instance_id)
-    except ConnectionFailed:
-        return {}
+def watched(
+    clients: Clients, instance_id: str, emit: Emit, pace: Pace, *, step: str, within_s: float, unlisted: str = "unknown"
+) -> Iterator[tuple[InstanceTypeDef | None, str, float]]:
+    """Look at an instance until `within_s` seconds have gone: EC2's description of it (None: EC2 does not know it;
+    empty: AWS gave no usable answer this time), its state (else `unlisted`), and the seconds gone. A look that whoever
+    waits was not content with is told as progress of the `step`."""
+    for gone in pace.polls(within_s):
+        try:
+            found = one(clients, instance_id)
+        except ConnectionFailed:
+            found = {}
+        state = state_of(found) if found else unlisted
+        yield found, state, gone
+        emit(StepProgress(step, f"{instance_id} {state}", done=gone, total=within_s, unit="s"))
 
 
 def state_of(instance: Mapping[str, Any]) -> str:
@@ -189,16 +199,14 @@ def _marks(found: Mapping[str, str]) -> dict[str, Any]:
 
 def to_instance(
     found: Mapping[str, Any],
+    clients: Clients,
+    notes: Mapping[str, Any],
     *,
     run: str,
-    region: str,
-    user: str,
-    host_key: str | None,
     price: float | None,
-    loopback: bool,
     owned: bool = True,
 ) -> Instance:
-    """Our `Instance` of EC2's description of it."""
+    """Our `Instance` of EC2's description of it; `notes` are the journal's, who logs in and the pinned key in them."""
     marks = tags.as_map(found.get("Tags"))
     state = state_of(found)
     life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
@@ -206,7 +214,7 @@ def to_instance(
         life = InstanceLife.PARKED
     if state in ENDED:
         life = InstanceLife.TERMINATED
-    port = marks.get(tags.EMULATOR_PORT, "") if loopback else ""
+    port = marks.get(tags.EMULATOR_PORT, "") if clients.loopback else ""
     return Instance(
         id=str(found["InstanceId"]),
         provider=Target.EC2,
@@ -214,15 +222,15 @@ def to_instance(
         workdir=WORKDIR,
         address=found.get("PublicIpAddress") or found.get("PublicDnsName") or None,
         port=int(port) if port.isdigit() else network.SSH_PORT,
-        user=user,
-        host_key=host_key,
+        user=str(notes.get("ec2_user") or "ubuntu"),
+        host_key=notes.get("ec2_host_key"),
         type=str(found.get("InstanceType", "")),
         zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
         price_per_hour=price,
         life=life if owned else InstanceLife.NONE,
         details={
             "run": run,
-            "region": region,
+            "region": clients.region,
             "token": marks.get(tags.TOKEN, ""),
             "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
             "spot": found.get("InstanceLifecycle") == "spot",

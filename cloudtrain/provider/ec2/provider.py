@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,10 @@ class Ec2Provider(Provider):
         self._looked_at: set[str] = set()
 
     def survey(self, spec: RunSpec) -> Offer:
-        """See `Provider.survey`."""
         return offers.survey(spec, self._clients)
 
     def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
-        """See `Provider.acquire`."""
-        clients = self._of(journal, plan.offer.details.get("region"))
-        with requests.recorded(clients, journal, self._pace.now):
+        with self._recorded(journal, plan.offer.details.get("region")) as clients:
             if plan.spec.ec2 is not None and plan.spec.ec2.instance_id:
                 return existing.acquire_existing(plan, clients, journal, emit, self._pace)
             return Acquisition(plan, clients, journal, emit, self._pace, self._ask_address).instance()
@@ -95,34 +93,27 @@ class Ec2Provider(Provider):
 
     def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
         """See `Provider.keep`. The one call is recorded; a command that comes back does not make it again."""
-        clients = self._of(journal, instance.details.get("region"))
         self._looked_at.add(instance.id)
-        with requests.recorded(clients, journal, self._pace.now):
+        with self._recorded(journal, instance.details.get("region")) as clients:
             return lease.keep(instance, clients, journal)
 
     def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
-        """See `Provider.hold`."""
         if not instance.owned:
             return False
-        clients = self._of(journal, instance.details.get("region"))
-        with requests.recorded(clients, journal, self._pace.now):
+        with self._recorded(journal, instance.details.get("region")) as clients:
             lease.hold(instance, transport, until, clients, journal)
         return True
 
     def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
-        """See `Provider.extend`."""
         if not instance.owned:
             return False
-        clients = self._of(journal, instance.details.get("region"))
-        with requests.recorded(clients, journal, self._pace.now):
+        with self._recorded(journal, instance.details.get("region")) as clients:
             lease.move(instance, transport, expires_at, clients)
         journal.write({"ec2_ends_by": expires_at})
         return True
 
     def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
-        """See `Provider.wake`."""
-        clients = self._of(journal, instance.details.get("region"))
-        with requests.recorded(clients, journal, self._pace.now):
+        with self._recorded(journal, instance.details.get("region")) as clients:
             return lease.wake(instance, clients, journal, emit, self._pace)
 
     def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
@@ -142,7 +133,6 @@ class Ec2Provider(Provider):
         return environment.prepare(transport, facts, _requirements(job), emit)
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
-        """See `Provider.login`."""
         pinned = journal.read().get("ec2_host_key") or instance.host_key
         if not pinned:
             return None
@@ -177,23 +167,17 @@ class Ec2Provider(Provider):
                     break
         if found is None or state_of(found) in ENDED:
             return None
-        return to_instance(
-            found,
-            run=run,
-            region=clients.region,
-            user=str(notes.get("ec2_user") or "ubuntu"),
-            host_key=notes.get("ec2_host_key"),
-            price=record.get("price"),
-            loopback=clients.loopback,
-        )
+        return to_instance(found, clients, notes, run=run, price=record.get("price"))
 
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. A machine that is not ours is left as it was found."""
-        clients = self._of(journal, instance.details.get("region"))
-        with requests.recorded(clients, journal, self._pace.now):
+        with self._recorded(journal, instance.details.get("region")) as clients:
             if not instance.owned:
                 return existing.release_existing(instance, clients, journal, emit, self._pace)
             return release_own(instance, clients, journal, emit, self._pace)
+
+    def _recorded(self, journal: Journal, region: str | None) -> AbstractContextManager[Clients]:
+        return requests.recorded(self._of(journal, region), journal, self._pace.now)
 
     def _of(self, journal: Journal, region: str | None = None) -> Clients:
         """Clients of the Region that the run was launched in, whatever this shell's Region is now."""

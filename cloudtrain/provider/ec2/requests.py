@@ -24,8 +24,8 @@ MOST = 100
 
 
 @contextmanager
-def recorded(clients: Clients, journal: Journal, clock: Callable[[], float] = time.time) -> Iterator[None]:
-    """While this lasts, put every answered call of `CALLS` into the journal's note `aws_requests`.
+def recorded(clients: Clients, journal: Journal, clock: Callable[[], float] = time.time) -> Iterator[Clients]:
+    """`clients`. While this lasts, put every answered call of `CALLS` into the journal's note `aws_requests`.
 
     Each entry: `call`, `id` (AWS's request id), `at` (unix seconds), `error` (AWS's code, None where it was done). A
     call that got no answer has no id and is not there.
@@ -47,7 +47,7 @@ def recorded(clients: Clients, journal: Journal, clock: Callable[[], float] = ti
         for call in CALLS:
             emitter.register(f"after-call.ec2.{call}", note)
     try:
-        yield
+        yield clients
     finally:
         for emitter in emitters:
             for call in CALLS:

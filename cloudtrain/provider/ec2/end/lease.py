@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
+from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, glance, reason_of, state_of, to_instance
+from cloudtrain.provider.ec2.instances import ENDED, reason_of, to_instance, watched
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
@@ -106,10 +106,8 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
     began = time.monotonic()
     told = f"{instance.id} is parked; {told_of_wake(None if clients.loopback else instance.price_per_hour)}"
     emit(StepStarted("instance", told, pace.pending))
-    asked = False
-    for gone in pace.polls(pace.end + pace.pending):
-        found = glance(clients, instance.id)
-        state = state_of(found) if found else "unknown"
+    asked, within_s = False, pace.end + pace.pending
+    for found, state, _ in watched(clients, instance.id, emit, pace, step="instance", within_s=within_s):
         if found is None or state in ENDED:
             raise ConnectionFailed(
                 f"{instance.id} has ended: {reason_of(found)}",
@@ -124,9 +122,8 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
         if state == "stopped" and not asked:
             _start(instance, clients, journal, emit, pace)
             asked = True
-        emit(StepProgress("instance", f"{instance.id} {state}", done=gone, total=pace.end + pace.pending, unit="s"))
     raise ConnectionFailed(
-        f"{instance.id} did not start within {pace.end + pace.pending:.0f} s",
+        f"{instance.id} did not start within {within_s:.0f} s",
         hint=f"cloudtrain pull {instance.details.get('run', '')} tries again",
         consequence="its disk keeps the results",
         code="not_started",
@@ -186,15 +183,11 @@ def mark(instance_id: str, expires_at: float, clients: Clients) -> None:
 
 def _as_woken(instance: Instance, found: Mapping[str, Any], clients: Clients, journal: Journal, pace: Pace) -> Instance:
     notes = journal.read()
-    woken = to_instance(
-        found,
-        run=str(instance.details["run"]),
-        region=clients.region,
-        user=str(notes.get("ec2_user") or instance.user or "ubuntu"),
-        host_key=notes.get("ec2_host_key") or instance.host_key,
-        price=instance.price_per_hour,
-        loopback=clients.loopback,
-    )
+    known = {
+        "ec2_user": notes.get("ec2_user") or instance.user,
+        "ec2_host_key": notes.get("ec2_host_key") or instance.host_key,
+    }
+    woken = to_instance(found, clients, known, run=str(instance.details["run"]), price=instance.price_per_hour)
     # The latest moment at which it can have parked is the end of its lease; from then on no GPU was billed.
     before = instance.details.get("expires_at")
     parked_s = max(0.0, pace.now() - float(before)) if before else 0.0

@@ -18,7 +18,7 @@ from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import counted
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, Item, described, glance, inventory, one, reason_of, state_of
+from cloudtrain.provider.ec2.instances import ENDED, Item, described, inventory, one, reason_of, state_of, watched
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.tags import utc_text
 from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, translate
@@ -67,12 +67,9 @@ def terminate(
     if error is not None:
         raise translate(error, f"terminate {instance_id}", profile=clients.profile, consequence=None) from error
     state = "unknown"
-    for gone in pace.polls(pace.end):
-        found = glance(clients, instance_id)
-        state = state_of(found) if found else "unknown"
+    for found, state, _ in watched(clients, instance_id, emit, pace, step="release", within_s=pace.end):
         if state in enough or (found is None and pace.now() > young_until):
             return found
-        emit(StepProgress("release", f"{instance_id} {state}", done=gone, total=pace.end, unit="s"))
     raise ConnectionFailed(f"{instance_id} is still {state} after {pace.end:.0f} s", code="not_terminated")
 
 

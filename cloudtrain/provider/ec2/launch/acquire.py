@@ -28,7 +28,7 @@ from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import network, tags, trust, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import left_of, tell_inventory, terminate
-from cloudtrain.provider.ec2.instances import ENDED, described, glance, one, reason_of, state_of, to_instance
+from cloudtrain.provider.ec2.instances import ENDED, described, one, reason_of, state_of, to_instance, watched
 from cloudtrain.provider.ec2.launch import attempts
 from cloudtrain.provider.ec2.launch.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.launch.launch import Launch, Slot, request_for, slots_of
@@ -105,7 +105,8 @@ class Acquisition:
                 raise self._none_free(slots)
             if running := self._wait_running(record, launch):
                 attempts.forget_ended(self._clients, self._journal)
-                return self._as_instance(running, record, attempt)
+                notes = self._journal.read()
+                return to_instance(running, self._clients, notes, run=attempt["run"], price=record.get("price"))
             record = None
         raise self._none_free(slots)
 
@@ -260,16 +261,20 @@ class Acquisition:
         Raises:
             Refused: it stayed pending; it has been terminated.
         """
-        seen = False
-        for gone in self._pace.polls(self._pace.pending):
-            found = glance(self._clients, record["id"])
+        seen, pending = False, self._pace.pending
+        looks = watched(
+            self._clients,
+            record["id"],
+            self._emit,
+            self._pace,
+            step="instance",
+            within_s=pending,
+            unlisted="not listed yet",
+        )
+        for found, state, gone in looks:
             if found is None and (seen or gone > self._pace.visible):
                 break
             seen = seen or bool(found)
-            state = state_of(found) if found else "not listed yet"
-            self._emit(
-                StepProgress("instance", f"{record['id']} {state}", done=gone, total=self._pace.pending, unit="s")
-            )
             if not found:
                 continue
             if state in ENDED:
@@ -290,21 +295,10 @@ class Acquisition:
                 )
         terminate(self._clients, record["id"], self._emit, self._pace)
         raise Refused(
-            f"{record['id']} did not start within {self._pace.pending:.0f} s",
+            f"{record['id']} did not start within {pending:.0f} s",
             hint="run again, or choose another type or Region",
             consequence="it was terminated; nothing is billed any more",
             code="stuck_pending",
-        )
-
-    def _as_instance(self, found: Mapping[str, Any], record: Mapping[str, Any], attempt: Mapping[str, Any]) -> Instance:
-        return to_instance(
-            found,
-            run=attempt["run"],
-            region=attempt["region"],
-            user=self._journal.read()["ec2_user"],
-            host_key=self._journal.read()["ec2_host_key"],
-            price=record.get("price"),
-            loopback=self._clients.loopback,
         )
 
     def _none_free(self, slots: list[Slot]) -> NoCapacity:

@@ -82,12 +82,10 @@ def find(clients: Clients, instance_id: str, user: str) -> Orphan:
     return Orphan(
         instance=to_instance(
             found,
+            clients,
+            {"ec2_user": user},
             run=check_name(marks[tags.RUN]),
-            region=clients.region,
-            user=user,
-            host_key=None,
             price=price.usd_per_hour if price else None,
-            loopback=clients.loopback,
         ),
         run=marks[tags.RUN],
         token=token,

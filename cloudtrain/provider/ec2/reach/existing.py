@@ -16,7 +16,7 @@ from cloudtrain.core.instance import Instance, Journal, Released
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, glance, one, reason_of, state_of, to_instance
+from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, state_of, to_instance, watched
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
@@ -64,27 +64,16 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
 
 def as_existing(found: Mapping[str, Any], run: str, clients: Clients, journal: Journal) -> Instance:
     """Our `Instance` of a machine that is not ours: no price, no end."""
-    notes = journal.read()
-    return to_instance(
-        found,
-        run=run,
-        region=clients.region,
-        user=str(notes.get("ec2_user") or "ubuntu"),
-        host_key=notes.get("ec2_host_key"),
-        price=None,
-        loopback=clients.loopback,
-        owned=False,
-    )
+    return to_instance(found, clients, journal.read(), run=run, price=None, owned=False)
 
 
 def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace) -> Mapping[str, Any]:
     instance_id = str(found["InstanceId"])
-    current: Mapping[str, Any] | None = found
+    if state_of(found) == "running" and found.get("PublicIpAddress"):
+        return found
     asked = False
-    for gone in pace.polls(pace.pending):
-        state = state_of(current or {})
-        address = (current or {}).get("PublicIpAddress")
-        if current is not None and state == "running" and address:
+    for current, state, gone in watched(clients, instance_id, emit, pace, step="instance", within_s=pace.pending):
+        if current and state == "running" and current.get("PublicIpAddress"):
             return current
         if state in ENDED:
             raise Refused(
@@ -101,8 +90,6 @@ def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace)
             with _of_theirs(instance_id, f"start {instance_id}", clients, "it stays stopped"):
                 clients.ec2.start_instances(InstanceIds=[instance_id])
             asked = True
-        emit(StepProgress("instance", f"{instance_id} {state}", done=gone, total=pace.pending, unit="s"))
-        current = glance(clients, instance_id)
     raise Refused(
         f"{instance_id} did not start within {pace.pending:.0f} s",
         hint=f"aws ec2 describe-instances --instance-ids {instance_id}",
@@ -126,15 +113,12 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
         f"it goes on running and being billed: aws ec2 stop-instances --instance-ids {instance.id}",
     ):
         clients.ec2.stop_instances(InstanceIds=[instance.id])
-    for gone in pace.polls(pace.end):
-        found = glance(clients, instance.id)
-        state = "gone" if found is None else state_of(found) or "unknown"
-        if state in ("stopped", "gone", *ENDED):
+    for found, state, _ in watched(clients, instance.id, emit, pace, step="release", within_s=pace.end):
+        if found is None or state in ("stopped", *ENDED):
             journal.write({"ec2_started": None})
             summary = f"{instance.id} stopped again; its disk is billed as before"
             emit(StepDone("release", summary, time.monotonic() - began))
             return Released(life=InstanceLife.NONE, summary=summary)
-        emit(StepProgress("release", f"{instance.id} {state}", done=gone, total=pace.end, unit="s"))
     raise ConnectionFailed(
         f"{instance.id} is not stopped after {pace.end:.0f} s",
         hint=f"aws ec2 stop-instances --instance-ids {instance.id}",
