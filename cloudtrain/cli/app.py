@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
@@ -160,9 +162,6 @@ def _silence_stdout() -> None:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
-    import time
-    import traceback
-
     from cloudtrain.core import disk
 
     where = "it could not be written down"

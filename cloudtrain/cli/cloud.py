@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json, Profile, Region, RunName, Yes
+from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines, tell
-from cloudtrain.core.errors import ExitCode, Refused
+from cloudtrain.console.reporters.base import Reporter, columns_of
+from cloudtrain.core.errors import CloudtrainError, ExitCode, Refused, UsageError
 from cloudtrain.core.events import Noted
 
 if TYPE_CHECKING:
-    from cloudtrain.console.reporters.base import Reporter
     from cloudtrain.lifecycle.session import Session
     from cloudtrain.store import Run
 
@@ -31,7 +34,6 @@ def doctor(
     from cloudtrain.config import settings
     from cloudtrain.console.pages import account, failure
     from cloudtrain.console.reporters import jsonl
-    from cloudtrain.console.reporters.base import columns_of
     from cloudtrain.core.spec import Ec2Spec
     from cloudtrain.provider.ec2.doctor import checks
 
@@ -72,7 +74,6 @@ def instances(
     from cloudtrain.config import settings
     from cloudtrain.console.pages import account
     from cloudtrain.console.reporters import jsonl
-    from cloudtrain.console.reporters.base import columns_of
     from cloudtrain.provider.ec2.offer import catalogue
 
     get = settings.load({"region": region, "profile": profile}).get
@@ -102,14 +103,9 @@ def ssh(
     json: Json = False,
 ) -> None:
     """Open a shell on a run's machine, or run what stands after --. The host key is the pinned one."""
-    import subprocess
-    import time
-
     from cloudtrain.billing import expiry
     from cloudtrain.cli import following
-    from cloudtrain.console.choose import Look, reporter
     from cloudtrain.console.pages import listing
-    from cloudtrain.core.errors import UsageError
     from cloudtrain.lifecycle import openssh
     from cloudtrain.lifecycle.session import Session
     from cloudtrain.store import Store
@@ -138,7 +134,6 @@ def ssh(
 
 def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool) -> None:
     """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
-    from cloudtrain.core.errors import CloudtrainError
     from cloudtrain.lifecycle import openssh
     from cloudtrain.lifecycle.session import Session as OtherSession
 

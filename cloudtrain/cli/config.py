@@ -9,6 +9,7 @@ import typer
 
 from cloudtrain.cli.options import Json
 from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.core.text import columns, screen_safe
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from.")
 
@@ -22,7 +23,6 @@ def show(
 ) -> None:
     """Print the settings that a run started here would use."""
     from cloudtrain.config import settings
-    from cloudtrain.core.text import columns, screen_safe
 
     found = settings.load({}, config=config).origins()
     if json:

@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
+from cloudtrain.core import text
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.events import Noted
 
 
 def extend(
@@ -19,10 +22,6 @@ def extend(
     """Move the end of a run that trains: on its machine, for its job, and in the most that it can cost."""
     from cloudtrain.cli import following
     from cloudtrain.config.settings import duration
-    from cloudtrain.core import text
-    from cloudtrain.core.errors import UsageError
-    from cloudtrain.core.events import Noted
-    from cloudtrain.core.text import date_and_time
     from cloudtrain.lifecycle import machine_end
     from cloudtrain.store import Store
 
@@ -45,7 +44,7 @@ def extend(
                 return
         told = machine_end.extend(row, context, seconds)
         cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
-        reporter.emit(Noted(f"{row.name} now ends by {date_and_time(told.after)}{cost}"))
+        reporter.emit(Noted(f"{row.name} now ends by {text.date_and_time(told.after)}{cost}"))
         if json:
             from cloudtrain.console.reporters.jsonl import write_result
 

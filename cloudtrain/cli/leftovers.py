@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
+from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines
+from cloudtrain.console.reporters.base import may_ask
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged
+from cloudtrain.core.events import Emit, Noted, Warned
+from cloudtrain.core.states import InstanceLife
 
 if TYPE_CHECKING:
     from cloudtrain.cleanup.leftovers import View
-    from cloudtrain.core.events import Emit
     from cloudtrain.core.spec import RunSpec
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
@@ -42,9 +47,7 @@ def clean(
     """
     from cloudtrain.billing import running
     from cloudtrain.cleanup import leftovers
-    from cloudtrain.console.choose import Look, reporter
     from cloudtrain.console.pages import leftovers as shown
-    from cloudtrain.console.reporters.base import may_ask
     from cloudtrain.console.reporters.jsonl import write_result
 
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
@@ -96,17 +99,13 @@ def adopt(
 
     Its host key is checked against its console output. The way in is a copy of the run's key, or EC2 Instance Connect.
     """
-    from pathlib import Path
-
     from cloudtrain.billing import running
     from cloudtrain.cleanup import adoption, debts
     from cloudtrain.cli import following
     from cloudtrain.config import settings
     from cloudtrain.console.pages.listing import record
     from cloudtrain.console.reporters.jsonl import write_result
-    from cloudtrain.core.events import Noted
     from cloudtrain.core.spec import JobSpec
-    from cloudtrain.core.states import InstanceLife
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.source.shipped import job_folder
     from cloudtrain.store import Store
@@ -136,7 +135,6 @@ def adopt(
 
 def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
-    from cloudtrain.console.choose import Look, reporter
     from cloudtrain.console.pages import leftovers as shown
     from cloudtrain.console.pages import listing
     from cloudtrain.console.reporters.jsonl import write_result
@@ -158,7 +156,6 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
 def settle_debts() -> None:
     """Before a command that talks to AWS about no run of its own: end what earlier runs still owe."""
     from cloudtrain.cleanup import debts
-    from cloudtrain.console.choose import Look, reporter
 
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
@@ -178,8 +175,6 @@ def settle_debts_beside(spec: RunSpec, store: Store, emit: Emit, *, skip: str | 
 
 def _registry(emit: Emit) -> Store | None:
     """The registry, if it can be read: losing it must not hide a machine."""
-    from cloudtrain.core.errors import StoreDamaged
-    from cloudtrain.core.events import Warned
     from cloudtrain.store import Store
 
     try:
@@ -217,15 +212,12 @@ def _look(where: list[Clients], store: Store | None, emit: Emit, ids: list[str] 
 
 def _code(view: View) -> int:
     """Of a command that only looked."""
-    from cloudtrain.core.errors import ExitCode
-
     return int(ExitCode.CONNECTION if view.unseen else ExitCode.DONE)
 
 
 def _unseen(view: View) -> dict[str, Any] | None:
     """The `error` of a command that could not see all it was asked to look at."""
     from cloudtrain.console.pages import failure
-    from cloudtrain.core.errors import ConnectionFailed
 
     if not view.unseen:
         return None
@@ -236,7 +228,6 @@ def _unseen(view: View) -> dict[str, Any] | None:
 def _unended(ended: Sequence[Ended]) -> dict[str, Any] | None:
     """The `error` of a command after which something may still be billed."""
     from cloudtrain.console.pages import failure
-    from cloudtrain.core.errors import ConnectionFailed
 
     left = [one.leftover.item.id for one in ended if one.may_cost]
     return (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from cloudtrain.cli.options import Bell, Json, Plain, RunName, look
+from cloudtrain.core.errors import ExitCode, UsageError
+from cloudtrain.core.events import Noted
 
 
 def logs(
@@ -31,14 +34,10 @@ def logs(
     bell: Bell = False,
 ) -> None:
     """Show a run's console log; follow it while the run lives, then pull its results."""
-    import time
-
     from cloudtrain.billing import expiry
     from cloudtrain.cli import following
     from cloudtrain.config.settings import duration
     from cloudtrain.console.pages import listing
-    from cloudtrain.core.errors import ExitCode, UsageError
-    from cloudtrain.core.events import Noted
     from cloudtrain.store import Store
 
     store = Store()

@@ -9,11 +9,11 @@ import typer
 
 from cloudtrain.console.choose import Look
 from cloudtrain.console.reporters.base import NO_INPUT
+from cloudtrain.core.errors import CloudtrainError, UsageError
 
 
 def complete_run(incomplete: str) -> list[str]:
     """Names of runs that begin with what is typed."""
-    from cloudtrain.core.errors import CloudtrainError
     from cloudtrain.store import Store
 
     try:
@@ -65,7 +65,6 @@ def look(json: bool, plain: bool, bell: bool = False) -> Look:
 
 def _plain_is_set() -> bool:
     from cloudtrain.config import settings
-    from cloudtrain.core.errors import UsageError
 
     try:
         return bool(settings.load({}).get("plain"))

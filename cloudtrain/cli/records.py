@@ -10,6 +10,7 @@ import typer
 from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
 from cloudtrain.console.lines import print_lines
 from cloudtrain.core.errors import ArtifactRefused, ExitCode, UnknownRun
+from cloudtrain.core.events import Noted
 
 if TYPE_CHECKING:
     from cloudtrain.run_folder.verify import Verification
@@ -85,7 +86,6 @@ def rerun(
     """Repeat a run from its own record: same settings, seed, place, and the very code that it ran."""
     from cloudtrain.cli import following, leftovers
     from cloudtrain.config import settings
-    from cloudtrain.core.events import Noted
     from cloudtrain.core.names import new_name
     from cloudtrain.core.spec import check_name
     from cloudtrain.lifecycle.repeat import repetition

@@ -9,6 +9,8 @@ import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
 from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.core.errors import ExitCode
+from cloudtrain.core.events import Noted
 from cloudtrain.core.text import counted
 
 
@@ -104,8 +106,6 @@ def pull(
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
     from cloudtrain.cli import following, leftovers, standing
     from cloudtrain.console.text import shown_path
-    from cloudtrain.core.errors import ExitCode
-    from cloudtrain.core.events import Noted
     from cloudtrain.lifecycle import pull as partial
     from cloudtrain.run_folder import copy_out, result_groups
     from cloudtrain.store import Store

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloudtrain.cli.options import Json, Keep, Plain, RunName, Yes, look
+from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError, ExitCode, UsageError
+from cloudtrain.core.events import Noted, Warned, discard
 
 if TYPE_CHECKING:
-    from cloudtrain.console.reporters.base import Reporter
     from cloudtrain.lifecycle.session import Context
     from cloudtrain.run_folder.artifacts import FileEntry
     from cloudtrain.run_folder.outcome import Result
@@ -70,7 +73,6 @@ def _check(run: str | None, *, all_: bool, pull: bool, keep: bool) -> None:
 def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull: bool, yes: bool) -> int:
     from cloudtrain.cli import following, leaving
     from cloudtrain.console.pages import stopping
-    from cloudtrain.core.events import Noted
     from cloudtrain.lifecycle import stop as lifecycle_stop
 
     context = following.context(store, reporter)
@@ -96,7 +98,6 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
     from cloudtrain.billing import running
     from cloudtrain.cli import following, leaving
     from cloudtrain.console.reporters.jsonl import write_result
-    from cloudtrain.core.events import Noted, Warned
     from cloudtrain.run_folder import outcome
 
     context = following.context(store, reporter)
@@ -128,7 +129,6 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
 def _agreed(rows: Sequence[Run], context: Context, reporter: Reporter, *, pull: bool, yes: bool) -> bool:
     """Whether the user wants these runs ended, having seen what they are and what is lost."""
     from cloudtrain.console.pages import stopping
-    from cloudtrain.core.events import Noted
 
     for line in () if yes else stopping.table(rows):
         reporter.emit(Noted(line))
@@ -158,7 +158,6 @@ def _tell(row: Run, ended: Result | CloudtrainError, store: Store, reporter: Rep
     """Report on one of several runs, and return what has become of it."""
     from cloudtrain.cli import leaving
     from cloudtrain.console.pages import failure
-    from cloudtrain.core.events import Noted
 
     if isinstance(ended, CloudtrainError):
         for line in () if json else failure.lines(ended):
@@ -198,7 +197,6 @@ def _kept(row: Run) -> bool:
 def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
     """Say what a run would lose that ends without a pull."""
     from cloudtrain.console.pages import stopping
-    from cloudtrain.core.events import Warned
 
     if not row.state.trains:
         return
@@ -209,10 +207,6 @@ def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
 
 def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
     """What a run has finished that is not here, or why that cannot be told: in a moment, whatever its machine does."""
-    import threading
-    from dataclasses import replace
-
-    from cloudtrain.core.events import discard
     from cloudtrain.lifecycle import pull as lifecycle_pull
 
     found: list[list[FileEntry]] = []

@@ -8,11 +8,12 @@ import typer
 
 from cloudtrain.cli import run_options as of
 from cloudtrain.cli.options import Bell, Json, Keep, OnInterrupt, OnlyPlan, Plain, Profile, Region, Yes, look
+from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.events import Noted
 
 if TYPE_CHECKING:
     from cloudtrain.config.settings import Settings
-    from cloudtrain.console.reporters.base import Reporter
     from cloudtrain.core.spec import RunSpec
     from cloudtrain.lifecycle.repeat import Continuation
     from cloudtrain.store import Store
@@ -119,7 +120,6 @@ def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> i
 
 def _rest(given: dict[str, Any], store: Store, reporter: Reporter) -> Continuation:
     """What is left to train of the run that `--resume` names."""
-    from cloudtrain.core.events import Noted
     from cloudtrain.core.names import new_name
     from cloudtrain.core.spec import check_name
     from cloudtrain.lifecycle.repeat import continuation

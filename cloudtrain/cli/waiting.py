@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Bell, Json, Plain, complete_run, look
+from cloudtrain.core.errors import ExitCode, UsageError
 
 
 def wait(
@@ -27,7 +28,6 @@ def wait(
     """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
     from cloudtrain.cli import following
     from cloudtrain.config.settings import duration
-    from cloudtrain.core.errors import ExitCode, UsageError
     from cloudtrain.store import Store
 
     store = Store()

@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.text import LogText, screen_safe
-from cloudtrain.run_folder.outcome import Result
-
-if TYPE_CHECKING:
-    from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.core.states import RunState
+from cloudtrain.core.text import LogText, screen_safe
+from cloudtrain.run_folder.log_times import LogTimes
+from cloudtrain.run_folder.outcome import Result
 
 _CHUNK = 1 << 18
 

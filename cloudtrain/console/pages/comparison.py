@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloudtrain.core.text import columns, screen_safe
-
-if TYPE_CHECKING:
-    from cloudtrain.report.comparison import Comparison
+from cloudtrain.report.comparison import Comparison
 
 _DIFFERS = "<- differs"
 

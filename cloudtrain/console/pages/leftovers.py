@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cloudtrain.cleanup.leftovers import View
 from cloudtrain.console.pages.listing import age
 from cloudtrain.core.text import columns, counted, money, screen_safe, seconds
-
-if TYPE_CHECKING:
-    from cloudtrain.cleanup.leftovers import View
-    from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
+from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
 
 DAYS_A_MONTH = 30
 

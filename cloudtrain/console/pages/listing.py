@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
@@ -19,10 +19,7 @@ from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe, size
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, lives, result
-
-if TYPE_CHECKING:
-    from cloudtrain.store import Run, Store
-
+from cloudtrain.store import Run, Store
 
 # Runs that `ls` shows besides those that live.
 LATEST = 20

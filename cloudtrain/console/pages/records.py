@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.text import screen_safe
-
-if TYPE_CHECKING:
-    from cloudtrain.run_folder.verify import Verification
+from cloudtrain.run_folder.verify import Verification
 
 
 def lines(found: Verification) -> list[str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages import listing
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import columns, counted, money, screen_safe, seconds, size, time_of_day
-
-if TYPE_CHECKING:
-    from cloudtrain.run_folder.artifacts import FileEntry
-    from cloudtrain.store import Run
+from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.store import Run
 
 _NAMED = 8  # of the files that would be lost; the rest is counted
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
@@ -28,9 +28,7 @@ from cloudtrain.core.events import (
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.text import LogText
 from cloudtrain.run_folder.outcome import Result
-
-if TYPE_CHECKING:
-    from cloudtrain.store import Run
+from cloudtrain.store import Run
 
 SCHEMA_VERSION = 1
 # Errors that have just seen what the registry does not know yet: how it stands with the run's machine.

@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleRenderable
 from rich.live import Live
@@ -35,9 +34,7 @@ from cloudtrain.core.states import RunState
 from cloudtrain.core.text import screen_safe, seconds, wrapped
 from cloudtrain.run_folder.files import read_objects
 from cloudtrain.run_folder.outcome import Result
-
-if TYPE_CHECKING:
-    from cloudtrain.store import Run
+from cloudtrain.store import Run
 
 _WORD = 6  # columns of "ok", "warn", and of what hangs below them
 _TITLE = 14

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from cloudtrain.console.colour import painted
 from cloudtrain.console.pages import failure, summary
@@ -30,9 +29,7 @@ from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import fitted, screen_safe, seconds
 from cloudtrain.run_folder.outcome import Result
-
-if TYPE_CHECKING:
-    from cloudtrain.store import Run
+from cloudtrain.store import Run
 
 HEARTBEAT_S = 60.0
 _PROGRESS_EVERY_S = 10.0

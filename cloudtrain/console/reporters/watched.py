@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.billing.expiry import expires_at
 from cloudtrain.console.pages import summary
 from cloudtrain.console.reporters.training import Money
-
-if TYPE_CHECKING:
-    from cloudtrain.core.plan import Plan
-    from cloudtrain.store import Run
+from cloudtrain.core.plan import Plan
+from cloudtrain.store import Run
 
 _LOOK_EVERY_S = 15.0
 
