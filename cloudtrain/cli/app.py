@@ -124,7 +124,7 @@ def _run(words: list[str]) -> int:
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing to say, nobody to say it to.
-        _silence_stdout()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.DONE)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
@@ -149,15 +149,7 @@ def _mistyped(error: typer.TyperException) -> UsageError:
     context = getattr(error, "ctx", None)
     command = f"cloudtrain {context.info_name}" if context is not None and context.parent is not None else "cloudtrain"
     message = error.format_message().rstrip(".")
-    return UsageError(
-        message[:1].lower() + message[1:],
-        hint=f"{command} --help",
-        consequence="nothing was started",
-    )
-
-
-def _silence_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return UsageError(message[:1].lower() + message[1:], hint=f"{command} --help")
 
 
 def _unexpected(error: Exception) -> CloudtrainError:

@@ -38,12 +38,8 @@ def doctor(
     from cloudtrain.provider.ec2.doctor import checks
 
     get = settings.load({"instance": instance, "spot": spot, "region": region, "profile": profile}).get
-    known = {"types": get("instance"), "spot": get("spot"), "subnet": get("subnet"), "ami": get("ami")}
-    spec = Ec2Spec(
-        region=get("region"),
-        profile=get("profile"),
-        **{name: value for name, value in known.items() if value is not None},
-    )
+    known = {"types": get("instance"), **{name: get(name) for name in ("region", "profile", "spot", "subnet", "ami")}}
+    spec = Ec2Spec(**{name: value for name, value in known.items() if value is not None})
     leftovers.settle_debts()
     seen = []
     for check in checks(spec):

@@ -15,8 +15,7 @@ from cloudtrain.core.events import Noted
 def logs(
     run: RunName = None,
     follow: Annotated[
-        bool,
-        typer.Option("--follow/--no-follow", "-f", help="Follow a run that lives to its end, or do not."),
+        bool, typer.Option("--follow/--no-follow", "-f", help="Follow a run that lives to its end, or do not.")
     ] = True,
     lines: Annotated[
         int | None, typer.Option("-n", min=0, help="Begin with the last N lines; all of them if left out.")

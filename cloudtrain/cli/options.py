@@ -31,10 +31,7 @@ class OnInterrupt(StrEnum):
 
 def _latest_or(what: str) -> Any:
     return typer.Argument(
-        metavar="[RUN]",
-        help=f"{what}; the latest run if left out.",
-        autocompletion=complete_run,
-        show_default=False,
+        metavar="[RUN]", help=f"{what}; the latest run if left out.", autocompletion=complete_run, show_default=False
     )
 
 

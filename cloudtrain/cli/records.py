@@ -9,26 +9,24 @@ import typer
 
 from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
 from cloudtrain.console.lines import print_lines
-from cloudtrain.core.errors import ArtifactRefused, ExitCode, UnknownRun
+from cloudtrain.core.errors import ArtifactRefused, ExitCode
 from cloudtrain.core.events import Noted
 
 if TYPE_CHECKING:
     from cloudtrain.run_folder.verify import Verification
-    from cloudtrain.store import Store
 
 
-def verify(
-    run: RunOrFolder = None,
-    json: Json = False,
-) -> None:
+def verify(run: RunOrFolder = None, json: Json = False) -> None:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
     from cloudtrain.console.pages import failure, records
     from cloudtrain.console.reporters import jsonl
+    from cloudtrain.report import sources
     from cloudtrain.run_folder import verify as verify_
     from cloudtrain.store import Store
 
     store = Store()
-    found = verify_.check(_receipt(run, store), store)
+    place = sources.meant(run, store)
+    found = verify_.check(place if isinstance(place, Path) else place.folder, store)
     wrong = _wrong(found)
     if json:
         code = wrong.exit_code if wrong else ExitCode.DONE
@@ -61,18 +59,6 @@ def _mending(found: Verification) -> str:
     if found.known and subjects == {"registry"}:
         return f"cloudtrain pull {found.run} writes the receipt anew, from the list of runs"
     return "take what differs from a copy"
-
-
-def _receipt(run: str | None, store: Store) -> Path:
-    """The folder or file that is meant: a run's name wins over a folder that is called the same."""
-    if run is not None and (Path(run).name != run or run.endswith(".json")):
-        return Path(run)
-    try:
-        return store.find(run).folder
-    except UnknownRun:
-        if run is not None and Path(run).exists():
-            return Path(run)
-        raise
 
 
 def rerun(

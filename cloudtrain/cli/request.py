@@ -21,6 +21,9 @@ from cloudtrain.store import Store
 
 # Of `--keep`, in seconds.
 SHORTEST_KEEP_S = 60.0
+# Settings that say which instance and how: name -> field of `Ec2Spec`.
+_OF_EC2 = {name: name for name in ("region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr")}
+_OF_EC2 |= {"instance": "types", "volume_size": "volume_gb", "boot_limit": "boot_limit_s"}
 
 
 def build(
@@ -114,17 +117,7 @@ def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
     if spec.host is not None and not elsewhere:
         values["identity"] = spec.host.identity
     if ec2 is not None and not elsewhere:
-        values |= {
-            "instance": ec2.types,
-            "region": ec2.region,
-            "profile": ec2.profile,
-            "ami": ec2.ami,
-            "subnet": ec2.subnet,
-            "security_group": ec2.security_group,
-            "ssh_cidr": ec2.ssh_cidr,
-            "volume_size": ec2.volume_gb,
-            "identity": ec2.identity,
-        }
+        values |= {name: getattr(ec2, field) for name, field in _OF_EC2.items()} | {"identity": ec2.identity}
     return values
 
 
@@ -153,7 +146,6 @@ def refuse_other_training(given: Mapping[str, object]) -> None:
         raise UsageError(
             f"{' and '.join(flags)} cannot be given with --resume: the training goes on as it began",
             hint=f"leave {'them' if several else 'it'} out, or start a new run without --resume",
-            consequence="nothing was started",
             code="bad_setting",
         )
 
@@ -161,10 +153,7 @@ def refuse_other_training(given: Mapping[str, object]) -> None:
 def going_on(spec: RunSpec, continued: RunSpec) -> RunSpec:
     """`spec`, which says where and within which limits, with the training of the run that it continues."""
     return replace(
-        spec,
-        train=replace(continued.train, device=spec.train.device),
-        job=continued.job,
-        resume=continued.resume,
+        spec, train=replace(continued.train, device=spec.train.device), job=continued.job, resume=continued.resume
     )
 
 
@@ -203,7 +192,6 @@ def _target(settings: Settings, *, local: bool, host: str | None, instance_id: s
     raise UsageError(
         "say where to train",
         hint="--local here, --dry-run to rehearse EC2 for free, --instance g4dn.xlarge on EC2",
-        consequence="nothing was started",
         code="no_target",
     )
 
@@ -248,7 +236,6 @@ def _check_not_hidden(source: Path, module: str) -> None:
     raise UsageError(
         f"{source} has no __init__.py: {whose} module of the same name would be found instead of {module}",
         hint=f"rename the folder {name}" if always else f"put an empty file there: touch {source / '__init__.py'}",
-        consequence="nothing was started",
         code="bad_setting",
     )
 
@@ -258,27 +245,11 @@ def _file(path: str | None) -> str | None:
 
 
 def _ec2(
-    settings: Settings,
-    instance_id: str | None,
-    host_key: str | None,
-    dry_run: bool,
-    faults: tuple[str, ...],
+    settings: Settings, instance_id: str | None, host_key: str | None, dry_run: bool, faults: tuple[str, ...]
 ) -> Ec2Spec:
     get = settings.get
-    known: dict[str, Any] = {
-        "types": get("instance"),
-        "region": get("region"),
-        "profile": get("profile"),
-        "spot": get("spot"),
-        "ami": get("ami"),
-        "subnet": get("subnet"),
-        "security_group": get("security_group"),
-        "ssh_cidr": get("ssh_cidr"),
-        "volume_gb": get("volume_size"),
-        "boot_limit_s": get("boot_limit"),
-        "identity": _file(get("identity")) if instance_id else None,
-        "host_key": host_key,
-    }
+    known: dict[str, Any] = {field: get(name) for name, field in _OF_EC2.items()}
+    known |= {"identity": _file(get("identity")) if instance_id else None, "host_key": host_key}
     return Ec2Spec(
         **{key: value for key, value in known.items() if value is not None},
         instance_id=instance_id,

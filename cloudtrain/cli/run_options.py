@@ -23,8 +23,7 @@ Config = Annotated[
 Job = Annotated[str | None, typer.Option(help="Folder of a training package, instead of the shipped one.")]
 Local = Annotated[bool, typer.Option("--local", help="Train on this computer.")]
 DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed."),
+    bool, typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed.")
 ]
 Instance = Annotated[str | None, typer.Option(help="EC2 type to launch; several by comma, in order.")]
 InstanceId = Annotated[str | None, typer.Option(help="An instance of yours; it is not terminated.")]
@@ -58,6 +57,5 @@ Resume = Annotated[
 Name = Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")]
 OnInterrupt = Annotated[
-    Choice,
-    typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask at."),
+    Choice, typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask at.")
 ]

@@ -71,6 +71,7 @@ def _check(run: str | None, *, all_: bool, pull: bool, keep: bool) -> None:
 
 
 def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull: bool, yes: bool) -> int:
+    from cloudtrain.billing import expiry
     from cloudtrain.cli import following, leaving
     from cloudtrain.console.pages import stopping
     from cloudtrain.lifecycle import stop as lifecycle_stop
@@ -78,7 +79,7 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
     context = following.context(store, reporter)
     if keep_s:
         lifecycle_stop.check_keep(row)
-    if row.state.final and not _kept(row):
+    if row.state.final and expiry.kept_until(row) is None:
         reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
     else:
         if not pull:
@@ -186,12 +187,6 @@ def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) 
 def _worse(one: int, other: int) -> int:
     """The exit code that matters more: a machine that may be running, then whatever has failed."""
     return int(ExitCode.CONNECTION) if int(ExitCode.CONNECTION) in (one, other) else max(one, other)
-
-
-def _kept(row: Run) -> bool:
-    from cloudtrain.billing import expiry
-
-    return expiry.kept_until(row) is not None
 
 
 def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:

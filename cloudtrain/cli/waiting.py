@@ -17,8 +17,7 @@ from cloudtrain.core.errors import ExitCode, UsageError
 
 def wait(
     runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Names or their beginnings.", autocompletion=complete_run),
+        list[str], typer.Argument(metavar="RUN...", help="Names or their beginnings.", autocompletion=complete_run)
     ],
     timeout: Annotated[str | None, typer.Option(help="Leave after this time, with exit code 8: 90s, 30m.")] = None,
     json: Json = False,

@@ -221,7 +221,6 @@ def _refuse(message: str, text: str, *, names: list[str] | None = None) -> Usage
     return UsageError(
         message,
         hint="one of: " + ", ".join(names or [*TABLE, "or an AWS error such as RequestLimitExceeded:3@RunInstances"]),
-        consequence="nothing was started",
         code="bad_fault",
     )
 

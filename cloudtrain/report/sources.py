@@ -28,17 +28,29 @@ def of_path(path: Path) -> Facts:
     return gather(verify.load(path), path if path.is_dir() else path.parent)
 
 
+def meant(run: str | None, store: Store) -> Run | Path:
+    """The run that a user means: a name, the beginning of one, None: the latest; or the path of a folder or `run.json`.
+
+    A run's name wins over a folder that is called the same.
+
+    Raises:
+        UnknownRun: there is no such run or file.
+    """
+    if run is not None and (Path(run).name != run or run.endswith(".json")):
+        return Path(run)
+    try:
+        return store.find(run)
+    except UnknownRun:
+        if run is not None and Path(run).exists():
+            return Path(run)
+        raise
+
+
 def find(run: str | None, store: Store) -> Facts:
-    """The facts of the run that a user means: a name, the beginning of one, a folder, a `run.json`, None: the latest.
+    """The facts of the run that a user means, see `meant`.
 
     Raises:
         UsageError: there is no such run or receipt.
     """
-    if run is not None and (Path(run).name != run or run.endswith(".json")):
-        return of_path(Path(run))
-    try:
-        return of_run(store.find(run), store)
-    except UnknownRun:
-        if run is not None and Path(run).exists():
-            return of_path(Path(run))
-        raise
+    found = meant(run, store)
+    return of_path(found) if isinstance(found, Path) else of_run(found, store)
