@@ -118,19 +118,8 @@ _KINDS = (
 TABLE: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|k|kb|kib|mb|mib|b)?", re.IGNORECASE)
-_SCALE = {
-    "ms": 1e-3,
-    "": 1,
-    "s": 1,
-    "m": 60,
-    "h": 3600,
-    "b": 1,
-    "k": 1e3,
-    "kb": 1e3,
-    "kib": 1024,
-    "mb": 1e6,
-    "mib": 1 << 20,
-}
+_SCALE = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_SCALE |= {"b": 1, "k": 1e3, "kb": 1e3, "kib": 1024, "mb": 1e6, "mib": 1 << 20}
 
 
 @dataclass(slots=True)
@@ -150,14 +139,14 @@ class Fault:
 
 def describe() -> list[tuple[str, str, tuple[int, ...]]]:
     """The language as rows: how it is written, what it means, rows of the fault matrix."""
-    rows = []
-    for kind in TABLE.values():
-        glue = "" if kind.values.startswith("@") or not kind.values else ":"
-        written = (
-            f"{kind.name}[:{kind.values[1:]}" if kind.values.startswith("[") else f"{kind.name}{glue}{kind.values}"
-        )
-        rows.append((written, kind.meaning, kind.matrix))
-    return rows
+    return [(describe_one(kind), kind.meaning, kind.matrix) for kind in TABLE.values()]
+
+
+def describe_one(kind: Kind) -> str:
+    """`kind` as it is written."""
+    if kind.values.startswith("["):
+        return f"{kind.name}[:{kind.values[1:]}"
+    return f"{kind.name}{'' if kind.values.startswith('@') or not kind.values else ':'}{kind.values}"
 
 
 def parse(texts: Iterable[str]) -> list[Fault]:
@@ -197,11 +186,6 @@ def _parse_one(text: str) -> Fault:
             raise _refuse(f"{counted!r} in {text!r} is not a number of times", text)
         times = FOREVER if counted == "*" else int(counted)
     return Fault(kind, tuple(values), action or None, times, text)
-
-
-def describe_one(kind: Kind) -> str:
-    """`kind` as it is written."""
-    return next(written for written, meaning, _ in describe() if meaning == kind.meaning)
 
 
 def _count_value(kind: Kind, values: list[str]) -> str:

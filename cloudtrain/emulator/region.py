@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 from cloudtrain.core.disk import private_dir, write_durably
 from cloudtrain.emulator import faults
 from cloudtrain.emulator.aws import catalogue
-from cloudtrain.emulator.aws.core import Core, Timing
+from cloudtrain.emulator.aws.core import Core, TimedLifecycle, Timing
 from cloudtrain.emulator.service import client_environment, sweep
 
 T = TypeVar("T")
@@ -91,7 +91,6 @@ class Region:
 
         from cloudtrain.emulator.aws import models, state
         from cloudtrain.emulator.aws.api import Api
-        from cloudtrain.emulator.aws.lifecycle import TimedLifecycle
 
         private_dir(self.folder)
         sweep(self.folder)

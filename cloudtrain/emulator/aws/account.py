@@ -58,50 +58,24 @@ def stock(backend: Any, core: Core) -> None:
 
 def inventory(account: str) -> dict[str, list[dict[str, Any]]]:
     """What exists in all Regions of an account, JSON-ready; terminated instances and default groups are not in it."""
-    found: dict[str, list[dict[str, Any]]] = {
-        "instances": [],
-        "volumes": [],
-        "security_groups": [],
-        "key_pairs": [],
-        "addresses": [],
-    }
+    kinds = ("instances", "volumes", "security_groups", "key_pairs", "addresses")
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for region, backend in list(ec2_backends[account].items()):
-        for instance in backend.all_instances():
-            if instance.state != "terminated":
-                row = {
-                    "region": region,
-                    "id": instance.id,
-                    "state": instance.state,
-                    "type": instance.instance_type,
-                    "zone": instance.availability_zone,
-                    "address": instance.public_ip,
-                    "spot": instance.lifecycle == "spot",
-                    "tags": dict(backend.tags.get(instance.id, {})),
-                }
-                found["instances"].append(row)
-        for volume in backend.volumes.values():
-            found["volumes"].append(
-                {
-                    "region": region,
-                    "id": volume.id,
-                    "size_gib": volume.size,
-                    "tags": dict(backend.tags.get(volume.id, {})),
-                }
-            )
-        for groups in backend.groups.values():
-            for group in groups.values():
-                if group.name != "default":
-                    found["security_groups"].append(
-                        {
-                            "region": region,
-                            "id": group.id,
-                            "name": group.name,
-                            "tags": dict(backend.tags.get(group.id, {})),
-                        }
-                    )
+        for one in backend.all_instances():
+            if one.state != "terminated":
+                place = {"type": one.instance_type, "zone": one.availability_zone, "address": one.public_ip}
+                spot = one.lifecycle == "spot"
+                found["instances"].append(_tagged(backend, one.id, state=one.state, **place, spot=spot))
+        found["volumes"] += [_tagged(backend, each.id, size_gib=each.size) for each in backend.volumes.values()]
+        groups = [group for by_id in backend.groups.values() for group in by_id.values() if group.name != "default"]
+        found["security_groups"] += [_tagged(backend, group.id, name=group.name) for group in groups]
         found["key_pairs"] += [{"region": region, "name": name} for name in backend.key_pairs]
         found["addresses"] += [{"region": region, "address": a.public_ip} for a in backend.addresses]
     return found
+
+
+def _tagged(backend: Any, id: str, **values: Any) -> dict[str, Any]:
+    return {"region": backend.region_name, "id": id, **values, "tags": dict(backend.tags.get(id, {}))}
 
 
 def forget(account: str) -> None:

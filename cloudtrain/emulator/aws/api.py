@@ -57,6 +57,9 @@ class _Reply:
     body: bytes
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        self.headers.append(("Content-Length", str(len(self.body))))
+
 
 @dataclass
 class Api:
@@ -133,8 +136,10 @@ class Api:
             if page := faults.take("html500", call.action):
                 call.fault = page.text
                 html = b"<!doctype html><html><body><h1>Internal Server Error</h1></body></html>"
-                return _Reply(500, [("Content-Type", "text/html"), ("Content-Length", str(len(html)))], html, "html")
-            self._parameter_faults(call)
+                return _Reply(500, [("Content-Type", "text/html")], html, "html")
+            if call.service == "ssm" and (denied := faults.find("ssm-denied")):
+                call.fault = denied.text
+                raise ApiError("AccessDeniedException", f"User is not authorized to perform: ssm:{call.action}")
             if call.service == "ec2" and call.action.startswith(_READS) and call.parameters.get("DryRun") == "true":
                 raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
             reply = self._served(call, environ)
@@ -181,20 +186,12 @@ class Api:
             code = "InvalidClientTokenId" if call.service == "sts" else "UnrecognizedClientException"
             raise ApiError(code, "The security token included in the request is invalid.", 403)
 
-    def _parameter_faults(self, call: Call) -> None:
-        if call.service == "ssm" and (denied := self.core.faults.find("ssm-denied")):
-            call.fault = denied.text
-            raise ApiError("AccessDeniedException", f"User is not authorized to perform: ssm:{call.action}")
-
     def _served(self, call: Call, environ: WSGIEnvironment) -> _Reply:
         if call.service in answers.SERVICES:
             found = answers.answer(
                 call.service, call.action, call.parameters, self.core.quotas, call.region, self.core.account
             )
-            text = json.dumps(found).encode()
-            return _Reply(
-                200, [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(text)))], text
-            )
+            return _Reply(200, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(found).encode())
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.core.account
         self.core.replayed.value = False
         started: list[tuple[str, list[tuple[str, str]]]] = []
@@ -208,21 +205,14 @@ class Api:
         status, headers = started[0]
         number = int(status.split(" ", 1)[0])
         kind = next((v for k, v in headers if k.lower() == "content-type"), "")
-        if (
-            number >= 400
-            and "html" in kind
-            and b"<Response" not in body
-            and b"<ErrorResponse" not in body
-            and not body.startswith(b"{")
-        ):
+        told = body.startswith(b"{") or b"<Response" in body or b"<ErrorResponse" in body
+        if number >= 400 and "html" in kind and not told:
             raise _unknown(call, f"HTTP {number}")
         if call.action == "SendSSHPublicKey" and number == 200:
             # moto says yes to everybody; the machine itself must hear of the key.
             self.core.lives.let_in(str(call.parameters["InstanceId"]), str(call.parameters["SSHPublicKey"]))
         kept = [(k, v) for k, v in headers if k.lower() not in ("content-length", "connection")]
-        return _Reply(
-            number, [*kept, ("Content-Length", str(len(body)))], body, _error_code(body) if number >= 300 else None
-        )
+        return _Reply(number, kept, body, _error_code(body) if number >= 300 else None)
 
 
 def _read_call(environ: WSGIEnvironment, body: bytes) -> Call:
@@ -249,7 +239,7 @@ def _read_call(environ: WSGIEnvironment, body: bytes) -> Call:
 
 def _refusal(call: Call, error: ApiError) -> _Reply:
     body, kind = error_body(call.service, error)
-    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+    headers = [("Content-Type", kind)]
     if call.fault == "clock-skew":
         headers.append(("Date", (datetime.now(UTC) + timedelta(minutes=10)).strftime("%a, %d %b %Y %H:%M:%S GMT")))
     return _Reply(error.status, headers, body, error.code)

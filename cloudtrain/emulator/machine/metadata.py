@@ -7,28 +7,26 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from cloudtrain.emulator.machine.systemd import Answer
 
-Pages = Callable[[], Mapping[str, str]]
-"""Gives all pages by path below `/latest/`; a page that is absent answers 404."""
 
-
+@dataclass(eq=False)
 class MetadataService:
     """One HTTP server per machine; asks for a session token as IMDSv2 does.
 
     Args:
-        pages: what there is to read now.
+        pages: what there is to read now, by path below `/latest/`; a page that is absent answers 404.
         systemctl: what the machine's init system answers.
         tokens_required: whether reading without a token is refused (`HttpTokens=required`).
     """
 
-    def __init__(
-        self, pages: Pages, systemctl: Callable[[list[str]], Answer], *, tokens_required: Callable[[], bool]
-    ) -> None:
-        self._pages = pages
-        self._systemctl = systemctl
-        self._tokens_required = tokens_required
+    pages: Callable[[], Mapping[str, str]]
+    systemctl: Callable[[list[str]], Answer]
+    tokens_required: Callable[[], bool]
+
+    def __post_init__(self) -> None:
         self._tokens: dict[str, float] = {}
         self._server: asyncio.Server | None = None
         self._requests: set[asyncio.Task[None]] = set()
@@ -84,7 +82,7 @@ class MetadataService:
         if (method, path) == ("POST", "/systemctl"):
             if not secrets.compare_digest(headers.get("x-machine", ""), self.secret):
                 return "403 Forbidden", ""
-            code, text = self._systemctl(body.decode().split("\0"))
+            code, text = self.systemctl(body.decode().split("\0"))
             return "200 OK", f"{code}\n{text}"
         if (method, path) == ("PUT", "/latest/api/token"):
             seconds = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
@@ -96,14 +94,14 @@ class MetadataService:
         if method != "GET":
             return "405 Method Not Allowed", ""
         token = headers.get("x-aws-ec2-metadata-token")
-        if (token is None and self._tokens_required()) or (
+        if (token is None and self.tokens_required()) or (
             token is not None and self._tokens.get(token, 0) < time.monotonic()
         ):
             return "401 Unauthorized", ""
         return self._page(path)
 
     def _page(self, path: str) -> tuple[str, str]:
-        pages = self._pages()
+        pages = self.pages()
         name = path.removeprefix("/latest/").rstrip("/")
         if name in pages:
             return "200 OK", pages[name]

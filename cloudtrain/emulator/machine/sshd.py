@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def own_address() -> str:
     return "127.0.0.1"
 
 
+@dataclass(eq=False)
 class SshServer:
     """Listens on an address reserved beforehand, so that the port is refused, not gone, until `open`.
 
@@ -44,30 +46,21 @@ class SshServer:
         port: which port, 0 for any free one.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        user: str,
-        root: Path,
-        home: Path,
-        environment: Callable[[], Mapping[str, str]],
-        prefix: Callable[[], list[str]],
-        admits: Callable[[str], bool],
-        faults: Faults,
-        port: int = 0,
-    ) -> None:
-        self._user = user
-        self._root = root
-        self._home = home
-        self._environment = environment
-        self._prefix = prefix
-        self._admits = admits
-        self._faults = faults
+    address: str
+    user: str
+    root: Path
+    home: Path
+    environment: Callable[[], Mapping[str, str]]
+    prefix: Callable[[], list[str]]
+    admits: Callable[[str], bool]
+    faults: Faults
+    port: int = 0
+
+    def __post_init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if os.name == "posix":
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((address, port))
+        self._socket.bind((self.address, self.port))
         self._socket.setblocking(False)
         self._guests: dict[str, float] = {}
         self.address, self.port = self._socket.getsockname()[:2]
@@ -82,7 +75,7 @@ class SshServer:
     def load_keys(self) -> list[asyncssh.SSHKey]:
         """Read the host keys from disk, as a reload does; connections from now on see them."""
         keys = []
-        for path in sorted((self._root / "etc" / "ssh").glob("ssh_host_*_key")):
+        for path in sorted((self.root / "etc" / "ssh").glob("ssh_host_*_key")):
             with contextlib.suppress(OSError, asyncssh.KeyImportError):
                 keys.append(asyncssh.read_private_key(path))
         if keys:
@@ -114,11 +107,11 @@ class SshServer:
             except OSError:
                 return
             caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._mute() or not self._admits(str(peer[0])):
+            if self._mute() or not self.admits(str(peer[0])):
                 served = asyncio.create_task(_say_nothing(caller))
             else:
-                if relay.wanted(self._faults):
-                    caller, link = relay.spliced(caller, self._faults)
+                if relay.wanted(self.faults):
+                    caller, link = relay.spliced(caller, self.faults)
                     self._keep(link)
                 served = asyncio.create_task(self._serve(caller))
             # Not by the task itself: one that is cancelled before its first step does nothing.
@@ -130,12 +123,12 @@ class SshServer:
         task.add_done_callback(self._tasks.discard)
 
     def _mute(self) -> bool:
-        silence = self._faults.find("no-banner")
+        silence = self.faults.find("no-banner")
         return silence is not None and time.monotonic() - self._opened < silence.number(0, float("inf"))
 
     async def _serve(self, caller: socket.socket) -> None:
         keys = self._keys
-        if self._faults.find("wrong-host-key") or (self._logins and self._faults.find("host-key-changes-on-reconnect")):
+        if self.faults.find("wrong-host-key") or (self._logins and self.faults.find("host-key-changes-on-reconnect")):
             keys = [self._stranger]
         with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
             connection = await asyncssh.run_server(
@@ -158,16 +151,16 @@ class SshServer:
 
     def may_log_in(self, user: str, key: asyncssh.SSHKey) -> bool:
         """Whether `key` is one of `user`'s authorised keys now."""
-        refused = self._faults.find("auth-refused")
+        refused = self.faults.find("auth-refused")
         if refused is not None and time.monotonic() - self._opened < refused.number(0, 0):
             return False
-        if user == self._user and self._is_guest(key):
+        if user == self.user and self._is_guest(key):
             return True
         try:
-            known = asyncssh.read_authorized_keys(str(self._home / ".ssh" / "authorized_keys"))
+            known = asyncssh.read_authorized_keys(str(self.home / ".ssh" / "authorized_keys"))
         except (OSError, ValueError):
             return False
-        return user == self._user and known.validate(key, "", "") is not None
+        return user == self.user and known.validate(key, "", "") is not None
 
     def let_in(self, key: str, seconds: float) -> None:
         """Accept a public key for so long, as EC2 Instance Connect has the machine do."""
@@ -186,13 +179,13 @@ class SshServer:
         if process.subsystem:
             process.exit(1)
             return
-        environment = dict(self._environment())
+        environment = dict(self.environment())
         peer, own = process.get_extra_info("peername"), process.get_extra_info("sockname")
         environment["SSH_CONNECTION"] = f"{peer[0]} {peer[1]} {own[0]} {own[1]}" if peer and own else ""
-        argv = [*self._prefix(), *session.login_shell(process.command, interactive=bool(process.term_type))]
+        argv = [*self.prefix(), *session.login_shell(process.command, interactive=bool(process.term_type))]
         run = session.on_terminal if process.term_type and os.name == "posix" else session.on_pipes
         try:
-            code = await run(process, argv, environment, self._home)
+            code = await run(process, argv, environment, self.home)
         except OSError as error:
             process.stderr.write(f"{error}\n".encode())
             code = 127

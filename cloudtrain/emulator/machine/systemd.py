@@ -12,13 +12,13 @@ import shlex
 import time
 from collections.abc import Awaitable, Callable
 from configparser import RawConfigParser as Unit
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 _CALENDAR = "%Y-%m-%d %H:%M:%S UTC"
 _UNREADABLE = (configparser.Error, ValueError, OSError)
 
-Exec = Callable[[list[str]], Awaitable[int]]
 Answer = tuple[int, str]
 
 
@@ -43,6 +43,7 @@ def read_unit(path: Path) -> Unit:
     return unit
 
 
+@dataclass(eq=False)
 class Systemd:
     """The init system of one machine; lives in the machine's event loop.
 
@@ -54,20 +55,14 @@ class Systemd:
         log: adds a line to the journal.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        execute: Exec,
-        power: Callable[[], None],
-        reload_ssh: Callable[[], None],
-        log: Callable[[str], None],
-    ) -> None:
-        self._folder = root / "etc" / "systemd" / "system"
-        self._execute = execute
-        self._power = power
-        self._reload_ssh = reload_ssh
-        self._log = log
+    root: Path
+    execute: Callable[[list[str]], Awaitable[int]]
+    power: Callable[[], None]
+    reload_ssh: Callable[[], None]
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._folder = self.root / "etc" / "systemd" / "system"
         self._loaded: dict[str, Unit] = {}
         self._timers: dict[str, tuple[asyncio.Task[None], float]] = {}
         self._services: dict[str, asyncio.Task[None]] = {}
@@ -99,12 +94,12 @@ class Systemd:
         # `--quiet` and `--no-block` change nothing that anybody here would notice.
         match [word for word in words if word not in ("--quiet", "--no-block")]:
             case ["poweroff"]:
-                self._log("systemd: poweroff requested")
-                self._power()
+                self.log("systemd: poweroff requested")
+                self.power()
             case ["daemon-reload"]:
                 self._daemon_reload()
             case ["reload", "ssh" | "sshd"]:
-                self._reload_ssh()
+                self.reload_ssh()
             case ["is-active", name]:
                 return (0, "active\n") if self._active(name) else (3, "inactive\n")
             case ["enable", name]:
@@ -123,7 +118,7 @@ class Systemd:
             try:
                 self._loaded[path.name] = read_unit(path)
             except _UNREADABLE as error:
-                self._log(f"systemd: {path.name}: {error}")
+                self.log(f"systemd: {path.name}: {error}")
 
     def _enable(self, name: str) -> Answer:
         try:
@@ -154,7 +149,7 @@ class Systemd:
         except ValueError as error:
             return 1, f"Failed to start {name}: Unit {name} has a bad unit file setting: {error}\n"
         if at >= time.time() or unit.getboolean("Timer", "Persistent", fallback=False):
-            self._log(f"systemd: Started {name}, elapses {datetime.fromtimestamp(at, UTC):{_CALENDAR}}")
+            self.log(f"systemd: Started {name}, elapses {datetime.fromtimestamp(at, UTC):{_CALENDAR}}")
             self._timers[name] = (asyncio.create_task(self._wait(name, at)), at)
         return 0, ""
 
@@ -165,12 +160,12 @@ class Systemd:
         self._timers.pop(name, None)
         service = name.removesuffix(".timer") + ".service"
         if service in self._loaded:
-            self._log(f"systemd: {name} elapsed, starting {service}")
+            self.log(f"systemd: {name} elapsed, starting {service}")
             self._start(service)
         else:
-            self._log(f"systemd: {name} elapsed: Unit {service} not found")
+            self.log(f"systemd: {name} elapsed: Unit {service} not found")
 
     async def _run(self, name: str) -> None:
         argv = shlex.split(self._loaded[name].get("Service", "ExecStart", fallback="false"))
-        if code := await self._execute(argv):
-            self._log(f"systemd: {name}: main process exited, status={code}")
+        if code := await self.execute(argv):
+            self.log(f"systemd: {name}: main process exited, status={code}")

@@ -267,7 +267,7 @@ def test_a_spot_instance_that_is_taken_changes_no_bit(
 
 def taken(here: Place, region: Region, name: str, *, notice: bool) -> dict[str, Any]:
     """A spot run whose instance is taken back, with a notice or without a word, goes on: its second `start` event."""
-    from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
+    from cloudtrain.emulator.aws.core import SPOT_TERMINATION
 
     spot = ("run", "--instance", "g4dn.xlarge", "--spot", "--max-time", "30m")
     with here.started(*spot, *TRAIN, "--name", name, *SUBSET) as command:

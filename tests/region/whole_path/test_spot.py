@@ -72,7 +72,7 @@ class Scene:
 
     def take_back(self) -> None:
         """The machine goes without any notice."""
-        from cloudtrain.emulator.aws.lifecycle import SPOT_TERMINATION
+        from cloudtrain.emulator.aws.core import SPOT_TERMINATION
 
         for instance in self.instances():
             self.region.core.lives.terminate(instance, SPOT_TERMINATION)
