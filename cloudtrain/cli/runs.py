@@ -72,8 +72,9 @@ def show(run: RunName = None, json: Json = False) -> None:
     row = store.find(run)
     if json:
         from cloudtrain.console.reporters.jsonl import write_result
+        from cloudtrain.run_folder import receipt
 
-        write_result(row.name, **listing.record(row), receipt=listing.receipt_of(row, store))
+        write_result(row.name, **listing.record(row), receipt=receipt.build(row, store))
         return
     print_lines(*listing.page(row, store))
 

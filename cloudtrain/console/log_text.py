@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from cloudtrain.console.lines import tell
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError
@@ -134,8 +135,7 @@ class LogView(Reporter):
             self._say(line)
 
     def _say(self, text: str) -> None:
-        sys.stderr.write(f"{screen_safe(text)}\n")
-        sys.stderr.flush()
+        tell(screen_safe(text))
 
 
 def line_start(path: Path, offset: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from cloudtrain.report import tables, words
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.reading import mapping, text
+from cloudtrain.report.record import build
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,6 @@ def compare(runs: Sequence[Facts]) -> Comparison:
 
 def record(found: Comparison) -> dict[str, Any]:
     """JSON-ready: the table, and the whole report of each run."""
-    from cloudtrain.report.record import build
-
     return {
         "schema_version": 1,
         "runs": [build(facts) for facts in found.runs],

@@ -6,11 +6,12 @@ Every view (HTML, Markdown, JSON, compare, exports, notebooks) is drawn from the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts, read_objects
@@ -227,9 +228,7 @@ def _opened(told: Mapping[str, Any]) -> Epoch | None:
 def _epochs(folder: Path) -> tuple[Epoch, ...]:
     """From the events, which are here even of a run that failed; else from `metrics.jsonl`."""
     try:
-        told: Sequence[Mapping[str, Any]] = [
-            values for values in read_attempts(folder) if values.get("kind") == "epoch"
-        ]
+        told = [values for values in read_attempts(folder) if values.get("kind") == "epoch"]
         told = told or read_objects(folder / "metrics.jsonl")
     except OSError:
         return ()
@@ -238,10 +237,8 @@ def _epochs(folder: Path) -> tuple[Epoch, ...]:
         count = whole(values.get("epoch"))
         if count is None or not 1 <= count < 10**9:
             continue
-        figures = {
-            key: number(values.get(key))
-            for key in ("train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds")
-        }
+        names = ("train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds")
+        figures = {name: number(values.get(name)) for name in names}
         # Told twice after a resume: the later one is what the weights come from.
         found[count] = Epoch(count, **figures, at=number(values.get("t")), step=whole(values.get("step")))
     return tuple(found[count] for count in sorted(found))
@@ -281,8 +278,6 @@ def _answers(path: Path) -> Answers | None:
 
 def _log(path: Path) -> tuple[str, ...]:
     """Last state of each redrawn line, no escapes; the home folder, which names a person, is `~`."""
-    from cloudtrain.core.text import LogText
-
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -306,7 +301,5 @@ def without_home(line: str) -> str:
 
 
 def _layers(path: Path) -> str | None:
-    from cloudtrain.core.text import screen_safe
-
     found = reading.read_text(path, 2**20)
     return "\n".join(screen_safe(line).rstrip() for line in found.splitlines()) if found else None

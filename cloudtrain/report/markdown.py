@@ -6,7 +6,7 @@ import re
 
 from cloudtrain.core.text import counted, ordinal
 from cloudtrain.report import commands, tables, words
-from cloudtrain.report.facts import Facts, Goal
+from cloudtrain.report.facts import Facts
 
 
 def section(facts: Facts) -> str:
@@ -14,7 +14,7 @@ def section(facts: Facts) -> str:
     subject = escaped(words.subject(facts))
     parts = [
         [f"# {subject}"],
-        ["### Targets:", *(_targets(facts) or [" - none were set"])],
+        ["### Targets:", *([f" - {escaped(goal.goal)}" for goal in facts.goals] or [" - none were set"])],
         ["### Results:", *_results(facts)],
         ["### Analysis:", *_analysis(facts)],
     ]
@@ -24,10 +24,6 @@ def section(facts: Facts) -> str:
     if facts.log:
         blocks.append(f"## Console Log for {subject}\n\n{fenced(log_text(facts))}")
     return "\n\n".join(blocks) + "\n"
-
-
-def _targets(facts: Facts) -> list[str]:
-    return [f" - {escaped(goal.goal)}" for goal in facts.goals]
 
 
 def _results(facts: Facts) -> list[str]:
@@ -51,12 +47,9 @@ def _results(facts: Facts) -> list[str]:
             "the best epoch is picked on the test set"
         )
     for goal in facts.goals:
-        lines.append(f" - Target {escaped(goal.goal)}: {words.goal_verdict(goal)}{_reached(goal)}")
+        reached = f" ({words.goal_value(goal)})" if goal.value is not None else ""
+        lines.append(f" - Target {escaped(goal.goal)}: {words.goal_verdict(goal)}{reached}")
     return lines or [" - The training program told no figures"]
-
-
-def _reached(goal: Goal) -> str:
-    return f" ({words.goal_value(goal)})" if goal.value is not None else ""
 
 
 def _analysis(facts: Facts) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,8 +12,10 @@ from typing import Any
 
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import CloudtrainError, UsageError
-from cloudtrain.report import words
+from cloudtrain.report import sources, words
+from cloudtrain.report.export import missing
 from cloudtrain.report.facts import Facts
+from cloudtrain.store import Store
 
 
 def load(run: str | Path | None = None) -> LoadedRun:
@@ -21,9 +24,6 @@ def load(run: str | Path | None = None) -> LoadedRun:
     Raises:
         UsageError: there is no such run, or its receipt cannot be understood.
     """
-    from cloudtrain.report import sources
-    from cloudtrain.store import Store
-
     with _hint_shown():
         return LoadedRun(sources.of_path(run) if isinstance(run, Path) else sources.find(run, Store()))
 
@@ -106,10 +106,6 @@ class LoadedRun:
         Raises:
             UsageError: they are not here, are not what the run left, or PyTorch is missing.
         """
-        import importlib.util
-
-        from cloudtrain.report.export import missing
-
         absent = [module for module in ("torch", "safetensors") if importlib.util.find_spec(module) is None]
         with _hint_shown():
             if absent:

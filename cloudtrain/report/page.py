@@ -11,7 +11,7 @@ import jinja2
 from cloudtrain.report import commands, pictures, tables, words
 from cloudtrain.report.chart import Chart, Series, accuracy_chart, loss_chart
 from cloudtrain.report.comparison import Comparison
-from cloudtrain.report.facts import Epoch, Facts
+from cloudtrain.report.facts import Facts
 from cloudtrain.report.record import MOST_MISTAKES
 
 TRAIN, TEST = 0, 1
@@ -121,14 +121,9 @@ def _charts(facts: Facts) -> list[Chart]:
 
 
 def _points(facts: Facts, figure: str) -> Sequence[tuple[int, float]]:
-    points = [(epoch.epoch, value) for epoch in facts.epochs if (value := _figure(epoch, figure)) is not None]
+    points = [(epoch.epoch, value) for epoch in facts.epochs if (value := getattr(epoch, figure)) is not None]
     every = 1 + len(points) // MOST_POINTS
     return points[::every] if every == 1 else [*points[:-1:every], points[-1]]
-
-
-def _figure(epoch: Epoch, name: str) -> float | None:
-    value: float | None = getattr(epoch, name)
-    return value
 
 
 def _phases(facts: Facts) -> list[dict[str, Any]]:

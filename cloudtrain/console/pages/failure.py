@@ -65,11 +65,16 @@ def of_run(error: Mapping[str, Any] | None, exit_code: int, run: str, kept: str)
     """
     if not error:
         return None
-    told = {key: error.get(key) for key in ("code", "hint", "detail", "consequence")}
-    told["consequence"] = told["consequence"] or kept
-    made = record(CloudtrainError(str(error.get("message", "it failed")), **told), exit_code)
+    made = record(restored(error, kept), exit_code)
     hint = None if made["hint"] is None else made["hint"].replace("RUN", run)
     return {**made, "hint": hint, "cause": error.get("cause")}
+
+
+def restored(error: Mapping[str, Any], kept: str) -> CloudtrainError:
+    """The failure that a run has ended with, as the registry keeps it; `kept`: see `of_run`."""
+    told = {key: error.get(key) for key in ("code", "hint", "detail", "consequence")}
+    told["consequence"] = told["consequence"] or kept
+    return CloudtrainError(str(error.get("message", "it failed")), **told)
 
 
 def kept(folder: Path, life: InstanceLife, *, files: int | None = None, usd: float | None = None) -> str:

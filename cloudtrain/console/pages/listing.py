@@ -202,7 +202,7 @@ def _status(run: Run) -> str:
         return "ended by its limit"
     if (run.error or {}).get("code") == NOT_PULLED:
         return "stopped, not pulled"
-    return {RunState.SUCCEEDED: "done", RunState.PULLING: "pulling"}.get(run.state, run.state.value)
+    return "done" if run.state is RunState.SUCCEEDED else run.state.value
 
 
 def _away(run: Run) -> str:
@@ -283,10 +283,7 @@ def _machine(run: Run) -> list[str]:
     if expiry.away(run, now):
         return [f"  machine  {fetch(run)}"]
     if expiry.is_kept(run, now):
-        return [
-            f"  machine  {expiry.kept_words(run, now)}, then it ends itself",
-            f"           {expiry.kept_hint(run)}",
-        ]
+        return [f"  machine  {expiry.kept_words(run, now)}, then it ends itself", f"           {expiry.kept_hint(run)}"]
     ends = expiry.expires_at(run)
     return [f"  machine  ends itself by {date_and_time(ends)}"] if ends is not None and not run.state.final else []
 
@@ -332,10 +329,3 @@ def _story(run: Run, notes: Mapping[str, Any]) -> list[str]:
         where = ", ".join(filter(None, (over.get("instance_type"), over.get("zone"))))
         lines.append(f"  spot     {over.get('instance_id')} ({where}) was taken back {at}; log console.{over['n']}.log")
     return lines
-
-
-def receipt_of(run: Run, store: Store) -> dict[str, Any]:
-    """The run's receipt, for programs."""
-    from cloudtrain.run_folder import receipt
-
-    return receipt.build(run, store)

@@ -110,11 +110,8 @@ def error_of(result: Result) -> CloudtrainError | None:
     """What ended a run badly, in the form of a failure; None for one that ended well, as asked, or goes on."""
     if not result.error or result.error.get("code") in ("stopped", "abandoned", NOT_PULLED):
         return None
-    told = {key: result.error.get(key) for key in ("code", "hint", "detail", "consequence")}
-    told["consequence"] = told["consequence"] or failure.kept(
-        result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd
-    )
-    return CloudtrainError(str(result.error.get("message", "it failed")), **told)
+    kept = failure.kept(result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd)
+    return failure.restored(result.error, kept)
 
 
 def away_line(plan: Plan) -> str | None:
@@ -167,10 +164,4 @@ def ends_by(plan: Plan, began: float, at: float | None = None) -> str | None:
 
 def status_word(result: Result) -> str:
     """One or two words for how a run stands."""
-    return {
-        RunState.SUCCEEDED: "done",
-        RunState.FAILED: "failed",
-        RunState.STOPPED: "stopped",
-        RunState.LOST: "lost",
-        RunState.INTERRUPTED: "interrupted",
-    }.get(result.state, result.state.value)
+    return "done" if result.state is RunState.SUCCEEDED else result.state.value

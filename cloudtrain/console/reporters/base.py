@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from cloudtrain.console.lines import tell
 from cloudtrain.core.errors import CloudtrainError, ConfirmationNeeded, ExitCode
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ class Reporter(ABC):
     Attributes:
         own_exit: exit code of the command however its run has ended; None: it is that of the run.
         asks: whether it can put a question at all.
+        unasked: what it means that nobody was asked, where the question does not say it.
         bell: the user wants a sound when the run ends or a question waits.
     """
 
     own_exit: ExitCode | None = None
     asks: bool = True
+    unasked: str = "nothing was started"
     bell: bool = False
 
     @abstractmethod
@@ -58,16 +61,10 @@ class Reporter(ABC):
     def ring(self) -> None:
         """One sound, if it is wanted and a terminal can make it."""
         if self.bell and sys.stderr.isatty():
-            sys.stderr.write("\a")
-            sys.stderr.flush()
+            tell("\a", end="")
 
     def ask(
-        self,
-        question: str,
-        *,
-        default: bool,
-        otherwise: str = "add --yes",
-        consequence: str = "nothing was started",
+        self, question: str, *, default: bool, otherwise: str = "add --yes", consequence: str | None = None
     ) -> bool:
         """Ask on the terminal.
 
@@ -75,15 +72,15 @@ class Reporter(ABC):
             ConfirmationNeeded: there is none, or no question is wanted; `otherwise` says what to do instead,
                 `consequence` what it means that nobody was asked.
         """
-        if not may_ask():
-            why = "with --no-input" if no_input() else "without a terminal"
+        consequence = consequence or self.unasked
+        if not (self.asks and may_ask()):
+            why = "with --json" if not self.asks else "with --no-input" if no_input() else "without a terminal"
             raise ConfirmationNeeded(f"cannot ask for confirmation {why}", hint=otherwise, consequence=consequence)
         self.close()
         self.ring()
         choices = "[Y/n]" if default else "[y/N]"
         while True:
-            sys.stderr.write(f"{question} {choices} ")
-            sys.stderr.flush()
+            tell(f"{question} {choices} ", end="")
             line = sys.stdin.readline()
             if not line:
                 raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence=consequence)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ConfirmationNeeded, ExitCode, Interrupted
+from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.events import (
     Event,
     GpuUse,
@@ -46,12 +46,10 @@ class JsonReporter(Reporter):
     """
 
     asks = False
+    unasked = "nothing was started or changed"
 
     def __init__(
-        self,
-        run: str = "",
-        billing: Callable[[str], Mapping[str, Any]] | None = None,
-        aside: Reporter | None = None,
+        self, run: str = "", billing: Callable[[str], Mapping[str, Any]] | None = None, aside: Reporter | None = None
     ) -> None:
         self._run = run
         self._billing = billing
@@ -133,17 +131,6 @@ class JsonReporter(Reporter):
             self._write("log", line=line)
         billing = {} if self._billing is None else {"billing": {**self._billing(self._run), **(known or {})}}
         write_result(self._run, exit_code, **values, **billing)
-
-    def ask(
-        self,
-        question: str,
-        *,
-        default: bool,
-        otherwise: str = "add --yes",
-        consequence: str = "nothing was started or changed",
-    ) -> bool:
-        """Programs are never asked."""
-        raise ConfirmationNeeded("cannot ask for confirmation with --json", hint=otherwise, consequence=consequence)
 
     def _write(self, kind: str, /, **values: Any) -> None:
         write_json({"ts": _now(), "type": kind, "run": self._run or None, **values})

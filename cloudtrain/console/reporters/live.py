@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from rich.console import Console, ConsoleRenderable
 from rich.live import Live
 from rich.text import Text
 
+from cloudtrain.console.lines import print_lines
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.training import Training
@@ -137,10 +137,7 @@ class LiveReporter(Reporter):
         self.close()
         for line in self._unfigured.rest():
             self._print(Text(line))
-        block = results_block(result.metrics)
-        if block:
-            sys.stdout.write("\n".join(block) + "\n")
-            sys.stdout.flush()
+        print_lines(*results_block(result.metrics))
         for line in summary.ending_lines(result):
             word, style = ("warn", "yellow") if line.startswith("left") else ("ok", "green")
             self._say(word, style, line, hang=_WORD + 9 if self._console.width >= NARROW else _WORD)
@@ -219,7 +216,11 @@ class LiveReporter(Reporter):
         width = max(1, self._console.width - 1)
         if self._step is None and not self._shows_training:
             return Text()  # on its way to be taken away
-        lines = self._step_lines(width) if self._step is not None else self._training_lines(width)
+        if self._step is not None:
+            lines = self._step_lines(width)
+        else:
+            watched, ascii_only = self._watched, self._console.options.ascii_only
+            lines = self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
         drawn = Text("\n".join(line[:width] for line in lines[: max(1, self._console.height - 1)]), no_wrap=True)
         if self._step is None:
             drawn.stylize("dim", drawn.plain.rfind("\n") + 1)
@@ -240,10 +241,6 @@ class LiveReporter(Reporter):
         if room >= 2:
             return [line + " " * room + ticking]
         return [line, f"{'':<{_WORD}}{ticking}"]
-
-    def _training_lines(self, width: int) -> list[str]:
-        watched, ascii_only = self._watched, self._console.options.ascii_only
-        return self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
 
 
 class _Redrawn(Live):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from cloudtrain.console.colour import painted
+from cloudtrain.console.lines import print_lines
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter, columns_of
 from cloudtrain.console.reporters.pulse import Pulse
@@ -162,10 +163,7 @@ class PlainReporter(Reporter):
         self.close()
         for line in self._unfigured.rest():
             self._line(line)
-        block = results_block(result.metrics)
-        if block:
-            sys.stdout.write("\n".join(block) + "\n")
-            sys.stdout.flush()
+        print_lines(*results_block(result.metrics))
         for line in summary.ending_lines(result):
             self._line(f"ok   {line}" if not line.startswith("left") else f"warn {line}")
         self._line(f"{summary.status_word(result)}: {result.run}, {seconds(result.seconds)}")
