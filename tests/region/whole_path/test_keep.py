@@ -14,7 +14,7 @@ import pytest
 from cloudtrain.billing import expiry, running
 from cloudtrain.cleanup import debts, leftovers
 from cloudtrain.console.pages import listing
-from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
@@ -204,45 +204,4 @@ def test_a_machine_that_had_parked_is_not_kept_when_it_is_woken_for_its_results(
     scene.until("stopped")
     verified(scene.pull())
     assert "is not kept: it had parked" in scene.said()
-    gone(scene)
-
-
-def test_an_end_without_a_pull_ends_a_machine_that_does_not_answer(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = scene.trains(*LONG, max_time_s=600.0)
-    lost = unfetched(scene)
-
-    def silent(*_: Any) -> Any:
-        raise ConnectionFailed("it does not answer")
-
-    monkeypatch.setattr(Ec2Provider, "open", silent)
-    result = stop.discard(run, scene.context)
-    assert (result.state, result.life, result.artifacts) == (RunState.STOPPED, InstanceLife.TERMINATED, ())
-    assert (result.error or {})["code"] == "not_pulled" and not (result.folder / lost[0]).exists()
-    assert any("were not pulled" in line for line in listing.page(scene.run, scene.context.store))
-    gone(scene)
-
-
-def test_an_end_without_a_pull_that_fails_is_a_debt_and_an_error(scene: Scene) -> None:
-    run = scene.trains(*LONG, max_time_s=600.0)
-    scene.region.inject("error:UnauthorizedOperation:2@TerminateInstances")
-    with pytest.raises(CloudtrainError, match="terminate"):
-        stop.discard(run, scene.context)
-    assert debts.owes(scene.run, scene.context.store) and scene.run.state is RunState.STOPPED
-    stop.stop(scene.run, scene.context)
-    gone(scene)
-
-
-def test_nothing_is_thrown_away_of_a_training_that_had_ended_by_itself(scene: Scene, monkeypatch: Any) -> None:
-    """The wish was noted, the command killed before it acted, and the training has ended well since."""
-    run = scene.trains("--pause", "0.05", max_time_s=600.0)
-    scene.context.store.write_journal(NAME, {"stop_wanted": True, "no_pull": True})
-    with story.Session(run, scene.context) as session:
-        deadline = time.monotonic() + 30
-        while session.supervisor().poll().state == "running":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    verified(story.resume(run, scene.context))
-    assert scene.run.state is RunState.SUCCEEDED
     gone(scene)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.billing import expiry
+from cloudtrain.cleanup import debts
+from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode, LimitReached, Refused
 from cloudtrain.core.events import Event, Warned
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
@@ -205,3 +207,47 @@ def test_a_machine_that_cannot_be_kept_is_given_back_with_the_results_here(
     assert (done.life, machines.released) == (InstanceLife.TERMINATED, 1)
     assert any("cannot be kept and is ended now" in event.message for event in told if isinstance(event, Warned))
     assert (run.folder / "weights").read_bytes() == b"trained"
+
+
+def test_an_end_without_a_pull_ends_a_machine_that_does_not_answer(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider
+) -> None:
+    run = begun()
+    story.resume(run, context, detach=True)
+    machines.refuses = ConnectionFailed("it does not answer")
+    done = stop.discard(context.store.get(run.name), context)
+    assert (done.state, done.life, done.artifacts) == (RunState.STOPPED, InstanceLife.TERMINATED, ())
+    assert (done.error or {})["code"] == "not_pulled" and not (run.folder / "checkpoints").exists()
+    assert any("were not pulled" in line for line in listing.page(context.store.get(run.name), context.store))
+    # What is not here was deleted with the machine.
+    assert stop.stop(context.store.get(run.name), context).artifacts == ()
+    assert pull.pull_again(context.store.get(run.name), context).artifacts == () and machines.released == 1
+
+
+def test_an_end_without_a_pull_that_fails_is_a_debt_and_an_error(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider
+) -> None:
+    run = begun()
+    story.resume(run, context, detach=True)
+    machines.fails = ConnectionFailed("i-1 may not be terminated by you", code="release_pending")
+    with pytest.raises(ConnectionFailed, match="terminated"):
+        stop.discard(context.store.get(run.name), context)
+    run = context.store.get(run.name)
+    assert debts.owes(run, context.store) and run.state is RunState.STOPPED
+    machines.fails = None
+    assert stop.stop(run, context).life is InstanceLife.TERMINATED
+    assert not debts.owes(context.store.get(run.name), context.store)
+
+
+def test_nothing_is_thrown_away_of_a_training_that_had_ended_by_itself(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider
+) -> None:
+    """The wish was noted, the command killed before it acted, and the training has ended well since."""
+    machines.job = keeper(warned)
+    run = begun()
+    story.resume(run, context, detach=True)
+    context.store.write_journal(run.name, {"stop_wanted": True, "no_pull": True})
+    machines.sleep(100.0)
+    done = story.resume(context.store.get(run.name), context)
+    assert done.state is RunState.SUCCEEDED and (run.folder / "weights").read_bytes() == b"trained"
+    assert machines.released == 1

@@ -20,7 +20,6 @@ parser.add_argument("--device")
 parser.add_argument("--steps", type=int, default=10, help="steps an epoch")
 parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
 parser.add_argument("--wait-at", default="", help="EPOCH:STEP after which it waits until it is asked to end")
-parser.add_argument("--wait-again-at", default="", help="the same, once it has gone on from a checkpoint")
 parser.add_argument("--ballast", type=int, default=0, help="bytes of a further file, new in each epoch")
 parser.add_argument("--deaf", action="store_true", help="saves at epochs' ends alone, whoever asks it to end")
 parser.add_argument("--silent", action="store_true", help="tells nothing")
@@ -56,7 +55,7 @@ if resumed:
     saved = json.loads(Path(resumed).read_text())
     epoch, step, state = saved["epoch"], saved["step"], saved["state"]
     print(f"goes on after epoch {epoch}, step {step}", flush=True)
-wait_at = options.wait_again_at if resumed else options.wait_at
+wait_at = "" if resumed else options.wait_at
 where = {"epoch": epoch, "step": step} if resumed else None
 tell("start", model=options.model, parameters=7902, epochs=options.epochs, seed=options.seed, resumed=where)
 while epoch < options.epochs:
