@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,25 @@ def mnist() -> Path:
     with filelock.FileLock(folder / ".tests.lock", timeout=600):
         subprocess.run([sys.executable, "-m", "job.data", "--data", str(folder)], cwd=ROOT, check=True, timeout=600)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Folders that all workers share, such as the results of a training: the first that asks for one of a name fills
+    it, others wait for that. They are not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = shared / name
+        with filelock.FileLock(f"{folder}.lock", timeout=600):
+            if not (folder / "done").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                (folder / "done").touch()
+        return folder
+
+    return make

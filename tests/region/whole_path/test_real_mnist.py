@@ -8,7 +8,7 @@ import importlib.util
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +31,10 @@ SUBSET = ["--", "--subset", "1500"]
 TIMES = {"timestamp", "seconds", "t", "time", "rate", "at", "started", "ended", "images_per_second"}
 
 
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Iterator[Place]:
-    """This computer, with the data set at hand."""
-    folder = tmp_path_factory.mktemp("mnist")
-    (folder / "cwd").mkdir()
-    environment = {"CLOUDTRAIN_DATA": str(mnist)}
-    place = Place("local", ["--local"], folder / "home", folder / "cwd", environment)
-    yield place
-    place.cleanup()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(here: Place) -> Path:
-    """The folder of a run that nothing disturbed."""
+def train_both(here: Place) -> None:
+    """A run that nothing disturbs; and the same, whose command is killed in mid-training and taken up by another."""
+    here.cwd.mkdir()
     here.cli("run", *SETTINGS, "--name", "calm-otter", *SUBSET, timeout=250)
-    return here.folder("calm-otter")
-
-
-@pytest.fixture(scope="module")
-def killed(here: Place) -> Path:
-    """The folder of the same run, whose command was killed in mid-training and taken up by another."""
     name = "brave-otter"
     events = here.folder(name) / "events.jsonl"
     with here.started("run", *SETTINGS, "--name", name, *SUBSET) as command:
@@ -61,7 +44,34 @@ def killed(here: Place) -> Path:
     assert here.shown(name)["state"] == "running"
     assert here.processes(name), "the training went down with the command"
     here.cli("logs", name, timeout=250)
-    return here.folder(name)
+
+
+@pytest.fixture(scope="session")
+def here(made_once: Callable[[str, Callable[[Path], None]], Path], mnist: Path) -> Place:
+    """This computer, with the data set at hand, and both runs."""
+
+    def place(folder: Path) -> Place:
+        return Place("local", ["--local"], folder / "home", folder / "cwd", {"CLOUDTRAIN_DATA": str(mnist)})
+
+    def fill(folder: Path) -> None:
+        try:
+            train_both(place(folder))
+        finally:
+            place(folder).cleanup()
+
+    return place(made_once("real-mnist", fill))
+
+
+@pytest.fixture
+def undisturbed(here: Place) -> Path:
+    """The folder of the run that nothing disturbed."""
+    return here.folder("calm-otter")
+
+
+@pytest.fixture
+def killed(here: Place) -> Path:
+    """The folder of the run whose command was killed."""
+    return here.folder("brave-otter")
 
 
 def timeless(value: Any) -> Any:

@@ -168,20 +168,28 @@ def region(folder: Path, mnist: Path) -> Iterator[Region]:
         yield made
 
 
+def shipped_job(folder: Path, environment: dict[str, str]) -> Place:
+    """This computer, with the shipped job. A copy: all runs are of the same code, whoever edits it meanwhile."""
+    shutil.copytree(ROOT / "job", folder / "cwd" / "job", ignore=shutil.ignore_patterns("__pycache__"))
+    return Place("local", ["--local"], folder / "home", folder / "cwd", environment)
+
+
 @pytest.fixture(scope="module")
 def here(folder: Path, mnist: Path, region: Region) -> Iterator[Place]:
-    # A copy: all runs are of the same code, whoever edits it meanwhile.
-    shutil.copytree(ROOT / "job", folder / "cwd" / "job", ignore=shutil.ignore_patterns("__pycache__"))
-    environment = {"CLOUDTRAIN_DATA": str(mnist), **region.environment()}
-    place = Place("local", ["--local"], folder / "home", folder / "cwd", environment)
+    place = shipped_job(folder, {"CLOUDTRAIN_DATA": str(mnist), **region.environment()})
     yield place
     place.cleanup()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(here: Place) -> Path:
-    here.cli("run", "--local", *TRAIN, "--name", "whole-otter", *SUBSET, timeout=300)
-    return here.folder("whole-otter")
+@pytest.fixture(scope="session")
+def undisturbed(made_once: Callable[[str, Callable[[Path], None]], Path], mnist: Path) -> Path:
+    """The results of a run that nothing interrupts."""
+
+    def train(folder: Path) -> None:
+        place = shipped_job(folder, {"CLOUDTRAIN_DATA": str(mnist)})
+        place.cli("run", "--local", *TRAIN, "--name", "whole-otter", *SUBSET, timeout=300)
+
+    return made_once("undisturbed", train) / "cwd" / "runs" / "whole-otter"
 
 
 def in_epoch(here: Place, name: str, number: int) -> None:
