@@ -18,10 +18,11 @@ _NETWORK = ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket.s
 
 
 @pytest.fixture(autouse=True)
-def nothing_but_python() -> Iterator[None]:
+def nothing_but_python() -> Iterator[list[str]]:
     """What starts a process, uses the network or sleeps fails at once, or at the test's end if something caught that.
 
-    There is no git either: whatever asks for its verdict is answered as on a computer without it.
+    There is no git either: whatever asks for its verdict is answered as on a computer without it. The value is what
+    the test has done so far of all that.
     """
     broken: list[str] = []
 
@@ -49,6 +50,6 @@ def nothing_but_python() -> Iterator[None]:
         for place, name in _NETWORK:
             patch.setattr(place, name, refusing(f"uses the network ({name})"))
         patch.setattr(time, "sleep", sleep)
-        yield
+        yield broken
     if broken:
         pytest.fail(broken[0])
