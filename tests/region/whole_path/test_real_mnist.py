@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.host.job.test_train import RESULTS
 from tests.region.whole_path.place import Place
 from tests.region.whole_path.test_story import sums_hold
 
@@ -93,6 +92,7 @@ def test_every_result_is_there_and_right(which: str, request: pytest.FixtureRequ
     import torch
 
     from job.models import build
+    from tests.host.job.test_train import RESULTS
 
     folder: Path = request.getfixturevalue(which)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
