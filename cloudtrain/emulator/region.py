@@ -123,16 +123,8 @@ class Region:
         self._server_thread.start()
         self.endpoint_url = f"http://127.0.0.1:{self._server.server_port}"
         self._save()
-        self._write(
-            "region.json",
-            {
-                "pid": os.getpid(),
-                "endpoint_url": self.endpoint_url,
-                "mark": mark,
-                "token": self._token,
-                "name": self.name,
-            },
-        )
+        told = {"pid": os.getpid(), "endpoint_url": self.endpoint_url, "mark": mark}
+        self._write("region.json", {**told, "token": self._token, "name": self.name})
         return self
 
     def __exit__(

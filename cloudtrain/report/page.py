@@ -128,15 +128,10 @@ def _points(facts: Facts, figure: str) -> Sequence[tuple[int, float]]:
 
 def _phases(facts: Facts) -> list[dict[str, Any]]:
     spans = facts.phases
-    total = sum(spans.values())
+    whole = sum(spans.values()) or 1.0
     return [
-        {
-            "state": state,
-            "label": words.PHASES.get(state, state),
-            "seconds": seconds,
-            "share": 100 * seconds / total if total else 0.0,
-        }
-        for state, seconds in spans.items()
+        {"state": state, "label": words.PHASES.get(state, state), "seconds": spent, "share": 100 * spent / whole}
+        for state, spent in spans.items()
     ]
 
 
@@ -146,25 +141,19 @@ def _matrix(facts: Facts) -> list[dict[str, Any]]:
     if matrix is None:
         return []
     worst = max((count for d, row in enumerate(matrix) for a, count in enumerate(row) if a != d), default=0)
-    most_missed = max((sum(row) - row[digit] for digit, row in enumerate(matrix)), default=0)
-    rows = []
-    for digit, row in enumerate(matrix):
-        cells = [
-            ("right" if digit == answer else f"wrong{_strength(count, worst)}", count)
-            for answer, count in enumerate(row)
-        ]
-        missed = sum(row) - row[digit]
-        rows.append(
-            {
-                "digit": digit,
-                "cells": cells,
-                "total": sum(row),
-                "missed": missed,
-                "bar": 100 * missed / most_missed if most_missed else 0.0,
-                "accuracy": words.class_accuracy(matrix, digit),
-            }
-        )
-    return rows
+    missed = [sum(row) - row[digit] for digit, row in enumerate(matrix)]
+    most_missed = max(missed, default=0) or 1
+    return [
+        {
+            "digit": digit,
+            "cells": [("right" if digit == a else f"wrong{_strength(n, worst)}", n) for a, n in enumerate(row)],
+            "total": sum(row),
+            "missed": missed[digit],
+            "bar": 100 * missed[digit] / most_missed,
+            "accuracy": words.class_accuracy(matrix, digit),
+        }
+        for digit, row in enumerate(matrix)
+    ]
 
 
 def _strength(count: int, worst: int) -> int:

@@ -39,21 +39,12 @@ def plain(value: Any) -> str:
 def settings(facts: Facts) -> list[tuple[str, str]]:
     """The settings that matter first, in words."""
     told, train = facts.settings, facts.train
-    names = {
-        "model": "model",
-        "epochs": "epochs",
-        "batch_size": "batch size",
-        "seed": "seed",
-        "lr": "peak learning rate",
-        "recipe": "recipe",
-    }
-    if not facts.shipped and not told:
-        names = {}
+    labels = {"batch_size": "batch size", "lr": "peak learning rate"}
     rows = []
-    for key, label in names.items():
+    for key in ("model", "epochs", "batch_size", "seed", "lr", "recipe") if facts.shipped or told else ():
         value = told.get(key, train.get(key))
         if value is not None:
-            rows.append((label, plain(value)))
+            rows.append((labels.get(key, key), plain(value)))
     if facts.subset is not None:
         rows.append(("training pictures", f"the first {facts.subset:,}"))
     elif facts.shipped and told:

@@ -122,9 +122,8 @@ def remote(view: View, now: float) -> list[str]:
         if item.kind != "instance":
             continue
         if one.known is None:
-            type_this = (
-                f"not known here: cloudtrain adopt {item.id} takes it back; cloudtrain clean tells how to end it"
-            )
+            ways = f"cloudtrain adopt {item.id} takes it back; cloudtrain clean tells how to end it"
+            type_this = f"not known here: {ways}"
         elif one.parked:
             type_this = f"cloudtrain pull {one.known.run} fetches its results and ends it"
         elif one.safe:

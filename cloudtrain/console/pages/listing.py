@@ -100,17 +100,9 @@ def table(runs: Iterable[Run]) -> list[str]:
         owing += [run] if owed(run) else []
         usd = cost(run, now)
         unbilled = "not billed" if run.plan.spec.rehearsal else "-"
-        rows.append(
-            (
-                run.name,
-                str(run.plan.spec.train.model),
-                where(run),
-                status(run),
-                percent(run.progress.get("best_test_acc")),
-                money(usd) if usd is not None else unbilled,
-                age(now - run.created_at),
-            ),
-        )
+        told = (run.name, str(run.plan.spec.train.model), where(run), status(run))
+        accuracy, spent = percent(run.progress.get("best_test_acc")), money(usd) if usd is not None else unbilled
+        rows.append((*told, accuracy, spent, age(now - run.created_at)))
     lines = columns(header, rows, right=(4, 5))
     lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run, now)]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
@@ -120,8 +112,8 @@ def table(runs: Iterable[Run]) -> list[str]:
         if (at := expiry.kept_until(run)) is not None:
             was = f"its machine was to end itself {date_and_time(at)}"
             lines.append(f"{run.name}: {was}; cloudtrain stop {run.name} confirms it")
-            continue
-        lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
+        else:
+            lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
     return lines
 
 

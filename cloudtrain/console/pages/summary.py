@@ -60,14 +60,8 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")
     elif spec.target is not Target.EC2:
         lines.append("  Limit    none; nothing is billed (--max-time sets one)")
-    if took := plan_table.last_line(plan):
-        lines.append(f"  Time     {took}")
-    if away := away_line(plan):
-        lines.append(f"  Away     {away}")
-    if keep := keep_line(plan):
-        lines.append(f"  Keep     {keep}")
-    if taken := taken_line(plan):
-        lines.append(f"  Spot     {taken}")
+    told = {"Time": plan_table.last_line, "Away": away_line, "Keep": keep_line, "Spot": taken_line}
+    lines += [f"  {title}     {line}" for title, line_of in told.items() if (line := line_of(plan))]
     if plan.at_most_usd is not None:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")

@@ -71,18 +71,8 @@ def _products(parameters: Mapping[str, Any]) -> list[str]:
             "description": f"${price} per On Demand Linux {name} Instance Hour",
             "pricePerUnit": {"USD": f"{price:.10f}"},
         }
-        terms = {
-            "OnDemand": {
-                "EMULATED": {"priceDimensions": {"EMULATED.1": dimension}, "effectiveDate": "2026-07-20T00:00:00Z"}
-            }
-        }
-        rows.append(
-            json.dumps(
-                {
-                    "product": {"productFamily": "Compute Instance", "attributes": attributes},
-                    "serviceCode": "AmazonEC2",
-                    "terms": terms,
-                }
-            )
-        )
+        product = {"productFamily": "Compute Instance", "attributes": attributes}
+        term = {"priceDimensions": {"EMULATED.1": dimension}, "effectiveDate": "2026-07-20T00:00:00Z"}
+        entry = {"product": product, "serviceCode": "AmazonEC2", "terms": {"OnDemand": {"EMULATED": term}}}
+        rows.append(json.dumps(entry))
     return rows[: int(parameters.get("MaxResults") or 100)]

@@ -83,9 +83,9 @@ class Image:
     parameters: tuple[str, ...]
 
 
-def images(region: str, now: datetime | None = None) -> list[Image]:
+def images(region: str) -> list[Image]:
     """Every image of `region`, oldest build first. Live lines were built in the last weeks, the frozen one long ago."""
-    return sorted(_images(region, now or datetime.now(UTC)), key=lambda image: image.created)
+    return sorted(_images(region, datetime.now(UTC)), key=lambda image: image.created)
 
 
 def _images(region: str, now: datetime) -> Iterator[Image]:

@@ -65,13 +65,9 @@ class EmulatedInstance(moto_instances.Instance):  # type: ignore[misc]
             self._reason, self.state_reason = "", moto_instances.StateReason()
             return
         code, words = why
-        by_user = code.startswith("Client.UserInitiated")
-        now = datetime.now(UTC)
-        self._reason = (
-            f"User initiated ({now:%Y-%m-%d %H:%M:%S} GMT)"
-            if by_user
-            else (words if code.startswith("Server.") else "")
-        )
+        self._reason = words if code.startswith("Server.") else ""
+        if code.startswith("Client.UserInitiated"):
+            self._reason = f"User initiated ({datetime.now(UTC):%Y-%m-%d %H:%M:%S} GMT)"
         self.state_reason = moto_instances.StateReason(f"{code}: {words}", code)
 
     def drop_tag(self, key: str) -> None:

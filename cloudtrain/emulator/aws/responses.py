@@ -172,14 +172,8 @@ class EmulatedEC2(EC2Response):  # type: ignore[misc]
             return super().get_console_output()
         self.error_on_dryrun()
         instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
-        text = core.lives.console(instance)
-        return ActionResult(
-            {
-                "InstanceId": instance.id,
-                "Timestamp": datetime.now(UTC),
-                "Output": Base64EncodedString.from_raw_string(text),
-            }
-        )
+        output = Base64EncodedString.from_raw_string(core.lives.console(instance))
+        return ActionResult({"InstanceId": instance.id, "Timestamp": datetime.now(UTC), "Output": output})
 
     def describe_spot_price_history(self) -> ActionResult:
         """A plausible current price for each zone that offers the type."""

@@ -8,10 +8,11 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -74,17 +75,14 @@ class Machine:
         self._address = "127.0.0.1"
         self._boot: asyncio.Task[None] | None = None
         self._final: set[asyncio.Task[None]] = set()
-        self._metadata = MetadataService(around.pages, self._systemctl, tokens_required=around.tokens_required)
-        self.systemd = self._new_systemd()
+        self._start_anew()
 
-    def _new_systemd(self) -> Systemd:
-        return Systemd(
-            self.around.root,
-            execute=self._execute,
-            power=self.around.power,
-            reload_ssh=self._reload_ssh,
-            log=self._print,
+    def _start_anew(self) -> None:
+        around = self.around
+        self.systemd = Systemd(
+            self.root, execute=self._execute, power=around.power, reload_ssh=self._reload_ssh, log=self._print
         )
+        self._metadata = MetadataService(around.pages, self.systemd.systemctl, tokens_required=around.tokens_required)
 
     @property
     def root(self) -> Path:
@@ -202,11 +200,8 @@ class Machine:
     async def _boot_up(self) -> None:
         self.boots += 1
         self._print(f"Linux version 6.8.0-aws ({self.around.id}), boot {self.boots}")
-        self.systemd = self._new_systemd()
+        self._start_anew()
         # The service port first: metadata answers before anything else on a real machine as well.
-        self._metadata = MetadataService(
-            self.around.pages, self._systemctl, tokens_required=self.around.tokens_required
-        )
         await self._metadata.open()
         slow = self.around.faults.find("slow-boot")
         await asyncio.sleep(self.around.boot_s + (slow.number(0, 0) if slow else 0))
@@ -225,16 +220,15 @@ class Machine:
         assert self.sshd is not None
         self.sshd.open()
         self._print("systemd: Started ssh.service - OpenBSD Secure Shell server.")
-        final = asyncio.create_task(self._final_stage(data, first=first))
-        self._final.add(final)
-        final.add_done_callback(self._final.discard)
-        dies = self.around.faults.find("sshd-dies")
-        if dies:
-            later = asyncio.create_task(
-                self._sshd_dies(dies.number(0, 0), dies.number(1, 0) if len(dies.values) > 1 else None)
-            )
-            self._final.add(later)
-            later.add_done_callback(self._final.discard)
+        self._in_background(self._final_stage(data, first=first))
+        if dies := self.around.faults.find("sshd-dies"):
+            away = dies.number(1, 0) if len(dies.values) > 1 else None
+            self._in_background(self._sshd_dies(dies.number(0, 0), away))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._final.add(task)
+        task.add_done_callback(self._final.discard)
 
     async def _sshd_dies(self, after: float, away: float | None) -> None:
         await asyncio.sleep(after)
@@ -321,9 +315,6 @@ class Machine:
         if full is None or os.name != "posix":
             return []
         return [sys.executable, "-IS", "-c", _LIMITED, str(int(full.number(0, 0)))]
-
-    def _systemctl(self, words: list[str]) -> tuple[int, str]:
-        return self.systemd.systemctl(words)
 
     def _reload_ssh(self) -> None:
         if self.sshd is not None:
