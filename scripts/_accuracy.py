@@ -119,21 +119,12 @@ def report(lines: list[dict[str, Any]], folder: Path) -> str:
             rows.append([series.name, "0", "", "", "", "", "not run yet"])
             continue
         last = [runs[seed]["last"] for seed in sorted(runs)]
-        best = [runs[seed]["best"] for seed in sorted(runs)]
         mean, worst = statistics.mean(last), min(last)
-        epochs = runs[min(runs)]["epochs"]
-        each = " ".join(f"{value:.2f}" for value in last)
-        rows.append(
-            [
-                f"{series.name}, {epochs} epochs",
-                str(len(runs)),
-                f"**{mean:.3f}**{goal(mean, series.mean)}",
-                f"{worst:.2f}{goal(worst, series.worst)}",
-                each,
-                f"{statistics.mean(best):.3f}",
-                "complete" if set(series.seeds) <= runs.keys() else listed(runs),
-            ]
-        )
+        title, each = f"{series.name}, {runs[min(runs)]['epochs']} epochs", " ".join(f"{value:.2f}" for value in last)
+        found = [f"**{mean:.3f}**{goal(mean, series.mean)}", f"{worst:.2f}{goal(worst, series.worst)}", each]
+        best = f"{statistics.mean(runs[seed]['best'] for seed in sorted(runs)):.3f}"
+        done = "complete" if set(series.seeds) <= runs.keys() else listed(runs)
+        rows.append([title, str(len(runs)), *found, best, done])
     return table(["", "runs", "mean, last epoch", "worst", "each", "mean, best epoch", ""], rows)
 
 

@@ -53,8 +53,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as home:
         medians = measure(max(1, options.rounds), home)
     bare = medians["python -c pass"]
-    rows = []
-    missed = False
+    rows, missed = [], False
     for name, (_, goal) in MEASURED.items():
         ratio = medians[name] / bare
         missed = missed or (goal is not None and ratio > goal)

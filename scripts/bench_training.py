@@ -143,25 +143,15 @@ def report(rows: list[Row], device: str, seconds: float) -> tuple[str, bool]:
         missed |= wanted is not None and found < wanted
         missed |= device == "cpu" and evaluation > GOAL_EVAL_S
         verdict = "" if wanted is None else f" (>= {wanted:g}: {'met' if found >= wanted else 'missed'})"
-        summary.append(
-            [
-                f"Model {model}",
-                *(f"{min(row['epoch_s'] for row in by_loop[loop]):.1f}" for loop in LOOPS),
-                f"{statistics.median(ratios['seed']):.2f}",
-                f"**{found:.2f}**{verdict}",
-                f"{min(row['eval_s'] for row in by_loop['naive']):.2f}",
-                f"{evaluation:.2f}",
-            ]
-        )
+        fastest = [f"{min(row['epoch_s'] for row in by_loop[loop]):.1f}" for loop in LOOPS]
+        seed, plain_eval = statistics.median(ratios["seed"]), min(row["eval_s"] for row in by_loop["naive"])
+        evaluations = [f"{plain_eval:.2f}", f"{evaluation:.2f}"]
+        summary.append([f"Model {model}", *fastest, f"{seed:.2f}", f"**{found:.2f}**{verdict}", *evaluations])
         for loop in LOOPS:
-            every.append(
-                [
-                    f"Model {model}, {loop}",
-                    " ".join(f"{row['epoch_s']:.1f}" for row in by_loop[loop]),
-                    "" if loop == "naive" else " ".join(f"{ratio:.2f}" for ratio in ratios[loop]),
-                    " ".join(f"{row['eval_s']:.2f}" for row in by_loop[loop]),
-                ]
-            )
+            epochs = " ".join(f"{row['epoch_s']:.1f}" for row in by_loop[loop])
+            against = "" if loop == "naive" else " ".join(f"{ratio:.2f}" for ratio in ratios[loop])
+            evals = " ".join(f"{row['eval_s']:.2f}" for row in by_loop[loop])
+            every.append([f"Model {model}, {loop}", epochs, against, evals])
     head = ["", "naive, s", "`seed`, s", "`best`, s", "naive / `seed`", "naive / `best`", "eval naive, s", "eval, s"]
     versions = {name: version for row in rows for name, version in row["versions"].items()}
     loads = [row["load"] for row in rows]

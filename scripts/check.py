@@ -10,11 +10,7 @@ from _terminal import elapsed, entry, run, say
 
 # Name of a stage -> the module that is run, and its arguments.
 Stages = dict[str, Sequence[str]]
-CHECKS: Stages = {
-    "lint": ("ruff", "check", "."),
-    "format": ("ruff", "format", "--check", "."),
-    "types": ("mypy",),
-}
+CHECKS: Stages = {"lint": ("ruff", "check", "."), "format": ("ruff", "format", "--check", "."), "types": ("mypy",)}
 
 
 def run_stages(python: Path, stages: Stages, install_s: float) -> int:

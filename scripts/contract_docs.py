@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,20 +146,20 @@ def pages() -> dict[Path, str]:
 
 
 def _errors() -> str:
-    means: dict[int, str] = {3: "the run has ended; what it had saved is in its folder here"}
+    means = {3: "the run has ended; what it had saved is in its folder here"}
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.CloudtrainError):
             means.setdefault(int(kind.exit_code), kind.default_consequence)  # the general kind comes first
+    exits = [(str(code), means[code], NEXT[code]) for code in sorted(means)]
     codes = [
         (f"`{code}`", ", ".join(map(str, one.exits)), one.cause, _next(code)) for code, one in sorted(CODES.items())
     ]
+    job = [(f"`{code}`", cause) for code, cause in sorted(JOB.items())]
     return ERRORS.format(
         by=BY,
-        exits=_table(
-            ("exit", "money and data", "next"), [(str(code), means[code], NEXT[code]) for code in sorted(means)]
-        ),
+        exits=_table(("exit", "money and data", "next"), exits),
         codes=_table(("code", "exit", "what has happened", "next"), codes),
-        job=_table(("code", "what has happened"), [(f"`{code}`", cause) for code, cause in sorted(JOB.items())]),
+        job=_table(("code", "what has happened"), job),
     )
 
 
@@ -175,20 +175,22 @@ def _json() -> str:
     head = JSON.format(
         lines=f"{', '.join(lines[:-1])} and {lines[-1]}", example=EXAMPLE, failure=json.dumps(FAILURE, indent=2)
     )
+
+    def of(name: str, title: str, without: Collection[str] = ()) -> list[str]:
+        return [f"### {title}\n", f"{shared[name]['description']}\n", _keys(shared[name], shared, without), ""]
+
     parts = [head, "## What every result has\n", _keys(shared["result"], shared), ""]
-    for name in ("error", "billing"):
-        parts += [f"### `{name}`\n", f"{shared[name]['description']}\n", _keys(shared[name], shared), ""]
+    parts += [*of("error", "`error`"), *of("billing", "`billing`")]
     parts += ["## Lines\n", "Lines that come before the result. Each has `ts`, `type` and `run`, too.\n"]
-    for name, schema in shared.items():
+    for name in shared:
         if name.endswith("_line"):
-            kind = name.removesuffix("_line")
-            parts += [f"### `{kind}`\n", f"{schema['description']}\n", _keys(schema, shared, ("ts", "type", "run")), ""]
+            parts += of(name, f"`{name.removesuffix('_line')}`", ("ts", "type", "run"))
     parts += ["## Commands\n"]
     for name in sorted(schemas):
         parts += _command(name, schemas[name], shared)
     parts += ["## Objects\n", "What several commands print.\n"]
     for name in ("run", "leftover", "report", "plan", "took", "artifact"):
-        parts += [f"### {name}\n", f"{shared[name]['description']}\n", _keys(shared[name], shared), ""]
+        parts += of(name, name)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -198,15 +200,14 @@ def _command(name: str, schema: Mapping[str, Any], shared: Mapping[str, Any]) ->
     yield f"{kind} ([schema](schema/{name}.json)). {schema['description']}\n"
     known = set(_properties(shared["result"], shared))
     for one in schema["anyOf"]:
-        reference = one.get("$ref", "").rpartition("/")[2]
+        reference = _name(one) if "$ref" in one else ""
         if reference in ("failure", "plan_result") or reference.endswith("_line"):
             continue
-        if reference == "run_result":
-            if name == "run":
-                yield "Its result, beside what every result has:\n"
-                yield _keys(shared["run_result"], shared, known)
-            else:
-                yield "Its result is that of `run`."
+        if reference == "run_result" and name != "run":
+            yield "Its result is that of `run`."
+        elif reference == "run_result":
+            yield "Its result, beside what every result has:\n"
+            yield _keys(shared["run_result"], shared, known)
         else:
             yield _keys(one, shared, known)
         yield ""
@@ -220,8 +221,7 @@ def _properties(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[st
     return found | schema.get("properties", {})
 
 
-def _keys(schema: Mapping[str, Any], shared: Mapping[str, Any], without: object = ()) -> str:
-    assert isinstance(without, tuple | set)
+def _keys(schema: Mapping[str, Any], shared: Mapping[str, Any], without: Collection[str] = ()) -> str:
     rows = [
         (f"`{key}`", _kind(value), value.get("description", ""))
         for key, value in _properties(schema, shared).items()

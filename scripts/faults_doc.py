@@ -71,15 +71,11 @@ STANDS_IN = """\
 
 def doc() -> str:
     """The page."""
-    parts = [HEAD]
-    for title, cases in rows.SUBJECTS:
-        parts.append(f"\n## {title}\n\n" + _table(cases))
-    lines = [f"| {case.name} | {case.done} | {case.left} | {case.settled} |" for case in points.CASES]
-    parts.append("\n" + CRASH + "\n".join(lines) + "\n")
-    parts.append("\n" + STANDS_IN)
-    lower = [f"| {number} | {', '.join(f'`{name}`' for name in names)} |" for number, names in _lower().items()]
-    parts.append("\n## The same at a lower level\n\n| row | tests |\n| --- | --- |\n" + "\n".join(lower) + "\n")
-    return "".join(parts)
+    subjects = [f"## {title}\n\n{_table(cases)}" for title, cases in rows.SUBJECTS]
+    crashes = [f"| {case.name} | {case.done} | {case.left} | {case.settled} |\n" for case in points.CASES]
+    lower = [f"| {number} | {', '.join(f'`{name}`' for name in names)} |\n" for number, names in _lower().items()]
+    head = "## The same at a lower level\n\n| row | tests |\n| --- | --- |\n"
+    return "\n".join([HEAD, *subjects, CRASH + "".join(crashes), STANDS_IN, head + "".join(lower)])
 
 
 def _table(cases: tuple[Case, ...]) -> str:
@@ -98,13 +94,11 @@ def _row(case: Case) -> str:
 
 
 def _lower() -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+    found: dict[int, dict[str, None]] = {}  # names once each, in the order in which they come
     for case in sorted(rows.CASES, key=lambda case: case.row):
-        for name in case.also:
-            names = found.setdefault(case.row, [])
-            if name not in names:
-                names.append(name)
-    return found
+        if case.also:
+            found.setdefault(case.row, {}).update(dict.fromkeys(case.also))
+    return {row: list(names) for row, names in found.items()}
 
 
 def main() -> int:
