@@ -23,7 +23,7 @@ from cloudtrain.console.choose import Look
 from cloudtrain.console.choose import reporter as reporter_for
 from cloudtrain.console.log_text import LogView, line_start, tail_offset
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted, UsageError
+from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.events import LogLines, Metric, Noted
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
@@ -82,15 +82,8 @@ def context(store: Store, reporter: Reporter) -> Context:
         # One for plan and run: the clients that made the look-ups make the launch.
         return provider_of(spec, ask)
 
-    return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=_trickle_rate())
-
-
-def _trickle_rate() -> float:
-    try:
-        return float(settings_.load({}).get("trickle_rate"))
-    except UsageError:
-        # A settings file that is damaged must not keep anybody from a run.
-        return float(settings_.DEFAULTS["trickle_rate"])
+    rate = float(settings_.known("trickle_rate"))
+    return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=rate)
 
 
 def begin(

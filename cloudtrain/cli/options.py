@@ -9,7 +9,7 @@ import typer
 
 from cloudtrain.console.choose import Look
 from cloudtrain.console.reporters.base import NO_INPUT
-from cloudtrain.core.errors import CloudtrainError, UsageError
+from cloudtrain.core.errors import CloudtrainError
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -56,15 +56,7 @@ EVERYWHERE = {"--no-color": "NO_COLOR", "--no-input": NO_INPUT}
 
 def look(json: bool, plain: bool, bell: bool = False) -> Look:
     """How to print, by flags, environment and settings files. A screen reader is told of no bell."""
-    plain = plain or _plain_is_set()
-    return Look(json=json, plain=plain, bell=bell and not plain)
-
-
-def _plain_is_set() -> bool:
     from cloudtrain.config import settings
 
-    try:
-        return bool(settings.load({}).get("plain"))
-    except UsageError:
-        # Whoever needs the settings says what is wrong with them; this here is about how that looks.
-        return False
+    plain = plain or bool(settings.known("plain"))
+    return Look(json=json, plain=plain, bell=bell and not plain)

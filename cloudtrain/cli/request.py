@@ -50,12 +50,7 @@ def build(
     if faults and not dry_run:
         raise UsageError("--fault is for rehearsals", hint="add --dry-run", code="bad_setting")
     train = TrainSpec(
-        model=get("model"),
-        epochs=get("epochs"),
-        batch_size=get("batch_size"),
-        seed=get("seed"),
-        lr=get("lr"),
-        device=get("device"),
+        **{name: get(name) for name in ("model", "epochs", "batch_size", "seed", "lr", "device")},
         recipe=_recipe(settings, dry_run=dry_run, args=args),
         args=args,
     )

@@ -78,37 +78,15 @@ def _rate(value: Any) -> float:
 
 # Every setting: how its text or TOML value is read. The names are the flags' names; CLOUDTRAIN_MAX_TIME is `max_time`.
 SETTINGS: dict[str, Any] = {
-    "model": _whole,
-    "epochs": _whole,
-    "batch_size": _whole,
-    "seed": _whole,
-    "lr": float,
-    "device": _text,
-    "recipe": _text,
+    **dict.fromkeys(("model", "epochs", "batch_size", "seed", "volume_size", "spot_restarts"), _whole),
+    **dict.fromkeys(("lr", "max_cost", "confirm_above"), float),
+    **dict.fromkeys(("device", "recipe", "runs_dir", "job", "module", "region", "profile", "identity"), _text),
+    **dict.fromkeys(("ami", "subnet", "security_group", "ssh_cidr", "if_i_vanish"), _text),
+    **dict.fromkeys(("boot_limit", "max_time", "grace"), duration),
+    **dict.fromkeys(("spot", "plain"), _truth),
+    **dict.fromkeys(("outputs", "instance"), _words),
     "args": _arguments,
-    "runs_dir": _text,
-    "job": _text,
-    "module": _text,
-    "outputs": _words,
-    "instance": _words,
-    "region": _text,
-    "profile": _text,
-    "spot": _truth,
-    "ami": _text,
-    "subnet": _text,
-    "security_group": _text,
-    "ssh_cidr": _text,
-    "volume_size": _whole,
-    "boot_limit": duration,
-    "identity": _text,
-    "max_time": duration,
-    "max_cost": float,
-    "grace": duration,
-    "if_i_vanish": _text,
-    "spot_restarts": _whole,
     "trickle_rate": _rate,
-    "confirm_above": float,
-    "plain": _truth,
 }
 
 # `trickle_rate`: MiB a second at which finished results of a run that is followed come down while it trains; 0: not.
@@ -199,6 +177,14 @@ def load(
             origin = f"--{name.replace('_', '-')}"
             merged[name] = Setting(_checked(name, value, origin), origin)
     return Settings(merged, project)
+
+
+def known(name: str) -> Any:
+    """The value of one setting, its default where a settings file is damaged: whoever needs the settings says so."""
+    try:
+        return load({}).get(name)
+    except UsageError:
+        return DEFAULTS.get(name)
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:

@@ -55,17 +55,14 @@ def comparison(found: Comparison) -> str:
         ),
     ]
     last = min(MOST_ROWS, max((facts.last.epoch for facts in runs if facts.last), default=0))
-    return (
-        _environment()
-        .get_template("compare.html")
-        .render(
-            found=found,
-            charts=[chart for chart in charts if chart],
-            epochs=range(1, last + 1),
-            figures=[{epoch.epoch: epoch for epoch in facts.epochs} for facts in runs],
-            words=words,
-            commands=commands,
-        )
+    template = _environment().get_template("compare.html")
+    return template.render(
+        found=found,
+        charts=[chart for chart in charts if chart],
+        epochs=range(1, last + 1),
+        figures=[{epoch.epoch: epoch for epoch in facts.epochs} for facts in runs],
+        words=words,
+        commands=commands,
     )
 
 

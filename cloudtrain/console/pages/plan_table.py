@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cloudtrain.core.plan import Candidate, Plan
 from cloudtrain.core.text import columns, fitted, money, ordinal, seconds
 
 _HEADER = ("", "INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "TIME", "COST", "")
 _RIGHT = (3, 4, 5, 6, 7)
 _INDENT = "  "
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One machine, in words; "-" for what is not known."""
-
-    chosen: bool
-    type: str
-    gpu: str
-    vcpus: str
-    memory: str
-    price: str
-    time: str
-    cost: str
-    use: str
 
 
 def lines(plan: Plan, width: int | None = None) -> list[str]:
@@ -37,11 +20,7 @@ def lines(plan: Plan, width: int | None = None) -> list[str]:
         ),
         *(_row(plan, one, "") for one in offer.alternatives),
     ]
-    table = columns(
-        _HEADER,
-        [(">" if r.chosen else "", r.type, r.gpu, r.vcpus, r.memory, r.price, r.time, r.cost, r.use) for r in rows],
-        right=_RIGHT,
-    )
+    table = columns(_HEADER, rows, right=_RIGHT)
     notes = [f"{one.type}: {one.note}" for one in offer.candidates if one.note]
     notes += [offer.price_note] if offer.price_note else []
     narrow = width is not None and max(map(len, table)) + len(_INDENT) > width
@@ -63,28 +42,30 @@ def last_line(plan: Plan) -> str | None:
     )
 
 
-def _row(plan: Plan, one: Candidate, use: str) -> _Row:
+def _row(plan: Plan, one: Candidate, use: str) -> tuple[str, ...]:
+    """One machine, in words; "-" for what is not known."""
     took, cost = plan.time_on(one.type), plan.cost_on(one)
-    return _Row(
-        chosen=use == "this run",
-        type=one.type,
-        gpu=one.gpu or "-",
-        vcpus=str(one.vcpus or "-"),
-        memory=f"{one.memory_gib:g} GB" if one.memory_gib else "-",
-        price=f"{one.price_per_hour:.3f}" if one.price_per_hour else "-",
-        time=_roughly(took.total_s) if took else "-",
-        cost=money(cost).removeprefix("$") if cost is not None else "-",
-        use=use,
+    return (
+        ">" if use == "this run" else "",
+        one.type,
+        one.gpu or "-",
+        str(one.vcpus or "-"),
+        f"{one.memory_gib:g} GB" if one.memory_gib else "-",
+        f"{one.price_per_hour:.3f}" if one.price_per_hour else "-",
+        _roughly(took.total_s) if took else "-",
+        money(cost).removeprefix("$") if cost is not None else "-",
+        use,
     )
 
 
-def _stacked(row: _Row) -> list[str]:
+def _stacked(row: tuple[str, ...]) -> list[str]:
     """The same facts below each other."""
-    past = "never tried" if row.time == "-" else f"{row.time}, ${row.cost}" if row.cost != "-" else row.time
+    mark, kind, gpu, vcpus, memory, price, took, cost, use = row
+    past = "never tried" if took == "-" else f"{took}, ${cost}" if cost != "-" else took
     return [
-        f"{'>' if row.chosen else ' '}  {row.type}{f'  {row.use}' if row.use else ''}",
-        f"     {row.gpu}, {row.vcpus} vCPU, {row.memory} RAM",
-        f"     ${row.price}/hour, {past}",
+        f"{mark or ' '}  {kind}{f'  {use}' if use else ''}",
+        f"     {gpu}, {vcpus} vCPU, {memory} RAM",
+        f"     ${price}/hour, {past}",
     ]
 
 

@@ -12,19 +12,8 @@ from typing import Any
 
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core import events
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ExitCode, Interrupted
-from cloudtrain.core.events import (
-    Event,
-    GpuUse,
-    LogLines,
-    Metric,
-    Noted,
-    PhaseChanged,
-    StepDone,
-    StepProgress,
-    StepStarted,
-    Warned,
-)
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.text import LogText
 from cloudtrain.run_folder.outcome import Result
@@ -56,33 +45,33 @@ class JsonReporter(Reporter):
         self._aside = aside
         self._log = LogText()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: events.Event) -> None:
         """Write one event."""
         if self._aside is not None:
             self._aside.emit(event)
             return
         match event:
-            case StepStarted(title, detail, limit_s):
+            case events.StepStarted(title, detail, limit_s):
                 self._write("step", step=title, status="started", detail=detail, limit_s=limit_s)
-            case StepDone(title, detail, taken):
+            case events.StepDone(title, detail, taken):
                 self._write("step", step=title, status="done", detail=detail, seconds=round(taken, 3))
-            case StepProgress(title, detail, done, total, unit):
+            case events.StepProgress(title, detail, done, total, unit):
                 self._write("step", step=title, status="running", detail=detail, done=done, total=total, unit=unit)
-            case PhaseChanged(_, state):
+            case events.PhaseChanged(_, state):
                 self._write("state", state=state.value)
-            case Metric(kind, values):
+            case events.Metric(kind, values):
                 told = {k: v for k, v in values.items() if k not in ("v", "t", "kind", "type", "ts", "run")}
                 self._write(
                     "epoch" if kind == "epoch" else "metric", **({} if kind == "epoch" else {"kind": kind}), **told
                 )
-            case GpuUse(percent, used_mib, total_mib):
+            case events.GpuUse(percent, used_mib, total_mib):
                 self._write("gpu", busy_percent=round(percent, 1), used_mib=used_mib, total_mib=total_mib)
-            case LogLines(data):
+            case events.LogLines(data):
                 for line in self._log.feed(data):
                     self._write("log", line=line)
-            case Noted(message):
+            case events.Noted(message):
                 self._write("note", message=message)
-            case Warned(message, hint):
+            case events.Warned(message, hint):
                 self._write("warning", message=message, hint=hint)
 
     def about(self, run: Run, again: Callable[[], Run]) -> None:

@@ -16,19 +16,8 @@ from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.training import Training
 from cloudtrain.console.reporters.watched import Watched
 from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, progress, results_block
+from cloudtrain.core import events
 from cloudtrain.core.errors import CloudtrainError
-from cloudtrain.core.events import (
-    Event,
-    GpuUse,
-    LogLines,
-    Metric,
-    Noted,
-    PhaseChanged,
-    StepDone,
-    StepProgress,
-    StepStarted,
-    Warned,
-)
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import screen_safe, seconds, wrapped
@@ -70,37 +59,37 @@ class LiveReporter(Reporter):
         self._unfigured = UnfiguredLog()
         self._watched = Watched(clock, wall)
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: events.Event) -> None:
         """Show one event."""
         match event:
-            case StepStarted(title, detail, limit_s):
+            case events.StepStarted(title, detail, limit_s):
                 self._step = (title, detail, self._clock(), limit_s)
                 self._step_progress = ""
-            case StepProgress(_, detail, done, total, unit):
+            case events.StepProgress(_, detail, done, total, unit):
                 # How long it has taken, of at most how long, ticks beside it.
                 self._step_progress = progress(detail, None if unit == "s" else done, total, unit)
-            case StepDone(title, detail, taken):
+            case events.StepDone(title, detail, taken):
                 self._step = None
                 self._done(title, detail, taken)
-            case Metric():
+            case events.Metric():
                 self._metric(event)
-            case GpuUse():
+            case events.GpuUse():
                 self._training.take_gpu(event)
-            case LogLines(data):
+            case events.LogLines(data):
                 for line in self._unfigured.feed(data):
                     self._print(Text(line))
-            case Noted(message):
+            case events.Noted(message):
                 self._say("ok", "green", message)
-            case Warned(message, hint):
+            case events.Warned(message, hint):
                 self._say("warn", "yellow", message)
                 if hint:
                     self._print(Text(f"{'':<{_WORD}}{screen_safe(hint)}", style="dim"))
-            case PhaseChanged(_, state):
+            case events.PhaseChanged(_, state):
                 self._trains = state is RunState.RUNNING
                 self._watched.look()
         self._refresh()
 
-    def _metric(self, event: Metric) -> None:
+    def _metric(self, event: events.Metric) -> None:
         self._unfigured.figures_came()
         values = dict(event.values)
         self._training.take(event.kind, values)

@@ -14,18 +14,8 @@ from cloudtrain.console.reporters.pulse import Pulse
 from cloudtrain.console.reporters.training import Training, cost_words
 from cloudtrain.console.reporters.watched import Watched
 from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, progress, results_block
+from cloudtrain.core import events
 from cloudtrain.core.errors import CloudtrainError
-from cloudtrain.core.events import (
-    Event,
-    LogLines,
-    Metric,
-    Noted,
-    PhaseChanged,
-    StepDone,
-    StepProgress,
-    StepStarted,
-    Warned,
-)
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import fitted, screen_safe, seconds
@@ -63,36 +53,36 @@ class PlainReporter(Reporter):
         self._heartbeat_s = heartbeat_s
         self._pulse: Pulse | None = None
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: events.Event) -> None:
         """Show one event."""
         match event:
-            case StepStarted(title, detail, limit_s):
+            case events.StepStarted(title, detail, limit_s):
                 self._step, self._step_progress = (title, time.monotonic(), limit_s), detail
                 limit = f" (at most {seconds(limit_s)})" if limit_s else ""
                 self._say(f"step {title}{f' {detail}' if detail else ''}{limit}")
-            case StepProgress(title, detail, done, total, unit):
+            case events.StepProgress(title, detail, done, total, unit):
                 self._step_progress = progress(detail, None if unit == "s" else done, total, unit)
                 share = done / total if done is not None and total and unit != "s" else None
                 self._progress(f"step {title} {progress(detail, done, total, unit)}", title, share)
-            case StepDone(title, detail, taken):
+            case events.StepDone(title, detail, taken):
                 self._step = None
                 self._say(f"ok   {title}{f' {detail}' if detail else ''} {seconds(taken)}")
-            case Metric():
+            case events.Metric():
                 self._metric(event)
-            case LogLines(data):
+            case events.LogLines(data):
                 for line in self._unfigured.feed(data):
                     self._line(line)
-            case Noted(message):
+            case events.Noted(message):
                 self._say(f"note {message}")
-            case Warned(message, hint):
+            case events.Warned(message, hint):
                 self._say(f"warn {message}")
                 if hint:
                     self._say(f"hint {hint}")
-            case PhaseChanged(_, state):
+            case events.PhaseChanged(_, state):
                 self._trains = state is RunState.RUNNING
                 self._watched.look()
 
-    def _metric(self, event: Metric) -> None:
+    def _metric(self, event: events.Metric) -> None:
         self._unfigured.figures_came()
         values = event.values
         self._training.take(event.kind, values)
