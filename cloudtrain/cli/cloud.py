@@ -12,7 +12,7 @@ import typer
 
 from cloudtrain.cli.options import Json, Profile, Region, RunName, Yes
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.console.reporters.base import Reporter, columns_of
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Refused, UsageError
 from cloudtrain.core.events import Noted
@@ -33,7 +33,6 @@ def doctor(
     from cloudtrain.cli import leftovers
     from cloudtrain.config import settings
     from cloudtrain.console.pages import account, failure
-    from cloudtrain.console.reporters import jsonl
     from cloudtrain.core.spec import Ec2Spec
     from cloudtrain.provider.ec2.doctor import checks
 
@@ -52,7 +51,7 @@ def doctor(
         names = ", ".join(check.name for check in seen if check.status == "fail")
         error = Refused(f"not ready for a launch: {names}", code="doctor_failed") if failed else None
         told = failure.record(error) if error else None
-        jsonl.write_result("", int(code), checks=[asdict(check) for check in seen], error=told)
+        write_result("", int(code), checks=[asdict(check) for check in seen], error=told)
     else:
         print_lines(account.verdict(seen))
     raise typer.Exit(int(code))
@@ -69,7 +68,6 @@ def instances(
     """List GPU types with price, spot price, your quota and zones."""
     from cloudtrain.config import settings
     from cloudtrain.console.pages import account
-    from cloudtrain.console.reporters import jsonl
     from cloudtrain.provider.ec2.offer import catalogue
 
     get = settings.load({"region": region, "profile": profile}).get
@@ -82,7 +80,7 @@ def instances(
         leftovers.settle_debts()
         found = catalogue.survey(Clients(get("profile"), get("region")), gpu=gpu, refresh=refresh)
     if json:
-        jsonl.write_result(**found.to_dict())
+        write_result(**found.to_dict())
         return
     print_lines(*account.catalogue_lines(found, columns_of(sys.stdout)))
     for warning in found.warnings:
@@ -153,8 +151,6 @@ def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool
             return
     name = openssh.host(row.name)
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
         hosts = [openssh.host(known) for known in entries]
         write_result(row.name, host=name, hosts=hosts, config=str(openssh.our_file()), included=openssh.included())
         return

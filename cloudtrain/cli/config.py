@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json
-from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.core.text import columns, screen_safe
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from.")
@@ -26,8 +26,6 @@ def show(
 
     found = settings.load({}, config=config).origins()
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
         told = {name: {"value": _plain(each.value), "origin": each.origin} for name, each in found.items()}
         write_result(settings=told)
         return
@@ -62,8 +60,6 @@ def init(
 
     written = project_file.write(folder)
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
         write_result(files=[{"path": str(path), "done": what} for path, what in written])
         return
     for path, what in written:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
+from cloudtrain.console.lines import write_result
 from cloudtrain.core import text
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted
@@ -46,7 +47,5 @@ def extend(
         cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
         reporter.emit(Noted(f"{row.name} now ends by {text.date_and_time(told.after)}{cost}"))
         if json:
-            from cloudtrain.console.reporters.jsonl import write_result
-
             moved = {"ended_by": text.iso(told.before), "ends_by": text.iso(told.after)}
             write_result(row.name, **moved, at_most_usd=told.at_most_usd)

@@ -11,7 +11,7 @@ import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import print_lines
+from cloudtrain.console.lines import print_lines, write_result
 from cloudtrain.console.reporters.base import may_ask
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged
 from cloudtrain.core.events import Emit, Noted, Warned
@@ -48,7 +48,6 @@ def clean(
     from cloudtrain.billing import running
     from cloudtrain.cleanup import leftovers
     from cloudtrain.console.pages import leftovers as shown
-    from cloudtrain.console.reporters.jsonl import write_result
 
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
     console = reporter(Look(plain=True))
@@ -104,7 +103,6 @@ def adopt(
     from cloudtrain.cli import following
     from cloudtrain.config import settings
     from cloudtrain.console.pages.listing import record
-    from cloudtrain.console.reporters.jsonl import write_result
     from cloudtrain.core.spec import JobSpec
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.source.shipped import job_folder
@@ -137,7 +135,6 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
     from cloudtrain.console.pages import leftovers as shown
     from cloudtrain.console.pages import listing
-    from cloudtrain.console.reporters.jsonl import write_result
 
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
@@ -251,8 +248,6 @@ def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profi
 
 
 def _nothing_rehearsed(*, json: bool) -> None:
-    from cloudtrain.console.reporters.jsonl import write_result
-
     if json:
         write_result(regions=[], refused=[], leftovers=[])
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
-from cloudtrain.console.lines import print_lines
+from cloudtrain.console.lines import print_lines, write_result
 from cloudtrain.core.errors import ArtifactRefused, ExitCode
 from cloudtrain.core.events import Noted
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 def verify(run: RunOrFolder = None, json: Json = False) -> None:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
     from cloudtrain.console.pages import failure, records
-    from cloudtrain.console.reporters import jsonl
     from cloudtrain.report import sources
     from cloudtrain.run_folder import verify as verify_
     from cloudtrain.store import Store
@@ -31,7 +30,7 @@ def verify(run: RunOrFolder = None, json: Json = False) -> None:
     if json:
         code = wrong.exit_code if wrong else ExitCode.DONE
         values = {key: value for key, value in found.to_dict().items() if key not in ("run", "ok")}
-        jsonl.write_result(found.run, int(code), **values, error=failure.record(wrong) if wrong else None)
+        write_result(found.run, int(code), **values, error=failure.record(wrong) if wrong else None)
         raise typer.Exit(int(code))
     print_lines(*records.lines(found))
     if wrong:

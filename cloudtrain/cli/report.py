@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
-from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import screen_safe
 
@@ -82,7 +82,6 @@ def _record(facts: Facts, out: Path | None, json: bool) -> None:
     """The figures of a run: as a file or on stdout, or with `json` in the command's result or beside it."""
     from json import dumps
 
-    from cloudtrain.console.reporters.jsonl import write_result
     from cloudtrain.report import record
 
     built = record.build(facts)
@@ -140,8 +139,6 @@ def compare(
             disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
         tell(f"wrote {_shown(html)}")
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
         write_result(**comparison.record(found))
         return
     from cloudtrain.console.pages.comparison import lines
@@ -168,8 +165,6 @@ def export(
     with _writing(out or row.folder):
         done = write_epochs(sources.of_run(row, store), to.value, out)
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
         write_result(row.name, to=to.value, path=str(done.path), detail=done.detail)
         return
     print_lines(f"{_shown(done.path)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
-from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted
 from cloudtrain.core.text import counted
@@ -47,8 +47,6 @@ def ls(
     if not (json or quiet or all_ or last is not None):
         runs, hidden = listing.latest(runs)
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
-
         write_result(runs=[listing.record(run) for run in runs])
     elif quiet:
         print_lines(*(run.name for run in runs))
@@ -71,7 +69,6 @@ def show(run: RunName = None, json: Json = False) -> None:
     store = Store()
     row = store.find(run)
     if json:
-        from cloudtrain.console.reporters.jsonl import write_result
         from cloudtrain.run_folder import receipt
 
         write_result(row.name, **listing.record(row), receipt=receipt.build(row, store))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudtrain.cli.options import Json, Keep, Plain, RunName, Yes, look
+from cloudtrain.console.lines import write_result
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError, ExitCode, UsageError
 from cloudtrain.core.events import Noted, Warned, discard
@@ -98,7 +99,6 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
     """Every run that lives, each whatever became of the others. The worst exit code."""
     from cloudtrain.billing import running
     from cloudtrain.cli import following, leaving
-    from cloudtrain.console.reporters.jsonl import write_result
     from cloudtrain.run_folder import outcome
 
     context = following.context(store, reporter)

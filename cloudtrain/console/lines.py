@@ -1,8 +1,16 @@
-"""Lines of a command that has no reporter: what was asked for on stdout, what is said beside it on stderr."""
+"""What a command writes that has no reporter: what was asked for on stdout, as lines or as one JSON object, and what is
+said beside it on stderr."""
 
 from __future__ import annotations
 
+import math
 import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+SCHEMA_VERSION = 1
 
 
 def print_lines(*lines: str) -> None:
@@ -15,3 +23,38 @@ def tell(text: str, end: str = "\n") -> None:
     """A word to whoever reads the screen, on stderr; at once, also without a line's end."""
     sys.stderr.write(f"{text}{end}")
     sys.stderr.flush()
+
+
+def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
+    """The last object that a command writes, for commands with one object the only one.
+
+    Args:
+        run: name of the run that it is about; empty: it is about none.
+        exit_code: that of the command.
+        values: what the command has found, and `error` where it failed.
+    """
+    head = {"ts": now(), "type": "result", "run": run or None, "schema_version": SCHEMA_VERSION}
+    write_json({**head, "ok": exit_code == 0, "exit": exit_code, "error": None, **values})
+
+
+def write_json(value: Any) -> None:
+    """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
+    import json  # here, since most commands write none
+
+    print_lines(json.dumps(finite(value), allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON has no word for: a loss may have become NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value
+
+
+def now() -> str:
+    """This moment as lines of JSON have it: ISO 8601 UTC, to the millisecond."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

@@ -189,11 +189,8 @@ def _parse_one(text: str) -> Fault:
 
 
 def _count_value(kind: Kind, values: list[str]) -> str:
-    """The value that says how often, where a kind has one."""
-    place = {"error": 1, "dies-pending": 0, "stays-pending": 0, "reset-push": 1, "cut": 1, "spot-notice": 2}.get(
-        kind.name
-    )
-    return values[place] if place is not None and place < len(values) else ""
+    """The value that says how often, where a kind has one: it is the last."""
+    return values[-1] if "TIMES" in kind.values.partition("@")[0] and len(values) == kind.most else ""
 
 
 def _number(text: str) -> float:

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 
 from cloudtrain.billing import running as billing
 from cloudtrain.cli import app as command_line
+from cloudtrain.console.lines import write_json
 from cloudtrain.console.reporters import jsonl
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.instance import Instance
@@ -288,7 +289,7 @@ def test_an_error_that_has_seen_the_machine_knows_better(
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_number_that_json_has_no_word_for_is_null(number: float, capsys: pytest.CaptureFixture[str]) -> None:
-    jsonl.write_json({"loss": number, "losses": (number, 1.5), "deep": {"x": [number]}})
+    write_json({"loss": number, "losses": (number, 1.5), "deep": {"x": [number]}})
     assert json.loads(capsys.readouterr().out) == {"loss": None, "losses": [None, 1.5], "deep": {"x": [None]}}
 
 

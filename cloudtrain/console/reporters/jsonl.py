@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
-import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from cloudtrain.console.lines import now, write_json, write_result
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core import events
@@ -19,7 +15,6 @@ from cloudtrain.core.text import LogText
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
 
-SCHEMA_VERSION = 1
 # Errors that have just seen what the registry does not know yet: how it stands with the run's machine.
 _OVER = {"running": False, "parked": False, "ends_by": None}
 _ENDED: dict[str, Mapping[str, Any]] = {"parked": {**_OVER, "parked": True}, GONE: _OVER, RECLAIMED: _OVER}
@@ -122,36 +117,7 @@ class JsonReporter(Reporter):
         write_result(self._run, exit_code, **values, **billing)
 
     def _write(self, kind: str, /, **values: Any) -> None:
-        write_json({"ts": _now(), "type": kind, "run": self._run or None, **values})
-
-
-def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
-    """The last object that a command writes, for commands with one object the only one.
-
-    Args:
-        run: name of the run that it is about; empty: it is about none.
-        exit_code: that of the command.
-        values: what the command has found, and `error` where it failed.
-    """
-    head = {"ts": _now(), "type": "result", "run": run or None, "schema_version": SCHEMA_VERSION}
-    write_json({**head, "ok": exit_code == 0, "exit": exit_code, "error": None, **values})
-
-
-def write_json(value: Any) -> None:
-    """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
-    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
-    sys.stdout.flush()
-
-
-def finite(value: Any) -> Any:
-    """`value` with null for numbers that JSON has no word for: a loss may have become NaN."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return value
+        write_json({"ts": now(), "type": kind, "run": self._run or None, **values})
 
 
 def _why(run: str, exit_code: int) -> dict[str, Any] | None:
@@ -163,7 +129,3 @@ def _why(run: str, exit_code: int) -> dict[str, Any] | None:
 
 def _usd(amount: float | None) -> float | None:
     return None if amount is None else round(amount, 6)
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
