@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from cloudtrain.billing import expiry
 from cloudtrain.core import disk
-from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, SignInError, UsageError
+from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -47,7 +46,7 @@ class View:
     def unseen(self) -> bool:
         """Whether something may be billed in a Region that did not answer. One whose use is denied counts as empty:
         with these rights nothing can have been launched there."""
-        return any(not _denied(error) for _, error in self.refused)
+        return any(error.code != "denied" for _, error in self.refused)
 
     def only(self, ids: Iterable[str]) -> View:
         """The same, narrowed to `ids`, and to the groups that go with the instances among them.
@@ -131,8 +130,8 @@ def places(
 def rehearsal_places() -> list[Clients]:
     """Clients of each emulated Region that lives on this computer."""
     found = []
-    for folder in sorted(_rehearsals()):
-        told = service.living(folder)
+    for file in sorted((disk.state_dir() / "rehearsal").glob("*/region.json")):
+        told = service.living(file.parent)
         if told is not None:
             name, url = str(told.get("name") or HOME_REGION), str(told["endpoint_url"])
             environment = service.client_environment(url, name)
@@ -254,11 +253,3 @@ def _open_regions(store: Store) -> list[str]:
         if region and region not in found:
             found.append(str(region))
     return found
-
-
-def _rehearsals() -> list[Path]:
-    return [path.parent for path in (disk.state_dir() / "rehearsal").glob("*/region.json")]
-
-
-def _denied(error: CloudtrainError) -> bool:
-    return isinstance(error, SignInError) and error.code == "denied"

@@ -120,6 +120,11 @@ def sha256(path: Path) -> str | None:
         return None
 
 
+def is_sha256(value: object) -> bool:
+    """Whether `value` has the form of such a hash."""
+    return type(value) is str and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
 def holds(path: Path, size: int, digest: str) -> bool:
     """Whether a plain file of `size` bytes with this sha256 is at `path`."""
     return is_plain(path) and path.stat().st_size == size and sha256(path) == digest

@@ -13,6 +13,7 @@ from cloudtrain.core.errors import UsageError
 
 RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 MODELS = (1, 2, 3)
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Target(StrEnum):
@@ -212,25 +213,14 @@ def check_train(train: TrainSpec) -> TrainSpec:
     Raises:
         UsageError: naming the first setting that cannot, and what is allowed.
     """
+    epochs, size, device = train.epochs, train.batch_size, train.device
     rules = (
         (train.model in MODELS, f"there is no model {train.model}", "--model 1, 2 or 3"),
-        (
-            train.epochs is None or 1 <= train.epochs <= 10_000,
-            f"cannot train {train.epochs} epochs",
-            "--epochs 1 to 10000",
-        ),
-        (
-            train.batch_size is None or 1 <= train.batch_size <= 60_000,
-            f"cannot train with batches of {train.batch_size}",
-            "--batch-size 1 to 60000",
-        ),
+        (epochs is None or 1 <= epochs <= 10_000, f"cannot train {epochs} epochs", "--epochs 1 to 10000"),
+        (size is None or 1 <= size <= 60_000, f"cannot train with batches of {size}", "--batch-size 1 to 60000"),
         (0 <= train.seed < 2**32, f"{train.seed} cannot be a seed", "--seed 0 to 4294967295"),
         (train.lr is None or 0 < train.lr < 100, f"cannot train with a learning rate of {train.lr}", "--lr above 0"),
-        (
-            train.device in ("auto", "cpu", "cuda", "mps"),
-            f"there is no device {train.device!r}",
-            "--device auto, cpu, cuda or mps",
-        ),
+        (device in DEVICES, f"there is no device {device!r}", "--device auto, cpu, cuda or mps"),
     )
     for holds, message, hint in rules:
         if not holds:

@@ -31,9 +31,7 @@ class RunState(StrEnum):
         return self in (RunState.RUNNING, RunState.PULLING)
 
 
-FINAL = frozenset(
-    {RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED, RunState.INTERRUPTED, RunState.LOST},
-)
+FINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED, RunState.INTERRUPTED, RunState.LOST})
 
 # What ends the story may happen at any point of it; forward steps go one at a time. BOOTING goes back to PROVISIONING
 # when an instance dies before it answers and the next zone is tried. A spot instance may be taken back as soon as there

@@ -88,7 +88,9 @@ def _attempt(run: Run, session: Session, *, detach: bool, leave_refused: bool) -
 def acquire(run: Run, session: Session) -> Run:
     """PLANNED, PROVISIONING -> BOOTING: the run has a machine."""
     if run.state is RunState.PLANNED:
-        run = session.move(run, RunState.PROVISIONING, life=_life_while_launching(run))
+        launched = run.plan.spec.target is Target.EC2
+        life = InstanceLife.LAUNCHING if launched else InstanceLife.NONE
+        run = session.move(run, RunState.PROVISIONING, life=life)
     if run.state is not RunState.PROVISIONING:
         return run
     with _or_failed(run, session):
@@ -194,7 +196,7 @@ def follow(run: Run, session: Session) -> Run:
 
         end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
-    record: dict[str, Any] = {"state": end.state, **(end.exit.to_dict() if end.exit else {})}
+    record: dict[str, Any] = {"state": end.state, **(asdict(end.exit) if end.exit else {})}
     return session.move(run, RunState.PULLING, ending=record)
 
 
@@ -287,10 +289,6 @@ def release(run: Run, session: Session) -> Result:
         owed.consequence = "; ".join(filter(None, [f"the results are safe in {run.folder}", owed.consequence]))
         raise owed
     return session.context.result(run)
-
-
-def _life_while_launching(run: Run) -> InstanceLife:
-    return InstanceLife.LAUNCHING if run.plan.spec.target is Target.EC2 else InstanceLife.NONE
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
         }
     if record.get("stop") == "spot":
         # A job may end well for having saved: only what it told counts as its end.
-        if record.get("code") == 0 and _has_result(run):
+        if record.get("code") == 0 and any(values.get("kind") == "result" for values in _told(run)):
             return RunState.SUCCEEDED, None
         return RunState.INTERRUPTED, {"code": RECLAIMED, "message": f"the spot instance of {run.name} was taken back"}
     if record.get("stop"):
@@ -151,10 +151,6 @@ def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
         told["consequence"] = "nothing was deleted: the results are still on the machine"
         told["hint"] = f"cloudtrain pull {run.name} fetches them"
     return told
-
-
-def _has_result(run: Run) -> bool:
-    return any(values.get("kind") == "result" for values in _told(run))
 
 
 def _told(run: Run) -> list[Mapping[str, Any]]:

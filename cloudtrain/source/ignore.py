@@ -66,15 +66,11 @@ _TOKENS = re.compile(
 _NOTHING = "(?!)"
 
 
-def _compile_defaults() -> list[tuple[str, str, re.Pattern[str], bool]]:
-    return [
-        (kind, pattern, re.compile(fnmatch.translate(pattern.rstrip("/"))), pattern.endswith("/"))
-        for kind, patterns in _DEFAULTS.items()
-        for pattern in patterns.split()
-    ]
-
-
-_DEFAULT_RULES = _compile_defaults()
+_DEFAULT_RULES = [
+    (kind, pattern, re.compile(fnmatch.translate(pattern.rstrip("/"))), pattern.endswith("/"))
+    for kind, patterns in _DEFAULTS.items()
+    for pattern in patterns.split()
+]
 
 
 def default_rule(name: str, *, is_dir: bool) -> str | None:

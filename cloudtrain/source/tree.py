@@ -166,8 +166,10 @@ def _walk(source: Path, runs_dir: Path | None, skipped: list[Skipped]) -> Iterat
             rule = rules.verdict((*lead, *below), is_dir=is_dir)
             if rule is None and is_dir:
                 rule = _folder_rule(Path(entry.path), below, runs)
-            elif rule is None:
-                rule = _link_rule(Path(entry.path), real, above, lead) if link else _plain_rule(entry)
+            elif rule is None and link:
+                rule = _link_rule(Path(entry.path), real, above, lead)
+            elif rule is None and not entry.is_file(follow_symlinks=False):
+                rule = "not a plain file"
             if rule is not None:
                 skipped.append(Skipped(path + "/" if is_dir else path, rule, None if is_dir or link else _size(entry)))
             elif is_dir:
@@ -183,10 +185,6 @@ def _folder_rule(folder: Path, names: tuple[str, ...], runs: Path | None) -> str
     if names == ("runs",) or (runs is not None and folder.resolve() == runs):
         return "default: results of runs"
     return None
-
-
-def _plain_rule(entry: os.DirEntry[str]) -> str | None:
-    return None if entry.is_file(follow_symlinks=False) else "not a plain file"
 
 
 def _link_rule(link: Path, real: Path, above: ignore.Rules, lead: tuple[str, ...]) -> str | None:
@@ -257,7 +255,11 @@ class _Memory:
             for _ in range(_ATTEMPTS):
                 before = file.stat()
                 remembered = self._known.get(path)
-                if isinstance(remembered, list) and remembered[:-1] == _identity(before) and _is_hash(remembered[-1]):
+                if (
+                    isinstance(remembered, list)
+                    and remembered[:-1] == _identity(before)
+                    and disk.is_sha256(remembered[-1])
+                ):
                     self._seen[path] = remembered
                     return FileEntry(before.st_size, str(remembered[-1]), _mode(before))
                 started = time.time_ns()
@@ -289,10 +291,6 @@ def still_changing(name: str) -> UsageError:
 
 def _identity(status: os.stat_result) -> list[object]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _is_hash(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
 def _hash(file: Path) -> tuple[str, int]:

@@ -193,7 +193,7 @@ class Follower:
                         Warned(
                             f"this disk is full: {self._folder} cannot grow; the log on the host is whole",
                             hint="free some space, this command goes on by itself",
-                        ),
+                        )
                     )
                     self._sleep(_NO_SPACE_WAIT_S)
                 else:
@@ -228,9 +228,8 @@ class Follower:
                                 self._on_event(values)
                             self._emit(Metric(str(values.get("kind", "")), values))
                     case Shrunk(file, size):
-                        self._emit(
-                            Warned(f"{file} on the host was cut to {size} bytes; what had arrived here before is kept"),
-                        )
+                        told = f"{file} on the host was cut to {size} bytes; what had arrived here before is kept"
+                        self._emit(Warned(told))
                         (log if file == "console.log" else events).restart(size)
                     case Notice():
                         self._emit(Warned(frame.text()))
@@ -262,11 +261,8 @@ class Follower:
             ) from error
         wait = BACKOFF_S[self._failures]
         self._failures += 1
-        self._emit(
-            Warned(
-                f"connection lost; training goes on. Reconnecting in {wait:g} s ({self._failures} of {len(BACKOFF_S)})",
-            ),
-        )
+        again = f"Reconnecting in {wait:g} s ({self._failures} of {len(BACKOFF_S)})"
+        self._emit(Warned(f"connection lost; training goes on. {again}"))
         self._sleep(wait)
 
 

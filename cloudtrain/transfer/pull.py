@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 import filelock
 
+from cloudtrain.core import disk
 from cloudtrain.core.disk import is_folder, present
 from cloudtrain.core.errors import ArtifactRefused, Busy
 from cloudtrain.core.events import Emit
@@ -109,7 +110,7 @@ def _wanted(
             refused.append((repr(entry.name), reason))
         elif not _allowed(rules, entry.name):
             skipped.append(entry.name)
-        elif not _sound(entry):
+        elif type(entry.size) is not int or entry.size < 0 or not disk.is_sha256(entry.sha256):
             refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
         else:
             wanted.append(entry)
@@ -135,17 +136,6 @@ def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
         if any(rule.matches(path, is_dir=is_dir) for path, is_dir in paths):
             return not rule.negated
     return False
-
-
-def _sound(entry: Artifact) -> bool:
-    size, sha = entry.size, entry.sha256
-    return (
-        type(size) is int
-        and size >= 0
-        and type(sha) is str
-        and len(sha) == 64
-        and not set(sha) - set("0123456789abcdef")
-    )
 
 
 @contextmanager

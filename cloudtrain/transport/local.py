@@ -101,9 +101,7 @@ class _Exchange:
             ConnectionFailed: nothing moved for `timeout` seconds; the program has been ended.
         """
         program, stdout, stderr = self._program, bytearray(), bytearray()
-        assert program.stdin is not None
-        assert program.stdout is not None
-        assert program.stderr is not None
+        assert program.stdin is not None and program.stdout is not None and program.stderr is not None
         threads = [
             _thread(self._collect, program.stdout, stdout),
             _thread(self._collect, program.stderr, stderr),

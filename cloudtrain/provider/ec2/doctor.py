@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, SignInError, UsageError
+from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, UsageError
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
@@ -307,7 +307,7 @@ def _rights(seen: _Seen) -> Iterator[Check]:
         error = _trial(action, call)
         if error is None:
             allowed.append(action)
-        elif action == "TerminateInstances" and not own and _denied(error):
+        elif action == "TerminateInstances" and not own and error.code == "denied":
             yield Check(
                 "rights",
                 "warn",
@@ -316,7 +316,7 @@ def _rights(seen: _Seen) -> Iterator[Check]:
                 f"{POLICY}, unless it is attached already",
             )
         else:
-            yield Check("rights", "fail", error.message, POLICY if _denied(error) else error.hint)
+            yield Check("rights", "fail", error.message, POLICY if error.code == "denied" else error.hint)
     if allowed:
         yield Check("rights", "ok", f"{', '.join(allowed)}: trial call allowed")
 
@@ -338,17 +338,10 @@ def _trial(action: str, call: Callable[[], Any]) -> CloudtrainError | None:
     """None if the trial was allowed, else why not."""
     try:
         call()
-    except ClientError as error:
-        if code_of(error) == "DryRunOperation" or failure_of(error) is Failure.ABSENT:
-            return None
-        return translate(error, f"try {action}")
-    except BotoCoreError as error:
-        return translate(error, f"try {action}")
+    except (ClientError, BotoCoreError) as error:
+        if code_of(error) != "DryRunOperation" and failure_of(error) is not Failure.ABSENT:
+            return translate(error, f"try {action}")
     return None
-
-
-def _denied(error: CloudtrainError) -> bool:
-    return isinstance(error, SignInError) and error.code == "denied"
 
 
 def _own(seen: _Seen) -> list[Item]:

@@ -80,11 +80,8 @@ def inventory(
     instances = described(clients, wanted, LIVE + ENDED[:1])
     held = {mapping["Ebs"]["VolumeId"] for i in instances for mapping in i.get("BlockDeviceMappings", [])}
     with translated("list what exists", profile=clients.profile, consequence=None):
-        volumes = [
-            v
-            for page in clients.ec2.get_paginator("describe_volumes").paginate(Filters=wanted)
-            for v in page["Volumes"]
-        ]
+        disks = clients.ec2.get_paginator("describe_volumes").paginate(Filters=wanted)
+        volumes = [v for page in disks for v in page["Volumes"]]
         pages = clients.ec2.get_paginator("describe_security_groups").paginate(Filters=wanted)
         groups = [g for page in pages for g in page["SecurityGroups"]]
     sizes = {str(v["VolumeId"]): int(v.get("Size", 0)) for v in volumes}

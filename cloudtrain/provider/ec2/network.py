@@ -117,7 +117,7 @@ def ensure_group(clients: Clients, name: str, vpc: str, cidr: str, marks: Mappin
     return Group(group, cidr)
 
 
-def allow_only(clients: Clients, group: str, cidr: str) -> Group:
+def allow_only(clients: Clients, group: str, cidr: str) -> None:
     """Open port 22 of `group` for `cidr`, then close it for everything else. In this order, so that a crash between the
     two locks nobody out."""
     with translated("open port 22", profile=clients.profile, consequence="the old address stays allowed"):
@@ -125,7 +125,6 @@ def allow_only(clients: Clients, group: str, cidr: str) -> Group:
         for rule in clients.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]:
             if rule.get("FromPort") == SSH_PORT:
                 _close(clients, group, rule, cidr)
-    return Group(group, cidr)
 
 
 def _close(clients: Clients, group: str, rule: Mapping[str, Any], but: str) -> None:

@@ -356,10 +356,8 @@ def _denied(error: sdk.ClientError, action: str, text: str) -> SignInError:
     prefix = "ec2:" if code_of(error) == "UnauthorizedOperation" else ""
     right = found.group(1) if found else f"{prefix}{error.operation_name}"
     if "service control policy" in text:
-        why, hint = (
-            "the organization's policy forbids it",
-            "ask the organization's administrator, or use another account",
-        )
+        why = "the organization's policy forbids it"
+        hint = "ask the organization's administrator, or use another account"
     elif "permissions boundary" in text:
         why, hint = "the permissions boundary forbids it", "ask the administrator to widen the permissions boundary"
     elif "explicit deny" in text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def encode(value: Frame) -> bytes:
         case Notice(kind, t, ends):
             head = {"k": "notice", "kind": kind, "t": t, "ends": ends}
         case End(state, ending, log, events):
-            told = {"v": 1, **ending.to_dict()} if ending else None
+            told = {"v": 1, **asdict(ending)} if ending else None
             head = {"k": "end", "state": state, "exit": told, "log": log, "events": events}
     return json.dumps(head).encode() + b"\n" + payload
 

@@ -129,9 +129,7 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
         safe, why, loss = judge(item, run, housed, now)
         if item.kind == "instance":
             housed[item.token] = housed.get(item.token, True) and safe
-        hour, month = None, None
-        if item.size_gb:
-            month = item.size_gb * table.gp3_gb_month
+        hour = None
         price = table.of(item.type, clients.region) if item.kind == "instance" else None
         if price is not None and item.state in _UP:
             hour = table.hourly(price.usd_per_hour, item.size_gb or 0).total
@@ -141,7 +139,7 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
                 region=clients.region,
                 age_s=None if item.created_at is None else max(0.0, now - item.created_at),
                 usd_per_hour=hour,
-                usd_per_month=month,
+                usd_per_month=item.size_gb * table.gp3_gb_month if item.size_gb else None,
                 known=run,
                 safe=safe,
                 why=why,

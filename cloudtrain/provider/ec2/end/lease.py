@@ -61,14 +61,8 @@ def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
         return False
     if journal.read().get("ec2_parks") == instance.id:
         return True
-    with translated(
-        f"have {instance.id} stop instead of terminating itself",
-        profile=clients.profile,
-        consequence="if it ends itself, its disk is deleted",
-    ):
-        clients.ec2.modify_instance_attribute(
-            InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": "stop"}
-        )
+    consequence = "if it ends itself, its disk is deleted"
+    _at_poweroff(instance, clients, "stop", "stop instead of terminating itself", consequence)
     journal.write({"ec2_parks": instance.id})
     return True
 
@@ -84,14 +78,16 @@ def hold(instance: Instance, transport: Transport, until: float, clients: Client
     """
     journal.write({"ec2_held": instance.id})
     if not instance.details.get("spot"):
-        with translated(
-            f"have {instance.id} terminate itself", profile=clients.profile, consequence="its results are here"
-        ):
-            clients.ec2.modify_instance_attribute(
-                InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
-            )
+        _at_poweroff(instance, clients, "terminate", "terminate itself", "its results are here")
         journal.write({"ec2_parks": None})
     move(instance, transport, until, clients)
+
+
+def _at_poweroff(instance: Instance, clients: Clients, behaviour: str, told: str, consequence: str) -> None:
+    with translated(f"have {instance.id} {told}", profile=clients.profile, consequence=consequence):
+        clients.ec2.modify_instance_attribute(
+            InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": behaviour}
+        )
 
 
 def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Instance:

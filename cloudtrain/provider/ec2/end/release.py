@@ -79,16 +79,8 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
     emit(StepStarted("release", instance.id, pace.end))
     notes = journal.read()
     ours = bool(notes.get("ec2_release_pending"))
-    journal.write(
-        {
-            "ec2_release_pending": {
-                "id": instance.id,
-                "region": clients.region,
-                "price": instance.price_per_hour,
-                "since": pace.now(),
-            }
-        }
-    )
+    debt = {"id": instance.id, "region": clients.region, "price": instance.price_per_hour, "since": pace.now()}
+    journal.write({"ec2_release_pending": debt})
     launched_at = (notes.get("ec2_instance") or {}).get("at")
     before = _look(clients, instance.id)
     try:

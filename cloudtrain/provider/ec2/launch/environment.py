@@ -183,15 +183,9 @@ def _complete(transport: Transport, found: Interpreter, wanted: Sequence[str], e
         _check(transport, extend, 120.0, emit, "make an environment")
         target = OWN_PYTHON
     pip = [found.python if found.pip else target, "-m", "pip", "--python", target]
-    _check(transport, [*pip, *_INSTALL, *found.lacks], PACKAGES_LIMIT_S, emit, "install packages")
-    return _verified(transport, target, wanted)
-
-
-_INSTALL = ("--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off")
-
-
-def _verified(transport: Transport, python: str, wanted: Sequence[str]) -> Interpreter:
-    ready = _examine(transport, python, wanted)
+    pip += ["--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
+    _check(transport, [*pip, *found.lacks], PACKAGES_LIMIT_S, emit, "install packages")
+    ready = _examine(transport, target, wanted)
     if ready is None or not ready.torch or ready.lacks:
         missing = ", ".join(ready.lacks) if ready and ready.lacks else "torch"
         raise _failed("complete the environment", f"{missing} is still missing after the installation")

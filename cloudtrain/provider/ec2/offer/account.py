@@ -72,12 +72,10 @@ class AccountPlan:
     Attributes:
         kind: "FREE" or "PAID".
         credit_usd: credit that is left; None: not told.
-        ends: when the plan ends; None: not told.
     """
 
     kind: str
     credit_usd: float | None = None
-    ends: datetime | None = None
 
     @property
     def free(self) -> bool:
@@ -118,9 +116,7 @@ def plan(clients: Clients) -> AccountPlan | None:
     except CloudtrainError:
         return None
     credit = answer.get("accountPlanRemainingCredits", {}).get("amount")
-    ends = answer.get("accountPlanExpirationDate")
     return AccountPlan(
         kind=str(answer.get("accountPlanType", "")),
         credit_usd=float(credit) if credit is not None else None,
-        ends=ends if isinstance(ends, datetime) else None,
     )

@@ -148,11 +148,9 @@ def _optional(look: Callable[[], T], warnings: list[str]) -> T | None:
     """The answer, or None with a warning. Credentials that have ended are no option: they are raised."""
     try:
         return look()
-    except SignInError as error:
-        if error.code != "denied":
-            raise
-        warnings.append(error.message)
     except CloudtrainError as error:
+        if isinstance(error, SignInError) and error.code != "denied":
+            raise
         warnings.append(error.message)
     return None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
     from types_boto3_ssm import SSMClient
+    from types_boto3_ssm.type_defs import ParameterTypeDef
 
 ROOT = "/aws/service/deeplearning/ami/{arch}"
 UBUNTU = "24.04"
@@ -87,7 +88,7 @@ def resolve(arch: str, ec2: EC2Client, ssm: SSMClient, *, ami: str | None = None
     notes: list[str] = []
     for line, why in _lines(arch, ssm, notes):
         found = _by_id(line.image_id, ec2)
-        if found is not None and _fits(found, arch):
+        if found is not None and _misfit(found, arch) is None:
             return _image(found, source=why, notes=notes)
         notes.append(f"{line.name} names {line.image_id}, which cannot be used")
     found = _newest_named(arch, ec2)
@@ -112,7 +113,7 @@ def _lines(arch: str, ssm: SSMClient, notes: list[str]) -> Iterator[tuple[Line, 
             raise
         notes.append(f"image lines could not be listed: {error.message}")
         try:
-            lines = _named_lines(arch, (PINNED,), ssm)
+            lines = _pinned_line(arch, ssm)
         except CloudtrainError as again:
             notes.append(f"nor be asked for by name: {again.message}")
             return
@@ -140,19 +141,20 @@ def list_lines(arch: str, ssm: SSMClient) -> list[Line]:
         pages = ssm.get_paginator("get_parameters_by_path").paginate(
             Path=ROOT.format(arch=arch), Recursive=True, PaginationConfig={"PageSize": 10}
         )
-        rows = [row for page in pages for row in page["Parameters"]]
+        return _read([row for page in pages for row in page["Parameters"]])
+
+
+def _pinned_line(arch: str, ssm: SSMClient) -> list[Line]:
+    with translated("ask for image lines by name"):
+        return _read(ssm.get_parameters(Names=[f"{ROOT.format(arch=arch)}/{PINNED}/latest/ami-id"])["Parameters"])
+
+
+def _read(rows: Sequence[ParameterTypeDef]) -> list[Line]:
     return [
         Line(row["Name"].split("/")[-3], row["Value"], row["LastModifiedDate"])
         for row in rows
         if row["Name"].endswith("/latest/ami-id")
     ]
-
-
-def _named_lines(arch: str, names: Sequence[str], ssm: SSMClient) -> list[Line]:
-    root = ROOT.format(arch=arch)
-    with translated("ask for image lines by name"):
-        rows = ssm.get_parameters(Names=[f"{root}/{name}/latest/ami-id" for name in names])["Parameters"]
-    return [Line(row["Name"].split("/")[-3], row["Value"], row["LastModifiedDate"]) for row in rows]
 
 
 def pick(lines: Sequence[Line]) -> tuple[Line, bool] | None:
@@ -195,12 +197,8 @@ def _newest_named(arch: str, ec2: EC2Client) -> ImageTypeDef | None:
     ]
     with translated("search for an image by name"):
         images = ec2.describe_images(Owners=DEEP_LEARNING_OWNERS, Filters=filters)["Images"]
-    fitting = [one for one in images if _fits(one, arch)]
+    fitting = [one for one in images if _misfit(one, arch) is None]
     return max(fitting, key=lambda one: one.get("CreationDate", ""), default=None)
-
-
-def _fits(image: ImageTypeDef, arch: str) -> bool:
-    return _misfit(image, arch) is None
 
 
 def _misfit(image: ImageTypeDef, arch: str) -> str | None:
@@ -248,12 +246,7 @@ def login_user(image: ImageTypeDef) -> str:
     text = f"{image.get('Name', '')} {image.get('Description', '')}".lower()
     users = {
         "ubuntu": "ubuntu",
-        "amazon linux": "ec2-user",
-        "al2023": "ec2-user",
-        "amzn": "ec2-user",
-        "red hat": "ec2-user",
-        "rhel": "ec2-user",
-        "suse": "ec2-user",
+        **dict.fromkeys(("amazon linux", "al2023", "amzn", "red hat", "rhel", "suse"), "ec2-user"),
         "debian": "admin",
         "rocky": "rocky",
         "fedora": "fedora",

@@ -193,12 +193,13 @@ def load(region: str | None = None) -> PriceTable:
     table = _shipped()
     if region is None:
         return table
-    fresh = {
-        (region, name): Price(usd, day, region, False, "Pricing API")
-        for name, (usd, day) in _stored(region).items()
-        if day >= table.as_of or region != table.region
-    }
-    return replace(table, fresh=fresh)
+    rows = _stored(region).items()
+    return _with(region, {name: row for name, row in rows if row[1] >= table.as_of or region != table.region})
+
+
+def _with(region: str, rows: Mapping[str, tuple[float, date]]) -> PriceTable:
+    fresh = {(region, name): Price(usd, day, region, False, "Pricing API") for name, (usd, day) in rows.items()}
+    return replace(_shipped(), fresh=fresh)
 
 
 def refresh(names: Iterable[str], region: str, pricing: PricingClient, *, today: date, keep: bool = True) -> PriceTable:
@@ -219,9 +220,7 @@ def refresh(names: Iterable[str], region: str, pricing: PricingClient, *, today:
     stored = {**_stored(region), **got} if keep else got
     if keep and got:
         _store(region, stored)
-    return replace(
-        _shipped(), fresh={(region, n): Price(u, d, region, False, "Pricing API") for n, (u, d) in stored.items()}
-    )
+    return _with(region, stored)
 
 
 def ask(name: str, region: str, pricing: PricingClient) -> float | None:

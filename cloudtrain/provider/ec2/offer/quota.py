@@ -20,7 +20,6 @@ from cloudtrain.provider.ec2.translate import NOTHING, code_of, translated
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
-    from types_boto3_ec2.type_defs import InstanceTypeDef
     from types_boto3_service_quotas import ServiceQuotasClient
 
 SPOT, ON_DEMAND = "spot", "on-demand"
@@ -142,13 +141,9 @@ def in_use(ec2: EC2Client, vcpus: Mapping[str, int]) -> Counter[str]:
                     if code is not None:
                         name = str(one["InstanceType"])
                         known = vcpus.get(name) or (shipped[name].vcpus if name in shipped else 0)
-                        used[code] += known or _cores(one)
+                        cores = one.get("CpuOptions", {})
+                        used[code] += known or cores.get("CoreCount", 0) * cores.get("ThreadsPerCore", 1)
     return used
-
-
-def _cores(instance: InstanceTypeDef) -> int:
-    options = instance.get("CpuOptions", {})
-    return options.get("CoreCount", 0) * options.get("ThreadsPerCore", 1)
 
 
 def survey(

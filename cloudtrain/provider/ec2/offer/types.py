@@ -184,14 +184,19 @@ def check_usable(
     return one
 
 
+def not_offered(name: str, region: str) -> Refused:
+    """The error for a type that `region` lacks."""
+    return Refused(
+        f"{name} is not offered in {region}",
+        hint=f"cloudtrain instances --region {region} lists what is; or another --region",
+        consequence=NOTHING,
+        code="not_offered",
+    )
+
+
 def _absent(name: str, known: Sequence[str], region: str) -> CloudtrainError:
     if name in known:
-        return Refused(
-            f"{name} is not offered in {region}",
-            hint=f"cloudtrain instances --region {region} lists what is; or another --region",
-            consequence=NOTHING,
-            code="not_offered",
-        )
+        return not_offered(name, region)
     near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
     return UsageError(
         f"there is no instance type {name} in {region}",
@@ -202,12 +207,9 @@ def _absent(name: str, known: Sequence[str], region: str) -> CloudtrainError:
 
 
 def _too_old(of_family: str) -> str | None:
-    gpu = TOO_OLD.get(of_family)
-    return (
-        f"the drivers of AWS's current deep learning images no longer serve its {gpu} (--ami names another)"
-        if gpu
-        else None
-    )
+    if (gpu := TOO_OLD.get(of_family)) is None:
+        return None
+    return f"the drivers of AWS's current deep learning images no longer serve its {gpu} (--ami names another)"
 
 
 def _unusable(name: str, reason: str) -> Refused:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cloudtrain.core.errors import Refused, SignInError, UsageError
+from cloudtrain.provider.ec2.offer.types import not_offered
 from cloudtrain.provider.ec2.translate import NOTHING, translated
 
 if TYPE_CHECKING:
@@ -200,12 +201,7 @@ def place(name: str, zones: Mapping[str, Sequence[str]], allowed: Sequence[Subne
     """
     selling = zones.get(name, ())
     if not selling:
-        raise Refused(
-            f"{name} is not offered in {region}",
-            hint=f"cloudtrain instances --region {region} lists what is; or another --region",
-            consequence=NOTHING,
-            code="not_offered",
-        )
+        raise not_offered(name, region)
     chosen: dict[str, Subnet] = {}
     for one in allowed:
         if one.zone in selling:

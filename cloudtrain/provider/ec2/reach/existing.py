@@ -6,7 +6,7 @@ import base64
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,9 @@ def _from_given(given: str, instance: Instance, emit: Emit, pace: Pace) -> Publi
 def _from_console(instance: Instance, clients: Clients, emit: Emit, pace: Pace) -> PublicKey:
     # The keys are printed once the start-up scripts have ended.
     for gone in pace.polls(min(120.0, pace.boot)):
-        with _console(instance, clients):
+        what, consequence = "read the console output", "nothing was sent"
+        ours = translated(what, profile=clients.profile, consequence=consequence)
+        with ours if instance.owned else _of_theirs(instance.id, what, clients, consequence):
             answer = clients.ec2.get_console_output(InstanceId=instance.id, Latest=True)
         keys = host_keys_in(answer.get("Output") or "")
         if keys:
@@ -194,13 +196,6 @@ def _from_console(instance: Instance, clients: Clients, emit: Emit, pace: Pace) 
         consequence="nothing was sent: a host is not trusted unverified",
         code="no_host_key",
     )
-
-
-def _console(instance: Instance, clients: Clients) -> AbstractContextManager[None]:
-    what, consequence = "read the console output", "nothing was sent"
-    if instance.owned:
-        return translated(what, profile=clients.profile, consequence=consequence)
-    return _of_theirs(instance.id, what, clients, consequence)
 
 
 @contextmanager
