@@ -86,9 +86,9 @@ def discard(run: Run, context: Context) -> Result:
 def _ended(run: Run, context: Context, *, wakes: bool = True) -> Result:
     """A run that trains or is pulled, once its job was told to end and its story is over, here or elsewhere."""
     if run.state is RunState.RUNNING:
-        limit_s = story.STOP_GRACE_S + 10
+        limit_s = expiry.STOP_GRACE_S + 10
         with unless_gone(), Session(run, context, wakes=wakes) as session, session.step("stop", limit_s=limit_s):
-            session.supervisor().stop(reason="user", grace=story.STOP_GRACE_S)
+            session.supervisor().stop(reason="user", grace=expiry.STOP_GRACE_S)
     return finished_elsewhere(run, context, leave_refused=True)
 
 

@@ -37,8 +37,6 @@ from cloudtrain.source import tree
 from cloudtrain.store import Run
 from cloudtrain.transfer.follow import Follower
 
-STOP_GRACE_S = expiry.STOP_GRACE_S
-
 
 def resume(
     run: Run, context: Context, *, detach: bool = False, leave_refused: bool = False, relaunch: bool = False

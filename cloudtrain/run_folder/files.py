@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
-from cloudtrain.core.disk import sha256
 from cloudtrain.run_folder.artifacts import PARTS, Artifact, refusal
 from cloudtrain.run_folder.generated import is_derived
 
@@ -54,7 +53,7 @@ SUMS = "SHA256SUMS"
 
 def is_here(entry: Artifact, dest: Path) -> bool:
     """Whether `dest` holds the file that `entry` describes; False for a name that must not be looked for."""
-    return refusal(entry.name) is None and sha256(dest / entry.name) == entry.sha256
+    return refusal(entry.name) is None and disk.sha256(dest / entry.name) == entry.sha256
 
 
 def sha256sums(dest: Path) -> Path:
@@ -72,6 +71,6 @@ def sha256sums(dest: Path) -> Path:
         aside = aside or is_derived(path, name)
         if aside or path.is_symlink() or not path.is_file() or any(c in name for c in "\\\n\r"):
             continue
-        lines.append(f"{sha256(path)}  {name}\n")
+        lines.append(f"{disk.sha256(path)}  {name}\n")
     disk.write_durably(dest / SUMS, "".join(lines).encode(), mode=0o644)
     return dest / SUMS

@@ -16,7 +16,6 @@ from typing import Any
 
 from cloudtrain.billing import cost
 from cloudtrain.core import disk
-from cloudtrain.core.disk import sha256
 from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
@@ -198,7 +197,7 @@ def _told(path: Path) -> dict[str, Mapping[str, Any]]:
 
 def _hash(path: Path) -> str | None:
     try:
-        return sha256(path)
+        return disk.sha256(path)
     except OSError:
         return None
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudtrain.core import disk
-from cloudtrain.core.disk import is_folder, is_plain, present
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.run_folder.artifacts import PARTS, Artifact
@@ -53,10 +52,10 @@ def fetch_anew(read: Read, name: str, path: Path) -> Path | None:
     """
     before = path.with_name(f"{path.stem}-before{path.suffix}")
     with full_disk_told(path.parent):
-        if is_plain(path):
+        if disk.is_plain(path):
             shutil.copy2(path, before)
     fetch(read, name, path)
-    if is_plain(before) and not _begins(path, before):
+    if disk.is_plain(before) and not _begins(path, before):
         return before
     before.unlink(missing_ok=True)
     return None
@@ -183,9 +182,9 @@ def _place(dest: Path, name: str) -> Path:
     *folders, last = name.split("/")
     for segment in folders:
         path = path / segment
-        if present(path) and not is_folder(path):
+        if disk.present(path) and not disk.is_folder(path):
             raise ArtifactRefused(f"{path} here is a link or a file, not a folder")
-    if is_folder(path / last):
+    if disk.is_folder(path / last):
         raise ArtifactRefused(f"{path / last} here is a folder")
     return path / last
 
@@ -193,7 +192,7 @@ def _place(dest: Path, name: str) -> Path:
 def _make_folders(dest: Path, folder: Path) -> None:
     path = dest
     for segment in folder.relative_to(dest).parts:
-        if not present(path / segment):
+        if not disk.present(path / segment):
             (path / segment).mkdir()
             disk.sync_folder(path)
         path = path / segment
@@ -202,7 +201,7 @@ def _make_folders(dest: Path, folder: Path) -> None:
 @contextmanager
 def _open_part(part: Path) -> Iterator[BinaryIO]:
     """`part` for reading and appending. Anything there but a plain file of one name is replaced, never written into."""
-    if present(part) and (not is_plain(part) or part.lstat().st_nlink > 1):
+    if disk.present(part) and (not disk.is_plain(part) or part.lstat().st_nlink > 1):
         part.unlink()
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(part, flags, 0o666), "r+b") as file:

@@ -19,14 +19,12 @@ from typing import Generic, TypeVar
 import filelock
 
 from cloudtrain.core import disk
-from cloudtrain.core.disk import is_folder, present
 from cloudtrain.core.errors import ArtifactRefused, Busy
 from cloudtrain.core.events import Emit
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import PARTS, Artifact, collisions, refusal
 from cloudtrain.source import ignore
 from cloudtrain.transfer.download import Fetcher, Read, full_disk_told
-from cloudtrain.transfer.download import fetch as fetch
 
 WAIT_FOR_OTHER_S = 60.0
 
@@ -152,7 +150,7 @@ def _alone(dest: Path) -> Iterator[bool]:
     deadline = time.monotonic() + WAIT_FOR_OTHER_S
     while True:
         with full_disk_told(dest):
-            if present(folder) and not is_folder(folder):
+            if disk.present(folder) and not disk.is_folder(folder):
                 raise NotADirectoryError(errno.ENOTDIR, f"{PARTS} in it is not a folder")
             folder.mkdir(parents=True, exist_ok=True)
             try:

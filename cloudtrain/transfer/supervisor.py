@@ -12,7 +12,6 @@ from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, Conne
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
-from cloudtrain.transfer.frames import LogFrame as LogFrame
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
 from cloudtrain.transport.base import Closing, Completed, Stream, Transport
 

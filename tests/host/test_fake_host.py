@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,10 @@ def followed(supervisor: Supervisor, log: int, events: int) -> dict[str, Any]:
         for frame in frames:
             kind = type(frame).__name__
             if kind in ("LogFrame", "EventsFrame"):
-                assert frame.offset == len(came[kind]) + {"LogFrame": log, "EventsFrame": events}[kind]  # type: ignore[union-attr]
-                came[kind] += frame.data  # type: ignore[union-attr]
+                assert frame.offset == len(came[kind]) + {"LogFrame": log, "EventsFrame": events}[kind]  # type: ignore[arg-type]
+                came[kind] += frame.data  # type: ignore[arg-type]
             elif kind == "End":
-                came[kind] = (frame.state, known(frame.exit.to_dict()), frame.log, frame.events)  # type: ignore[union-attr]
+                came[kind] = (frame.state, known(asdict(frame.exit)), frame.log, frame.events)  # type: ignore[arg-type]
     return came
 
 
@@ -177,7 +178,7 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
     third = run_of("third")
     third.start(spec("third", digest, "deaf"))
     ready(third)
-    told.append(known(third.stop("deadline", 10.0).exit.to_dict()))  # type: ignore[union-attr]
+    told.append(known(third.stop("deadline", 10.0).exit.to_dict()))  # type: ignore[arg-type]
     return [*told, *known(transport.answers)]
 
 

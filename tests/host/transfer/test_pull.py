@@ -19,7 +19,8 @@ from cloudtrain.core.errors import ArtifactRefused, Busy, ConnectionFailed, Exit
 from cloudtrain.core.events import discard
 from cloudtrain.run_folder.files import sha256sums
 from cloudtrain.transfer import pull as results
-from cloudtrain.transfer.pull import fetch, pull
+from cloudtrain.transfer.download import fetch
+from cloudtrain.transfer.pull import pull
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport

@@ -20,7 +20,7 @@ from cloudtrain.core.text import time_of_day
 from cloudtrain.provider.ec2 import network, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate
-from cloudtrain.provider.ec2.instances import Item, inventory, state_of
+from cloudtrain.provider.ec2.instances import ENDED, Item, inventory, state_of
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, translate, translated
@@ -120,7 +120,7 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
         SignInError, ConnectionFailed: the Region could not be asked.
     """
     by_token = {token: run for run in known for token in run.tokens}
-    items = [item for item in inventory(clients) if item.state not in ("shutting-down", "terminated")]
+    items = [item for item in inventory(clients) if item.state not in ENDED]
     housed: dict[str, bool] = {}
     table = load(None if clients.loopback else clients.region)
     found = []

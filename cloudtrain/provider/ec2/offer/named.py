@@ -10,7 +10,7 @@ from cloudtrain.core.errors import Refused, UsageError
 from cloudtrain.core.plan import Candidate, Offer
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import one, state_of
+from cloudtrain.provider.ec2.instances import ENDED, one, state_of
 from cloudtrain.provider.ec2.offer import account, images, prices, types
 from cloudtrain.provider.ec2.offer.prices import Price
 from cloudtrain.provider.ec2.offer.quota import ON_DEMAND, SPOT
@@ -75,7 +75,7 @@ def _living(instance_id: str, clients: Clients) -> Mapping[str, Any]:
             code="no_instance",
         )
     state = state_of(instance)
-    if state in ("shutting-down", "terminated"):
+    if state in ENDED:
         raise Refused(
             f"{instance_id} is {state}",
             hint="--instance g4dn.xlarge launches a new one",

@@ -135,12 +135,7 @@ def plan(orphan: Orphan, region: str, *, profile: str | None, train: TrainSpec, 
         job=job,
         runs_dir=str(runs_dir),
         limits=Limits(max_time_s=limit_s),
-        ec2=Ec2Spec(
-            types=(instance.type,),
-            region=region,
-            profile=profile,
-            spot=bool(instance.details.get("spot")),
-        ),
+        ec2=Ec2Spec(types=(instance.type,), region=region, profile=profile, spot=bool(instance.details.get("spot"))),
     )
     offer = Offer(
         where=region,

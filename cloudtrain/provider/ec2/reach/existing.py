@@ -17,6 +17,7 @@ from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, state_of, to_instance, watched
+from cloudtrain.provider.ec2.network import SSH_PORT
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
@@ -127,9 +128,6 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
     )
 
 
-_SSH = 22
-
-
 def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> PublicKey:
     """The key to pin for a machine that we did not make: the one that was given, or the one in its console output,
     which is as trustworthy as the AWS API.
@@ -144,7 +142,7 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
     given = notes.get("ec2_host_key_given")
     # A console tells the keys after the first boot alone, so what was trusted once is kept for machines that come back.
     pins = PinnedHosts()
-    known = None if instance.owned else pins.get(instance.id, _SSH)
+    known = None if instance.owned else pins.get(instance.id, SSH_PORT)
     if given:
         key = _from_given(str(given), instance, emit, pace)
     elif known is not None:
@@ -153,7 +151,7 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
         key = _from_console(instance, clients, emit, pace)
         emit(Noted(f"host key {fingerprint(key)}, from the instance's console output"))
     if not instance.owned:
-        pins.pin(instance.id, _SSH, key)
+        pins.pin(instance.id, SSH_PORT, key)
     journal.write({"ec2_host_key": key})
     return key
 
