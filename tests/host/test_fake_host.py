@@ -178,7 +178,7 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
     third = run_of("third")
     third.start(spec("third", digest, "deaf"))
     ready(third)
-    told.append(known(third.stop("deadline", 10.0).exit.to_dict()))  # type: ignore[arg-type]
+    told.append(known(asdict(third.stop("deadline", 10.0).exit)))  # type: ignore[arg-type]
     return [*told, *known(transport.answers)]
 
 
