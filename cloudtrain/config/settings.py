@@ -165,17 +165,11 @@ def load(
         if not config.is_file():
             raise UsageError(f"there is no settings file {config}", hint="--config FILE", code="bad_setting")
         layers.append((str(config), _read(config)))
-    for origin, table in layers:
-        for name, value in table.items():
-            merged[name] = Setting(_checked(name, value, origin), origin)
-    for name in SETTINGS:
-        variable = f"CLOUDTRAIN_{name.upper()}"
-        if environment.get(variable):
-            merged[name] = Setting(_checked(name, environment[variable], variable), variable)
-    for name, value in flags.items():
-        if value is not None:
-            origin = f"--{name.replace('_', '-')}"
-            merged[name] = Setting(_checked(name, value, origin), origin)
+    given = [(name, value, origin) for origin, table in layers for name, value in table.items()]
+    variables = {name: f"CLOUDTRAIN_{name.upper()}" for name in SETTINGS}
+    given += [(name, environment[key], key) for name, key in variables.items() if environment.get(key)]
+    given += [(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None]
+    merged |= {name: Setting(_checked(name, value, origin), origin) for name, value, origin in given}
     return Settings(merged, project)
 
 
