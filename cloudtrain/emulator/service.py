@@ -50,7 +50,6 @@ def ensure(
     region: str = "us-east-1",
     data: Path | None = None,
     options: Sequence[str] = (),
-    limit_s: float = LIMIT_S,
 ) -> Endpoint:
     """The region in `folder`, started if none lives there.
 
@@ -59,7 +58,6 @@ def ensure(
         region: AWS Region that the environment names.
         data: folder told to the machines' sessions as `CLOUDTRAIN_DATA`.
         options: further options of `python -m cloudtrain.emulator serve`.
-        limit_s: seconds to wait until it answers.
 
     Raises:
         UsageError: a fault is not one, or the extra `rehearse` is not installed.
@@ -67,10 +65,10 @@ def ensure(
     """
     parse(faults)
     folder = private_dir(Path(folder).absolute())
-    with filelock.FileLock(folder / "region.lock", timeout=limit_s):
+    with filelock.FileLock(folder / "region.lock", timeout=LIMIT_S):
         told = living(folder)
         if told is None:
-            told = _start(folder, faults, region, data, options, limit_s)
+            told = _start(folder, faults, region, data, options)
         elif faults:
             ask(told, "faults", {"faults": list(faults)})
     url = str(told["endpoint_url"])
@@ -187,7 +185,7 @@ def ask(told: dict[str, Any], page: str, body: Any = None, *, limit_s: float = 3
 
 
 def _start(
-    folder: Path, faults: Sequence[str], region: str, data: Path | None, options: Sequence[str], limit_s: float
+    folder: Path, faults: Sequence[str], region: str, data: Path | None, options: Sequence[str]
 ) -> dict[str, Any]:
     _check_installed()
     sweep(folder)
@@ -213,7 +211,7 @@ def _start(
         )
     # It is never waited for by this command, but a finished child must not stay a zombie of a long-lived one.
     threading.Thread(target=process.wait, name="reap region", daemon=True).start()
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         told = living(folder)
         if told is not None:

@@ -220,23 +220,14 @@ def loss_summary(facts: Facts) -> str:
     )
 
 
-def worst_pairs(matrix: Sequence[Sequence[int]], most: int = 3) -> list[tuple[int, int, int]]:
-    """(digit, answer, how often) of the most frequent mix-ups."""
-    found = [
-        (digit, answer, count)
-        for digit, row in enumerate(matrix)
-        for answer, count in enumerate(row)
-        if digit != answer and count
-    ]
-    return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))[:most]
-
-
 def confusion_summary(matrix: Sequence[Sequence[int]]) -> str:
     """How many were right, and what was mixed up most."""
     total = sum(map(sum, matrix))
     right = sum(row[digit] for digit, row in enumerate(matrix))
     told = f"{right:,} of {total:,} test pictures are right, {total - right:,} wrong."
-    pairs = [f"{digit} taken for {answer} ({count})" for digit, answer, count in worst_pairs(matrix)]
+    counts = [(n, digit, answer) for digit, row in enumerate(matrix) for answer, n in enumerate(row) if digit != answer]
+    worst = sorted((-n, digit, answer) for n, digit, answer in counts if n)[:3]
+    pairs = [f"{digit} taken for {answer} ({-n})" for n, digit, answer in worst]
     return f"{told} Most frequent: {', '.join(pairs)}." if pairs else told
 
 
