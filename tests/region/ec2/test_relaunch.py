@@ -60,8 +60,9 @@ def alive(trip: Trip) -> list[str]:
 @pytest.fixture
 def taken(trip_of: Any) -> tuple[Trip, Instance]:
     """A run whose first spot instance was logged in to, and then taken back."""
-    from cloudtrain.emulator.aws.core import SPOT_TERMINATION
     from moto.ec2.models import ec2_backends
+
+    from cloudtrain.emulator.aws.core import SPOT_TERMINATION
 
     trip = trip_of(spot=True, limits=Limits(max_time_s=3600.0))
     first = trip.acquire()
