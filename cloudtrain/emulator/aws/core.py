@@ -14,7 +14,7 @@ from typing import Any
 
 from cloudtrain.emulator.aws.replies import ApiError
 from cloudtrain.emulator.faults import Faults
-from cloudtrain.emulator.machine.machine import Machine, Surroundings
+from cloudtrain.emulator.machine.machine import Machine, Surroundings, cancelled
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 PORT_TAG = "emulator:ssh-port"
@@ -281,14 +281,7 @@ class TimedLifecycle:
     async def close(self) -> None:
         """Take every machine down at once; the region ends. Nothing starts any more from here on."""
         self._closed = True
-        # Told more than once: a cancellation that meets a task in the moment its wait ends can be lost.
-        for _ in range(40):
-            left = [task for task in self._tasks if not task.done()]
-            if not left:
-                break
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left, timeout=0.25)
+        await cancelled(list(self._tasks))
         for machine in list(self.machines.values()):
             with contextlib.suppress(TimeoutError):
                 await machine.go_down(grace=0)

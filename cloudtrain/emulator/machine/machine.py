@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,12 +139,7 @@ class Machine:
 
     async def go_down(self, *, grace: float | None = None) -> None:
         """End every program and close every port; the disk stays."""
-        tasks = [
-            t for t in (self._boot, *self._final) if t is not None and not t.done() and t is not asyncio.current_task()
-        ]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled({t for t in (self._boot, *self._final) if t is not None and t is not asyncio.current_task()})
         await self.systemd.stop_all()
         await asyncio.to_thread(
             processes.end_all, self.around.mark, grace=self.around.grace_s if grace is None else grace
@@ -322,6 +317,19 @@ class Machine:
 
     def _print(self, *lines: str) -> None:
         self._printed = (self._printed + "".join(f"{line}\r\n" for line in lines))[-CONSOLE_KEPT:]
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel `tasks` and wait for their ends, 10 s at most; again and again, since a cancellation that meets a task in
+    the moment its wait ends can be lost."""
+    for _ in range(40):
+        left = [task for task in tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        if not left:
+            break
+        await asyncio.wait(left, timeout=0.25)
+    await asyncio.gather(*(task for task in tasks if task.done()), return_exceptions=True)
 
 
 def _fresh_host_keys() -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.faults import Faults
+from cloudtrain.emulator.machine.machine import cancelled
 from cloudtrain.emulator.machine.metadata import MetadataService
 from cloudtrain.emulator.machine.sshd import SshServer
 from cloudtrain.emulator.region import Region
@@ -88,3 +89,19 @@ def test_a_login_that_just_began_is_closed_with_its_machine(
 ) -> None:
     with nothing_left_open():
         asyncio.run(knock(tmp_path, Faults(faults), admitted=admitted, moments=moments))
+
+
+def test_a_task_that_has_lost_a_cancellation_is_told_again() -> None:
+    async def deaf_once() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+        await asyncio.sleep(600)
+
+    async def play() -> bool:
+        task = asyncio.create_task(deaf_once())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await cancelled([task])
+        return task.cancelled()
+
+    assert asyncio.run(play())
