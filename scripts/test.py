@@ -19,9 +19,9 @@ import _bootstrap
 from _terminal import entry, say
 from check import CHECKS, run_stages
 
-# Many tests wait for processes and sockets more than they compute (tests/order.py): three workers a core. They take
+# Many tests wait for processes and sockets more than they compute (tests/order.py): four workers a core. They take
 # very different times: idle workers take over what is left of the others' shares.
-WORKERS = min(8, 3 * (os.cpu_count() or 1))
+WORKERS = min(8, 4 * (os.cpu_count() or 1))
 FOLDERS = ("unit", "host", "region", "docs")
 TESTS = ("pytest", "-n", str(WORKERS), "--dist", "worksteal")
 
