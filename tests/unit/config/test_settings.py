@@ -41,6 +41,14 @@ def test_a_wrong_setting_names_its_file(tmp_path: Path, text: str) -> None:
     assert "cloudtrain.toml" in raised.value.message and raised.value.hint
 
 
+@pytest.mark.parametrize("name", ["cloudtrain.toml", "pyproject.toml", "other.toml"])
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str) -> None:
+    table = "[tool.cloudtrain]\r\n" if name == "pyproject.toml" else ""
+    (tmp_path / name).write_bytes(f"\ufeff{table}epochs = 2\r\n".encode())
+    named = tmp_path / name if name == "other.toml" else None
+    assert settings.load({}, config=named, folder=tmp_path, environment={}).get("epochs") == 2
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("90", 90), (60, 60), ("2d", 172800), ("5min", 300)],
