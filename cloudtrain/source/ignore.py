@@ -163,12 +163,13 @@ def read(path: Path, name: str) -> list[Rule]:
     """The rules of the ignore file at `path`; none where there is no such plain file. Like git, links are not followed.
 
     Raises:
-        UsageError: it is there and cannot be read; sending the folder without its rules could send secrets.
+        UsageError: it is there and cannot be read, or is in UTF-16; sending the folder without its rules could send
+            secrets.
     """
     try:
         if path.is_symlink() or not path.is_file():
             return []
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        data = path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"cannot read {name}: {error.strerror}",
@@ -176,7 +177,15 @@ def read(path: Path, name: str) -> list[Rule]:
             consequence="nothing was sent",
             code="unreadable_file",
         ) from error
-    return parse(text, name)
+    # UTF-16 has a zero byte in every line break. PowerShell 5 writes it with ">", and with ">>" below lines in UTF-8.
+    if b"\0" in data or data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError(
+            f"{name} is in UTF-16, as a whole or in part: its rules would not count, and what they keep here be sent",
+            hint=f"save {path} as UTF-8, then run the same command again",
+            consequence="nothing was sent",
+            code="unreadable_file",
+        )
+    return parse(data.decode("utf-8", "surrogateescape"), name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,3 +324,24 @@ def test_rules_of_a_linked_ignore_file_are_not_followed(tmp_path: Path) -> None:
     (source / ".gitignore").symlink_to(tmp_path / "rules")
     assert names(scan(source, cache=None)) == {"a.py"}
     assert ignore.read(source / ".gitignore", ".gitignore") == []
+
+
+UTF8, UTF16, UTF16_BE = "\ufeffprivate.txt\r\n".encode(), "private.txt\r\n".encode("utf-16"), b"\xfe\xff\0a\0\n"
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".cloudtrainignore"])
+def test_an_ignore_file_may_begin_with_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    source = fill(tmp_path / "job", {"a.py": "1", "private.txt": "not for others"})
+    (source / name).write_bytes(UTF8)
+    assert names(scan(source, cache=None)) == {"a.py", name}
+
+
+@pytest.mark.parametrize("place", ["job/.gitignore", "job/.cloudtrainignore", ".gitignore", ".git/info/exclude"])
+@pytest.mark.parametrize("content", [UTF16, UTF16_BE, b"other.bin\n" + UTF16[2:]])
+def test_an_ignore_file_in_utf16_is_refused(tmp_path: Path, place: str, content: bytes) -> None:
+    fill(tmp_path, {".git/info/exclude": "", "job/a.py": "1", "job/private.txt": "not for others"})
+    (tmp_path / place).write_bytes(content)
+    with pytest.raises(UsageError, match="UTF-16") as caught:
+        scan(tmp_path / "job", cache=None)
+    assert Path(place).name in caught.value.message and caught.value.consequence == "nothing was sent"
+    assert caught.value.exit_code == ExitCode.USAGE and "UTF-8" in (caught.value.hint or "")
