@@ -164,7 +164,7 @@ def _unexpected(error: Exception) -> CloudtrainError:
         where = f"details in {path}"
         for old in sorted(folder.glob("*.txt"))[:-5]:
             old.unlink(missing_ok=True)
-    except OSError:
+    except (OSError, CloudtrainError):
         pass
     return CloudtrainError(
         f"something unexpected happened: {type(error).__name__}: {error}",

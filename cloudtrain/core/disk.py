@@ -11,21 +11,36 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from cloudtrain.core.errors import UsageError
+
 _CHUNK = 1 << 20
 
 
 def _folder(kind: str) -> Path:
     home = os.environ.get("CLOUDTRAIN_HOME")
-    if home:
-        return Path(home).expanduser().absolute() / kind
-    import platformdirs
+    with suppress(RuntimeError):
+        if home:
+            return Path(home).expanduser().absolute() / kind
+        import platformdirs
 
-    dirs = platformdirs.PlatformDirs("cloudtrain", appauthor=False)
-    return Path({"state": dirs.user_state_dir, "config": dirs.user_config_dir, "cache": dirs.user_cache_dir}[kind])
+        dirs = platformdirs.PlatformDirs("cloudtrain", appauthor=False)
+        folder = Path(getattr(dirs, f"user_{kind}_dir"))
+        if folder.parts[0] != "~":
+            return folder
+    raise UsageError(
+        "this user has no home folder, so there is no place for the list of runs",
+        hint="CLOUDTRAIN_HOME=FOLDER names one, for example: CLOUDTRAIN_HOME=/tmp/cloudtrain cloudtrain ls",
+        consequence="nothing was changed",
+        code="no_home",
+    )
 
 
 def state_dir() -> Path:
-    """Registry, keys, pinned hosts: what must survive. `CLOUDTRAIN_HOME/state`, else the platform's state folder."""
+    """Registry, keys, pinned hosts: what must survive. `CLOUDTRAIN_HOME/state`, else the platform's state folder.
+
+    Raises (and so do the other two):
+        UsageError: the user has no home, and CLOUDTRAIN_HOME names none.
+    """
     return _folder("state")
 
 

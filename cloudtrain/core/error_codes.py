@@ -102,6 +102,7 @@ CODES: dict[str, ErrorCode] = {
     "no_cuda": ErrorCode((5,), "the type has no GPU that CUDA can use"),
     "no_extra": ErrorCode((2,), "an export needs packages that are not installed"),
     "no_figures": ErrorCode((2,), "the run has no finished epoch"),
+    "no_home": ErrorCode((2,), "the user has no home folder, and CLOUDTRAIN_HOME names no other"),
     "no_host_key": ErrorCode((6,), "the console output shows no host key to trust"),
     "no_identity": ErrorCode((2,), "nothing says which private key opens the machine"),
     "no_image": ErrorCode((2, 5), "no image to boot was found"),
