@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -11,8 +12,10 @@ def main() -> None:
         # Answered before any import: scripts ask for it a lot.
         from cloudtrain.core.version import __version__
 
-        sys.stdout.write(f"cloudtrain {__version__}\n")
-        return
+        with suppress(OSError, AttributeError):  # closed, or it takes nothing: `run` says so
+            sys.stdout.write(f"cloudtrain {__version__}\n")
+            sys.stdout.flush()
+            return
     from cloudtrain.cli.app import run
 
     sys.exit(run())

@@ -7,9 +7,10 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import typer
 
@@ -82,9 +83,26 @@ def run() -> int:
 
     No traceback reaches a user: an unexpected failure is written to a file and named.
     """
+    _open_streams()
     forgive_encodings()
     with _everywhere() as words:
         return _run(words)
+
+
+def _open_streams() -> None:
+    """Standard streams that were closed (`>&-`) are there again, so that no file that is opened later takes their
+    place. What is written to stdout still fails; what would be said on stderr is lost."""
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            # The lowest free number: that of the stream.
+            number = os.open(os.devnull, flags)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _let_go(stream: TextIO) -> None:
+    """What could not be written there goes nowhere: the interpreter would fail on it once more as it leaves."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextmanager
@@ -109,6 +127,7 @@ def _run(words: list[str]) -> int:
     look = Look(json="--json" in typed, plain="--plain" in typed)
     try:
         code = app(words, standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else int(ExitCode.DONE)
     except typer.TyperException as error:
         if not words:
@@ -124,13 +143,37 @@ def _run(words: list[str]) -> int:
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing to say, nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         return int(ExitCode.DONE)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
-        _told(look, _unexpected(error))
-        return int(ExitCode.UNEXPECTED)
+        shown = (_misplaced() if isinstance(error, OSError) else None) or _unexpected(error)
+        _told(look, shown)
+        return int(shown.exit_code)
+
+
+def _misplaced() -> UsageError | None:
+    """What is wrong with the place that a command was started in, if something is."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return UsageError(
+            f"standard output cannot be written: {error.strerror}",
+            hint="send it elsewhere, or free some space, then run the same command again",
+            consequence="what the command had done stays done; a run that trains goes on",
+            code="cannot_write",
+        )
+    try:
+        Path.cwd()
+    except OSError:
+        return UsageError(
+            "the folder that this was typed in is not there any more",
+            hint="cd to a folder that is there, then run the same command again",
+            consequence="a run that trains goes on",
+            code="folder",
+        )
+    return None
 
 
 def _told(look: Look, error: CloudtrainError) -> None:
@@ -141,7 +184,17 @@ def _told(look: Look, error: CloudtrainError) -> None:
 
         return billing.now(run)
 
-    reporter(look, billing=billing).failure(error)
+    try:
+        reporter(look, billing=billing).failure(error)
+    except OSError:
+        # A stream takes nothing: who wanted JSON on it is told in words on the other one.
+        with suppress(OSError):
+            reporter(Look(plain=True)).failure(error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _let_go(stream)
 
 
 def _mistyped(error: typer.TyperException) -> UsageError:

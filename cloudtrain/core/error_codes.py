@@ -57,7 +57,7 @@ CODES: dict[str, ErrorCode] = {
     "bad_setting": ErrorCode((2,), "a flag or a setting has a value that cannot be used"),
     "bad_spec": ErrorCode((6,), "the supervisor on the host cannot use what it was told to run"),
     "busy": ErrorCode((8,), "another command is acting on the same run, folder or tree"),
-    "cannot_write": ErrorCode((2,), "a report or export cannot be written there"),
+    "cannot_write": ErrorCode((2,), "a report, an export or standard output cannot be written there"),
     "cleaned": ErrorCode((130,), "cloudtrain clean ended the run's machine"),
     "clock": ErrorCode((4,), "this computer's clock is wrong, so AWS refuses its signatures"),
     "confirmation_needed": ErrorCode((2,), "a question must be answered, and there is no terminal to ask it on"),

@@ -53,3 +53,35 @@ def test_a_command_of_a_user_without_a_home_ends_in_one_line(words: str, tmp_pat
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert "CLOUDTRAIN_HOME" in done.stdout + done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == (0 if "--json" in words else 2)
+
+
+ANSWERS = ["--version", "--help", "ls --help", "instances --offline", "instances --offline --json", "show no --json"]
+
+
+@pytest.mark.parametrize("away", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("words", ANSWERS)
+def test_standard_output_that_takes_nothing_is_one_line_and_a_code(words: str, away: str, tmp_path: Path) -> None:
+    done = shell(f"cloudtrain {words} {away}", tmp_path)
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+    assert "[cannot_write]" in done.stderr or "no run" in done.stderr
+
+
+@pytest.mark.parametrize("away", ["2>&-", "2>/dev/full", "<&-", "<&- >&- 2>&-"])
+def test_the_code_says_how_it_went_where_nothing_can_be_said(away: str, tmp_path: Path) -> None:
+    assert shell(f"cloudtrain show nosuch {away}", tmp_path).returncode == ExitCode.USAGE
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    shell("cloudtrain ls <&- >&- 2>&-", tmp_path)
+    registry = disk.state_dir() / "registry.sqlite"
+    assert registry.read_bytes().startswith(b"SQLite format 3")
+    assert shell("cloudtrain ls", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("words", ["run --local --yes", "run --local --plan", "init"])
+def test_a_folder_that_is_gone_is_one_line_and_a_code(words: str, tmp_path: Path) -> None:
+    done = shell(f"mkdir gone && cd gone && rmdir ../gone && cloudtrain {words}", tmp_path)
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+    assert "[folder]" in done.stderr and "cd to a folder" in done.stderr
