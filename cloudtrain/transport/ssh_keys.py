@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import os
 import re
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
 
 from cloudtrain.core.disk import private_dir, sync_folder
@@ -19,6 +20,7 @@ from cloudtrain.core.errors import UsageError
 PublicKey = str
 """A public key as OpenSSH writes it, without a comment: `ssh-ed25519 AAAA...`."""
 
+_BEGIN = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
@@ -33,9 +35,7 @@ def new_key(path: Path) -> PublicKey:
         OSError: the folder cannot be written.
     """
     key = ed25519.Ed25519PrivateKey.generate()
-    text = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
+    text = written(key)
     private_dir(path.parent)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(handle, "wb") as file:
@@ -46,8 +46,15 @@ def new_key(path: Path) -> PublicKey:
     return _openssh(key)
 
 
+def written(key: SSHPrivateKeyTypes) -> bytes:
+    """A private key as a file in OpenSSH format has it, without a passphrase."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+
+
 def private_key(path: Path) -> SSHPrivateKeyTypes:
-    """The private key at `path`, in OpenSSH or PEM format.
+    """The private key at `path`, in OpenSSH or PEM format; as for OpenSSH, text may stand before one in PEM.
 
     Raises:
         UsageError: there is no such file, it is not a private key, or a passphrase protects it.
@@ -66,6 +73,10 @@ def private_key(path: Path) -> SSHPrivateKeyTypes:
             hint=f"--identity {path.with_suffix('')}" if path.suffix == ".pub" else "name the file without .pub",
             code="bad_identity",
         )
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.startswith(b"-----BEGIN OPENSSH"):
+        found = _BEGIN.search(data)
+        data = data[found.start() :] if found else b""
     for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):
         try:
             key = load(data, password=None)
@@ -77,11 +88,11 @@ def private_key(path: Path) -> SSHPrivateKeyTypes:
             continue
         except Exception:  # UnsupportedAlgorithm, or OpenSSL's own errors on damaged text: the next format may fit
             continue
-        if hasattr(key, "sign"):
-            return key  # type: ignore[return-value]
+        if isinstance(key, (ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+            return key
     raise UsageError(
         f"{path} is not a private key that can be used",
-        hint="make one with: ssh-keygen -t ed25519",
+        hint="its lines must not be indented; a new one is made with: ssh-keygen -t ed25519",
         code="bad_identity",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import socket
 import threading
@@ -10,11 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import paramiko
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
 from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.transport.ssh_keys import private_key, written
 
 # Without any handler Python would print paramiko's own error lines to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -184,6 +187,17 @@ def handshake(wire: Wire, place: str, timeout: float, key_type: str = "ssh-ed255
     return transport
 
 
+def _identity(path: Path) -> paramiko.PKey:
+    """The private key in a file, of which paramiko itself reads less than OpenSSH does."""
+    key = private_key(path)
+    kind: type[paramiko.PKey] = paramiko.Ed25519Key
+    if isinstance(key, rsa.RSAPrivateKey):
+        kind = paramiko.RSAKey
+    elif isinstance(key, ec.EllipticCurvePrivateKey):
+        kind = paramiko.ECDSAKey
+    return kind.from_private_key(io.StringIO(written(key).decode("ascii")))
+
+
 def log_in(transport: paramiko.Transport, user: str, key: Path, place: str, timeout: float) -> None:
     """Log in by the private key in the file `key`, and by nothing else. The host key has been compared before.
 
@@ -191,7 +205,7 @@ def log_in(transport: paramiko.Transport, user: str, key: Path, place: str, time
         ConnectionFailed: refused (code `auth_refused`), or the link broke.
     """
     transport.auth_timeout = timeout
-    identity = paramiko.PKey.from_path(key)
+    identity = _identity(key)
     try:
         further = transport.auth_publickey(user, identity)
     except BROKEN as error:
