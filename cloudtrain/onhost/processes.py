@@ -52,6 +52,15 @@ def boot_id() -> Optional[str]:
     return None
 
 
+def oom_kills() -> Optional[int]:
+    """How many processes Linux has ended since its start because memory ran out; None where that is not counted."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(b"oom_kill ")), None)
+    except OSError:
+        return None
+
+
 def process_table() -> Dict[int, Tuple[str, int, int]]:
     """Linux: pid -> (state letter, parent, start time in clock ticks since boot). Empty elsewhere."""
     table = {}

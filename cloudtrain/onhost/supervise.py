@@ -13,7 +13,7 @@ from .files import Run, file_size, hash_file, list_outputs, load, save
 from .job import Job
 from .lease import lease_of, power_off_unless_wanted
 from .locks import take
-from .processes import boot_id, end_processes, start_of
+from .processes import boot_id, end_processes, oom_kills, start_of
 from .spot import SpotWatch
 from .stop import intend
 
@@ -55,6 +55,7 @@ def supervise(run: Run, lock: int) -> None:
     if LINUX:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     spec = load(run.path("spec.json")) or {}
+    before = oom_kills()
     job = start_job(run, spec, lock)
     os.write(answer, json.dumps({"state": "running" if job else "exited", "pid": job and job.pid}).encode() + b"\n")
     os.close(answer)
@@ -74,7 +75,8 @@ def supervise(run: Run, lock: int) -> None:
         ending.join_the_machines()
     job.end_all(run, ending.grace_left())
     times.note(last=True)
-    write_exit(run, -9 if job.code is None else job.code, ending.stop["reason"] if ending.stop else None)
+    code = -9 if job.code is None else job.code
+    write_exit(run, code, ending.stop["reason"] if ending.stop else None, **how_killed(code, before))
     if spec.get("lingers") and sys.platform != "win32":
         os.close(lock)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -229,7 +231,21 @@ def reserve(run: Run) -> None:
         pass
 
 
-def write_exit(run: Run, code: int, reason: Optional[str]) -> None:
+def how_killed(code: int, oom_kills_before: Optional[int]) -> Dict[str, Any]:
+    """What the exit record says beyond a signal's number, which is not the same everywhere."""
+    told: Dict[str, Any] = {}
+    try:
+        if code < 0:
+            told["signal_name"] = signal.Signals(-code).name
+    except ValueError:
+        pass  # one of those that have no name
+    now = oom_kills()
+    if now is not None and oom_kills_before is not None:
+        told["oom_kills"] = now - oom_kills_before
+    return told
+
+
+def write_exit(run: Run, code: int, reason: Optional[str], **more: Any) -> None:
     """The exit record, once nothing can write to the run any more, and the manifest before it."""
     try:
         os.unlink(run.path("reserve"))
@@ -251,6 +267,7 @@ def write_exit(run: Run, code: int, reason: Optional[str]) -> None:
         "events_bytes": events_size,
         "events_sha256": events_sha256,
         "stop": reason,
+        **more,
     }
     try:
         save(run.path("out/MANIFEST.json"), {"v": 1, "files": list(list_outputs(run))})

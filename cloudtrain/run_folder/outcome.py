@@ -117,11 +117,12 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
     told = [values for values in _told(run) if values.get("kind") == "error"]
     epoch = run.progress.get("epoch")
     where = f" in epoch {epoch}" if epoch else ""
-    code = f"signal {record['signal']}" if record.get("signal") else f"exit code {record.get('code')}"
+    how, mends = _how(record)
+    log = f"the whole log: cloudtrain logs {run.name}"
     error = {
         "code": "training_failed",
-        "message": f"training failed{where} with {code}",
-        "hint": f"the whole log: cloudtrain logs {run.name}",
+        "message": f"training failed{where} with {how}",
+        "hint": f"{mends}; {log}" if mends else log,
     }
     if told:
         error["detail"] = str(told[-1].get("message", ""))
@@ -129,6 +130,33 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
         if told[-1].get("hint"):
             error["hint"] = str(told[-1]["hint"])
     return RunState.FAILED, error
+
+
+_MORE_MEMORY = "a smaller batch, fewer workers, or a machine with more memory"
+
+
+def _how(record: Mapping[str, Any]) -> tuple[str, str | None]:
+    """How a job ended by itself that failed, with the usual cause, and what helps against that."""
+    short = (record.get("oom_kills") or 0) > 0
+    if not record.get("signal"):
+        code = f"exit code {record.get('code')}"
+        if short:
+            return f"{code}: meanwhile the kernel there ended a process for lack of memory", _MORE_MEMORY
+        return code, None
+    name = record.get("signal_name")
+    told = f"signal {record['signal']}" + (f" ({name})" if name else "")
+    if name == "SIGKILL" and short:
+        return f"{told}: the memory there ran out, and the kernel ended it", _MORE_MEMORY
+    if name == "SIGKILL" and record.get("oom_kills") == 0:
+        return f"{told}: somebody or something there killed it; of a lack of memory its kernel counts nothing", None
+    if name == "SIGKILL":
+        return f"{told}: mostly the kernel's, when memory runs out", _MORE_MEMORY
+    if name == "SIGBUS":
+        mends = "fewer workers that load data, or a larger /dev/shm"
+        return f"{told}: mostly of a full /dev/shm, where the processes of a job share memory", mends
+    if name == "SIGSEGV":
+        return f"{told}: a fault in a library or driver that is not written in Python", None
+    return told, None
 
 
 def stopped(run: Run) -> dict[str, Any]:

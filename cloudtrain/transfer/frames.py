@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ class ExitRecord:
         log_bytes, log_sha256, events_bytes: of the complete `console.log` and `events.jsonl`.
         events_sha256: None: an earlier supervisor's record.
         stop: why it was told to end ("user", "deadline", ...); None: it ended by itself.
+        signal_name: as its system calls `signal`: "SIGKILL"; None: not known.
+        oom_kills: how many processes the kernel there ended for lack of memory while it ran; None: not known.
     """
 
     code: int
@@ -36,6 +39,8 @@ class ExitRecord:
     events_bytes: int
     stop: str | None
     events_sha256: str | None = None
+    signal_name: str | None = None
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +212,7 @@ def exit_record(value: Mapping[str, Any] | None) -> ExitRecord | None:
     """
     if value is None:
         return None
+    name, oom_kills = value.get("signal_name"), value.get("oom_kills")
     return ExitRecord(
         code=int(value["code"]),
         signal=value["signal"],
@@ -216,4 +222,6 @@ def exit_record(value: Mapping[str, Any] | None) -> ExitRecord | None:
         events_bytes=int(value["events_bytes"]),
         stop=value["stop"],
         events_sha256=value.get("events_sha256"),
+        signal_name=name if isinstance(name, str) and re.fullmatch("SIG[A-Z0-9]{2,10}", name) else None,
+        oom_kills=oom_kills if type(oom_kills) is int else None,
     )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +232,29 @@ def test_ending_one_run_leaves_the_other_alone(host: Any) -> None:
     os.kill(host.supervisor("other"), signal.SIGKILL)
     host.nothing_left()
     assert host.poll(run="other")["state"] == "lost"
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGBUS", "SIGSEGV"])
+def test_the_record_names_the_signal(host: Any, name: str) -> None:
+    number = getattr(signal, name)
+    host.start(f"import os\nos.kill(os.getpid(), {int(number)})")
+    record = host.finished()
+    assert (record["code"], record["signal"], record["signal_name"]) == (-number, number, name)
+    assert record["oom_kills"] == 0
+
+
+def test_the_record_counts_what_the_kernel_ends_for_lack_of_memory(host: Any) -> None:
+    group = Path("/sys/fs/cgroup/memory") / f"cloudtrain-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"needs a group of processes with a limit of memory: {error}")
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(64 << 20))
+        joins = f"import os\nopen({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        host.start(joins + "held = [bytearray(1 << 20) for _ in range(512)]")
+        record = host.finished()
+        assert record["signal_name"] == "SIGKILL" and record["oom_kills"] >= 1
+    finally:
+        host.nothing_left()
+        group.rmdir()

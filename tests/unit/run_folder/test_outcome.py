@@ -1,0 +1,39 @@
+"""How an exit record reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudtrain.core.states import RunState
+from cloudtrain.run_folder import outcome
+from cloudtrain.store import Store
+from tests import plans
+
+
+@pytest.mark.parametrize(
+    ("record", "said", "helps"),
+    [
+        ({"code": 1, "signal": None}, "with exit code 1", ""),
+        ({"code": 1, "signal": None, "oom_kills": 0}, "with exit code 1", ""),
+        ({"code": 1, "signal": None, "oom_kills": 2}, "ended a process for lack of memory", "more memory"),
+        ({"code": -9, "signal": 9}, "with signal 9", ""),
+        ({"code": -9, "signal": 9, "signal_name": "SIGKILL"}, "when memory runs out", "more memory"),
+        ({"code": -9, "signal": 9, "signal_name": "SIGKILL", "oom_kills": 1}, "the memory there ran out", "more memory"),
+        ({"code": -9, "signal": 9, "signal_name": "SIGKILL", "oom_kills": 0}, "of a lack of memory its kernel counts nothing", ""),
+        ({"code": -7, "signal": 7, "signal_name": "SIGBUS"}, "with signal 7 (SIGBUS): mostly of a full /dev/shm", "workers"),
+        ({"code": -10, "signal": 10, "signal_name": "SIGBUS"}, "with signal 10 (SIGBUS)", "workers"),
+        ({"code": -11, "signal": 11, "signal_name": "SIGSEGV", "oom_kills": 0}, "with signal 11 (SIGSEGV): a fault", ""),
+        ({"code": -12, "signal": 12, "signal_name": "SIGUSR2"}, "with signal 12 (SIGUSR2)", ""),
+    ],
+)
+def test_a_job_that_was_killed_says_by_what_and_why(
+    record: dict[str, Any], said: str, helps: str, tmp_path: Path
+) -> None:
+    run = replace(Store(tmp_path / "registry.sqlite").add(plans.plan(tmp_path)), ending={"state": "exited", **record})
+    state, error = outcome.ending(run)
+    assert state is RunState.FAILED and error is not None and said in error["message"]
+    assert helps in error["hint"] and error["hint"].endswith(f"the whole log: cloudtrain logs {run.name}")
