@@ -21,7 +21,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.instance import Journal
-from cloudtrain.run_folder.artifacts import refusal
+from cloudtrain.run_folder.artifacts import misshapen
 from cloudtrain.source import git
 from cloudtrain.source.archive import Archive
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan
@@ -158,7 +158,7 @@ def _members(path: Path) -> Iterator[tuple[str, FileEntry, bytes]]:
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                if not member.isreg() or refusal(f"code/{member.name}") or (room := room - member.size) < 0:
+                if not member.isreg() or misshapen(f"code/{member.name}") or (room := room - member.size) < 0:
                     raise ValueError(f"{member.name!r} is no file that was sent")
                 stream = archive.extractfile(member)
                 data = stream.read() if stream is not None else b""

@@ -99,6 +99,8 @@ def hostile(path: Path, name: str, **fields: Any) -> Path:
         ("/evil", {}),
         ("net/../../evil", {}),
         ("net\\evil", {}),
+        ("net/.git/config", {}),
+        ("net/.g\u200cit/config", {}),
         ("net/link", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
         ("net/device", {"type": tarfile.CHRTYPE}),
         ("net/train.py", {}),

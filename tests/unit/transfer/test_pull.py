@@ -221,6 +221,21 @@ BAD_NAMES += [
     "SHA256SUMS",
 ]
 BAD_NAMES += [".pull/lock", "x.part", "a" * 300, "a/" * 600 + "b", "\ud800", "\u2028", "run.json/x"]
+BAD_NAMES += [".git/hooks/post-checkout", "a/.GIT/config", "git~1/config", ".git ", ".git. /config", "sub/.hg/hgrc"]
+BAD_NAMES += [".git::$INDEX_ALLOCATION/config", ".g\u200cit/config", "\ufeff.git", "weights\u202egpj.exe", "a\u200bb"]
+BAD_NAMES += [".gitattributes", ".envrc", "x/.vscode/settings.json", "cloudtrain.toml", "sub/CloudTrain.TOML", ".env"]
+BAD_NAMES += ["results.lnk", "a/Results.URL", "view.scf", "desktop.ini", "x/Desktop.ini ", "a.lnk:s", ".SSH/config"]
+
+# What trainings leave, as their libraries name it.
+GOOD_NAMES = ["weights/best.pt", ".hydra/config.yaml", ".hydra/overrides.yaml", "config.yaml", "config.toml", "args.json"]
+GOOD_NAMES += ["report.html", "README.md", ".gitignore", ".ipynb_checkpoints/a.ipynb", "logs/events.out.tfevents.1.host"]
+GOOD_NAMES += ["checkpoint-500/rng_state.pth", "wandb/run-1/files/config.yaml", "mlruns/0/meta.yaml", "épreuve/图.png"]
+GOOD_NAMES += ["git/log.txt", "a.git.txt", "env/pip.txt", "settings.json", "index.html", "x.linkage", ".metadata", "👍.txt"]
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_what_trainings_leave_is_taken(name: str) -> None:
+    assert refusal(name, windows=False) is None and refusal(name, windows=True) is None
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
