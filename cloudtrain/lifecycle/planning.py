@@ -14,7 +14,7 @@ from cloudtrain.core.spec import RunSpec
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.lifecycle.session import Context
-from cloudtrain.run_folder import history, receipt
+from cloudtrain.run_folder import code_copy, history, receipt
 from cloudtrain.source import git, tree
 from cloudtrain.store import Run
 
@@ -57,6 +57,7 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     offer = context.provider(spec).survey(spec)
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
+    code_copy.check_names(files.files)
     state = git.state(files.source, files.files, timeout=5.0)
     code = CodeSummary(files=len(files.files), bytes=files.bytes, git=str(state) if state else None)
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]

@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from cloudtrain.core.instance import Journal
 from cloudtrain.run_folder.artifacts import misshapen
 from cloudtrain.source import git
 from cloudtrain.source.archive import Archive
+from cloudtrain.source.ignore import OWN_FILE
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan
 
 NAME = "code.tar.gz"
@@ -68,6 +69,28 @@ def keep(folder: Path, tree: Tree, digest: str, target_id: str, journal: Journal
             }
         }
     )
+
+
+def check_names(files: Iterable[str]) -> None:
+    """The names under which files are to be sent could be kept: a run whose copy nobody can unpack is not repeatable.
+
+    Raises:
+        UsageError: one could not.
+    """
+    for name in files:
+        reason = misshapen(_below(name))
+        if reason is not None:
+            raise UsageError(
+                f"the copy of the code cannot hold the file {name!r}: {reason}",
+                hint=f"rename it, or leave it out by a line in {OWN_FILE}",
+                consequence="nothing was started",
+                code="bad_file_name",
+            )
+
+
+def _below(name: str) -> str:
+    """A name in an archive as a path that begins with a folder."""
+    return f"code/{name}"
 
 
 def kept(notes: Mapping[str, Any], target_id: str) -> bool:
@@ -158,7 +181,7 @@ def _members(path: Path) -> Iterator[tuple[str, FileEntry, bytes]]:
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                if not member.isreg() or misshapen(f"code/{member.name}") or (room := room - member.size) < 0:
+                if not member.isreg() or misshapen(_below(member.name)) or (room := room - member.size) < 0:
                     raise ValueError(f"{member.name!r} is no file that was sent")
                 stream = archive.extractfile(member)
                 data = stream.read() if stream is not None else b""

@@ -8,14 +8,22 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Warned
+from cloudtrain.core.spec import JobSpec
+from cloudtrain.lifecycle import planning
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import code_copy
 from cloudtrain.source import git, tree
 from cloudtrain.store import Store
@@ -171,3 +179,28 @@ def test_without_a_repository_or_git_there_is_nothing_to_say(package: Path, monk
     assert git.state(package, scan(package).files) is None
     monkeypatch.setenv("PATH", str(package))
     assert git.state(package, scan(package).files) is None
+
+
+PARTS = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
+
+
+@given(st.lists(PARTS | st.sampled_from(["aux.py", "a\\b", "a\nb", "x.part", "con", "run.json", ".env "]), max_size=3))
+def test_what_is_sent_can_be_kept(parts: list[str]) -> None:
+    name = "/".join(["net", *parts])
+    try:
+        code_copy.check_names([name])
+    except UsageError as error:
+        assert error.code == "bad_file_name" and repr(name) in error.message and error.hint
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = hostile(Path(folder, "a.tar.gz"), name, pax_headers={"path": name})
+        assert list(code_copy.entries(path)) == [name]
+
+
+def test_a_name_that_could_not_be_kept_is_refused_before_anything_starts(package: Path, tmp_path: Path) -> None:
+    (package / "aux.py").touch()
+    spec = replace(plans.plan(tmp_path).spec, job=JobSpec(source=str(package)))
+    context = Context(store=Store(tmp_path / "registry.sqlite"), provider=lambda spec: LocalProvider())
+    with pytest.raises(UsageError, match=r"'net/aux\.py'") as caught:
+        planning.plan_run(spec, context)
+    assert (caught.value.code, caught.value.consequence) == ("bad_file_name", "nothing was started")
