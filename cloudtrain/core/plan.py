@@ -58,11 +58,18 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeSummary:
-    """What will be sent: number of files, bytes, and the git state of the folder if it has one."""
+    """What will be sent: number of files, bytes, and the git state of the folder if it has one.
+
+    Attributes:
+        stays: what of the folder stays here though a program may miss it, and why, for people.
+        warnings: what the user should know before agreeing.
+    """
 
     files: int
     bytes: int
     git: str | None = None
+    stays: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +145,12 @@ class Plan:
         for key in ("candidates", "alternatives"):
             offer[key] = tuple(Candidate(**{**c, "zones": tuple(c["zones"])}) for c in offer.get(key) or ())
         offer["warnings"] = tuple(offer["warnings"])
+        code = dict(data["code"])
+        code |= {key: tuple(code.get(key) or ()) for key in ("stays", "warnings")}
         return cls(
             spec=RunSpec.from_dict(data["spec"]),
             offer=Offer(**offer),
-            code=CodeSummary(**data["code"]),
+            code=CodeSummary(**code),
             price_per_hour=data["price_per_hour"],
             limit_s=data["limit_s"],
             at_most_usd=data["at_most_usd"],

@@ -15,7 +15,7 @@ from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
-from cloudtrain.source import git, tree
+from cloudtrain.source import git, review, tree
 from cloudtrain.store import Run
 
 
@@ -59,7 +59,14 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
     code_copy.check_names(files.files)
     state = git.state(files.source, files.files, timeout=5.0)
-    code = CodeSummary(files=len(files.files), bytes=files.bytes, git=str(state) if state else None)
+    tracked = git.tracked(files.source, timeout=5.0) if state and review.may_miss(files) else frozenset()
+    code = CodeSummary(
+        files=len(files.files),
+        bytes=files.bytes,
+        git=str(state) if state else None,
+        stays=review.stays(files, tracked),
+        warnings=review.warnings(files),
+    )
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
     times, last = history.look_up(spec, types, context.store)
     return make_plan(spec, offer, code, times=times, last=last)

@@ -132,6 +132,8 @@ def push_and_start(run: Run, session: Session) -> Run:
             files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
             pushed = session.push(files, key)
             closing.append(pushed.summary())
+            if run.plan.code.stays:
+                closing[-1] += f"; here stays {'; '.join(run.plan.code.stays)}"
         if first or not notes.get("code"):
             code_copy.keep(run.folder, files, pushed.digest, instance.id, session.journal, session.context.emit)
         else:

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -52,18 +53,7 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
 
     None without git, without a repository or a commit, or when git takes longer than `timeout` seconds a question.
     """
-
-    def ask(*arguments: str) -> str:
-        return subprocess.run(
-            [*_GIT, "-C", str(source), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=timeout,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ).stdout
-
+    ask = partial(_ask, source, timeout)
     try:
         prefix, _, commit = ask("rev-parse", "--show-prefix", "HEAD").removesuffix("\n").rpartition("\n")
         abbreviated = ask("rev-parse", "--short", "HEAD").strip()
@@ -85,3 +75,23 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
         uncommitted=sum(not line.startswith("!!") for line in lines),
         diff_sha256=total.hexdigest() if differing else None,
     )
+
+
+def tracked(source: Path, *, timeout: float = 20.0) -> frozenset[str]:
+    """Paths below the folder `source` that git tracks; none without git or a repository."""
+    try:
+        return frozenset(_ask(source, timeout, "ls-files", "-z", "--", ".").split("\0")[:-1])
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return frozenset()
+
+
+def _ask(source: Path, timeout: float, *arguments: str) -> str:
+    return subprocess.run(
+        [*_GIT, "-C", str(source), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=timeout,
+        encoding="utf-8",
+        errors="surrogateescape",
+    ).stdout

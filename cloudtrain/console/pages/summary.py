@@ -39,6 +39,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         f"  train    {', '.join(settings)}",
         *([f"  resume   from {spec.resume.run}, {spec.resume.where}"] if spec.resume else []),
         f"  code     {shown_path(Path(spec.job.source))} ({files}, {size(plan.code.bytes)}{git})",
+        *([f"  stays    {'; '.join(plan.code.stays)}"] if plan.code.stays else []),
         f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
     ]
     if offer.account and not rehearsal:
@@ -54,7 +55,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
             "  Rehearsal: the region is emulated on this computer, training runs on its CPU, nothing is billed.",
             "  Prices and limits are those of the real run.",
         ]
-    lines += [f"  warn     {warning}" for warning in offer.warnings]
+    lines += [f"  warn     {warning}" for warning in (*plan.code.warnings, *offer.warnings)]
     if plan.limit_s is not None:
         enforcer = offer.enforcer or "its supervisor ends the training"
         lines.append(f"  Limit    {seconds(plan.limit_s)}, then {enforcer}")

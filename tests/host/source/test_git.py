@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 
 from cloudtrain.core import disk
+from cloudtrain.core.spec import JobSpec
+from cloudtrain.lifecycle import planning
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import code_copy
 from cloudtrain.source import git
+from cloudtrain.store import Store
+from tests import plans
 from tests.unit.run_folder.test_code_copy import scan
 
 
@@ -79,3 +85,22 @@ def test_a_repository_around_the_state_folder_is_not_about_the_code_in_it(packag
     (disk.state_dir() / ".gitignore").write_text("*\n")
     place = code_copy.unpack(tmp_path / "a.tar.gz", scan(package).digest, "net")
     assert scan(place).digest == scan(package).digest and git.state(place, {}) is None
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_plan_names_what_git_tracks_and_a_rule_keeps_here(package: Path, tmp_path: Path) -> None:
+    ask = repository(package.parent)
+    (package / "labels.csv").write_text("cat,dog\n")
+    (package / "other.csv").write_text("not tracked\n")
+    (package.parent / ".gitignore").write_text("*.csv\n")
+    (tmp_path / "disk").mkdir()
+    (package / "data").symlink_to(tmp_path / "disk")
+    ask("add", ".")
+    ask("add", "-f", str(package / "labels.csv"))
+    ask("commit", "-q", "-m", "first")
+    spec = plans.spec(tmp_path / "runs", job=JobSpec(source=str(package)))
+    context = Context(store=Store(tmp_path / "registry.sqlite"), provider=lambda spec: LocalProvider())
+    linked, labels, other = planning.plan_run(spec, context).code.stays
+    assert linked == f"{package.name}/data (a link out of the folder)"
+    assert labels.startswith(f"{package.name}/labels.csv (") and "git tracks it, ../.gitignore:1: *.csv" in labels
+    assert other.startswith(f"{package.name}/other.csv (") and "tracks" not in other
