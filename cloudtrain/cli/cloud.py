@@ -96,7 +96,8 @@ def ssh(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Open a shell on a run's machine, or run what stands after --. The host key is the pinned one."""
+    """Open a shell on a run's machine, or run what stands after --; one quoted word is a whole line for the shell
+    there. The host key is the pinned one."""
     from cloudtrain.billing import expiry
     from cloudtrain.cli import following
     from cloudtrain.console.pages import listing

@@ -88,7 +88,7 @@ def check_there(run: Run, session: Session) -> None:
 
 
 def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]:
-    """The command line of `ssh` for `run`; with `argv` it runs that program instead of a shell.
+    """The command line of `ssh` for `run`; with `argv` it runs that instead of a shell, see `typed_there`.
 
     Raises:
         UsageError: the run has no machine with SSH, or there is no `ssh` here.
@@ -107,7 +107,13 @@ def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]
         # ssh splits the value of an option at blanks, as in its configuration file.
         line += ["-o", f"{name}={quoted(value)}"]
     line += ["-l", to.user, to.address]
-    return [*line, "--", shlex.join(argv)] if argv else line
+    return [*line, "--", typed_there(argv)] if argv else line
+
+
+def typed_there(argv: tuple[str, ...]) -> str:
+    """What the shell on the machine is given to read: one word as it is, as by OpenSSH; of several, each is one there,
+    too."""
+    return argv[0] if len(argv) == 1 else shlex.join(argv)
 
 
 def quoted(value: str) -> str:

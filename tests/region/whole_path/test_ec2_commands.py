@@ -92,6 +92,7 @@ def test_ssh_opens_the_runs_machine_by_its_pinned_key_alone(account_of: Opens) -
     done = place.cli("ssh", "open-otter", "--", "echo", "it's $HOME", "&& false")
     assert done.stdout == b"it's $HOME && false\n"
     assert place.cli("ssh", "open-otter", "--", "sh", "-c", "exit 7", code=7).stdout == b""
+    assert place.cli("ssh", "open-otter", "--", "echo one; echo two | tr t d; exit 5", code=5).stdout == b"one\ndwo\n"
     # The entry for editors leads to the same machine, by the same key.
     account.place.environment["HOME"] = str(account.place.cwd)
     told = place.cli("ssh", "open-otter", "--setup", "--yes").stderr.decode()

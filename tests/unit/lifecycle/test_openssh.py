@@ -49,3 +49,15 @@ def test_a_machine_that_may_be_up_is(tmp_path: Path, says: Instance | SignInErro
     run = kept(store, tmp_path, 600.0)
     with Session(run, Context(store=store, provider=lambda spec: Account(says))) as session:
         openssh.check_there(run, session)
+
+
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        (("cd out; ls -l | head",), "cd out; ls -l | head"),
+        (("nvidia-smi",), "nvidia-smi"),
+        (("echo", "it's $HOME", "&& false"), """echo 'it'"'"'s $HOME' '&& false'"""),
+    ],
+)
+def test_one_word_is_a_line_of_the_shell_there(argv: tuple[str, ...], typed: str) -> None:
+    assert openssh.typed_there(argv) == typed
