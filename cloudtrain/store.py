@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife, RunState, may_move
+
+
+_MADE_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ class Store:
         db = None
         try:
             disk.private_dir(self.path.parent)
+            self._refuse_cut()
+            disk.private_file(self.path)
             db = sqlite3.connect(self.path, timeout=self._wait_s, isolation_level=None)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA journal_mode=WAL")
@@ -102,6 +107,17 @@ class Store:
         finally:
             if db is not None:
                 db.close()
+
+    def _refuse_cut(self) -> None:
+        """A registry is empty for the moment alone in which it is made; SQLite would fill it as if it were new."""
+        with suppress(FileNotFoundError):
+            status = self.path.stat()
+            if status.st_size == 0 and time.time() - status.st_mtime > _MADE_WITHIN_S:
+                raise StoreDamaged(
+                    f"the run registry {self.path} is empty: something has cut it off",
+                    hint="restore it from a copy, or delete it to start a new one; cloudtrain clean finds what lives in"
+                    " the account, results in runs/ are untouched",
+                )
 
     def _mend(self, error: sqlite3.Error | OSError) -> str:
         """What a user should do. To move the file away is right only where it is spoilt: it knows what is billing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -55,9 +56,33 @@ def cache_dir() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Make `path` and its parents; only this user may look inside (mode 0700 where modes exist)."""
+    """Make `path` and its parents; only this user may look inside (mode 0700 where modes exist), also if it was there.
+
+    Raises:
+        OSError: it cannot be made, or it is another user's, who may have put anything into it.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name != "nt":
+        status = path.stat()
+        # In a container, root often works in folders of the user outside.
+        if os.geteuid() not in (0, status.st_uid):
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+        if status.st_mode & 0o077:
+            path.chmod(0o700)
     return path
+
+
+def private_file(path: Path) -> None:
+    """Make `path`, empty, if it is not there; only this user may read it (mode 0600 where modes exist).
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    # One that is there is not opened: to close it would free what this process has locked of it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    if os.name != "nt" and path.stat().st_mode & 0o077:
+        path.chmod(0o600)
 
 
 class Discard(Exception):

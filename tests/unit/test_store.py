@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -121,3 +122,54 @@ def test_a_row_of_a_later_version_is_a_clear_error(store: Store, tmp_path: Path)
     db.close()
     with pytest.raises(StoreDamaged, match="brave-otter"):
         store.runs()
+
+
+def test_a_registry_that_was_cut_off_is_not_taken_for_a_new_one(store: Store, tmp_path: Path) -> None:
+    store.add(plans.plan(tmp_path))
+    for path in tmp_path.glob("registry.sqlite*"):
+        path.write_bytes(b"")
+        os.utime(path, (1e9, 1e9))
+    with pytest.raises(StoreDamaged, match="is empty") as raised:
+        Store(store.path).runs()
+    assert "cloudtrain clean" in str(raised.value.hint) and store.path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("size", [1, 50, 4096])
+def test_a_registry_of_which_the_end_is_gone_is_named(store: Store, tmp_path: Path, size: int) -> None:
+    for number in range(20):
+        store.add(plans.plan(tmp_path, f"brave-otter-{number}"))
+    data = store.path.read_bytes()
+    for path in tmp_path.glob("registry.sqlite-*"):
+        path.unlink()
+    assert len(data) > 2 * 4096
+    store.path.write_bytes(data[:size])
+    with pytest.raises(StoreDamaged, match=r"registry\.sqlite"):
+        Store(store.path).runs()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes on Windows")
+def test_the_registry_is_for_its_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = Store(tmp_path / "state" / "registry.sqlite")
+        store.add(plans.plan(tmp_path))
+        db = sqlite3.connect(store.path)
+        db.execute("SELECT * FROM runs").fetchall()
+        modes = {path.name: path.stat().st_mode & 0o777 for path in [store.path.parent, *store.path.parent.iterdir()]}
+        db.close()
+    finally:
+        os.umask(before)
+    assert modes.pop("state") == 0o700 and set(modes.values()) == {0o600}
+    # As releases before left them.
+    store.path.chmod(0o644)
+    store.path.parent.chmod(0o755)
+    Store(store.path).runs()
+    assert (store.path.stat().st_mode & 0o777, store.path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no owners of this kind on Windows")
+def test_a_state_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(StoreDamaged, match="belongs to another user"):
+        Store(tmp_path / "registry.sqlite")
+    assert list(tmp_path.iterdir()) == []
