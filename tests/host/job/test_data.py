@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,8 +161,11 @@ def test_bad_file_is_named_and_fetched_again(folder: Path, mirror: Mirror, damag
         (b"<html>please log in</html>", "sends something else"),
         (gzip.compress(b"other bytes"), "has other files"),
         (gzip.compress(bytes(9_000))[:-20], "sends a broken file"),
+        (gzip.compress(b"a") + b"rubbish", "sends something else"),
+        (gzip.compress(bytes(64 << 20)), "sends something else"),
+        (bytes(10_008 + 70_000), "sends something else"),
     ],
-    ids=["missing", "a login page", "other bytes", "cut"],
+    ids=["missing", "a login page", "other bytes", "cut", "rubbish behind", "a bomb", "no end"],
 )
 def test_bad_mirror_is_refused_and_the_next_one_asked(
     folder: Path, mirror: Mirror, packed: dict[str, bytes], body: bytes | None, said: str, no_index: None
@@ -178,6 +182,18 @@ def test_bad_mirror_is_refused_and_the_next_one_asked(
     finally:
         good.close()
     assert_good(folder)
+
+
+def test_a_bomb_takes_no_memory(folder: Path, mirror: Mirror, no_index: None) -> None:
+    (folder / LABELS).unlink()
+    mirror.files = {f"{LABELS}.gz": b"".join(gzip.compress(bytes(16 << 20)) for _ in range(4))}
+    tracemalloc.start()
+    try:
+        with pytest.raises(JobError):
+            data.prepare(folder, mirrors=[mirror.url])
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_source_at_all_is_one_clear_line(tmp_path: Path, no_index: None) -> None:
