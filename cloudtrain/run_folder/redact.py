@@ -22,12 +22,21 @@ _EVERYBODY = frozenset({"root", "ubuntu", "ec2-user", "admin", "user", "local", 
 
 _SECRETS = "secret|password|passwd|passphrase|token|credential|api[_-]?key|access[_-]?key"
 _SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
+# The option of a program that takes a secret as its next word; "--tokenizer" and "--max-tokens" take none.
+_TAKES_SECRET = re.compile(rf"--?(?:[\w-]*[_-])?(?:{_SECRETS})", re.IGNORECASE)
+# How the keys of GitHub, GitLab, Hugging Face, OpenAI and their like, Slack, Google, npm and PyPI begin; and a JWT.
+_TOKENS = (
+    r"(?:gh[opusr]_|github_pat_|glpat-|hf_|sk-|xox[abeoprs]-|AIza|npm_|pypi-)[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+)
+# Each is done in a time that grows with the text alone: what a job tells may be long, and made to be slow.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
     (re.compile(r"arn:aws[\w-]*:[^\s\"',;]+"), "<arn>"),
     (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<key>"),
-    (re.compile(rf"(?i)\b([\w-]*(?:{_SECRETS})[\w-]*\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
-    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*"), "<address>"),
+    (re.compile(rf"(?<![A-Za-z0-9_-])(?:{_TOKENS})"), "<secret>"),
+    (re.compile(rf"(?i)((?:{_SECRETS})[\w-]{{0,64}}\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
+    (re.compile(rf"(?i)(?<![\w-])(--?(?:[\w-]{{0,64}}[_-])?(?:{_SECRETS})\s+)[^-\s\"',;][^\s\"',;]*"), r"\1<secret>"),
+    (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*"), "<address>"),
     (re.compile(r"\b(?:ec2|ip)-\d{1,3}(?:-\d{1,3}){3}[\w.-]*"), "<address>"),
     (re.compile(r"(?<![\w])(?:\d{4}-\d{4}-\d{4}|\d{12})(?![\w])"), "<account>"),
     # Windows' paths and shares, then POSIX ones; a URL's slashes are neither.
@@ -74,8 +83,17 @@ class Redaction:
         if isinstance(value, Mapping):
             return {self._text(str(key)): self._named(str(key), inner) for key, inner in value.items()}
         if isinstance(value, Iterable):
-            return [self(inner) for inner in value]
+            return self._listed(list(value))
         return value
+
+    def _listed(self, values: list[Any]) -> list[Any]:
+        """Each made public; the word behind an option that takes a secret is one."""
+        public = []
+        for before, value in zip([None, *values], values, strict=False):
+            takes = isinstance(before, str) and _TAKES_SECRET.fullmatch(before) is not None
+            secret = takes and isinstance(value, str) and not value.startswith("--")
+            public.append("<secret>" if secret else self(value))
+        return public
 
     def _named(self, name: str, value: Any) -> Any:
         return "<secret>" if isinstance(value, str) and _SECRET_NAME.search(name) else self(value)

@@ -1,0 +1,98 @@
+"""What is taken out of a text that may be published."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudtrain.core.spec import TrainSpec
+from cloudtrain.run_folder import receipt, settings_file
+from cloudtrain.run_folder.redact import _PATTERNS, Redaction
+from cloudtrain.store import Store
+from tests import plans
+
+SECRET = "Zq7hunter2"  # of no shape that gives it away
+SHAPES = [
+    "AKIAIOSFODNN7EXAMPLE",
+    "ghp_" + "a1B2" * 9,
+    "github_pat_" + "a1B2_" * 9,
+    "hf_" + "a1B2" * 8,
+    "sk-" + "a1B2" * 8,
+    "sk-proj-" + "a1B2-" * 8,
+    "glpat-" + "a1B2" * 5,
+    "xoxb-12345678901-" + "a1B2" * 5,
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+]
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Redaction:
+    return Redaction(Store(tmp_path / "registry.sqlite").add(plans.plan(tmp_path)), {})
+
+
+@pytest.mark.parametrize(
+    "option", ["--token", "--hf-token", "--hf_token", "-token", "--password", "--wandb-api-key", "--API_KEY", "--secret"]
+)
+def test_the_word_behind_an_option_that_takes_a_secret(option: str, public: Redaction) -> None:
+    assert public(["--lr", "0.1", option, SECRET, "last"]) == ["--lr", "0.1", option, "<secret>", "last"]
+    assert public((option, SECRET)) == [option, "<secret>"]
+    assert public(f"train.py {option} {SECRET} --lr 0.1") == f"train.py {option} <secret> --lr 0.1"
+    assert public([option, "--lr", "0.1"]) == [option, "--lr", "0.1"] and public([option]) == [option]
+    assert SECRET not in public([f"{option}={SECRET}"])[0]
+    assert public({"argv": [{"more": [option, SECRET]}]}) == {"argv": [{"more": [option, "<secret>"]}]}
+
+
+@pytest.mark.parametrize(
+    "args", [["--tokenizer", "bert-base"], ["--max-tokens", "512"], ["--token-dropout", "0.1"], ["--secretary", "x"]]
+)
+def test_other_options_keep_their_values(args: list[str], public: Redaction) -> None:
+    assert public(args) == args and public(" ".join(args)) == " ".join(args)
+
+
+@pytest.mark.parametrize("token", SHAPES)
+@pytest.mark.parametrize("text", ["{}", "key {} here", "--key={}", "'{}'", "https://x:{}@example.org/r.git", "[{}]"])
+def test_a_token_is_known_by_its_shape(token: str, text: str, public: Redaction) -> None:
+    assert token[8:] not in public(text.format(token))
+
+
+@pytest.mark.parametrize("text", ["task-specific-learning-rate-decay", "risk-weighted", "disk-usage-of-the-whole-folder"])
+def test_words_are_no_tokens(text: str, public: Redaction) -> None:
+    assert public(text) == text
+
+
+def test_no_secret_stands_in_receipt_or_settings(tmp_path: Path) -> None:
+    store = Store(tmp_path / "registry.sqlite")
+    args = ("--token", SECRET, "--from", SHAPES[1], "--lr", "0.1")
+    run = store.add(plans.plan(tmp_path, train=TrainSpec(args=args)))
+    made = json.dumps(receipt.build(run, store)) + settings_file.toml(run, {})
+    assert SECRET not in made and SHAPES[1] not in made and "0.1" in made
+    assert store.get(run.name).plan.spec.train.args == args, "a rerun has them"
+
+
+@given(st.recursive(st.text(max_size=8) | st.just("--token"), lambda inner: st.lists(inner, max_size=5), max_leaves=20))
+def test_lists_keep_their_shape(value: Any) -> None:
+    def shape(one: Any) -> Any:
+        return [shape(inner) for inner in one] if isinstance(one, list) else ""
+
+    made = Redaction.__new__(Redaction)
+    made._paths, made._words = [], []
+    assert shape(made(value)) == shape(value)
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "token", "token-", "--token ", "-a", "a-", "a.", "AKIA", "arn:aws", "/", "~a", ":", "1:", "sk-", "eyJa.", "@"]
+)
+def test_the_time_grows_with_the_text_alone(part: str) -> None:
+    for expression, instead in _PATTERNS:
+        took = []
+        for size in (20_000, 200_000):
+            began = time.process_time()
+            expression.sub(instead, part * (size // len(part)) + "!")
+            took.append(time.process_time() - began)
+        assert took[1] < 0.2 or took[1] < 40 * took[0], (expression.pattern, took)
