@@ -12,10 +12,15 @@ from cloudtrain.source.ignore import OWN_FILE
 from cloudtrain.source.tree import Skipped, Tree
 
 # Rules whose files no program can miss on another machine: it makes its own.
-_MADE_AGAIN = tuple(f"default: {kind}" for kind in ("version control", "virtual environment", "cache", "results of runs"))
+_MADE_AGAIN = (
+    "default: version control",
+    "default: virtual environment",
+    "default: cache",
+    "default: results of runs",
+)
 _NAMED = 3
 _SECRET = re.compile(
-    r"(?:^|[._-])(?:secrets?|passwords?|passwd|credentials?|api[_-]?keys?|access[_-]?keys?|private[_-]?keys?)(?:[._-]|$)"
+    r"(?:^|[._-])(?:secrets?|passwords?|passwd|credentials?|(?:api|access|private)[_-]?keys?)(?:[._-]|$)"
     r"|(?:^|[._-])token(?:\.(?:txt|json))?$|^kubeconfig$|^\.(?:npmrc|dockercfg)$"
     r"|\.(?:env|tfvars|tfstate|kdbx|ovpn|gpg|keystore)$"
 )

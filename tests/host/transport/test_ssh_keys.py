@@ -54,8 +54,12 @@ def _indented(data: bytes) -> bytes:
     return b"".join(b"  " + line for line in data.splitlines(keepends=True))
 
 
+def _windows(data: bytes) -> bytes:
+    return data.replace(b"\n", b"\r\n")
+
+
 @needs_keygen
-@pytest.mark.parametrize("change", [_text, _indented, lambda data: data.replace(b"\n", b"\r\n"), lambda data: data + b"\nx"])
+@pytest.mark.parametrize("change", [_text, _indented, _windows, lambda data: data + b"\nx"])
 @pytest.mark.parametrize("form", ["RFC4716", "PEM", "PKCS8"])
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
 def test_of_a_key_with_text_around_it_openssh_and_we_take_the_same(

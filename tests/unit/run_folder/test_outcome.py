@@ -14,6 +14,9 @@ from cloudtrain.store import Store
 from tests import plans
 
 
+KILLED = {"code": -9, "signal": 9, "signal_name": "SIGKILL"}
+
+
 @pytest.mark.parametrize(
     ("record", "said", "helps"),
     [
@@ -21,12 +24,12 @@ from tests import plans
         ({"code": 1, "signal": None, "oom_kills": 0}, "with exit code 1", ""),
         ({"code": 1, "signal": None, "oom_kills": 2}, "ended a process for lack of memory", "more memory"),
         ({"code": -9, "signal": 9}, "with signal 9", ""),
-        ({"code": -9, "signal": 9, "signal_name": "SIGKILL"}, "when memory runs out", "more memory"),
-        ({"code": -9, "signal": 9, "signal_name": "SIGKILL", "oom_kills": 1}, "the memory there ran out", "more memory"),
-        ({"code": -9, "signal": 9, "signal_name": "SIGKILL", "oom_kills": 0}, "of a lack of memory its kernel counts nothing", ""),
-        ({"code": -7, "signal": 7, "signal_name": "SIGBUS"}, "with signal 7 (SIGBUS): mostly of a full /dev/shm", "workers"),
+        (KILLED, "when memory runs out", "more memory"),
+        ({**KILLED, "oom_kills": 1}, "the memory there ran out", "more memory"),
+        ({**KILLED, "oom_kills": 0}, "of a lack of memory its kernel counts nothing", ""),
+        ({"code": -7, "signal": 7, "signal_name": "SIGBUS"}, "with signal 7 (SIGBUS): mostly of a full", "workers"),
         ({"code": -10, "signal": 10, "signal_name": "SIGBUS"}, "with signal 10 (SIGBUS)", "workers"),
-        ({"code": -11, "signal": 11, "signal_name": "SIGSEGV", "oom_kills": 0}, "with signal 11 (SIGSEGV): a fault", ""),
+        ({"code": -11, "signal": 11, "signal_name": "SIGSEGV"}, "with signal 11 (SIGSEGV): a fault", ""),
         ({"code": -12, "signal": 12, "signal_name": "SIGUSR2"}, "with signal 12 (SIGUSR2)", ""),
     ],
 )
