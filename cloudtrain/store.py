@@ -18,7 +18,6 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife, RunState, may_move
 
-
 _MADE_WITHIN_S = 10.0
 
 

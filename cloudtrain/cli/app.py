@@ -18,7 +18,7 @@ from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, repor
 from cloudtrain.cli import runs as runs_
 from cloudtrain.cli.options import EVERYWHERE
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import print_lines, tell
+from cloudtrain.console.lines import Unwritten, print_lines, tell
 from cloudtrain.console.reporters.base import forgive_encodings
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
@@ -96,13 +96,14 @@ def _open_streams() -> None:
         if getattr(sys, name) is None:
             # The lowest free number: that of the stream.
             number = os.open(os.devnull, flags)
-            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
 def _let_go(stream: TextIO) -> None:
     """What could not be written there goes nowhere: the interpreter would fail on it once more as it leaves."""
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager
@@ -127,7 +128,6 @@ def _run(words: list[str]) -> int:
     look = Look(json="--json" in typed, plain="--plain" in typed)
     try:
         code = app(words, standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else int(ExitCode.DONE)
     except typer.TyperException as error:
         if not words:
@@ -148,22 +148,25 @@ def _run(words: list[str]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
-        shown = (_misplaced() if isinstance(error, OSError) else None) or _unexpected(error)
+        # Help alone is not written by `print_lines`.
+        unwritten = isinstance(error, Unwritten) or (isinstance(error, OSError) and "--help" in typed)
+        shown = _unwritten(error) if unwritten else _gone() or _unexpected(error)
         _told(look, shown)
         return int(shown.exit_code)
 
 
-def _misplaced() -> UsageError | None:
-    """What is wrong with the place that a command was started in, if something is."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        return UsageError(
-            f"standard output cannot be written: {error.strerror}",
-            hint="send it elsewhere, or free some space, then run the same command again",
-            consequence="what the command had done stays done; a run that trains goes on",
-            code="cannot_write",
-        )
+def _unwritten(error: Exception) -> UsageError:
+    """Standard output takes nothing: it is closed, or its disk is full."""
+    return UsageError(
+        f"standard output cannot be written: {getattr(error, 'strerror', None) or error}",
+        hint="send it elsewhere, or free some space, then run the same command again",
+        consequence="what the command had done stays done; a run that trains goes on",
+        code="cannot_write",
+    )
+
+
+def _gone() -> UsageError | None:
+    """The failure of a command whose folder is gone; None: it is there."""
     try:
         Path.cwd()
     except OSError:

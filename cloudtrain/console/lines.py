@@ -6,17 +6,39 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 SCHEMA_VERSION = 1
 
 
+class Unwritten(OSError):
+    """Standard output takes nothing: it is closed, or its disk is full. Ends a command, and no run."""
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """For whoever writes to stdout.
+
+    Raises:
+        BrokenPipeError: its reader has left.
+        Unwritten: it takes nothing.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(error.errno, error.strerror) from error
+
+
 def print_lines(*lines: str) -> None:
     """What the command was asked for, a line each, on stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    with writing():
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
 
 
 def tell(text: str, end: str = "\n") -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from cloudtrain.console.lines import tell
+from cloudtrain.console.lines import tell, writing
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError
@@ -61,14 +61,15 @@ class LogView(Reporter):
             end: where in the log they end, in bytes, where that is known.
             live: they have just come.
         """
-        if self._stamped:
-            self._write_stamped(data, final=final, end=end, live=live)
-        elif self._raw:
-            sys.stdout.buffer.write(data)
-        else:
-            for line in self._text.feed(data, final=final):
-                sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        with writing():
+            if self._stamped:
+                self._write_stamped(data, final=final, end=end, live=live)
+            elif self._raw:
+                sys.stdout.buffer.write(data)
+            else:
+                for line in self._text.feed(data, final=final):
+                    sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
     def _write_stamped(self, data: bytes, *, final: bool, end: int | None, live: bool) -> None:
         """Whole lines, each with its time. One that has no end yet is held back until it has."""
@@ -87,7 +88,6 @@ class LogView(Reporter):
             else:
                 for shown in self._text.feed(line + b"\n"):
                     sys.stdout.write(f"{stamp} {shown}\n")
-        sys.stdout.flush()
 
     def show_file(
         self, path: Path, *, last: int | None = None, since: float | None = None, times: LogTimes | None = None

@@ -21,10 +21,13 @@ _WINDOWS_ONLY = frozenset('<>:"|?*')
 _REPOSITORY = frozenset({".git", "git~1", ".hg", ".svn", ".bzr", ".jj"})
 # What shells, editors, languages and file managers take orders from where somebody works in, or looks into, a folder.
 _ORDERS = frozenset(
-    ".gitattributes .gitmodules .gitconfig .envrc .env .vscode .idea .devcontainer .cursor .claude .mcp.json .ssh .aws "
-    ".netrc .npmrc .yarnrc .yarnrc.yml .pnp.cjs .pypirc .tool-versions .mise.toml mise.toml .bashrc .bash_profile "
-    ".profile .zshrc .zshenv .vimrc .exrc .nvimrc .nvim.lua .gdbinit .lldbinit .htaccess "
-    "cloudtrain.toml desktop.ini autorun.inf".split()
+    re.findall(
+        r"\S+",
+        ".gitattributes .gitmodules .gitconfig .envrc .env .vscode .idea .devcontainer .cursor .claude .mcp.json "
+        ".ssh .aws .netrc .npmrc .yarnrc .yarnrc.yml .pnp.cjs .pypirc .tool-versions .mise.toml mise.toml .bashrc "
+        ".bash_profile .profile .zshrc .zshenv .vimrc .exrc .nvimrc .nvim.lua .gdbinit .lldbinit .htaccess "
+        "cloudtrain.toml desktop.ini autorun.inf",
+    )
 )
 _SHORTCUTS = (".lnk", ".url", ".scf", ".library-ms", ".search-ms")
 

@@ -49,8 +49,9 @@ def _told(one: Skipped, tracked: Sequence[str]) -> tuple[tuple[int, int, str], s
     at = bisect_left(tracked, below)
     in_git = at < len(tracked) and (tracked[at] == below or (below.endswith("/") and tracked[at].startswith(below)))
     facts = [] if one.size is None else [size_text(one.size)]
-    facts += ["git tracks it"] if in_git else []
-    kind = 0 if one.rule.startswith("a link") else 1 if in_git else 2 if below.endswith("/") else 3
+    link = one.rule.startswith("a link")
+    facts += ["git tracks it"] if in_git and not link else []
+    kind = 0 if link else 1 if in_git else 2 if below.endswith("/") else 3
     return (kind, -(one.size or 0), one.path), f"{one.path} ({', '.join([*facts, one.rule])})"
 
 

@@ -20,7 +20,7 @@ from cloudtrain.core.errors import UsageError
 PublicKey = str
 """A public key as OpenSSH writes it, without a comment: `ssh-ed25519 AAAA...`."""
 
-_BEGIN = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
+_BEGIN = re.compile(rb"^-----BEGIN (?!OPENSSH)[A-Z ]*PRIVATE KEY-----", re.MULTILINE)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
@@ -73,8 +73,8 @@ def private_key(path: Path) -> SSHPrivateKeyTypes:
             hint=f"--identity {path.with_suffix('')}" if path.suffix == ".pub" else "name the file without .pub",
             code="bad_identity",
         )
-    data = data.removeprefix(codecs.BOM_UTF8)
     if not data.startswith(b"-----BEGIN OPENSSH"):
+        data = data.removeprefix(codecs.BOM_UTF8)
         found = _BEGIN.search(data)
         data = data[found.start() :] if found else b""
     for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):

@@ -79,7 +79,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
     assert shell("cloudtrain ls", tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("words", ["run --local --yes", "run --local --plan", "init"])
+@pytest.mark.parametrize("words", ["run --local --yes", "run --local --plan"])
 def test_a_folder_that_is_gone_is_one_line_and_a_code(words: str, tmp_path: Path) -> None:
     done = shell(f"mkdir gone && cd gone && rmdir ../gone && cloudtrain {words}", tmp_path)
     assert done.returncode == ExitCode.USAGE, done.stderr

