@@ -70,8 +70,8 @@ def rejecting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clients]:
         headers: dict[str, str] | None = None,
         **codes: str,
     ) -> Clients:
-        url = region.endpoint_url if region else "http://127.0.0.1:9"
-        clients = Clients(None, "us-east-1", url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        url, key = (region.endpoint_url, region.access_key) if region else ("http://127.0.0.1:9", ("a", "b"))
+        clients = Clients(None, "us-east-1", url, key)
 
         def answer(request: Any, event_name: str, **ignored: Any) -> AWSResponse | None:
             operation = event_name.rsplit(".", 1)[-1]

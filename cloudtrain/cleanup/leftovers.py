@@ -134,9 +134,7 @@ def rehearsal_places() -> list[Clients]:
         told = service.living(file.parent)
         if told is not None:
             name, url = str(told.get("name") or HOME_REGION), str(told["endpoint_url"])
-            environment = service.client_environment(url, name)
-            keys = (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
-            found.append(Clients(region=name, endpoint_url=url, access_key=keys))
+            found.append(Clients(region=name, endpoint_url=url, access_key=service.access_key(told)))
     return found
 
 

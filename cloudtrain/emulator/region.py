@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from cloudtrain.core.disk import private_dir, write_durably
 from cloudtrain.emulator import faults
-from cloudtrain.emulator.aws import catalogue
+from cloudtrain.emulator.aws import catalogue, signature
 from cloudtrain.emulator.aws.core import Core, TimedLifecycle, Timing
 from cloudtrain.emulator.service import client_environment, sweep
 
@@ -59,6 +59,9 @@ class Region:
         quotas: vCPUs by quota code, over the defaults.
         data: folder told to sessions as `CLOUDTRAIN_DATA`.
         name: AWS Region of `environment()`; every Region answers.
+
+    Attributes:
+        access_key: id and secret that its clients sign with; nothing else is answered.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Region:
         self._quotas = {q.code: q.vcpus for q in catalogue.QUOTAS} | dict(quotas or {})
         self._extra = {"CLOUDTRAIN_DATA": str(data)} if data else {}
         self._token = secrets.token_hex(16)
+        self.access_key = signature.new_key()
         self.account = str(next(_accounts))
         self.endpoint_url = ""
         self._stopping = threading.Event()
@@ -86,13 +90,13 @@ class Region:
         from cloudtrain.emulator import loading
 
         loading.share()
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+        from moto.moto_server import werkzeug_app as moto_server
         from werkzeug.serving import make_server
 
         from cloudtrain.emulator.aws import models, state
         from cloudtrain.emulator.aws.api import Api
 
-        private_dir(self.folder)
+        private_dir(self.folder).chmod(0o700)
         sweep(self.folder)
         models.patch()
         self._loop = asyncio.new_event_loop()
@@ -113,8 +117,12 @@ class Region:
         self.core.lives = TimedLifecycle(self.core, self._save)
         self._apply_quota_fault()
         state.REGIONS[self.account] = self.core
-        self.api = Api(self.core, DomainDispatcherApplication(create_backend_app), self._pages(), self._token)
-        self._server = make_server("127.0.0.1", 0, self.api, threaded=True, request_handler=_quiet(MotoRequestHandler))
+        # moto would let every web page ask it, and read the answers.
+        moto_server.DISABLE_GLOBAL_CORS = True
+        inner = moto_server.DomainDispatcherApplication(moto_server.create_backend_app)
+        self.api = Api(self.core, inner, self._pages(), self._token, self.access_key)
+        reader = _quiet(moto_server.MotoRequestHandler)
+        self._server = make_server("127.0.0.1", 0, self.api, threaded=True, request_handler=reader)
         self._server.daemon_threads = True  # type: ignore[attr-defined]
         self._connections = _Connections(self._server)
         self._server_thread = threading.Thread(
@@ -123,8 +131,9 @@ class Region:
         self._server_thread.start()
         self.endpoint_url = f"http://127.0.0.1:{self._server.server_port}"
         self._save()
-        told = {"pid": os.getpid(), "endpoint_url": self.endpoint_url, "mark": mark}
-        self._write("region.json", {**told, "token": self._token, "name": self.name})
+        told = {"pid": os.getpid(), "endpoint_url": self.endpoint_url, "mark": mark, "name": self.name}
+        # The file is this user's alone (mode 0600), and so are token and key.
+        self._write("region.json", {**told, "token": self._token, "access_key": self.access_key})
         return self
 
     def __exit__(
@@ -148,7 +157,7 @@ class Region:
 
     def environment(self) -> dict[str, str]:
         """What a client of this region needs in its environment."""
-        return client_environment(self.endpoint_url, self.name)
+        return client_environment(self.endpoint_url, self.name, self.access_key)
 
     def calls(self, action: str | None = None) -> list[dict[str, Any]]:
         """Every AWS call so far, or those of one action: the fields of `api.Call`."""

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,22 +65,29 @@ def ensure(
     """
     parse(faults)
     folder = private_dir(Path(folder).absolute())
-    with filelock.FileLock(folder / "region.lock", timeout=LIMIT_S):
+    with filelock.FileLock(folder / "region.lock", timeout=LIMIT_S, mode=0o600):
         told = living(folder)
         if told is None:
             told = _start(folder, faults, region, data, options)
         elif faults:
             ask(told, "faults", {"faults": list(faults)})
     url = str(told["endpoint_url"])
-    return Endpoint(url, client_environment(url, region))
+    return Endpoint(url, client_environment(url, region, access_key(told)))
 
 
-def client_environment(endpoint_url: str, region: str) -> dict[str, str]:
+def access_key(told: Mapping[str, Any]) -> tuple[str, str]:
+    """Key id and secret of the region that `living` told of."""
+    # One that was started by the release before has none, and asks for none.
+    id, secret = told.get("access_key") or ("AKIAREHEARSAL0000000", "rehearsal")
+    return str(id), str(secret)
+
+
+def client_environment(endpoint_url: str, region: str, access_key: tuple[str, str]) -> dict[str, str]:
     """Variables that point any AWS client at an emulated region and away from the user's own account."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_ACCESS_KEY_ID": "AKIAREHEARSAL0000000",
-        "AWS_SECRET_ACCESS_KEY": "rehearsal",
+        "AWS_ACCESS_KEY_ID": access_key[0],
+        "AWS_SECRET_ACCESS_KEY": access_key[1],
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -197,7 +204,7 @@ def _start(
     here = str(Path(core.__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [environment.get("PYTHONPATH")])])
     log = folder / "region.log"
-    with log.open("wb") as output:
+    with open(log, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as output:
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,5 @@
-"""The door of the region: a WSGI layer that records every call, strikes with faults, and passes the rest to moto."""
+"""The door of the region: a WSGI layer that lets in who has its key, records every call, strikes with faults, and
+passes the rest to moto."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from cloudtrain.emulator.aws import answers
+from cloudtrain.emulator.aws import answers, signature
 from cloudtrain.emulator.aws.core import Core
 from cloudtrain.emulator.aws.replies import ApiError, error_body, words_of
 from cloudtrain.emulator.faults import STATUS
 
-_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
+MOST_BYTES = 1 << 20
 _READS = ("Describe", "Get", "List", "Decode", "Search")
 _log = logging.getLogger(__name__)
 
@@ -69,13 +70,15 @@ class Api:
         core: the region.
         inner: moto.
         pages: `/_region/NAME` by method and name, each given the request body.
-        token: secret for the pages that change something.
+        token: secret for those pages.
+        access_key: id and secret that every other request is signed with.
     """
 
     core: Core
     inner: WSGIApplication
     pages: Mapping[tuple[str, str], Callable[[bytes], Any]]
     token: str
+    access_key: tuple[str, str]
     calls: list[Call] = field(default_factory=list)
     last_call: float = field(default_factory=time.monotonic)
 
@@ -83,12 +86,16 @@ class Api:
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        body = environ["wsgi.input"].read(length) if length else b""
-        environ["wsgi.input"] = io.BytesIO(body)
         path = str(environ.get("PATH_INFO", ""))
-        if path.startswith("/_region/"):
-            return self._page(environ, path, body, start_response)
+        try:
+            signature.check_sender(environ)
+            body = _body(environ)
+            if path.startswith("/_region/"):
+                return self._page(environ, path, body, start_response)
+            signature.check(environ, body, self.access_key)
+        except ApiError as error:
+            # It is not this user who asks: neither recorded nor a sign of life.
+            return _sent(_refused(signature.scope(environ)[1], error), start_response)
         call = _read_call(environ, body)
         with self._lock:
             self.calls.append(call)
@@ -99,8 +106,7 @@ class Api:
             # The effect stands, the answer never arrives.
             raise ConnectionResetError("the answer is lost")
         call.status, call.error = reply.status, reply.error
-        start_response(f"{reply.status} {'OK' if reply.status < 300 else 'Refused'}", reply.headers)
-        return [reply.body]
+        return _sent(reply, start_response)
 
     def recorded(self) -> list[dict[str, Any]]:
         """Every AWS call so far, JSON-ready."""
@@ -108,19 +114,18 @@ class Api:
             return [asdict(call) for call in self.calls]
 
     def _page(self, environ: WSGIEnvironment, path: str, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
-        method = str(environ["REQUEST_METHOD"])
-        found = self.pages.get((method, path.removeprefix("/_region/").rstrip("/")))
-        # What changes the region needs a secret that only this user can read: any web page can post to a loopback port.
-        if found is None or (method != "GET" and environ.get("HTTP_X_REGION_TOKEN") != self.token):
-            start_response("404 Not Found" if found is None else "403 Forbidden", [("Content-Length", "0")])
-            return [b""]
+        # Only this user can read it: the record holds the private keys of user data.
+        if not signature.same(str(environ.get("HTTP_X_REGION_TOKEN", "")), self.token):
+            return _sent(_Reply(403, [], b""), start_response)
+        found = self.pages.get((str(environ["REQUEST_METHOD"]), path.removeprefix("/_region/").rstrip("/")))
+        if found is None:
+            return _sent(_Reply(404, [], b""), start_response)
         try:
-            status, answer = "200 OK", found(body)
+            status, answer = 200, found(body)
         except Exception as error:  # a bad fault script, told to whoever sent it
-            status, answer = "400 Bad Request", {"error": str(error)}
+            status, answer = 400, {"error": str(error)}
         text = json.dumps(answer, default=str).encode()
-        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(text)))])
-        return [text]
+        return _sent(_Reply(status, [("Content-Type", "application/json")], text), start_response)
 
     def _answer(self, call: Call, environ: WSGIEnvironment) -> _Reply | None:
         faults = self.core.faults
@@ -215,9 +220,28 @@ class Api:
         return _Reply(number, kept, body, _error_code(body) if number >= 300 else None)
 
 
+def _body(environ: WSGIEnvironment) -> bytes:
+    """Read the body, which moto will read again.
+
+    Raises:
+        ApiError: it is longer than AWS takes, or does not say how long it is.
+    """
+    length = str(environ.get("CONTENT_LENGTH") or 0)
+    known = re.fullmatch("[0-9]{1,7}", length) and "HTTP_TRANSFER_ENCODING" not in environ
+    if not known or int(length) > MOST_BYTES:
+        raise ApiError("RequestEntityTooLarge", "The request is longer than the emulated region reads.", 413)
+    body: bytes = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def _sent(reply: _Reply, start_response: StartResponse) -> list[bytes]:
+    start_response(f"{reply.status} {'OK' if reply.status < 300 else 'Refused'}", reply.headers)
+    return [reply.body]
+
+
 def _read_call(environ: WSGIEnvironment, body: bytes) -> Call:
-    scope = _SCOPE.search(str(environ.get("HTTP_AUTHORIZATION", "")))
-    region, service = (scope[1], scope[2]) if scope else ("us-east-1", "unknown")
+    region, service = signature.scope(environ)
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
     if environ.get("HTTP_CONTENT_ENCODING") == "gzip":
         body = gzip.decompress(body)
@@ -230,19 +254,23 @@ def _read_call(environ: WSGIEnvironment, body: bytes) -> Call:
         except ValueError:
             parameters = {}
     else:
-        text = body.decode(errors="replace") or str(environ.get("QUERY_STRING", ""))
-        parameters = dict(parse_qsl(text, keep_blank_values=True))
+        parameters = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
         action = str(parameters.pop("Action", ""))
         parameters.pop("Version", None)
     return Call(service, action, region, parameters, time.time())
 
 
 def _refusal(call: Call, error: ApiError) -> _Reply:
-    body, kind = error_body(call.service, error)
-    headers = [("Content-Type", kind)]
+    reply = _refused(call.service, error)
     if call.fault == "clock-skew":
-        headers.append(("Date", (datetime.now(UTC) + timedelta(minutes=10)).strftime("%a, %d %b %Y %H:%M:%S GMT")))
-    return _Reply(error.status, headers, body, error.code)
+        fast = datetime.now(UTC) + timedelta(minutes=10)
+        reply.headers.append(("Date", fast.strftime("%a, %d %b %Y %H:%M:%S GMT")))
+    return reply
+
+
+def _refused(service: str, error: ApiError) -> _Reply:
+    body, kind = error_body(service, error)
+    return _Reply(error.status, [("Content-Type", kind)], body, error.code)
 
 
 def _unknown(call: Call, detail: str) -> ApiError:

@@ -1,4 +1,7 @@
-"""The address book of one machine on loopback: instance metadata (IMDSv2), and where its `systemctl` calls."""
+"""The address book of one machine on loopback: instance metadata (IMDSv2), and where its `systemctl` calls.
+
+On EC2 only the machine itself reaches it. Here its address has a secret that only the machine's programs are told.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class MetadataService:
     @property
     def url(self) -> str:
         """Base address, for `AWS_EC2_METADATA_SERVICE_ENDPOINT`."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}/{self.secret}"
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Closed by a callback: a task that is cancelled before it begins gets to no `finally` of its own.
@@ -79,9 +82,12 @@ class MetadataService:
         await writer.drain()
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
+        secret, _, page = path.removeprefix("/").partition("/")
+        path = f"/{page}"
+        known = secrets.compare_digest(secret.encode(), self.secret.encode())
+        if not known or "origin" in headers or headers.get("host") != f"127.0.0.1:{self.port}":
+            return "403 Forbidden", ""
         if (method, path) == ("POST", "/systemctl"):
-            if not secrets.compare_digest(headers.get("x-machine", ""), self.secret):
-                return "403 Forbidden", ""
             code, text = self.systemctl(body.decode().split("\0"))
             return "200 OK", f"{code}\n{text}"
         if (method, path) == ("PUT", "/latest/api/token"):

@@ -18,7 +18,7 @@ try:
     link = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     link.settimeout(60)
     link.connect(("127.0.0.1", {port}))
-    head = b"POST /systemctl HTTP/1.0\\r\\nX-Machine: {secret}\\r\\nContent-Length: %d\\r\\n\\r\\n"
+    head = b"POST /{secret}/systemctl HTTP/1.0\\r\\nHost: 127.0.0.1:{port}\\r\\nContent-Length: %d\\r\\n\\r\\n"
     link.sendall(head % len(body) + body)
     answer = b""
     while piece := link.recv(65536):
@@ -69,4 +69,4 @@ def write(folder: Path, *, port: int, secret: str, windows: bool = sys.platform 
     for name, text in texts.items():
         path = folder / name
         path.write_text(text, encoding="utf-8", newline="\n")
-        path.chmod(0o755)
+        path.chmod(0o700)

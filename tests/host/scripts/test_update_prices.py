@@ -39,7 +39,7 @@ def test_prices_are_asked_for_and_what_aws_does_not_know_is_kept(script: ModuleT
     table: dict[str, Any] = json.loads(script.TABLE.read_text(encoding="utf-8"))
     table["types"]["g4dn.xlarge"]["usd_per_hour"] = 99.0
     with Region(tmp_path / "region") as region:
-        clients = Clients(None, "us-east-1", region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        clients = Clients(None, "us-east-1", region.endpoint_url, region.access_key)
         rebuilt, missing = script.rebuild(table, clients, "2026-11-23")
     assert (rebuilt["as_of"], rebuilt["region"], rebuilt["extras"]) == ("2026-11-23", "us-east-1", table["extras"])
     assert rebuilt["types"]["g4dn.xlarge"]["usd_per_hour"] == 0.526

@@ -46,7 +46,7 @@ def region(one_region: Region) -> Iterator[Region]:
     standing = left(one_region)
     if standing:
         # A test that failed must not spoil the next one.
-        clients = Clients(None, one_region.name, one_region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        clients = Clients(None, one_region.name, one_region.endpoint_url, one_region.access_key)
         for row in standing.get("instances", []):
             clients.ec2.terminate_instances(InstanceIds=[row["id"]])
         deadline = time.monotonic() + 30

@@ -44,7 +44,7 @@ def clients_of() -> Callable[..., Clients]:
     """Clients of a region."""
 
     def make(region: Region, name: str | None = None) -> Clients:
-        return Clients(None, name or region.name, region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        return Clients(None, name or region.name, region.endpoint_url, region.access_key)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -27,10 +28,11 @@ def test_the_caller_is_shown_masked(region_of: Callable[..., Region], clients_of
 def test_a_profile_is_named_with_the_kind_of_its_credentials(
     region_of: Callable[..., Region], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    credentials = tmp_path / "credentials"
-    credentials.write_text("[student]\naws_access_key_id = a\naws_secret_access_key = b\n", encoding="utf-8")
+    region, credentials = region_of(), tmp_path / "credentials"
+    id, secret = region.access_key
+    credentials.write_text(f"[student]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n", encoding="utf-8")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
-    who = account.identify(Clients("student", "us-east-1", region_of().endpoint_url))
+    who = account.identify(Clients("student", "us-east-1", region.endpoint_url))
     assert who.text == f"profile student, account {who.masked}"
     assert who.kind == "access key in the credentials file"
 
@@ -39,17 +41,16 @@ def test_a_session_that_ends_says_when(
     region_of: Callable[..., Region], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     end = (datetime.now(UTC) + timedelta(hours=9, minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    answer = tmp_path / "answer.json"
-    answer.write_text(
-        f'{{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}',
-        encoding="utf-8",
-    )
+    region, answer = region_of(), tmp_path / "answer.json"
+    id, secret = region.access_key
+    told = {"Version": 1, "AccessKeyId": id, "SecretAccessKey": secret, "SessionToken": "c", "Expiration": end}
+    answer.write_text(json.dumps(told), encoding="utf-8")
     program = tmp_path / "print_answer.py"
     program.write_text(f"print(open({str(answer)!r}).read())", encoding="utf-8")
     config = tmp_path / "config"
     config.write_text(f'[profile student]\ncredential_process = "{sys.executable}" "{program}"\n', encoding="utf-8")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    who = account.identify(Clients("student", "us-east-1", region_of().endpoint_url))
+    who = account.identify(Clients("student", "us-east-1", region.endpoint_url))
     assert who.kind == "credential process"
     assert who.expires is not None
     assert who.lasts(datetime.now(UTC)) == "ends in 9 h"

@@ -10,12 +10,10 @@ from botocore.parsers import ResponseParserError
 
 from cloudtrain.provider.ec2.clients import Clients
 
-KEY = ("AKIAREHEARSAL0000000", "rehearsal")
-
 
 def test_a_page_of_html_is_retried_like_any_failure_of_aws_but_not_at_the_launch(region_of: Any) -> None:
     region = region_of("html500@DescribeVpcs:2", "html500@RunInstances:1")
-    clients = Clients(None, region.name, region.endpoint_url, KEY)
+    clients = Clients(None, region.name, region.endpoint_url, region.access_key)
     assert clients.ec2.describe_vpcs()["Vpcs"]
     assert len(region.calls("DescribeVpcs")) == 3
     with pytest.raises(ResponseParserError):

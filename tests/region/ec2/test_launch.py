@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -244,7 +245,7 @@ from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.store import Store
 
 endpoint, moment, store, plan = sys.argv[1:]
-clients = Clients(None, "us-east-1", endpoint, ("AKIAREHEARSAL0000000", "rehearsal"))
+clients = Clients(None, "us-east-1", endpoint)
 clients.ec2_launch.meta.events.register(f"{moment}.ec2.RunInstances", lambda **ignored: os._exit(9))
 plan = Plan.from_dict(json.loads(Path(plan).read_text()))
 Ec2Provider(clients).acquire(plan, Store(Path(store)).journal(plan.spec.name), print)
@@ -263,6 +264,7 @@ def test_a_killed_process_leaves_what_the_next_one_needs(trip_of: Any, tmp_path:
         capture_output=True,
         timeout=120,
         cwd=Path(__file__).resolve().parents[3],
+        env={**os.environ, **trip.region.environment()},
     )
     assert died.returncode == 9, died.stderr.decode()
     assert len(trip.launches()) == sent

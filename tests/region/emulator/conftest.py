@@ -65,8 +65,8 @@ class Account:
                 service,
                 region_name="us-east-1",
                 endpoint_url=self.region.endpoint_url,
-                aws_access_key_id="AKIAREHEARSAL0000000",
-                aws_secret_access_key="rehearsal",
+                aws_access_key_id=self.region.access_key[0],
+                aws_secret_access_key=self.region.access_key[1],
                 config=Config(retries={"total_max_attempts": 1}, read_timeout=30, **config),
             )
         return self._clients[service]
@@ -192,10 +192,9 @@ def open_account(tmp_path: Path) -> Iterator[Callable[..., Account]]:
     """Opens regions; all are closed afterwards, and must then be gone."""
     with contextlib.ExitStack() as stack:
 
-        def opened(*script: str, timing: Timing = QUICK, **more: Any) -> Account:
-            region = stack.enter_context(
-                Region(tmp_path / f"region-{time.monotonic_ns()}", script=script, timing=timing, **more)
-            )
+        def opened(*script: str, timing: Timing = QUICK, folder: Path | None = None, **more: Any) -> Account:
+            folder = folder or tmp_path / f"region-{time.monotonic_ns()}"
+            region = stack.enter_context(Region(folder, script=script, timing=timing, **more))
             account = Account(region, tmp_path)
             stack.callback(account.close)
             return account

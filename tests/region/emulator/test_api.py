@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from cloudtrain.emulator import service
 from cloudtrain.emulator.aws.core import Timing
 
 
@@ -247,20 +247,11 @@ def test_the_record_names_every_call(account):
     (call,) = account.region.calls("RunInstances")
     assert call["service"] == "ec2" and call["region"] == "us-east-1" and call["status"] == 200
     assert call["parameters"]["ClientToken"] == "abc" and call["parameters"]["InstanceType"] == "g4dn.xlarge"
-    with urllib.request.urlopen(f"{account.region.endpoint_url}/_region/calls", timeout=10) as answer:
-        assert json.load(answer) == account.region.calls()
-    with urllib.request.urlopen(f"{account.region.endpoint_url}/_region/inventory", timeout=10) as answer:
-        assert len(json.load(answer)["instances"]) == 1
+    told = json.loads((account.region.folder / "region.json").read_bytes())
+    assert service.ask(told, "calls") == account.region.calls()
+    assert len(service.ask(told, "inventory")["instances"]) == 1
     written = json.loads((account.region.folder / "inventory.json").read_bytes())
     assert len(written["instances"]) == 1
-
-
-def test_only_who_can_read_the_folder_may_change_the_region(account):
-    request = urllib.request.Request(f"{account.region.endpoint_url}/_region/stop", data=b"{}")
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=10)
-    refused.value.close()
-    assert refused.value.code == 403
 
 
 def test_two_regions_in_one_process_know_nothing_of_each_other(open_account):

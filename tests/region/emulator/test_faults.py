@@ -399,7 +399,7 @@ def test_adaptive_clients_see_one_launch_under_throttling(open_account):
     instance_request = {"ImageId": account.image(), "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
     client = boto3.client(
         "ec2", region_name="us-east-1", endpoint_url=account.region.endpoint_url,
-        aws_access_key_id="AKIAREHEARSAL0000000", aws_secret_access_key="rehearsal",
+        aws_access_key_id=account.region.access_key[0], aws_secret_access_key=account.region.access_key[1],
         config=Config(retries={"mode": "standard", "total_max_attempts": 4}),
     )  # fmt: skip
     with contextlib.closing(client):

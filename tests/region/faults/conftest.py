@@ -76,7 +76,7 @@ def emptied(region: Region) -> None:
     region.faults.met.clear()
     deadline = time.monotonic() + 30
     while any(region.inventory().values()) and time.monotonic() < deadline:
-        clients = Clients(None, region.name, region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        clients = Clients(None, region.name, region.endpoint_url, region.access_key)
         with contextlib.suppress(Exception):
             for row in region.inventory()["instances"]:
                 clients.ec2.terminate_instances(InstanceIds=[row["id"]])

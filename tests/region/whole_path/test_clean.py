@@ -85,7 +85,7 @@ def test_adopted_a_run_is_followed_pulled_and_ended_as_ever(here: Place, region:
 
 def test_a_parked_run_is_adopted_and_pulled_where_its_key_is_still_here(here: Place, region: Region) -> None:
     train(here, "cold-run")
-    clients = Clients(None, region.name, region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+    clients = Clients(None, region.name, region.endpoint_url, region.access_key)
     clients.ec2.stop_instances(InstanceIds=[machine(region)])
     here.wait_for(lambda: region.machines()[machine(region)].state == "stopped")
     for file in (here.home / "state").glob("registry.sqlite*"):

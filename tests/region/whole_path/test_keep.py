@@ -50,7 +50,7 @@ def timer(scene: Scene) -> float:
 
 
 def clients(scene: Scene) -> Clients:
-    return Clients(None, scene.region.name, scene.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+    return Clients(None, scene.region.name, scene.region.endpoint_url, scene.region.access_key)
 
 
 def unfetched(scene: Scene) -> list[str]:

@@ -60,7 +60,7 @@ class Scene:
 
     @property
     def context(self) -> Context:
-        clients = Clients(None, self.region.name, self.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+        clients = Clients(None, self.region.name, self.region.endpoint_url, self.region.access_key)
         return Context(
             store=Store(self.folder / "registry.sqlite"),
             provider=lambda spec: self.provider(clients),
@@ -248,7 +248,7 @@ def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> N
     context = scene.context
     instance = scene.run.instance
     assert instance is not None
-    clients = Clients(None, scene.region.name, scene.region.endpoint_url, ("AKIAREHEARSAL0000000", "rehearsal"))
+    clients = Clients(None, scene.region.name, scene.region.endpoint_url, scene.region.access_key)
     clients.ec2.terminate_instances(InstanceIds=[instance.id])
     scene.until("terminated")
     outcome = lifecycle_pull.pull_now(scene.run, context)
