@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import signal
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -154,31 +155,54 @@ class FakeHost(Transport):
 
     def run_of(self, name: str) -> FakeRun:
         """The run of that name."""
-        [found] = [run for path, run in self.runs.items() if path.endswith(f"/runs/{name}")]
+        # Of its folder there, which may end with the beginning of its id.
+        [found] = [run for path, run in self.runs.items() if re.search(rf"/runs/{name}(-[0-9a-f]{{8}})?$", path)]
         return found
 
     # --- the transport
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60.0,
+        awaits: bytes = b"",
+    ) -> Completed:
         data = stdin if isinstance(stdin, bytes) else b"".join(stdin)
         verb, run, options = self._parse(argv)
+        first = first_line(argv)
         if run is None:
-            return NO_FOLDER
+            return Completed(NO_FOLDER.exit_code, first, NO_FOLDER.stderr)
         try:
+            self._check(run, options)
             answer = getattr(self, f"_{verb}")(run, options, data)
         except Refusal as refusal:
             line = {"ok": False, "code": refusal.code, "message": refusal.message}
-            return Completed(1, json.dumps(line).encode() + b"\n", b"")
+            return Completed(1, first + json.dumps(line).encode() + b"\n", b"")
         if verb in self.lose:
             self.lose.remove(verb)
             raise ConnectionFailed("the link broke before the answer came")
-        return Completed(0, json.dumps({"ok": True, **answer}).encode() + b"\n", b"")
+        return Completed(0, first + json.dumps({"ok": True, **answer}).encode() + b"\n", b"")
 
     def stream(self, argv: Sequence[str]) -> Stream:
         verb, run, options = self._parse(argv)
+        first = first_line(argv)
         if run is None:
-            return FakeStream(self, iter(()), broken=False, done=NO_FOLDER)
-        return FakeStream(self, getattr(self, f"_{verb}")(run, options), broken=verb in self.lose and verb)
+            return FakeStream(self, iter((first,)), broken=False, done=NO_FOLDER)
+        return FakeStream(self, self._told(verb, first, run, options), broken=verb in self.lose and verb)
+
+    def _told(self, verb: str, first: bytes, run: FakeRun, options: dict[str, str]) -> Iterator[bytes]:
+        yield first
+        self._check(run, options)
+        yield from getattr(self, f"_{verb}")(run, options)
+
+    def _check(self, run: FakeRun, options: dict[str, str], digest: str | None = None) -> None:
+        spec, given = run.spec or {}, options.get("--id")
+        if given is not None and spec.get("id", given) != given:
+            raise Refusal("another_run", "another run of this name is on the host: it was started from somewhere else")
+        if digest is not None and spec.get("digest", digest) != digest:
+            raise Refusal("another_run", "this run was started on the host with other files")
 
     def close(self) -> None:
         """Nothing is open."""
@@ -187,7 +211,7 @@ class FakeHost(Transport):
         if self.dead is not None:
             raise self.dead
         at = next(number for number, word in enumerate(argv) if word in VERBS)
-        verb, rest, options = argv[at], list(argv[at + 1 :]), {}
+        verb, rest, options = argv[at], list(argv[at + 1 : -1]), {}
         while rest:
             name, given, value = rest.pop(0).partition("=")
             options.setdefault(name, value if given else rest.pop(0))
@@ -235,6 +259,9 @@ class FakeHost(Transport):
 
     def _start(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
         spec = json.loads(stdin)
+        if "--id" in options:
+            spec["id"] = options["--id"]
+        self._check(run, options, spec["digest"])
         if run.state == "absent":
             if self.trees.get(spec["tree"], {}).get("digest") != spec["digest"]:
                 raise Refusal("tree_changed", "the tree on the host is not the one that was sent")
@@ -305,13 +332,18 @@ class FakeHost(Transport):
         yield files[name][offset:]
 
 
+def first_line(argv: Sequence[str]) -> bytes:
+    """What the program that a command line starts prints first: the last word of it, backwards."""
+    return argv[-1][::-1].encode() + b"\n"
+
+
 def framed(head: dict[str, Any], payload: bytes = b"") -> bytes:
     """A frame of `follow`."""
     return json.dumps(head).encode() + b"\n" + payload
 
 
 class FakeStream(Stream):
-    """What a verb streams; `broken`: the link breaks in the middle of the first piece."""
+    """What a verb streams; `broken`: the link breaks in the middle of the first piece after its first line."""
 
     def __init__(self, host: FakeHost, pieces: Iterator[bytes], broken: str | bool, done: Completed = DONE) -> None:
         self._host, self._pieces, self._broken, self._done = host, pieces, broken, done
@@ -327,7 +359,7 @@ class FakeStream(Stream):
             line = {"ok": False, "code": refusal.code, "message": refusal.message}
             self._done = Completed(1, b"", json.dumps(line).encode() + b"\n")
             return b""
-        if self._broken:
+        if self._broken and not piece.startswith(b"cloudtrain:"):
             self._host.lose.remove(str(self._broken))
             self._broken = "over"
             return piece[: len(piece) // 2]

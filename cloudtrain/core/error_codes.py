@@ -34,6 +34,7 @@ def completed(error: CloudtrainError) -> tuple[str | None, str | None]:
 CODES: dict[str, ErrorCode] = {
     "abandoned": ErrorCode((130,), "you ended the run before it trained"),
     "account": ErrorCode((5,), "AWS has not enabled, or has blocked, this account or Region"),
+    "another_run": ErrorCode((2,), "the folder on the host is that of another run, or was started with other files"),
     "artifact_refused": ErrorCode((6,), "a result is not what the host's list of files says, or cannot be put here"),
     "auth_refused": ErrorCode((6,), "the host does not accept the key for this user"),
     "aws": ErrorCode((1,), "AWS's software on this computer failed in a way that nobody foresaw"),
@@ -89,6 +90,7 @@ CODES: dict[str, ErrorCode] = {
     "lease": ErrorCode((6,), "the machine did not take its new end"),
     "lease_over": ErrorCode((5,), "the run's time was over before a machine could train"),
     "limit_reached": ErrorCode((7,), "the time or cost limit ended the run"),
+    "login_shell": ErrorCode((6,), "a start-up file of the login on the host runs something in place of the program"),
     "machine_ended": ErrorCode((7,), "the run was ended because its machine was shut down"),
     "missing_crt": ErrorCode((4,), 'credentials of "aws login" need one more package'),
     "mixed_arch": ErrorCode((5,), "the types have different processors, and one image boots only one"),

@@ -143,8 +143,8 @@ def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
         bytes=checkpoint.size,
         source=run.folder / checkpoint.name,
     )
-    # A name of its own for each run: nothing else is ever pushed there.
-    key = tree.tree_key(run.folder / "resume")
+    # A name of its own for each run, from whichever computer it comes: nothing else is ever pushed there.
+    key = tree.tree_key(run.folder / f"resume-{session.journal.read().get('id', '')}")
     with session.step("checkpoint", checkpoint.where(), limit_s=PUSH_LIMIT_S) as closing:
         pushed = session.push(one, key)
         closing.append(f"{checkpoint.name}, {checkpoint.where()}: {pushed.summary()}")

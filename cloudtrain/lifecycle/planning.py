@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from cloudtrain.core import crash, disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
-from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.checkpoints import Checkpoint
-from cloudtrain.lifecycle.session import Context
+from cloudtrain.lifecycle.session import ON_HOST, Context
 from cloudtrain.run_folder import code_copy, history, receipt
 from cloudtrain.source import git, review, tree
 from cloudtrain.store import Run
@@ -96,7 +97,7 @@ def begin(
         if checkpoint is not None:
             checkpoints.copy(checkpoint[0], checkpoint[1], run.folder)
             own = {checkpoints.NOTE: checkpoint[0].to_dict()}
-        context.store.write_journal(run.name, {**(notes or {}), **own})
+        context.store.write_journal(run.name, {**(notes or {}), **_identity(plan.spec), **own})
         receipt.write(run, context.store)
     except UsageError:
         context.store.forget(run.name)
@@ -111,3 +112,12 @@ def begin(
             code="folder",
         ) from error
     return run
+
+
+def _identity(spec: RunSpec) -> dict[str, Any]:
+    """What a run is known by on its host: its id, and a folder that no other computer's run of its name has.
+
+    A machine that is launched for one run has no other, and `adopt` finds it there by its name.
+    """
+    made = uuid.uuid4().hex
+    return {"id": made, ON_HOST: spec.name if spec.target is Target.EC2 else f"{spec.name}-{made[:8]}"}

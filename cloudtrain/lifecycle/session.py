@@ -25,7 +25,10 @@ from cloudtrain.transport.base import Transport
 T = TypeVar("T")
 
 # Codes of failures that a new connection does not mend.
-_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", GONE, RECLAIMED})
+_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", "login_shell", GONE, RECLAIMED})
+# Of a run's journal, the name of its folder in `runs/` on its host. It is there where the program on the host knows the
+# run by its id.
+ON_HOST = "on_host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,10 @@ class Session:
         self.provider = context.provider(run.plan.spec)
         self.journal = context.store.journal(run.name)
         self.instance = run.instance
+        notes = self.journal.read()
+        # A run of the last release, or one that `adopt` has found, is known on its host by its name alone.
+        self._on_host = str(notes.get(ON_HOST) or run.name)
+        self._id = str(notes["id"]) if notes.get(ON_HOST) else None
         self._run = run
         self._wakes = wakes
         self._transport: Transport | None = None
@@ -74,7 +81,7 @@ class Session:
     @property
     def run_dir(self) -> str:
         """The run directory on the host."""
-        return f"{self._workdir}/runs/{self._run.name}"
+        return f"{self._workdir}/runs/{self._on_host}"
 
     @property
     def _workdir(self) -> str:
@@ -125,14 +132,14 @@ class Session:
         """A client of the on-host supervisor."""
         transport = self.transport()
         assert self.instance is not None
-        return Supervisor(transport, self.instance.python, self.run_dir, self._workdir)
+        return Supervisor(transport, self.instance.python, self.run_dir, self._workdir, self._id)
 
     def living(self) -> Supervisor | None:
         """The same over the connection that is open, None if there is none; for other threads than the story's."""
         transport, instance = self._transport, self.instance
         if transport is None or instance is None:
             return None
-        return Supervisor(transport, instance.python, self.run_dir, self._workdir)
+        return Supervisor(transport, instance.python, self.run_dir, self._workdir, self._id)
 
     def insist(self, action: Callable[[], T]) -> T:
         """Do what is safe to do twice, over a new connection if the old one breaks under it.

@@ -147,6 +147,15 @@ def list_outputs(run: Run) -> Iterator[Dict[str, Any]]:
             pass  # Replaced or removed by the job since it was listed.
 
 
+def check_run(run: Run, given: Optional[str], digest: Optional[str] = None) -> None:
+    """Refuse if what was started here is another run than the one with the id `given`, or is of other files."""
+    spec = load(run.path("spec.json")) or {}
+    if given is not None and spec.get("id", given) != given:
+        raise Failure("another_run", "another run of this name is on the host: it was started from somewhere else")
+    if digest is not None and spec.get("digest", digest) != digest:
+        raise Failure("another_run", "this run was started on the host with other files")
+
+
 def touch(run: Run) -> None:
     """A client looks at the run: where a grace is running, it begins anew."""
     if not os.path.exists(run.path("lease.json")):

@@ -11,7 +11,7 @@ import os
 import sys
 
 from .base import TYPE_CHECKING, Failure, Options, from_os
-from .files import Run, touch
+from .files import Run, check_run, touch
 from .stream import frame, write_all
 
 if sys.platform == "win32":
@@ -33,7 +33,7 @@ def number(text: str) -> int:
 
 # Verb -> module, function of it, and options: how each is read, and what it is where it is not given. `...`: it must be
 # given.
-RUN: Dict[str, Any] = {"run": (str, ...)}
+RUN: Dict[str, Any] = {"run": (str, ...), "id": (str, None)}
 OFFSETS: Dict[str, Any] = {"log": (number, 0), "events": (number, 0)}
 VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "probe": ("probe", "do_probe", {"run": (str, None), "python": (str, []), "workdir": (str, None)}),
@@ -97,6 +97,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         looks = options.verb in LOOKS
         if looks:
+            check_run(Run(options.run), options.id)
             touch(Run(options.run))
         answer = function_of(options.verb)(options)
         if looks:

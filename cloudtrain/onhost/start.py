@@ -9,7 +9,7 @@ import sys
 import time
 
 from .base import HEADER_LIMIT, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
-from .files import Run, check_key, hash_file, load, remove_tree, save
+from .files import Run, check_key, check_run, hash_file, load, remove_tree, save
 from .locks import held, take
 from .processes import end_processes
 
@@ -25,16 +25,22 @@ else:
 def do_start(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     spec = check_spec(sys.stdin.buffer.read(HEADER_LIMIT))
+    if options.id is not None:
+        spec["id"] = options.id
     os.makedirs(run.dir, mode=0o700, exist_ok=True)
     lock = take(run.path("lock"), byte=1) if os.name == "nt" else take(run.path("lock"))
     if lock is None:
-        return {"state": "running", "started": False, "pid": job_pid(run)}
+        pid = job_pid(run)  # By then its spec is there, too.
+        check_run(run, options.id, spec["digest"])
+        return {"state": "running", "started": False, "pid": pid}
     try:
-        record = load(run.path("exit.json"))
-        if record is not None:
-            return {"state": "exited", "started": False, "pid": job_pid(run)}
+        exited = load(run.path("exit.json")) is not None
         # Without job.json an earlier start was cut short before anything ran: this one begins anew.
-        if os.path.exists(run.path("job.json")):
+        began = exited or os.path.exists(run.path("job.json"))
+        check_run(run, options.id, spec["digest"] if began else None)
+        if exited:
+            return {"state": "exited", "started": False, "pid": job_pid(run)}
+        if began:
             end_processes(run, grace=0.0)
             return {"state": "lost", "started": False, "pid": job_pid(run)}
         if os.path.exists(run.path("stop.json")):

@@ -124,7 +124,6 @@ class FrameParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._head: Mapping[str, Any] | None = None
-        self._begun = False
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes.
@@ -156,18 +155,16 @@ class FrameParser:
             raise _not_frames(bytes(self._buffer[:200]))
         return frames
 
-    def _parse_head(self, line: bytes) -> Mapping[str, Any] | None:
+    @staticmethod
+    def _parse_head(line: bytes) -> Mapping[str, Any]:
         try:
             head = json.loads(line)
         except ValueError:
             head = None
         size = head.get("n", 0) if isinstance(head, dict) and "k" in head else None
         if type(size) is int and 0 <= size <= _LONGEST_PAYLOAD:
-            self._begun = True
             return dict(head)
-        if self._begun:
-            raise _not_frames(line[:200])
-        return None  # What a login script printed before the first frame.
+        raise _not_frames(line[:200])
 
 
 def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:

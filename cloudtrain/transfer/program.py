@@ -1,7 +1,8 @@
 """The program that is sent to hosts (`cloudtrain.onhost`): its sources as one stream, and what unpacks them there.
 
-BOOT reads the first line of stdin and runs the loader in it, which finds the packed sources next in stdin and leaves
-the rest of it to the verb (docs/protocol.md, "Push").
+Every command line ends with a word that the program prints backwards before all else (`first_line.py`). BOOT then
+reads the first line of stdin and runs the loader in it, which finds the packed sources next in stdin and leaves the
+rest of it to the verb (docs/protocol.md, "Push").
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import json
 import zlib
 from importlib import resources
 
+# No quotes, backslashes or dollars: whatever shell is on the way, there is nothing in it to take apart. The client's own
+# words print the first line, so that run directories of every release are met by it.
+_FIRST = "import os,sys;os.write(1,sys.argv.pop()[::-1].encode()+bytes([10]));"
+
 # Runs a verb from the run directory, its third argument. Imported, it is compiled once and not at every verb; from the
 # last place, so that no file of the job there can pass for a module of Python.
-IMPORTED = "import sys;sys.path.append(sys.argv[3]);import supervise;supervise.leave(supervise.main())"
+IMPORTED = _FIRST + "sys.path.append(sys.argv[3]);import supervise;supervise.leave(supervise.main())"
 
 # `supervise.py` of a run directory. The command lines of all verbs name it, and nothing of what is beside it.
 _ENTRY = """\
@@ -23,8 +28,7 @@ if __name__ == "__main__":
     leave(main())
 """
 
-# No quotes, backslashes or dollars: whatever shell is on the way, there is nothing in it to take apart.
-BOOT = "import json,sys;size,load=json.loads(sys.stdin.buffer.readline()).values();exec(load)"
+BOOT = _FIRST + "import json;size,load=json.loads(sys.stdin.buffer.readline()).values();exec(load)"
 
 # Runs on the host, Python >= 3.8. `size` comes from BOOT; the command line begins with WORKDIR and RUN_DIR.
 # The program is kept once for all runs, where Python leaves its compiled form beside it, and both are copied to the run

@@ -24,6 +24,7 @@ from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.core.text import counted
 from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, still_changing
+from cloudtrain.transfer.first_line import FirstLine
 from cloudtrain.transfer.program import BOOT, LOADER, packed
 from cloudtrain.transport.base import Completed, Transport
 
@@ -31,6 +32,7 @@ from cloudtrain.transport.base import Completed, Transport
 # tree) counts as silence.
 QUIET_S = 120.0
 _TITLE = "sync"
+_NOT_STARTED = "training has not started"
 _TELL_EVERY_S = 0.1
 
 
@@ -172,17 +174,18 @@ class _Body:
 
 def _exchange(transport: Transport, argv: list[str], body: _Body) -> dict[str, Any]:
     """Send `body`, return the host's answer. A body that was cut short has none: the caller looks at `changed`."""
+    first = FirstLine()
     try:
-        done = transport.run(argv, stdin=body, timeout=QUIET_S)
+        done = transport.run([*argv, first.argument], stdin=body, timeout=QUIET_S, awaits=first.line)
     except ConnectionFailed:
         if body.changed is not None:
             return {}
         raise
-    return {} if body.changed is not None else _answer(done)
+    return {} if body.changed is not None else _answer(first.answer(done, _NOT_STARTED))
 
 
 def _answer(done: Completed) -> dict[str, Any]:
-    """The JSON object in the last line of stdout; login scripts may have printed before it.
+    """The JSON object in the last line of stdout.
 
     Raises:
         ConnectionFailed: there is none.
@@ -197,7 +200,7 @@ def _answer(done: Completed) -> dict[str, Any]:
         raise ConnectionFailed(
             f"the host could not receive the files (exit code {done.exit_code})",
             hint="cloudtrain needs Python 3.8 or newer there",
-            consequence="training has not started",
+            consequence=_NOT_STARTED,
             code="push_failed",
             detail=said[-2000:] or None,
         )
@@ -215,13 +218,13 @@ def _accept(answer: dict[str, Any], tree: Tree) -> None:
         raise ConnectionFailed(
             f"the host refused the files: {answer.get('message') or code}",
             hint="free space on the host, then run again" if code == "disk_full" else None,
-            consequence="training has not started",
+            consequence=_NOT_STARTED,
             code=code if code == "disk_full" else "push_failed",
         )
     if answer.get("digest") != tree.digest:
         raise ConnectionFailed(
             "the files that arrived are not the files that were sent",
-            consequence="training has not started",
+            consequence=_NOT_STARTED,
             code="push_failed",
             detail=f"sent {tree.digest}, host has {answer.get('digest')}",
         )

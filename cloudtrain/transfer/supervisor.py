@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost
+from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
 from cloudtrain.transport.base import Closing, Completed, Stream, Transport
@@ -163,13 +164,16 @@ class Supervisor:
         run_dir: the run directory there, absolute or relative to the login directory. `push` puts the supervisor into
             it; `probe` alone needs none.
         workdir: the folder there below which everything lies.
+        run_id: what the run is known by; None: by its run directory alone, as runs of the last release are.
     """
 
-    def __init__(self, transport: Transport, python: str, run_dir: str, workdir: str) -> None:
+    def __init__(
+        self, transport: Transport, python: str, run_dir: str, workdir: str, run_id: str | None = None
+    ) -> None:
         self._transport = transport
         self._python = python
-        self._run_dir = run_dir
         self._workdir = workdir
+        self._run = ("--run", run_dir) if run_id is None else ("--run", run_dir, "--id", run_id)
 
     def probe(self, pythons: Sequence[str] = ()) -> HostFacts:
         """What the host has.
@@ -179,12 +183,13 @@ class Supervisor:
                 torch is chosen.
 
         Raises:
-            ConnectionFailed: the link broke, or no usable Python is there.
+            ConnectionFailed: the link broke, no usable Python is there, or the login runs something else (code
+                `login_shell`).
         """
         argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
         for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
             argv += ["--python", candidate]
-        answer = self._parse(self._transport.run(argv, stdin=packed(PASSING_LOADER), timeout=120.0), "probe")
+        answer = self._answer("probe", argv, packed(PASSING_LOADER), 120.0)
         return HostFacts(
             python=answer["python"]["path"],
             python_version=answer["python"]["version"],
@@ -204,6 +209,7 @@ class Supervisor:
 
         Raises:
             ConnectionFailed: the link broke, or the host refused (`tree_changed`, `disk_full`, ...).
+            UsageError: another run, or this one with other files, is in the run directory (code `another_run`).
         """
         answer = self._ask("start", stdin=json.dumps(spec).encode(), timeout=600.0)
         return Started(state=answer["state"], started=answer["started"], pid=answer["pid"])
@@ -264,16 +270,22 @@ class Supervisor:
 
     def _argv(self, verb: str, *options: str) -> list[str]:
         # Isolated, and without site-packages: nothing on the host can get in its way, and it starts twice as fast.
-        return [self._python, "-I", "-S", "-c", IMPORTED, verb, "--run", self._run_dir, *options]
+        return [self._python, "-I", "-S", "-c", IMPORTED, verb, *self._run, *options]
 
     def _stream(self, verb: str, *options: str) -> Stream:
-        return self._transport.stream(self._argv(verb, *options))
+        first = FirstLine()
+        stream = self._transport.stream([*self._argv(verb, *options), first.argument])
+        return OurStream(stream, first, _CONSEQUENCES.get(verb, _STAYS))
 
     def _ask(self, verb: str, *options: str, stdin: bytes = b"", timeout: float = 60.0) -> dict[str, Any]:
-        return self._parse(self._transport.run(self._argv(verb, *options), stdin=stdin, timeout=timeout), verb)
+        return self._answer(verb, self._argv(verb, *options), stdin, timeout)
 
-    @staticmethod
-    def _parse(done: Completed, verb: str) -> dict[str, Any]:
+    def _answer(self, verb: str, argv: Sequence[str], stdin: bytes, timeout: float) -> dict[str, Any]:
+        first = FirstLine()
+        # A verb without a payload need not wait: the line comes with its answer.
+        awaits = first.line if stdin else b""
+        done = self._transport.run([*argv, first.argument], stdin=stdin, timeout=timeout, awaits=awaits)
+        done = first.answer(done, _CONSEQUENCES.get(verb, _STAYS))
         answer = _last_object(done.stdout)
         if answer is None or answer.get("ok") is not True:
             raise _no_answer(done, verb)
@@ -281,7 +293,7 @@ class Supervisor:
 
 
 def _last_object(text: bytes) -> dict[str, Any] | None:
-    """The last line as a JSON object of the supervisor's; login scripts may have printed before it."""
+    """The last line as a JSON object of the supervisor's."""
     try:
         value = json.loads((text.splitlines() or [b""])[-1])
     except ValueError:
@@ -327,6 +339,8 @@ def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
         return Busy(message, hint="let the other push end, then run again", consequence=consequence)
     if code in ("refused", "no_such_file", "shrunk", "bad_name"):
         return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence)
+    if code == "another_run":
+        return UsageError(message, hint="start it under another --name", consequence=consequence, code="another_run")
     rows = (
         ("disk_full", "free space on the host, then run again"),
         ("not_writable", "make the folder on the host writable"),

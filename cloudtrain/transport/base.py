@@ -11,6 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+FIRST_WORD_S = 30.0
+"""Seconds that a program has for what is awaited of it: a cold host takes its time to start one."""
+
+MOST_BEFORE = 64 * 1024
+"""Bytes that may come before that: a greeting, never a transfer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -60,13 +66,22 @@ class Transport(Closing):
     """An open connection to one host. argv lists only: quoting, where a shell is in the way, is the transport's own."""
 
     @abstractmethod
-    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60.0,
+        awaits: bytes = b"",
+    ) -> Completed:
         """Run `argv` in the login directory, feed it `stdin`, wait for its end.
 
         Args:
             argv: program and arguments, passed on unchanged.
             stdin: bytes, or an iterable of chunks that are sent as they are made.
             timeout: seconds without any progress (a byte sent or received) until it gives up.
+            awaits: where a login shell is in the way, nothing of `stdin` is sent before the program has printed this.
+                If it does not within `FIRST_WORD_S`, its input ends empty.
 
         Raises:
             ConnectionFailed: the link broke, or nothing moved for `timeout` seconds.

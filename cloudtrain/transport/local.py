@@ -39,8 +39,15 @@ class LocalTransport(Transport):
         self._streams: list[LocalStream] = []
         self._closed = False
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
-        """As the base says. A program that cannot be started is exit code 127, as over SSH."""
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60.0,
+        awaits: bytes = b"",
+    ) -> Completed:
+        """As the base says. A program that cannot be started is exit code 127, as over SSH; no shell is in its way."""
         try:
             program = self._spawn(argv, stdin=subprocess.PIPE)
         except OSError as error:

@@ -85,10 +85,17 @@ class SshTransport(Transport):
         self._watch = watch
         self._place = place
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60.0,
+        awaits: bytes = b"",
+    ) -> Completed:
         """See `Transport.run`. `stdin` is iterated in the calling thread."""
         with self._start(argv, timeout) as program:
-            return program.communicate(stdin, timeout)
+            return program.communicate(stdin, timeout, awaits)
 
     def stream(self, argv: Sequence[str]) -> Stream:
         """See `Transport.stream`.

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import paramiko
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.transport.base import Completed, Stream
+from cloudtrain.transport.base import FIRST_WORD_S, MOST_BEFORE, Completed, Stream
 from cloudtrain.transport.ssh_link import BROKEN, Packets, send_signal
 
 _CHUNK = 1024 * 1024
@@ -106,9 +106,13 @@ class Program(Stream):
             if not self._transport.is_active():
                 raise self._gone(error) from error
 
-    def communicate(self, stdin: bytes | Iterable[bytes], timeout: float) -> Completed:
-        """Feed `stdin`, collect stdout and stderr until the end; `timeout` as in `Transport.run`."""
+    def communicate(self, stdin: bytes | Iterable[bytes], timeout: float, awaits: bytes = b"") -> Completed:
+        """Feed `stdin`, collect stdout and stderr until the end; `timeout` and `awaits` as in `Transport.run`."""
         out = bytearray()
+        if not self._has_said(awaits, out):
+            if len(out) > MOST_BEFORE:
+                return Completed(1, bytes(out), bytes(self._stderr))  # It may go on for ever: it is ended here.
+            stdin = b""
         if isinstance(stdin, bytes) and len(stdin) <= 32 * 1024:
             # Fits the peer's window, so it cannot block, and one thread will do.
             self._send_all((stdin,), timeout)
@@ -134,6 +138,19 @@ class Program(Stream):
             if failures:
                 raise failures[0]
         return Completed(self.finish(timeout).exit_code, bytes(out), bytes(self._stderr))
+
+    def _has_said(self, awaited: bytes, out: bytearray) -> bool:
+        """Whether the program prints `awaited`; it, and whatever comes before it, is put into `out`."""
+        deadline = time.monotonic() + FIRST_WORD_S
+        while awaited not in out:
+            try:
+                data = self.read(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                return False
+            out += data
+            if not data or len(out) > MOST_BEFORE:
+                return awaited in out
+        return True
 
     def _send_all(self, chunks: Iterable[bytes], timeout: float) -> None:
         for piece in _pieces(chunks, self._channel.out_max_packet_size - 64):

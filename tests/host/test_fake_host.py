@@ -73,7 +73,9 @@ class Noted(Transport):
 
     def run(self, argv: Sequence[str], **more: Any) -> Completed:
         done = self.inner.run(argv, **more)
-        self.answers.append((done.exit_code, [json.loads(line) for line in done.stdout.splitlines()]))
+        first, *lines = done.stdout.splitlines()
+        assert first == argv[-1][::-1].encode()
+        self.answers.append((done.exit_code, [json.loads(line) for line in lines]))
         return done
 
     def stream(self, argv: Sequence[str]) -> Stream:
@@ -124,8 +126,8 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
     told: list[Any] = []
     key = tree.tree_key(source)
 
-    def run_of(name: str) -> Supervisor:
-        return Supervisor(transport, sys.executable, f"{workdir}/runs/{name}", workdir)
+    def run_of(name: str, run_id: str | None = None) -> Supervisor:
+        return Supervisor(transport, sys.executable, f"{workdir}/runs/{name}", workdir, run_id)
 
     def send(name: str) -> str:
         files = tree.scan(source, cache=None)
@@ -168,10 +170,17 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
     told += [streamed(first.read(name, at))[:2] for name, at in (("console.log", 99), ("out/nothing", 0))]
     (source / "more.py").write_text("x = 1\n")
     digest = send("second")
-    second = run_of("second")
+    second = run_of("second", "its-id")
     told.append(second.start(spec("second", digest)).state)
     ready(second)
     told += [second.start(spec("second", digest)).started, second.lease(deadline=4e9, grace=60.0).state]
+    another = run_of("second", "another")
+    told.append(refused(lambda: another.start(spec("second", digest))))
+    told += [refused(act) for act in (another.poll, another.stop, another.lease, another.manifest)]
+    told.append(refused(lambda: followed(another, 0, 0)))
+    told.append(streamed(another.read("console.log")))
+    told.append(refused(lambda: second.start(spec("second", "11" * 32))))
+    told.append(run_of("second").poll().state)  # a client that knows no id
     ended = second.stop("user", 10.0)
     told += [(ended.state, ended.stop), followed(second, 6, 0), second.stop("spot").stop, second.manifest()]
     send("third")

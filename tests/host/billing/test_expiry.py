@@ -48,7 +48,8 @@ def test_a_run_here_is_extended_by_its_supervisor_alone(tmp_path: Path, context:
     run = trains(tmp_path, context, Limits(max_time_s=3600.0))
     told = machine_end.extend(run, context, 600.0)
     assert told == machine_end.Extension(before=run.created_at + 3600, after=run.created_at + 4200, at_most_usd=None)
-    kept = json.loads((disk.state_dir() / "local" / "runs" / run.name / "lease.json").read_text())
+    [lease] = (disk.state_dir() / "local" / "runs").glob(f"{run.name}-*/lease.json")
+    kept = json.loads(lease.read_text())
     assert kept["deadline"] == pytest.approx(told.after)
     assert machine_end.extension(run, context, 60.0).before == told.after
     stop.stop(run, context)

@@ -131,14 +131,16 @@ def test_a_deadline_that_has_passed_ends_it_at_once(host: Any) -> None:
 
 
 def test_a_killed_supervisor_is_lost_and_leaves_nothing(host: Any) -> None:
-    started(host, "import os\nif os.fork() == 0:\n    os.setsid()\n" + SLEEPER)
+    script = "import os\nif os.fork() == 0:\n    os.setsid()\n" + SLEEPER
+    started(host, script)
     os.kill(host.supervisor(), signal.SIGKILL)
     began = time.monotonic()
     while host.poll()["state"] != "lost":
         assert time.monotonic() - began < 30
     host.nothing_left()
     assert host.ask("stop") == {"ok": True, "state": "lost", "exit": None, "stop": None}
-    assert host.ask("start", stdin=host.spec(SLEEPER))["state"] == "lost"
+    assert host.ask("start", stdin=host.spec(script))["state"] == "lost"
+    assert host.ask("start", stdin=host.spec(SLEEPER))["code"] == "another_run"
     assert host.call("read", "--name", "console.log").stdout.count(b"ready") == 2
     assert not (host.run_dir() / "exit.json").exists()
 

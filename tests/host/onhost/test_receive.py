@@ -327,7 +327,9 @@ def test_the_loader_runs_it_from_its_source(host: Any, make_host: Callable[..., 
     # One program, whose stdin brings the sources first and then what `receive` reads; no file of it is anywhere.
     header = {"v": 1, "base": None, "digest": digest_of({"a.py": entry(b"a")}), "files": {"a.py": entry(b"a")}}
     stdin = packed(PASSING_LOADER) + json.dumps(header).encode() + b"\n" + pack(("a.py", b"a"))
-    argv = [sys.executable, "-I", "-S", "-c", BOOT, "receive", "--workdir", str(host.workdir), "--tree", "tree-1"]
+    words = ["receive", "--workdir", str(host.workdir), "--tree", "tree-1", "tsrif"]
+    argv = [sys.executable, "-I", "-S", "-c", BOOT, *words]
     done = subprocess.run(argv, input=stdin, capture_output=True, timeout=60)
-    assert json.loads(done.stdout)["ok"] is True, done.stderr
+    first, answer = done.stdout.splitlines()
+    assert first == b"first" and json.loads(answer)["ok"] is True, done.stderr
     assert tree_of(host) == {"a.py": b"a"}

@@ -289,9 +289,10 @@ def test_the_supervisor_is_compiled_once(place: Place) -> None:
     for path in compiled:
         assert path.read_bytes() == (kept / path.relative_to(run)).read_bytes()
     for verb in ("poll", "manifest", "stop"):
-        argv = [sys.executable, "-I", "-S", "-v", "-c", IMPORTED, verb, "--run", str(run)]
+        argv = [sys.executable, "-I", "-S", "-v", "-c", IMPORTED, verb, "--run", str(run), "tsrif"]
         done = subprocess.run(argv, capture_output=True, timeout=60)
-        assert json.loads(done.stdout)["ok"]
+        first, answer = done.stdout.splitlines()
+        assert first == b"first" and json.loads(answer)["ok"]
         assert done.stderr.count(f"{run / 'onhost' / '__pycache__'}".encode()) >= 5
         assert b"wrote" not in done.stderr and b"bytecode is stale" not in done.stderr
     before = [path.stat().st_ino for path in compiled]
@@ -319,8 +320,9 @@ def test_without_a_place_to_keep_it_the_push_is_the_same(place: Place) -> None:
     for folder in (run, run / "onhost"):
         subprocess.run(["rm", "-r", str(folder / "__pycache__")], check=True)
         (folder / "__pycache__").write_text("in the way")
-    argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "poll", "--run", str(run)]
-    assert json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["state"] == "absent"
+    argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "poll", "--run", str(run), "tsrif"]
+    done = subprocess.run(argv, capture_output=True, check=True, timeout=60)
+    assert json.loads(done.stdout.splitlines()[1])["state"] == "absent"
     place.push()
     place.check()
 
@@ -330,5 +332,6 @@ def test_a_file_of_the_job_cannot_pass_for_a_module(place: Place) -> None:
     run = place.host / "work dir/runs/brave-otter"
     for name in ("json", "os", "hashlib", "select", "code", "main", "base"):
         (run / f"{name}.py").write_text("raise SystemExit('not this one')\n")
-    argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "manifest", "--run", str(run)]
-    assert json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["ok"]
+    argv = [sys.executable, "-I", "-S", "-c", IMPORTED, "manifest", "--run", str(run), "tsrif"]
+    done = subprocess.run(argv, capture_output=True, check=True, timeout=60)
+    assert json.loads(done.stdout.splitlines()[1])["ok"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -103,8 +104,10 @@ class Place:
                 environment = (entry / "environ").read_bytes().split(b"\0")
                 marks = [part for part in environment if part.startswith(b"CLOUDTRAIN_RUN=")]
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                ours = any(mark.endswith(f"/runs/{name}".encode()) and root.encode() in mark for mark in marks)
-                if ours or ("_supervise" in command and f"/runs/{name} " in command and root in command):
+                # Its folder there is called after it, on a machine that it shares with the beginning of its id.
+                folder = re.compile(rf"/runs/{re.escape(name)}(-[0-9a-f]{{8}})?( |$)")
+                told = [*(mark.decode(errors="replace") for mark in marks), command if "_supervise" in command else ""]
+                if any(folder.search(one) and root in one for one in told):
                     found[int(entry.name)] = command
         return found
 

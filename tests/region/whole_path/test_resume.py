@@ -46,7 +46,7 @@ def stands(place: Place, name: str) -> None:
     roots = [place.home, place.home.parent]
 
     def waits() -> bool:
-        logs = {path for root in roots for path in root.rglob(f"runs/{name}/console.log")}
+        logs = {path for root in roots for path in root.rglob(f"runs/{name}*/console.log")}
         return any(b"epoch 2 step 5\n" in path.read_bytes() for path in logs)
 
     place.wait_for(waits)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_training_that_is_killed_by_a_signal(place: Place) -> None:
 def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
     place.cli(*place.toy("hung-run", "--hang", "--epochs", "5000", "--pause", "0.4", "--lines", "5", flags=("-d",)))
     place.wait_for(lambda: len(place.processes("hung-run")) >= 3)
-    place.wait_for(lambda: bool(list(place.home.parent.rglob("runs/hung-run/out/weights/last.bin"))))
+    place.wait_for(lambda: bool(list(place.home.parent.rglob("runs/hung-run*/out/weights/last.bin"))))
     place.cli("pull", "hung-run")
     began = time.monotonic()
     done = place.cli("stop", "hung-run", "--yes", "--json")
@@ -92,6 +93,26 @@ def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
     sums_hold(place.folder("hung-run"))
     assert "has ended already" in place.cli("stop", "hung-run", "--yes").stderr.decode()
     place.after()
+
+
+@SSHD
+def test_two_computers_have_a_run_of_one_name_on_one_host(place: Place, tmp_path: Path) -> None:
+    """Each trains and pulls its own, and ends its own."""
+    other = replace(place, home=tmp_path / "other home", cwd=tmp_path / "other")
+    other.cwd.mkdir()
+    go = tmp_path / "go"
+    place.cli(*place.toy("nightly", "--lines", "3", "--until", str(go), flags=("-d",)))
+    other.cli(*other.toy("nightly", "--lines", "5"))
+    assert (other.folder("nightly") / "console.log").read_bytes() == log_of(2, 5)
+    other.cli("pull", "nightly")
+    assert "has ended already" in other.cli("stop", "nightly", "--yes").stderr.decode()
+    assert place.shown("nightly")["state"] == "running" and place.processes("nightly")
+    go.touch()
+    assert place.cli("logs").stdout == log_of(2, 3)
+    for one in (place, other):
+        receipt = json.loads((one.folder("nightly") / "run.json").read_text())
+        assert receipt["status"] == "succeeded"
+        sums_hold(one.folder("nightly"))
 
 
 @SSHD

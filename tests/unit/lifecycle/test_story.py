@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.core.errors import ConnectionFailed, ExitCode
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
 from cloudtrain.core.events import Event, LogLines, Warned
 from cloudtrain.core.spec import JobSpec, Limits
 from cloudtrain.core.states import InstanceLife, RunState
@@ -194,3 +194,37 @@ def test_results_that_are_spoilt_once_the_machine_is_gone_are_named_and_nothing_
         pull.pull_again(run, context)
     assert "weights/last.bin" in caught.value.message + str(caught.value.consequence) + str(caught.value.hint)
     assert caught.value.exit_code is ExitCode.CONNECTION
+
+
+def test_a_run_is_known_on_its_host_by_its_id(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider
+) -> None:
+    run = begun()
+    story.resume(run, context)
+    known = context.store.read_journal(run.name)["id"]
+    [(folder, there)] = machines.host.runs.items()
+    assert folder == f"w/runs/{run.name}-{known[:8]}" and (there.spec or {})["id"] == known
+    assert json.loads((run.folder / "run.json").read_text())["id"] == known
+
+
+def test_another_run_in_the_folder_is_left_alone(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider
+) -> None:
+    run = begun()
+    story.resume(run, context, detach=True)
+    [there] = machines.host.runs.values()
+    assert there.spec is not None
+    there.spec["id"] = "another computer's"
+    with pytest.raises(UsageError, match="another run of this name") as caught:
+        stop.stop(context.store.get(run.name), context)
+    assert caught.value.code == "another_run" and there.state == "running"
+
+
+def test_a_run_of_the_last_release_is_known_by_its_name_alone(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider
+) -> None:
+    run = begun()
+    context.store.write_journal(run.name, {"on_host": None})
+    assert story.resume(run, context).state is RunState.SUCCEEDED
+    [(folder, there)] = machines.host.runs.items()
+    assert folder == f"w/runs/{run.name}" and "id" not in (there.spec or {})

@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event
 from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import Tree, scan
-from cloudtrain.transfer.program import BOOT, LOADER, PASSING_LOADER, sources
+from cloudtrain.transfer.program import BOOT, IMPORTED, LOADER, PASSING_LOADER, sources
 from cloudtrain.transfer.push import PushReport, push
 from cloudtrain.transport.base import Completed, Stream, Transport
 
@@ -39,7 +39,14 @@ class Here(Transport):
         self.cut_after: int | None = None
         self.greeting = ""
 
-    def run(self, argv: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60.0) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60.0,
+        awaits: bytes = b"",
+    ) -> Completed:
         self.runs += 1
         command = self.greeting + "exec " + shlex.join(argv)
         with subprocess.Popen(
@@ -146,21 +153,25 @@ def place(tmp_path: Path) -> Place:
     return place
 
 
+def answering(code: int, answer: bytes) -> Callable[..., Completed]:
+    """A `run` that takes everything and answers with the first line and `answer`."""
+
+    def run(self: Here, argv: Sequence[str], *, stdin: Iterable[bytes], timeout: float, awaits: bytes) -> Completed:
+        assert list(stdin) and argv[-1][::-1].encode() + b"\n" == awaits
+        return Completed(code, awaits + answer, b"")
+
+    return run
+
+
 def test_a_host_that_answers_with_another_digest_is_not_believed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = Completed(0, b'{"ok": true, "digest": "0"}\n', b"")
-
-    def run(self: Here, argv: object, *, stdin: Iterable[bytes], timeout: float) -> Completed:
-        assert list(stdin)
-        return answer
-
-    monkeypatch.setattr(Here, "run", run)
+    monkeypatch.setattr(Here, "run", answering(0, b'{"ok": true, "digest": "0"}\n'))
     with pytest.raises(ConnectionFailed, match="not the files that were sent"):
         place.push()
 
 
 def test_a_full_disk_of_the_host_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = Completed(1, b'{"ok": false, "code": "disk_full", "message": "no space left"}\n', b"")
-    monkeypatch.setattr(Here, "run", lambda self, argv, *, stdin, timeout: (list(stdin), answer)[1])
+    answer = b'{"ok": false, "code": "disk_full", "message": "no space left"}\n'
+    monkeypatch.setattr(Here, "run", answering(1, answer))
     with pytest.raises(ConnectionFailed, match="no space left") as caught:
         place.push()
     assert caught.value.code == "disk_full" and caught.value.hint
@@ -170,8 +181,9 @@ def test_a_full_disk_of_the_host_is_told(place: Place, monkeypatch: pytest.Monke
 
 
 def test_boot_survives_any_shell_and_old_pythons() -> None:
-    assert not set(BOOT) & set("'\"\\$`!%&|<>*?#~\n")
-    ast.parse(BOOT, feature_version=(3, 8))
+    for words in (BOOT, IMPORTED):
+        assert not set(words) & set("'\"\\$`!%&|<>*?#~\n")
+        ast.parse(words, feature_version=(3, 8))
     for source in (LOADER, PASSING_LOADER, *sources().values()):
         ast.parse(source, feature_version=(3, 8))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed
+from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
+from cloudtrain.transfer.program import IMPORTED
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 
@@ -74,15 +77,66 @@ def test_a_notice_of_a_kind_that_is_not_known_is_passed_over() -> None:
     assert FrameParser().feed(b'{"k": "notice", "kind": "\\u001b[2J", "t": 0, "ends": null}\n') == []
 
 
-@given(st.lists(frame, max_size=12), st.lists(st.integers(0, 5000), max_size=30), st.booleans())
-def test_any_cut_of_the_stream_gives_the_same_frames(frames: list[Frame], cuts: list[int], noise: bool) -> None:
-    # A login script may print before the first frame.
-    stream = (b"Welcome!\n{}\n" if noise else b"") + b"".join(encode(value) for value in frames)
-    parser, got = FrameParser(), []
-    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    for start, end in itertools.pairwise(edges):
-        got += parser.feed(stream[start:end])
-    assert got == frames
+class Pieces(Stream):
+    """A program's output as it comes, and its end."""
+
+    def __init__(self, pieces: Iterable[bytes], code: int = 0) -> None:
+        self.pieces, self.done = iter(pieces), Completed(code, b"", b"")
+
+    def read(self, timeout: float) -> bytes:
+        return next(self.pieces, b"")
+
+    def finish(self, timeout: float) -> Completed:
+        return self.done
+
+    def close(self) -> None:
+        pass
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` cut in these places; nothing is empty, for that would be its end."""
+    edges = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@given(st.lists(frame, max_size=12), st.lists(st.integers(0, 5000), max_size=30), st.binary(max_size=300))
+def test_any_cut_of_the_stream_gives_the_same_frames(frames: list[Frame], cuts: list[int], greeting: bytes) -> None:
+    """Whatever a login prints before the first line."""
+    first = FirstLine()
+    whole = greeting + first.line + b"".join(encode(value) for value in frames)
+    stream, parser, got = OurStream(Pieces(pieces(whole, cuts)), first, "nothing"), FrameParser(), []
+    while data := stream.read(1.0):
+        got += parser.feed(data)
+    assert got == frames and stream.finish(1.0).exit_code == 0
+
+
+@given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=5), st.sampled_from([0, 1, 2, 127, -9]))
+def test_without_the_first_line_nothing_is_taken_for_ours(said: bytes, cuts: list[int], code: int) -> None:
+    first = FirstLine()
+    stream = OurStream(Pieces(pieces(said, cuts), code), first, "nothing")
+    assert stream.read(1.0) == b""
+    if not said and code not in (0, 1):
+        assert stream.finish(1.0) == Completed(code, b"", b"")  # as a shell says that there is no such program
+        return
+    with pytest.raises(ConnectionFailed) as caught:
+        stream.finish(1.0)
+    assert caught.value.code == "login_shell" and ".bashrc" in str(caught.value.hint)
+    assert caught.value.message.isprintable() and len(caught.value.message) < 400
+
+
+def test_a_flood_before_the_first_line_is_not_read_to_its_end() -> None:
+    first = FirstLine()
+    stream = OurStream(Pieces(itertools.repeat(b"spam " * 1000)), first, "nothing")
+    with pytest.raises(ConnectionFailed, match=r"spam spam.*\.\.\."):
+        stream.read(1.0)
+
+
+def test_a_shell_that_echoes_its_command_does_not_print_the_first_line() -> None:
+    first = FirstLine()
+    done = Completed(0, shlex.join(["python3", "-c", IMPORTED, "poll", first.argument]).encode() + b"\n", b"")
+    with pytest.raises(ConnectionFailed) as caught:
+        first.answer(done, "nothing")
+    assert caught.value.code == "login_shell"
 
 
 @given(st.lists(frame, min_size=1, max_size=5), st.integers(1, 10_000))
@@ -107,6 +161,11 @@ def test_frames_of_a_later_version_are_passed_over() -> None:
     assert FrameParser().feed(stream) == [Beat(1.0, 2, 3)]
 
 
+def test_another_line_among_the_frames_is_refused() -> None:
+    with pytest.raises(ConnectionFailed, match="something else than the log"):
+        FrameParser().feed(b"Welcome!\n" + encode(Beat(1.0, 2, 3)))
+
+
 @pytest.mark.parametrize(
     "head", [b'{"k": "log", "o": 0, "n": -1}', b'{"k": "log", "o": 0, "n": 9999999999}', b'{"k":"beat"}']
 )
@@ -121,13 +180,17 @@ def test_a_line_without_end_is_refused() -> None:
 
 
 class Canned(Transport):
-    """Answers with what it was given: stands for hosts that misbehave."""
+    """Answers with what it was given: stands for hosts that misbehave, and whose login greets."""
+
+    before = b'Welcome!\n{"ok": true}\n\x1b]0;host\x07'
 
     def __init__(self, stdout: bytes = b"", exit_code: int = 1, stderr: bytes = b"") -> None:
         self.done = Completed(exit_code, stdout, stderr)
 
-    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0) -> Completed:
-        return self.done
+    def run(self, argv: Sequence[str], *, awaits: bytes = b"", **more: Any) -> Completed:
+        first = argv[-1][::-1].encode() + b"\n"
+        assert awaits == b"", "a verb that sends nothing waits for nothing"
+        return replace(self.done, stdout=self.before + first + self.done.stdout)
 
     def stream(self, argv: Sequence[str]) -> Stream:
         raise NotImplementedError
@@ -148,7 +211,7 @@ class Canned(Transport):
     ],
 )
 def test_each_code_has_its_error(code: str, kind: type[CloudtrainError]) -> None:
-    answer = b"Welcome to the host!\n" + json.dumps({"ok": False, "code": code, "message": "why"}).encode() + b"\n"
+    answer = json.dumps({"ok": False, "code": code, "message": "why"}).encode() + b"\n"
     with pytest.raises(kind) as caught:
         Supervisor(Canned(answer), "python3", "r", ".").poll()
     assert caught.value.message == "why"
