@@ -11,8 +11,8 @@ import json
 import zlib
 from importlib import resources
 
-# No quotes, backslashes or dollars: whatever shell is on the way, there is nothing in it to take apart. The client's own
-# words print the first line, so that run directories of every release are met by it.
+# No quotes, backslashes or dollars: whatever shell is on the way, there is nothing in it to take apart. The first line
+# is printed by the command line, and so it comes from run directories of every release.
 _FIRST = "import os,sys;os.write(1,sys.argv.pop()[::-1].encode()+bytes([10]));"
 
 # Runs a verb from the run directory, its third argument. Imported, it is compiled once and not at every verb; from the
