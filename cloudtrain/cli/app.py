@@ -19,7 +19,7 @@ from cloudtrain.cli import runs as runs_
 from cloudtrain.cli.options import EVERYWHERE
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import Unwritten, print_lines, tell
-from cloudtrain.console.reporters.base import forgive_encodings
+from cloudtrain.console.reporters.base import NO_INPUT, forgive_encodings
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
 app = typer.Typer(
@@ -113,6 +113,8 @@ def _everywhere() -> Iterator[list[str]]:
     words = [word for word in typed if word not in EVERYWHERE] + sys.argv[1 + len(typed) :]
     before = {variable: os.environ.get(variable) for variable in EVERYWHERE.values()}
     os.environ.update({variable: "1" for flag, variable in EVERYWHERE.items() if flag in typed})
+    if "--json" in typed:
+        os.environ[NO_INPUT] = "1"  # docs/json.md: nothing is asked
     try:
         yield words
     finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudtrain.console.reporters.base import Reporter, may_redraw
+from cloudtrain.core import questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,12 @@ def reporter(
         billing: says of a run by its name, or of all runs here (""), whether money is being spent.
         lines: as JSON each event is a line; else only the result is, and events are told on stderr.
     """
+    made = _made(look, run, billing, lines)
+    questions.ask = made.line
+    return made
+
+
+def _made(look: Look, run: str, billing: Callable[[str], Mapping[str, Any]] | None, lines: bool) -> Reporter:
     if look.json:
         from cloudtrain.console.reporters.jsonl import JsonReporter
 

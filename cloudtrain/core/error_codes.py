@@ -93,6 +93,7 @@ CODES: dict[str, ErrorCode] = {
     "login_shell": ErrorCode((6,), "a start-up file of the login on the host runs something in place of the program"),
     "machine_ended": ErrorCode((7,), "the run was ended because its machine was shut down"),
     "missing_crt": ErrorCode((4,), 'credentials of "aws login" need one more package'),
+    "mfa": ErrorCode((4,), "the AWS profile needs an MFA code, and none was given or AWS did not accept it"),
     "mixed_arch": ErrorCode((5,), "the types have different processors, and one image boots only one"),
     "name_taken": ErrorCode((2,), "a run or a folder has this name already"),
     "no_answer": ErrorCode((6,), "the program on the host ended without its answer"),

@@ -88,6 +88,15 @@ class Reporter(ABC):
             if answer in ("", "y", "yes", "n", "no"):
                 return default if not answer else answer.startswith("y")
 
+    def line(self, question: str) -> str | None:
+        """What is typed in answer to `question`; None: nobody is there, or wants no question (`core.questions`)."""
+        if not (self.asks and may_ask()):
+            return None
+        self.close()
+        self.ring()
+        tell(question, end=" ")
+        return sys.stdin.readline() or None
+
 
 NO_INPUT = "CLOUDTRAIN_NO_INPUT"
 """The variable behind `--no-input`."""

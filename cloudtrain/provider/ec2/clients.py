@@ -6,6 +6,8 @@ import copy
 import ipaddress
 import os
 import re
+import threading
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,7 +19,9 @@ from botocore.credentials import Credentials
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.version import __version__
-from cloudtrain.provider.ec2.translate import translated
+from cloudtrain.provider.ec2.credentials import check_files, look_up, prepare
+from cloudtrain.provider.ec2.region_off import home_of, is_unknown_key, not_enabled
+from cloudtrain.provider.ec2.translate import FOREIGN, translated
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -31,6 +35,7 @@ REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 REGION_VARIABLES = ("CLOUDTRAIN_REGION", "AWS_REGION", "AWS_DEFAULT_REGION")
 # The Pricing API has an endpoint in three Regions only, whatever the Region of the run.
 PRICING_REGION = "us-east-1"
+_ELSEWHERE = threading.Lock()
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
@@ -59,10 +64,13 @@ class Clients:
     ) -> None:
         self.endpoint_url = endpoint_url
         self._access_key = access_key
-        with translated("read the AWS settings", profile=profile):
-            self._session = _session(profile, access_key)
+        with translated("read the AWS settings", profile=profile or os.environ.get("AWS_PROFILE")):
+            self._core, self._session = _session(profile, access_key)
             self.profile = None if access_key else str(self._session.profile_name)
             self.region, self.region_source = _region(region, self._session.region_name)
+            if self.profile:
+                prepare(self._core, self.profile, self.region)
+        self._session.events.register("after-call", self._look_elsewhere)
 
     def at(self, region: str) -> Clients:
         """The same account and endpoint in another Region; itself if it is this one.
@@ -82,66 +90,90 @@ class Clients:
     @cached_property
     def ec2(self) -> EC2Client:
         """EC2, for everything but the launch: throttling and broken answers are retried by the SDK."""
-        with translated("reach EC2", profile=self.profile):
-            made = self._session.client("ec2", self.region, **self._options(5))
-            made.meta.events.register("before-parse.ec2", _as_failure)
-            return made
+        made: EC2Client = self._client("ec2", "EC2", 5)
+        made.meta.events.register("before-parse.ec2", _as_failure)
+        return made
 
     @cached_property
     def ec2_launch(self) -> EC2Client:
         """EC2 without any retry of the SDK's own, which would ask the zone that has just said it is full again
         (`InsufficientInstanceCapacity` comes as HTTP 500)."""
-        with translated("reach EC2", profile=self.profile):
-            return self._session.client("ec2", self.region, **self._options(1))
+        made: EC2Client = self._client("ec2", "EC2", 1)
+        return made
 
     @cached_property
     def ssm(self) -> SSMClient:
         """Systems Manager: public parameters that name the images."""
-        with translated("reach SSM", profile=self.profile):
-            return self._session.client("ssm", self.region, **self._options(5))
+        made: SSMClient = self._client("ssm", "SSM", 5)
+        return made
 
     @cached_property
     def sts(self) -> STSClient:
         """Security Token Service: whose account this is."""
-        with translated("reach STS", profile=self.profile):
-            return self._session.client("sts", self.region, **self._options(5))
+        made: STSClient = self._client("sts", "STS", 5)
+        return made
 
     @cached_property
     def quotas(self) -> ServiceQuotasClient:
         """Service Quotas of the Region."""
-        with translated("reach Service Quotas", profile=self.profile):
-            return self._session.client("service-quotas", self.region, **self._options(5))
+        made: ServiceQuotasClient = self._client("service-quotas", "Service Quotas", 5)
+        return made
 
     @cached_property
     def pricing(self) -> PricingClient:
         """The Pricing API, which always answers from us-east-1."""
-        with translated("reach the Pricing API", profile=self.profile):
-            return self._session.client("pricing", PRICING_REGION, **self._options(3))
+        made: PricingClient = self._client("pricing", "the Pricing API", 3, PRICING_REGION)
+        return made
 
     @cached_property
     def freetier(self) -> Any:
         """Free Tier, which knows the plan of the account; it too answers from us-east-1 alone. It has no stubs."""
-        with translated("reach Free Tier", profile=self.profile):
-            service: Any = self._session
-            return service.client("freetier", PRICING_REGION, **self._options(2))
+        return self._client("freetier", "Free Tier", 2, PRICING_REGION)
 
     @cached_property
     def connect(self) -> Any:
         """EC2 Instance Connect, which shows an instance a key for a minute. It has no stubs here."""
-        with translated("reach EC2 Instance Connect", profile=self.profile):
-            service: Any = self._session
-            return service.client("ec2-instance-connect", self.region, **self._options(2))
+        return self._client("ec2-instance-connect", "EC2 Instance Connect", 2)
 
     @cached_property
     def credentials(self) -> Credentials | None:
         """What signs the calls (`method` says where it was found); None: nothing was found. May fetch or refresh it."""
         with translated("read the credentials", profile=self.profile):
-            return self._session.get_credentials()
+            return look_up(self._core, self.profile)
 
     @property
     def loopback(self) -> bool:
         """Whether EC2 is emulated on this computer: its endpoint, from wherever it was set, is a loopback address."""
         return is_loopback(self.ec2.meta.endpoint_url)
+
+    def _look_elsewhere(self, parsed: dict[str, Any], model: Any, context: Mapping[str, Any], **ignored: Any) -> None:
+        """A Region that is not enabled refuses a good key with the words for a bad one: STS at home knows which it is.
+
+        Raises:
+            Refused: the key is good there.
+        """
+        region = str(context.get("client_region"))
+        # Look-ups come before anything that has an effect. AssumeRole is the session's own call, made while it looks
+        # for its credentials: none could be signed with them.
+        asked = model.name.startswith(("Describe", "Get", "List"))
+        if not asked or region == home_of(region) or not is_unknown_key(parsed.get("Error") or {}):
+            return
+        try:
+            with _ELSEWHERE:
+                sts = self._session.client("sts", home_of(region), **self._options(2))
+            sts.get_caller_identity()
+        except FOREIGN:
+            return
+        credentials = self._session.get_credentials()
+        raise not_enabled(region, self.profile, temporary=bool(credentials and credentials.token))
+
+    def _client(self, service: str, name: str, attempts: int, region: str | None = None) -> Any:
+        """A client that can sign: the credentials are looked for before the first is made, so that a question comes
+        once, in the thread of the command. `name`: the service's, for people."""
+        with translated(f"reach {name}", profile=self.profile):
+            look_up(self._core, self.profile)
+            session: Any = self._session
+            return session.client(service, region or self.region, **self._options(attempts))
 
     def _options(self, attempts: int) -> dict[str, Any]:
         # A proxy of the user's cannot lead back to this computer; an empty table means: none.
@@ -156,14 +188,17 @@ class Clients:
         return {"endpoint_url": self.endpoint_url, "config": config}
 
 
-def _session(profile: str | None, access_key: tuple[str, str] | None) -> boto3.Session:
+def _session(profile: str | None, access_key: tuple[str, str] | None) -> tuple[botocore.session.Session, boto3.Session]:
+    """The SDK's session, and the part of it that looks for credentials."""
     if access_key is None:
-        return boto3.Session(profile_name=profile)
+        core = botocore.session.get_session()
+        check_files(core, profile or os.environ.get("AWS_PROFILE"))
+        return core, boto3.Session(profile_name=profile, botocore_session=core)
     # Cut off from the user's own files and AWS_PROFILE, which may name a profile that does not exist.
     unset = (None, None, None, None)
     files = (None, None, os.devnull, None)
     core = botocore.session.Session({"profile": unset, "config_file": files, "credentials_file": files})
-    return boto3.Session(*access_key, botocore_session=core)
+    return core, boto3.Session(*access_key, botocore_session=core)
 
 
 def _as_failure(response_dict: dict[str, Any], **ignored: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, UsageError
+from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, Refused, UsageError
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
@@ -90,16 +90,18 @@ def checks(
     yield _packages()
     try:
         clients = (connect or (lambda: Clients(ec2.profile, ec2.region)))()
+        table = prices.load(None if clients.loopback else clients.region)
     except CloudtrainError as error:
         name = "region" if isinstance(error, UsageError) else "aws"
         yield _failed(name, error)
         yield from _price(prices.load(), ec2.types, None, now())
         yield from _not_checked(_AFTER_SIGN_IN, f"not checked: {error.message}")
         return
-    table = prices.load(None if clients.loopback else clients.region)
     seen = _Seen(ec2, clients, table, now())
-    yield from _guarded("aws", lambda: _signed_in(seen))
-    yield Check("region", "ok", f"{clients.region} (from {clients.region_source})")
+    signed_in = _guarded("aws", lambda: _signed_in(seen))
+    yield from signed_in
+    if not any(check.name == "region" for check in signed_in):
+        yield Check("region", "ok", f"{clients.region} (from {clients.region_source})")
     if seen.who is None:
         yield from _price(table, ec2.types, clients.region, seen.now)
         yield from _not_checked(_AFTER_SIGN_IN, "not checked: AWS could not be asked")
@@ -149,7 +151,12 @@ def _packages() -> Check:
 
 
 def _signed_in(seen: _Seen) -> Iterator[Check]:
-    seen.who = account.identify(seen.clients)
+    try:
+        seen.who = account.identify(seen.clients)
+    except Refused as error:
+        # The key is good, and the Region is not enabled.
+        yield _failed("region", error)
+        return
     text = f"{seen.who.text}, {seen.who.kind}"
     if seen.who.expires is not None:
         text += f", session {seen.who.lasts(seen.now)}"

@@ -166,21 +166,28 @@ def translate(
     return ours
 
 
-def _with_profile(command: str, profile: str | None) -> str:
+def about_something_else(code: object, text: object) -> bool:
+    """EC2's `AuthFailure` is also its word for an image that is not shared with this account."""
+    return code == "AuthFailure" and bool(text) and "credential" not in str(text).lower()
+
+
+def with_profile(command: str, profile: str | None) -> str:
+    """`command` for this profile."""
     return command if profile in (None, "default") else f"{command} --profile {profile}"
 
 
-def _named(profile: str | None) -> str:
+def profile_text(profile: str | None) -> str:
+    """A profile in a sentence."""
     return f'profile "{profile}"' if profile else "the default profile"
 
 
 def _signing_in(error: Exception, profile: str | None) -> SignInError | None:
     """Each way in which credentials can be missing or stale, by the SDK's class; None: it is not about credentials."""
-    named, login = _named(profile), _with_profile("aws login", profile)
+    named, login = profile_text(profile), with_profile("aws login", profile)
     begin = f"{login} (or: aws configure); without an account: cloudtrain run --model 3 --dry-run"
-    sso = _with_profile("aws sso login", profile)
-    who = _with_profile("aws sts get-caller-identity", profile)
-    fetched = f"the credentials of {named} could not be fetched: {text_of(error)}"
+    sso = with_profile("aws sso login", profile)
+    who = with_profile("aws sts get-caller-identity", profile)
+    fetched = f"the credentials of {named} could not be fetched: {text_of(error)[:300]}"
     crt = 'reinstall cloudtrain, or: pip install "botocore[crt]"'
     mfa = sdk.RefreshWithMFAUnsupportedError
     single = (sdk.SSOError, sdk.TokenRetrievalError, sdk.NoAuthTokenError)
@@ -204,11 +211,11 @@ def _signing_in(error: Exception, profile: str | None) -> SignInError | None:
         (sdk.LoginInsufficientPermissions, "this sign-in may not be refreshed", login, "expired"),
         (sdk.LoginError, f"the AWS session of {named} has expired", login, "expired"),
         (single, f"the AWS single sign-on session of {named} has expired", sso, "expired"),
-        (mfa, f"the AWS session of {named} needs a new MFA code", f"sign in again: {login}", "expired"),
+        (mfa, f"the AWS session of {named} needs a new MFA code", f"sign in again: {who}", "expired"),
         (no_source, fetched, f"{who} shows the same failure", "no_credentials"),
         (
             settings,
-            f"the AWS settings cannot be used: {text_of(error)}",
+            f"the AWS settings of {named} cannot be used: {text_of(error)[:300]}",
             "aws configure list shows what is set where",
             "bad_aws_config",
         ),
@@ -265,14 +272,14 @@ def clock_skew_s(error: sdk.ClientError) -> float | None:
 
 def _from_service(error: sdk.ClientError, action: str, profile: str | None) -> CloudtrainError:
     code, text = code_of(error), text_of(error)
-    named, login = _named(profile), _with_profile("aws login", profile)
+    named, login = profile_text(profile), with_profile("aws login", profile)
     if code.startswith("AuthFailure.ServiceLinkedRole"):
         return SignInError(
             "the first spot request of an account needs the right iam:CreateServiceLinkedRole",
             hint="aws iam create-service-linked-role --aws-service-name spot.amazonaws.com, or run without --spot",
             code="denied",
         )
-    if code in _CLOCK:
+    if code in _CLOCK and not about_something_else(code, text):
         return _clock_or_key(error, code, named, login)
     if code in _EXPIRED:
         return SignInError(f"the AWS session of {named} has expired", hint=login, code="expired")
@@ -281,6 +288,12 @@ def _from_service(error: sdk.ClientError, action: str, profile: str | None) -> C
             f"AWS does not know the access key of {named}",
             hint=f"{login}, or make a new access key",
             code="bad_key",
+        )
+    if "MultiFactorAuthentication failed" in text:
+        return SignInError(
+            f"AWS did not accept the MFA code for {named}",
+            hint="run the same command again with the next code",
+            code="mfa",
         )
     if code in _DENIED:
         return _denied(error, action, text)

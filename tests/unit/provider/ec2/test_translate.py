@@ -54,7 +54,7 @@ SIGN_IN = [
     (sdk.UnauthorizedSSOTokenError(), "expired", "aws sso login --profile student"),
     (sdk.SSOTokenLoadError(error_msg="none"), "expired", "aws sso login --profile student"),
     (sdk.TokenRetrievalError(provider="sso", error_msg="none"), "expired", "aws sso login"),
-    (sdk.RefreshWithMFAUnsupportedError(), "expired", "sign in again"),
+    (sdk.RefreshWithMFAUnsupportedError(), "expired", "aws sts get-caller-identity --profile student"),
     (sdk.CredentialRetrievalError(provider="process", error_msg="boom"), "no_credentials", "get-caller-identity"),
     (sdk.ConfigParseError(path="config"), "bad_aws_config", "aws configure list"),
     (service_error("ExpiredToken"), "expired", "aws login --profile student"),
@@ -78,6 +78,17 @@ def test_each_way_of_not_being_signed_in_is_told_apart(error: Exception, code: s
     assert ours.code == code and ours.hint and hint in ours.hint
     assert ours.consequence == NOTHING
     assert ours.message[0] in 'Aant"t' and not ours.message.endswith(".") and "\n" not in ours.message
+
+
+def test_an_mfa_code_that_aws_does_not_accept_is_no_missing_right() -> None:
+    text = "MultiFactorAuthentication failed with invalid MFA one time pass code."
+    ours = told(service_error("AccessDenied", text, 403))
+    assert isinstance(ours, SignInError) and ours.code == "mfa" and '"student"' in ours.message
+
+
+def test_a_denial_of_the_organization_speaks_of_the_tags_that_it_may_demand() -> None:
+    text = "not authorized to perform: ec2:RunInstances on x with an explicit deny in a service control policy"
+    assert "demands tags" in str(told(service_error("UnauthorizedOperation", text, 403)).hint)
 
 
 def test_a_wrong_clock_is_named_with_its_error() -> None:
