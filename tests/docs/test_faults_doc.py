@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.region.faults.rows import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = range(1, 51)
+ROWS = range(1, 52)
 # Each crash point has its own tests and its own table.
 CRASHES = 41
 

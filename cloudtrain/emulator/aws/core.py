@@ -101,8 +101,10 @@ class TimedLifecycle:
         """A new instance is pending."""
         instance.born = time.monotonic()
         self._enter(instance, "pending")
-        if self._core.faults.take("dies-pending"):
-            self._core.later(self._core.timing.pending_s, lambda: self.terminate(instance, INTERNAL))
+        refused = self._core.faults.take("refused-pending")
+        if refused or self._core.faults.take("dies-pending"):
+            why = (refused.values[0], f"{refused.values[0]}: Client error on launch") if refused else INTERNAL
+            self._core.later(self._core.timing.pending_s, lambda: self.terminate(instance, why))
         elif not self._core.faults.take("stays-pending"):
             self._then_running(instance)
 

@@ -157,6 +157,13 @@ def reason_of(instance: Mapping[str, Any] | None) -> str:
     return message or str(instance.get("StateTransitionReason", "")) or "no reason given"
 
 
+def blame_of(instance: Mapping[str, Any]) -> str:
+    """EC2's code of why an instance ended, if the reason lies with the account ("Client.InternalError"): another place
+    would refuse it as well. Empty: it lies with EC2 (`Server.`), or is not told."""
+    code = str((instance.get("StateReason") or {}).get("Code", ""))
+    return code if code.startswith("Client.") else ""
+
+
 def reclaimed(instance: Mapping[str, Any]) -> bool:
     """Whether `instance` was a spot instance that EC2 has taken back."""
     if instance.get("InstanceLifecycle") != "spot" or state_of(instance) not in (*ENDED, "stopping", "stopped"):

@@ -186,6 +186,19 @@ def test_an_instance_that_dies_before_it_runs_gives_way_to_the_next_zone(trip_of
     assert len(trip.region.inventory()["instances"]) == 1
 
 
+@pytest.mark.parametrize(
+    "code", ["Client.InternalError", "Client.InvalidSnapshot.NotFound", "Client.VolumeLimitExceeded"]
+)
+def test_a_reason_of_the_account_ends_the_launch_after_one_try(trip_of: Any, code: str) -> None:
+    trip = trip_of(f"refused-pending:{code}:*")
+    with pytest.raises(Refused) as caught:
+        trip.acquire()
+    error = caught.value
+    assert error.code == "died_pending" and code in error.message and "trying the next place" not in trip.said()
+    assert trip.effects() == 1 and trip.left() == {} and "nothing is billed" in str(error.consequence)
+    assert error.hint and error.hint != "correct that, then run again"
+
+
 def test_an_instance_that_stays_pending_is_terminated(trip_of: Any) -> None:
     from dataclasses import replace
 

@@ -232,6 +232,17 @@ CASES = (
         launches=2,
     ),
     Case(
+        row=51,
+        fault="The instance ends before it runs, for a reason that lies with the account (a key of KMS)",
+        how="`refused-pending:Client.InternalError`; no other zone is asked",
+        script=("refused-pending:Client.InternalError",),
+        play=_asked_once,
+        sees=("ended before it ran: Client.InternalError", "kms:CreateGrant", "it has ended, nothing is billed"),
+        code=5,
+        money="it has ended, nothing is billed any more",
+        log="",
+    ),
+    Case(
         row=14,
         fault="The instance never leaves pending",
         how="`stays-pending`, `CLOUDTRAIN_BOOT_LIMIT=3s`",

@@ -28,7 +28,7 @@ from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import network, tags, trust, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import left_of, tell_inventory, terminate
-from cloudtrain.provider.ec2.instances import ENDED, described, one, reason_of, state_of, to_instance, watched
+from cloudtrain.provider.ec2.instances import ENDED, blame_of, described, one, reason_of, state_of, to_instance, watched
 from cloudtrain.provider.ec2.launch import attempts
 from cloudtrain.provider.ec2.launch.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.launch.launch import Launch, Slot, request_for, slots_of
@@ -259,7 +259,7 @@ class Acquisition:
         """The instance once it runs and has an address; None: it died first, and its place is given up.
 
         Raises:
-            Refused: it stayed pending; it has been terminated.
+            Refused: it died for a reason that holds everywhere, or stayed pending and has been terminated.
         """
         seen, pending = False, self._pace.pending
         looks = watched(
@@ -281,6 +281,8 @@ class Acquisition:
                 why = reason_of(found)
                 self._emit(Noted(f"{record['id']} ended before it ran: {why}"))
                 self._journal.write({"ec2_instance": None})
+                if blame := blame_of(found):
+                    raise _died(record["id"], blame, why)
                 launch.refuse(Slot(record["type"], record["zone"]), why)
                 return None
             if state == "running" and found.get("PublicIpAddress"):
@@ -335,3 +337,24 @@ class Acquisition:
         self._close()
         self._journal.write({"ec2_group": None})
         trust.forget(attempt["run"])
+
+
+# By the beginning of EC2's code for why an instance ended before it ran.
+_CURES = {
+    "Client.InternalError": "if its disk is encrypted: this user needs kms:CreateGrant, kms:Decrypt, kms:DescribeKey,"
+    " kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt* on the key (docs/ec2.md)",
+    "Client.VolumeLimitExceeded": "the account's quota of disks is used up: cloudtrain clean shows what is left here",
+    "Client.InvalidSnapshot": "the image's snapshot is gone or not shared with this account: choose another --ami",
+    "Client.User": "somebody in the account, or a rule of it, ended it: ask who, then run again",
+}
+
+
+def _died(instance_id: str, blame: str, why: str) -> Refused:
+    """It died for a reason that lies with the account: no other place is asked."""
+    hint = next((cure for code, cure in _CURES.items() if blame.startswith(code)), "correct that, then run again")
+    return Refused(
+        f"{instance_id} ended before it ran: {why}",
+        hint=hint,
+        consequence="it has ended, nothing is billed any more",
+        code="died_pending",
+    )
