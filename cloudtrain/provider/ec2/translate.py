@@ -371,6 +371,8 @@ def _denied(error: sdk.ClientError, action: str, text: str) -> SignInError:
     if "service control policy" in text:
         why = "the organization's policy forbids it"
         hint = "ask the organization's administrator, or use another account"
+        # Some demand tags of their own on all that is launched, and say no more than this.
+        hint += "; if it demands tags: cloudtrain sets its own alone, which are in docs/ec2.md"
     elif "permissions boundary" in text:
         why, hint = "the permissions boundary forbids it", "ask the administrator to widen the permissions boundary"
     elif "explicit deny" in text:

@@ -49,6 +49,7 @@ def test_a_machine_that_never_answers_is_given_up(trip_of: Any, monkeypatch: pyt
     with pytest.raises(ConnectionFailed) as caught:
         trip.open(instance)
     assert "did not answer" in caught.value.message and instance.id in caught.value.message
+    assert "--ssh-cidr" in str(caught.value.hint)
     assert time.monotonic() - began < 60
     trip.release(instance)
     assert trip.left() == {}

@@ -250,7 +250,8 @@ def _silent(
         message = error.message
     return ConnectionFailed(
         message,
-        hint="a firewall or VPN here may block port 22; see also: cloudtrain doctor"
+        hint="a firewall or VPN here may block port 22, or SSH leaves by another address than the one let in:"
+        " --ssh-cidr ADDRESS/32 names it; see also: cloudtrain doctor"
         if error.code == "unreachable"
         else error.hint,
         consequence=error.consequence,
