@@ -44,6 +44,7 @@ def adopt(
     *,
     identity: Path | None,
     user: str,
+    anyone: bool = False,
     profile: str | None,
     job: JobSpec,
     runs_dir: Path,
@@ -54,15 +55,16 @@ def adopt(
     Args:
         identity: private key that the machine accepts; None: the run's own, or EC2 Instance Connect.
         user: login name of the image.
+        anyone: also a machine that another person has launched.
         profile: what `clients` were asked for; None: whatever AWS's own settings name.
 
     Raises:
-        UsageError: it is not ours, it is known already, or nothing has trained on it.
+        UsageError: it is not ours or another person's, it is known already, or nothing has trained on it.
         HostKeyMismatch: it does not show the key that its console output tells; nothing was sent.
         ConnectionFailed: nobody here can log in; it goes on running.
     """
     emit(StepStarted("adopt", f"{instance_id} in {clients.region}", (pace or Pace()).boot))
-    orphan = orphans.find(clients, instance_id, user)
+    orphan = orphans.find(clients, instance_id, user, anyone=anyone)
     _check_new(orphan, store)
     notes = _Notes(orphans.notes(orphan, clients))
     status = _look(orphan, clients, notes, emit, pace or Pace(), identity)

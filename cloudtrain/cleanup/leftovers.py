@@ -19,6 +19,7 @@ from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.provider.ec2.clients import READ_TIMEOUT_S, Clients
 from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.end.cleaning import Ended, Known, Leftover
+from cloudtrain.provider.ec2.offer import account
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.run_folder import receipt
 from cloudtrain.run_folder.outcome import ending
@@ -138,8 +139,11 @@ def rehearsal_places() -> list[Clients]:
     return found
 
 
-def look(where: Sequence[Clients], known: Sequence[Known], now: float, emit: Emit) -> View:
+def look(where: Sequence[Clients], known: Sequence[Known], now: float, emit: Emit, *, anyone: bool = False) -> View:
     """What there is in each of `where`, all asked at once.
+
+    Args:
+        anyone: what is another person's is judged like one's own; else it is shown, and never safe to end.
 
     Raises:
         CloudtrainError: none of them answered.
@@ -151,10 +155,11 @@ def look(where: Sequence[Clients], known: Sequence[Known], now: float, emit: Emi
 
     def ask(clients: Clients) -> list[Leftover] | CloudtrainError:
         try:
-            return cleaning.find(clients, known, now)
+            return cleaning.find(clients, known, now, mine=mine, anyone=anyone)
         except CloudtrainError as error:
             return error
 
+    mine = _marks(where[0])
     for clients in where:
         # Made here: the SDK's sessions are not safe to make clients in side by side.
         _ = clients.ec2
@@ -167,6 +172,14 @@ def look(where: Sequence[Clients], known: Sequence[Known], now: float, emit: Emi
     emit(StepDone("look", f"{told}: {len(found)} found", time.monotonic() - began))
     asked = tuple(name for name, answer in answers if not isinstance(answer, CloudtrainError))
     return View(tuple(found), asked, refused)
+
+
+def _marks(clients: Clients) -> frozenset[str]:
+    """Marks of whoever asks; none where AWS does not say who that is: then nothing is taken for one's own unseen."""
+    try:
+        return account.identify(clients).owners
+    except CloudtrainError:
+        return frozenset()
 
 
 def end(

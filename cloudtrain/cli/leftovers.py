@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloudtrain.cli.options import Json, Plain, Profile, Region, Yes, look
+from cloudtrain.cli.options import Json, Owner, Plain, Profile, Region, WhoseThings, Yes, look
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines, write_result
 from cloudtrain.console.reporters.base import may_ask
@@ -36,6 +36,7 @@ def clean(
     everything: Annotated[
         bool, typer.Option("--all", help="Also what trains, is parked, or is not known to be safe to end.")
     ] = False,
+    owner: Owner = WhoseThings.MINE,
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look into the rehearsal's Region, not AWS.")] = False,
     json: Json = False,
@@ -43,7 +44,8 @@ def clean(
     """List what cloudtrain has left in the account, and end it with --yes. Found by its tags: no local state is needed.
 
     Alone it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
-    pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it.
+    pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it. What
+    others have launched is listed with its owner, and touched with --owner any alone.
     """
     from cloudtrain.billing import running
     from cloudtrain.cleanup import leftovers
@@ -56,18 +58,23 @@ def clean(
     if not where:
         _nothing_rehearsed(json=json)
         return
-    view = _look(where, store, console.emit, ids)
-    command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run)
-    chosen = [one for one in view.leftovers if everything or one.safe]
+    anyone = owner is WhoseThings.ANY
+    view = _look(where, store, console.emit, ids, anyone=anyone)
+    command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run, anyone=anyone)
+
+    def choice() -> list[Leftover]:
+        return [one for one in view.leftovers if (everything or one.safe) and (anyone or not one.others)]
+
+    chosen = choice()
     if not json:
-        print_lines(*shown.listing(view, time.time(), command=None if yes else command))
+        print_lines(*shown.listing(view, time.time(), command=None if yes else command, anyone=anyone))
     if chosen and not yes and not json and may_ask():
         if not console.ask(_question(chosen, shown.losses(chosen)), default=False):
             return
         # A person may have thought for a while: what has changed since is judged anew.
         agreed = {one.item.id for one in chosen}
-        view = _look(where, store, console.emit, ids)
-        chosen = [one for one in view.leftovers if one.item.id in agreed and (everything or one.safe)]
+        view = _look(where, store, console.emit, ids, anyone=anyone)
+        chosen = [one for one in choice() if one.item.id in agreed]
     elif not yes:
         if json:
             write_result("", _code(view), **shown.view_record(view), error=_unseen(view))
@@ -91,6 +98,7 @@ def adopt(
     user: Annotated[str, typer.Option(help="Login name of its image.")] = "ubuntu",
     region: Region = None,
     profile: Profile = None,
+    owner: Owner = WhoseThings.MINE,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
@@ -119,6 +127,7 @@ def adopt(
             reporter.emit,
             identity=Path(identity).expanduser().absolute() if identity else None,
             user=user,
+            anyone=owner is WhoseThings.ANY,
             profile=got.get("profile"),
             job=JobSpec(source=str(job_folder())),
             runs_dir=got.runs_dir,
@@ -199,11 +208,13 @@ def _places(
     )
 
 
-def _look(where: list[Clients], store: Store | None, emit: Emit, ids: list[str] | None) -> View:
+def _look(
+    where: list[Clients], store: Store | None, emit: Emit, ids: list[str] | None, *, anyone: bool = False
+) -> View:
     from cloudtrain.cleanup import leftovers
 
     known = leftovers.known_runs(store) if store is not None else []
-    view = leftovers.look(where, known, time.time(), emit)
+    view = leftovers.look(where, known, time.time(), emit, anyone=anyone)
     return view.only(ids) if ids else view
 
 
@@ -237,11 +248,14 @@ def _question(chosen: Sequence[Leftover], lost: Sequence[str]) -> str:
     return f"End {which} and lose {', '.join(lost)}?" if lost else f"End {which}?"
 
 
-def _typed(ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool) -> str:
+def _typed(
+    ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool, anyone: bool
+) -> str:
     """The command as it was typed, to be typed again with more."""
     words = ["cloudtrain clean", *(ids or [])]
     words += ["--dry-run"] if dry_run else []
     words += ["--all-regions"] if everywhere else []
+    words += ["--owner any"] if anyone else []
     words += [f"--region {region}"] if region else []
     words += [f"--profile {profile}"] if profile else []
     return " ".join(words)

@@ -42,6 +42,16 @@ Plain = Annotated[bool, typer.Option("--plain", help="One fact a line, nothing r
 Bell = Annotated[bool, typer.Option("--bell", help="One beep of the terminal when the run ends or a question waits.")]
 Region = Annotated[str | None, typer.Option(help="AWS Region.")]
 Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
+
+
+class WhoseThings(StrEnum):
+    """Whose things in the account a command may touch, by the tag `cloudtrain:owner`."""
+
+    MINE = "mine"
+    ANY = "any"
+
+
+Owner = Annotated[WhoseThings, typer.Option("--owner", help="Whose: yours, or also what others launched.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OnlyPlan = Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")]
 Keep = Annotated[

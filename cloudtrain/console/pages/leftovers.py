@@ -34,7 +34,8 @@ def table(leftovers: Sequence[Leftover], now: float) -> list[str]:
     head, *facts = columns([*header, "REGION"] if several else header, rows)
     lines = [head]
     for line, one in zip(facts, leftovers, strict=True):
-        lines += [line, f"  {'safe to end' if one.safe else 'keep'}: {one.why}"]
+        whose = f" (another's, owner {one.item.owner})" if one.others and one.item.owner not in one.why else ""
+        lines += [line, f"  {'safe to end' if one.safe else 'keep'}: {one.why}{whose}"]
     return [screen_safe(line) for line in lines]
 
 
@@ -56,11 +57,12 @@ def _lease(one: Leftover, now: float) -> str:
     return f"ends in {seconds(left)}" if left > 0 else f"over for {seconds(-left)}"
 
 
-def listing(view: View, now: float, *, command: str | None) -> list[str]:
+def listing(view: View, now: float, *, command: str | None, anyone: bool = False) -> list[str]:
     """All lines of `clean` before it does anything; the last one says what to type.
 
     Args:
         command: the command with the options that narrowed the look, without `--all` and `--yes`; None: it acts now.
+        anyone: what is another person's may be ended as well.
     """
     lines = table(view.leftovers, now) if view.leftovers else []
     lines += refused(view)
@@ -70,16 +72,26 @@ def listing(view: View, now: float, *, command: str | None) -> list[str]:
     lines += ["", _sum(view.leftovers)]
     if command is None:
         return lines
-    lost = losses(view.leftovers)
-    rest = f"{command} --all --yes ends {'it' if len(view.leftovers) == 1 else f'all {len(view.leftovers)}'}"
-    rest += f" and loses {_joined(lost)}" if lost else ""
-    if safe:
-        count = "it" if len(view.leftovers) == 1 else f"the {len(safe)} that {'is' if len(safe) == 1 else 'are'} safe"
-        words = f"{command} --yes ends {count}"
-        lines.append(words if len(safe) == len(view.leftovers) else f"{words}; {rest}")
-    else:
-        lines.append(f"nothing here is safe to end; {rest}")
+    reached = [one for one in view.leftovers if anyone or not one.others]
+    away = len(view.leftovers) - len(reached)
+    if reached:
+        lines.append(_next(command, reached, safe))
+    if away:
+        what = "It is" if not reached and away == 1 else f"{away} of these {'is' if away == 1 else 'are'}"
+        lines.append(f"{what} another's and stays; {command} --owner any tells how to end what others have launched")
     return lines
+
+
+def _next(command: str, reached: Sequence[Leftover], safe: Sequence[Leftover]) -> str:
+    """What to type to end `reached`; those of it that are `safe`."""
+    lost = losses(reached)
+    rest = f"{command} --all --yes ends {'it' if len(reached) == 1 else f'all {len(reached)}'}"
+    rest += f" and loses {_joined(lost)}" if lost else ""
+    if not safe:
+        return f"nothing here is safe to end; {rest}"
+    count = "it" if len(reached) == 1 else f"the {len(safe)} that {'is' if len(safe) == 1 else 'are'} safe"
+    words = f"{command} --yes ends {count}"
+    return words if len(safe) == len(reached) else f"{words}; {rest}"
 
 
 def fates(ended: Sequence[Ended], view: View) -> list[str]:
@@ -121,7 +133,9 @@ def remote(view: View, now: float) -> list[str]:
         item = one.item
         if item.kind != "instance":
             continue
-        if one.known is None:
+        if one.others:
+            type_this = f"another's, owner {item.owner}: leave it to them; cloudtrain clean --owner any ends it"
+        elif one.known is None:
             ways = f"cloudtrain adopt {item.id} takes it back; cloudtrain clean tells how to end it"
             type_this = f"not known here: {ways}"
         elif one.parked:
@@ -136,7 +150,7 @@ def remote(view: View, now: float) -> list[str]:
         old = f", {age(one.age_s)} old" if one.age_s is not None else ""
         lease = f", {_lease(one, now)}" if _lease(one, now) != "-" else ""
         state = "parked" if one.parked else item.state
-        orphan = "orphan  " if one.known is None else ""
+        orphan = "another's  " if one.others else "orphan  " if one.known is None else ""
         lines += [f"{orphan}{item.run or '-'}  {item.id} {item.type} {state}{old}{lease}, {price}", f"  {type_this}"]
     others = [one for one in view.leftovers if one.item.kind != "instance" and one.safe]
     if others:
@@ -154,6 +168,8 @@ def record(one: Leftover) -> dict[str, Any]:
         "region": one.region,
         "run": item.run or None,
         "known": one.known is not None,
+        "owner": item.owner or None,
+        "mine": not one.others,
         "state": item.state or None,
         "type": item.type or None,
         "spot": item.spot,

@@ -291,8 +291,9 @@ def _rights(seen: _Seen) -> Iterator[Check]:
         yield Check("rights", "warn", "not tried: a trial launch needs a type, an image and a subnet")
         return
     client = seen.clients.ec2_launch
-    marks = tags.tags_of_run("doctor", "doctor", tags.owner_of(seen.who.arn), seen.now.timestamp())
-    own = [item.id for item in _own(seen) if item.kind == "instance"]
+    marks = tags.tags_of_run("doctor", "doctor", seen.who.owner, seen.now.timestamp())
+    mine = seen.who.owners
+    own = [item.id for item in _own(seen) if item.kind == "instance" and not tags.is_others(item.owner, mine)]
     # Without an instance of ours there is none that may be named: this id has the form of one and belongs to nobody.
     target = own[:1] or ["i-00000000000000000"]
     trials: tuple[tuple[str, Callable[[], Any]], ...] = (
@@ -367,6 +368,9 @@ def _leftovers(seen: _Seen) -> Iterator[Check]:
         text = item.describe(price.usd_per_hour if price else None)
         if item.run:
             text += f", of run {item.run}"
+        if seen.who is not None and tags.is_others(item.owner, seen.who.owners):
+            yield Check("leftovers", "ok", f"{text}; another's, owner {item.owner}")
+            continue
         yield _leftover(item, text, seen.now)
 
 

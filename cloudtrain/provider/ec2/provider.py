@@ -191,8 +191,8 @@ def _place(token: str | None, seeds: Sequence[str]) -> int:
 def _of_caller(run: str, clients: Clients) -> list[dict[str, Any]]:
     """Filters for a run by its name and whose it is, when no note of it is left."""
     with translated("look up who you are", profile=clients.profile, consequence="nothing was changed"):
-        owner = tags.owner_of(clients.sts.get_caller_identity()["Arn"])
-    return tags.where(run=run, owner=owner)
+        who = clients.sts.get_caller_identity()
+    return tags.where(run=run, owner=tags.owners_of(who["UserId"], who["Arn"]))
 
 
 def _requirements(source: Path) -> Path | None:

@@ -52,10 +52,22 @@ def utc_seconds(text: str | None) -> float | None:
         return None
 
 
-def owner_of(arn: str) -> str:
-    """A short mark of the caller that gives neither account nor name away. Session names that the SDK makes up anew for
-    each session of a role are left out, or nobody would find their own instances again."""
-    return hashlib.sha256(re.sub(r"/botocore-session-\d+$", "", arn).encode()).hexdigest()[:16]
+def owner_of(user_id: str) -> str:
+    """The mark of the caller: AWS's unique id of a user, or of a role with the name of its session, which policies know
+    as `${aws:userid}`. The number that the SDK makes up anew for each session of a role is left out, or nobody would
+    find their own instances again."""
+    return re.sub(r":botocore-session-\d+$", ":botocore-session", user_id)
+
+
+def owners_of(user_id: str, arn: str) -> frozenset[str]:
+    """Every mark that the caller's machines may carry: `owner_of`, and the hash of the ARN of earlier releases."""
+    former = hashlib.sha256(re.sub(r"/botocore-session-\d+$", "", arn).encode()).hexdigest()[:16]
+    return frozenset({owner_of(user_id), former})
+
+
+def is_others(owner: str, mine: frozenset[str] | None) -> bool:
+    """Whether a thing with this mark is somebody else's; `mine`: those of the caller, None: all are taken for ours."""
+    return mine is not None and bool(owner) and owner not in mine
 
 
 def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from botocore import xform_name
 import cloudtrain.provider.ec2
 from cloudtrain.core.spec import Ec2Spec, RunSpec
 from cloudtrain.emulator.region import Region
-from cloudtrain.provider.ec2 import doctor
+from cloudtrain.provider.ec2 import doctor, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer import catalogue, offers
 from tests import policy
@@ -125,18 +125,64 @@ def test_the_form_is_one_that_iam_takes() -> None:
     ],
 )
 def test_what_can_hurt_is_allowed_on_our_own_alone(action: str) -> None:
-    conditions = [one["Condition"]["StringEquals"] for one in policy.statements() if f"ec2:{action}" in one["Action"]]
-    own = {"aws:ResourceTag/cloudtrain:managed": "true"}
+    conditions = [one["Condition"] for one in policy.statements() if f"ec2:{action}" in one["Action"]]
+    managed = {"aws:ResourceTag/cloudtrain:managed": "true"}
+    own = {"StringEquals": {**managed, "aws:ResourceTag/cloudtrain:owner": "${aws:userid}"}}
+    nameless = {
+        "StringEquals": managed,
+        "StringLike": {
+            "aws:userid": "*:botocore-session-*",
+            "aws:ResourceTag/cloudtrain:owner": "*:botocore-session",
+        },
+    }
     # Beside our own: tags in the call that creates, and a machine that its owner has marked for use.
-    others = ({"ec2:CreateAction": ["CreateSecurityGroup", "RunInstances"]}, {"aws:ResourceTag/cloudtrain:use": "true"})
-    assert own in conditions and all(one == own or one in others for one in conditions)
+    others = (
+        {"StringEquals": {"ec2:CreateAction": ["CreateSecurityGroup", "RunInstances"]}},
+        {"StringEquals": {"aws:ResourceTag/cloudtrain:use": "true"}},
+    )
+    assert own in conditions and nameless in conditions
+    assert all(one in (own, nameless, *others) for one in conditions)
+
+
+ANNA, BEN = "AIDAANNAXXXXXXXXXXXXX", "AROABENXXXXXXXXXXXXXX:ben@example.org"
+NAMELESS = "AROADEVXXXXXXXXXXXXXX:botocore-session-17"
+HURTS = sorted({action for one in policy.statements() if one["Sid"] == "OwnOnly" for action in one["Action"]})
+
+
+@pytest.mark.parametrize("action", HURTS)
+@pytest.mark.parametrize("caller", [ANNA, BEN, NAMELESS + "00000000"])
+def test_of_two_people_each_may_hurt_only_what_is_their_own(caller: str, action: str) -> None:
+    for launched_by in (ANNA, BEN, NAMELESS + "11111111"):
+        made = tags.tags_of_run("brave-otter", "feed", tags.owner_of(launched_by), 0.0)
+        context = {"aws:userid": caller, **{f"aws:ResourceTag/{key}": value for key, value in made.items()}}
+        own = tags.owner_of(caller) == tags.owner_of(launched_by)
+        assert policy.allows(action, "arn:aws:ec2:us-east-1:123456789012:instance/i-1", context) == own
+        context.pop("aws:ResourceTag/cloudtrain:managed")
+        assert not policy.allows(action, "arn:aws:ec2:us-east-1:123456789012:instance/i-1", context)
+
+
+def test_a_launch_needs_the_mark_version_2_of_the_metadata_and_an_image_of_amazon_or_ours() -> None:
+    ours = {"aws:userid": ANNA, "aws:PrincipalAccount": "123456789012"}
+    marked = {**ours, "aws:RequestTag/cloudtrain:managed": "true"}
+    machine, image = "arn:aws:ec2:us-east-1:123456789012:instance/*", "arn:aws:ec2:us-east-1::image/ami-1"
+
+    def may(resource: str, context: dict[str, str]) -> bool:
+        return policy.allows("ec2:RunInstances", resource, context)
+
+    assert may(machine, {**marked, "ec2:MetadataHttpTokens": "required"})
+    assert may("arn:aws:ec2:us-east-1:123456789012:volume/*", marked)
+    assert not may(machine, marked) and not may(machine, {**marked, "ec2:MetadataHttpTokens": "optional"})
+    assert not may(machine, {**ours, "ec2:MetadataHttpTokens": "required"})
+    assert may(image, {**ours, "ec2:Owner": "amazon"}) and may(image, {**ours, "ec2:Owner": "123456789012"})
+    assert not may(image, {**ours, "ec2:Owner": "999999999999"}) and not may(image, ours)
 
 
 def test_what_is_launched_must_carry_our_mark() -> None:
     launches = [one for one in policy.statements() if "ec2:RunInstances" in one["Action"]]
-    marked = [one for one in launches if "Condition" in one]
-    free = [resource for one in launches if "Condition" not in one for resource in one["Resource"]]
-    assert [sorted(one["Resource"]) for one in marked] == [["arn:aws:ec2:*:*:instance/*", "arn:aws:ec2:*:*:volume/*"]]
+    mark = ("aws:RequestTag/cloudtrain:managed", "true")
+    marked = [one for one in launches if mark in one.get("Condition", {}).get("StringEquals", {}).items()]
+    free = [resource for one in launches if one not in marked for resource in one["Resource"]]
+    assert [one["Resource"] for one in marked] == [["arn:aws:ec2:*:*:instance/*"], ["arn:aws:ec2:*:*:volume/*"]]
     assert not any("instance/*" in resource or "volume" in resource for resource in free)
 
 

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Emit, Event, StepDone, StepProgress, StepStarted
 from cloudtrain.core.text import time_of_day
-from cloudtrain.provider.ec2 import network, trust
+from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate
 from cloudtrain.provider.ec2.instances import ENDED, Item, inventory, state_of
@@ -67,6 +67,7 @@ class Leftover:
         safe: ending it loses nothing.
         why: the reason for that judgement, for people.
         loss: what is lost with it, for people; None: nothing.
+        others: its mark is another person's, and no run of the registry has launched it.
     """
 
     item: Item
@@ -78,6 +79,7 @@ class Leftover:
     safe: bool = False
     why: str = ""
     loss: str | None = None
+    others: bool = False
 
     @property
     def billed(self) -> bool:
@@ -110,11 +112,20 @@ class Ended:
         return not self.gone and self.leftover.billed
 
 
-def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]:
+def find(
+    clients: Clients,
+    known: Iterable[Known],
+    now: float,
+    *,
+    mine: frozenset[str] | None = None,
+    anyone: bool = False,
+) -> list[Leftover]:
     """What of ours exists in the Region of `clients`, judged: instances first, then volumes, then security groups.
 
     Args:
         now: unix seconds.
+        mine: marks of the caller (`tags.owners_of`); None: everything is taken for the caller's.
+        anyone: what is another's is judged like one's own; else it is never safe to end.
 
     Raises:
         SignInError, ConnectionFailed: the Region could not be asked.
@@ -126,7 +137,10 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
     found = []
     for item in items:
         run = by_token.get(item.token)
+        others = run is None and tags.is_others(item.owner, mine)
         safe, why, loss = judge(item, run, housed, now)
+        if others and not anyone:
+            safe, why = False, f"another's, owner {item.owner}: --owner any judges it, too"
         if item.kind == "instance":
             housed[item.token] = housed.get(item.token, True) and safe
         hour = None
@@ -144,6 +158,7 @@ def find(clients: Clients, known: Iterable[Known], now: float) -> list[Leftover]
                 safe=safe,
                 why=why,
                 loss=loss,
+                others=others,
             )
         )
     return found

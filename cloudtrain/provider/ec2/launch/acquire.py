@@ -212,7 +212,7 @@ class Acquisition:
 
     def _owner(self) -> str:
         with translated("look up who you are", profile=self._clients.profile):
-            return tags.owner_of(self._clients.sts.get_caller_identity()["Arn"])
+            return tags.owner_of(self._clients.sts.get_caller_identity()["UserId"])
 
     def _close(self) -> None:
         self._journal.write({"ec2_attempt": None, "ec2_request": None, "ec2_instance": None, "ec2_tried": []})

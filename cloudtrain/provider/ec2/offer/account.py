@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from botocore.credentials import Credentials
 
 from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.translate import translated
 
@@ -32,14 +33,16 @@ class Account:
     """The caller.
 
     Attributes:
-        arn: of the caller; not for output or storage.
+        owner: the mark of what the caller launches (`tags.owner_of`).
+        owners: every mark that the caller's machines may carry.
         number: 12 digits; not for output.
         profile: None: no profile is in use.
         kind: where the credentials come from, for people.
         expires: when they end; None: they do not, or it is not known.
     """
 
-    arn: str
+    owner: str
+    owners: frozenset[str]
     number: str
     profile: str | None
     kind: str
@@ -94,7 +97,8 @@ def identify(clients: Clients) -> Account:
         identity = clients.sts.get_caller_identity()
     credentials = clients.credentials
     return Account(
-        arn=identity["Arn"],
+        owner=tags.owner_of(identity["UserId"]),
+        owners=tags.owners_of(identity["UserId"], identity["Arn"]),
         number=identity["Account"],
         profile=clients.profile,
         kind=KINDS.get(credentials.method, credentials.method) if credentials else "unknown",

@@ -8,7 +8,6 @@ from typing import Any
 
 from cloudtrain.core.errors import Refused, UsageError
 from cloudtrain.core.plan import Candidate, Offer
-from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, one, state_of
 from cloudtrain.provider.ec2.offer import account, images, prices, types
@@ -59,7 +58,7 @@ def survey(instance_id: str, clients: Clients, now: datetime) -> Offer:
             "arch": instance.get("Architecture", kind.arch if kind else ""),
             "image_id": instance["ImageId"],
             "user": _user(instance, clients),
-            "owner": tags.owner_of(who.arn),
+            "owner": who.owner,
             "price_date": prices.date_of([price]),
         },
     )

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from cloudtrain.core.errors import CloudtrainError, Refused, SignInError, UsageError
 from cloudtrain.core.plan import Candidate, Offer
 from cloudtrain.core.spec import Ec2Spec, RunSpec
-from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer import account, alternatives, images, named, prices, quota, types, zones
 from cloudtrain.provider.ec2.offer.images import Image
@@ -131,7 +130,7 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             "root_gb": disk_gb,
             "parked_per_day": table.disk_per_hour(disk_gb) * 24,
             "user": image.user,
-            "owner": tags.owner_of(who.arn),
+            "owner": who.owner,
             "price_date": prices.date_of(used),
             "candidates": [machine.record() for machine in usable.machines],
         },

@@ -21,6 +21,7 @@ from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, inventory, one, reason_of, state_of, to_instance
+from cloudtrain.provider.ec2.offer import account
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
@@ -56,11 +57,11 @@ class Orphan:
         return self.instance.life is InstanceLife.PARKED
 
 
-def find(clients: Clients, instance_id: str, user: str) -> Orphan:
-    """The instance called `instance_id`.
+def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False) -> Orphan:
+    """The instance called `instance_id`; with `anyone` also one that another person has launched.
 
     Raises:
-        UsageError: there is none, it is not ours, it has ended or it is still starting.
+        UsageError: there is none, it is not ours or another's, it has ended or it is still starting.
     """
     found = one(clients, instance_id)
     if found is None or state_of(found) in ENDED:
@@ -73,6 +74,12 @@ def find(clients: Clients, instance_id: str, user: str) -> Orphan:
         raise _unfit(
             f"{instance_id} was not launched by cloudtrain",
             f"cloudtrain run --instance-id {instance_id} uses a machine of your own",
+        )
+    owner = marks.get(tags.OWNER, "")
+    if not anyone and tags.is_others(owner, account.identify(clients).owners):
+        raise _unfit(
+            f"{instance_id} belongs to another, owner {owner}",
+            f"ask whoever launched it; cloudtrain adopt {instance_id} --owner any takes it all the same",
         )
     if state_of(found) not in ("running", "stopped"):
         raise _unfit(f"{instance_id} is {state_of(found)}", "adopt it once it runs or is parked")

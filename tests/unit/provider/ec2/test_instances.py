@@ -15,11 +15,11 @@ def test_tags_go_there_and_back() -> None:
     assert tags.where(run="a", owner=None)[1:] == [{"Name": "tag:cloudtrain:run", "Values": ["a"]}]
 
 
-def test_an_owner_is_the_same_in_each_session_and_gives_nothing_away() -> None:
-    arn = "arn:aws:sts::123456789012:assumed-role/Student/botocore-session-"
-    assert tags.owner_of(arn + "1700000000") == tags.owner_of(arn + "1800000000")
-    assert tags.owner_of("arn:aws:iam::123456789012:user/a") != tags.owner_of("arn:aws:iam::123456789012:user/b")
-    assert "123456789012" not in tags.owner_of("arn:aws:iam::123456789012:user/a")
+def test_an_owner_is_the_same_in_each_session() -> None:
+    role, arn = "AROA1:botocore-session-", "arn:aws:sts::123456789012:assumed-role/Student/botocore-session-"
+    assert tags.owner_of(role + "1700000000") == tags.owner_of(role + "1800000000")
+    assert tags.owners_of(role + "17", arn + "17") == tags.owners_of(role + "18", arn + "18")
+    assert len({tags.owner_of(one) for one in ("AIDA1", "AIDA2", "AROA1:anna", "AROA1:ben")}) == 4
 
 
 def test_what_is_left_is_described_with_its_price() -> None:

@@ -21,7 +21,8 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 )
 def test_how_long_a_session_goes_on(left: int | None, text: str) -> None:
     end = None if left is None else NOW + timedelta(seconds=left)
-    assert Account(arn="", number="123456789012", profile=None, kind="", expires=end).lasts(NOW) == text
+    who = Account(owner="", owners=frozenset(), number="123456789012", profile=None, kind="", expires=end)
+    assert who.lasts(NOW) == text
 
 
 @pytest.mark.parametrize(
