@@ -33,6 +33,8 @@ CODE_TRIES = 3
 PROCESS_LIMIT_S = 60.0
 # Far above any answer of one.
 PROCESS_BYTES = 1 << 16
+# What reading foreign values raises, here and in the SDK: no value of the kind, too deep, too large, of no sense.
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 # Two that look at once would ask for the code twice: the second finds what the first has put into the cache.
 _ONE_LOOKS = threading.Lock()
 
@@ -77,7 +79,7 @@ def look_up(core: botocore.session.Session, profile: str | None) -> Credentials 
             found: Any = core.get_credentials()
             if found is not None:
                 found.get_frozen_credentials()
-    except (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError) as error:
+    except (*NONSENSE, OSError) as error:
         # The SDK passes on whatever it trips over in a file, a variable or an answer.
         raise SignInError(
             f"the credentials of {profile_text(profile)} cannot be used: "
@@ -144,7 +146,7 @@ class SharedSessions(JSONFileCache):
             whole = all(isinstance(told[key], str) for key in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
             if whole and parse_timestamp(told["Expiration"]).tzinfo is not None:
                 return dict(found)
-        except (TypeError, ValueError, LookupError, RecursionError):
+        except NONSENSE:
             pass
         raise KeyError(cache_key)
 
@@ -213,7 +215,7 @@ def _check_answer(out: bytes) -> None:
     """Whether a `credential_process` gave credentials. What it printed is not quoted: it may hold a secret."""
     try:
         told = json.loads(out)
-    except (ValueError, RecursionError):
+    except NONSENSE:
         told = None
     if not isinstance(told, dict):
         raise _process_failed("it printed no JSON object")
@@ -230,7 +232,7 @@ def _check_answer(out: bytes) -> None:
     try:
         at = parse_timestamp(expires)
         over = at <= datetime.now(UTC)
-    except (TypeError, ValueError, OverflowError, RuntimeError, AttributeError):
+    except NONSENSE:
         raise _process_failed("its Expiration is no time with a zone") from None
     if over:
         raise _process_failed("what it gave has expired")

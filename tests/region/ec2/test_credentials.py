@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -83,7 +84,12 @@ def test_one_code_serves_all_clients_and_the_next_command(aws: Aws, asked: Calla
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("junk", ["", "[]", "null", "{}", '{"Credentials": {"Expiration": 5}}', "[" * 100000])
+KEPT = '{"Credentials": {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "%s"}}' % (
+    "9" * 40
+)
+
+
+@pytest.mark.parametrize("junk", ["", "[]", "null", "{}", '{"Credentials": {"Expiration": 5}}', KEPT, "[" * 100000])
 def test_a_cache_that_is_none_is_passed_over(aws: Aws, asked: Callable[..., list[str]], junk: str) -> None:
     asked(CODE)
     account.identify(Clients("dev"))
@@ -168,6 +174,7 @@ PAST = {"Expiration": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}
         (f"print('''{json.dumps({**GIVES, 'SessionToken': []})}''')", "SessionToken"),
         (f"print('''{json.dumps({**GIVES, 'Expiration': 'soon'})}''')", "Expiration"),
         (f"print('''{json.dumps({**GIVES, 'Expiration': '2030-01-01T00:00:00'})}''')", "Expiration"),
+        (f"print('''{json.dumps({**GIVES, 'Expiration': '9' * 40})}''')", "Expiration"),
         (f"print('''{json.dumps({**GIVES, **PAST})}''')", "has expired"),
         ("while True: print('x' * 1000)", "more than 64 kB"),
         ("import time; time.sleep(60)", "no answer within"),
@@ -228,3 +235,43 @@ def test_a_file_of_another_user(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> No
         finally:
             os.seteuid(0)
     assert error.code == "bad_aws_config" and str(folder / "credentials") in error.message
+
+
+SSO = """[profile dev]
+sso_session = school
+sso_account_id = 123456789012
+sso_role_name = student
+region = us-east-1
+[sso-session school]
+sso_start_url = https://school.awsapps.com/start
+sso_region = us-east-1
+sso_registration_scopes = sso:account:access
+"""
+
+
+@pytest.mark.parametrize("kept", [None, "", "[]", "{}", '{"accessToken": 5, "expiresAt": "never"}', "\x00"])
+def test_single_sign_on_without_a_session_or_with_a_torn_one(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str | None
+) -> None:
+    (tmp_path / "config").write_text(SSO)
+    cache = tmp_path / "sso"
+    # Of the home folder at the SDK's import.
+    for place in ("tokens.SSOTokenProvider", "credentials.SSOProvider"):
+        monkeypatch.setattr(f"botocore.{place}._SSO_TOKEN_CACHE_DIR", str(cache))
+    if kept is not None:
+        cache.mkdir(parents=True)
+        (cache / f"{hashlib.sha1(b'school').hexdigest()}.json").write_text(kept)
+    assert '"dev"' in refused().message
+
+
+@pytest.mark.parametrize("ends", ["soon", "", "2020-01-01T00:00:00Z", "9" * 40])
+def test_variables_with_a_nonsensical_end(aws: Aws, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAXXXXXXXXXXXXXXXX")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", ends)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    if ends:
+        with pytest.raises(SignInError):
+            account.identify(Clients())
+    else:
+        assert account.identify(Clients()).number == "123456789012"
