@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtrain.core import disk
+from cloudtrain.core import disk, programs
 from cloudtrain.core.errors import GONE, CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
@@ -94,7 +93,7 @@ def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]
         UsageError: the run has no machine with SSH, or there is no `ssh` here.
         ConnectionFailed: its machine is gone.
     """
-    program = shutil.which("ssh")
+    program = programs.find("ssh", beside=Path.cwd())
     if program is None:
         raise UsageError(
             "there is no OpenSSH client on this computer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.core import disk
+from cloudtrain.core import disk, programs
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.lifecycle import planning
 from cloudtrain.lifecycle.session import Context
@@ -75,6 +76,157 @@ def test_git_names_commit_and_every_change(package: Path) -> None:
     (package / "train.py").unlink()
     gone = git.state(package, scan(package).files)
     assert gone is not None and gone.diff_sha256 not in (None, brought_back.diff_sha256)
+
+
+SETTINGS = (
+    *("core.fsmonitor", "core.pager", "core.editor", "core.askPass", "core.gitProxy", "core.sshCommand"),
+    *("core.alternateRefsCommand", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.external"),
+    *("diff.evil.textconv", "diff.evil.command", "credential.helper", "gpg.program", "uploadpack.packObjectsHook"),
+    *("remote.evil.uploadpack", "sequence.editor", "pager.ls-tree", "pager.config", "pager.rev-parse"),
+)
+REMOTES = ("ext::{trap}", "ssh://nowhere.invalid/x", "git://nowhere.invalid/x", "file://{project}", "{project}")
+needs_sh = pytest.mark.skipif(os.name == "nt" or shutil.which("git") is None, reason="needs git and scripts of sh")
+
+
+class Traps:
+    """Programs in a repository that note that they ran."""
+
+    def __init__(self, project: Path, ran: Path) -> None:
+        self.project, self._ran = project, ran
+        ran.mkdir()
+
+    def put(self, path: Path) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\ntouch '{self._ran}/{path.name}'\nexit 1\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def ran(self) -> set[str]:
+        return {path.name for path in self._ran.iterdir()}
+
+
+@pytest.fixture
+def traps(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Traps:
+    """A repository with a commit, and a program wherever its settings, hooks and folders can name one."""
+    traps, project = Traps(package.parent, tmp_path / "ran"), package.parent
+    (project / ".gitattributes").write_text("*.py filter=evil diff=evil\n")
+    ask = repository(project)
+    ask("add", ".")
+    ask("commit", "-q", "-m", "first")
+    for name in SETTINGS:
+        ask("config", name, traps.put(project / "traps" / name))
+    for name in ("ls-tree", "rev-parse", "config"):
+        ask("config", f"alias.{name}", "!" + traps.put(project / "traps" / f"alias-{name}"))
+    ask("config", "core.hooksPath", str(project / "hooks"))
+    for name in ("post-index-change", "reference-transaction", "fsmonitor-watchman", "post-checkout", "pre-auto-gc"):
+        traps.put(project / "hooks" / name)
+    for name in ("git", "ssh", "git-ls-tree", "git-rev-parse", "git-remote-ext", "sh"):
+        traps.put(project / name)
+        traps.put(package / name)
+    (project / ".git" / "info" / "exclude").write_text("/net/git*\n/net/s[sh]*\n")
+    for name in ("GIT_SSH_COMMAND", "GIT_PROXY_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_ASKPASS"):
+        monkeypatch.setenv(name, traps.put(project / "traps" / name))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fsmonitor")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", traps.put(project / "traps" / "by-variable"))
+    # Not as the index remembers it: whoever asks for the status would read it through the filter.
+    os.utime(package / "train.py", (1, 1))
+    assert not traps.ran()
+    return traps
+
+
+@needs_sh
+def test_nothing_of_a_repository_is_run(traps: Traps, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = os.environ["PATH"]
+    for folder in (traps.project, package):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PATH", os.pathsep.join((".", "", str(folder), str(traps.project), usual)))
+        state = git.state(package, scan(package).files)
+        assert traps.ran() == set()
+        assert state is not None and state.uncommitted == 0 and len(state.commit) == 40
+    # They would have.
+    monkeypatch.setenv("PATH", usual)
+    subprocess.run(["git", "-C", str(package), "status"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    for kind in ({"core.fsmonitor", "by-variable"}, {"filter.evil.process", "filter.evil.clean"}):
+        assert traps.ran() & kind
+
+
+@needs_sh
+@pytest.mark.parametrize("remote", REMOTES)
+def test_nor_to_fetch_what_it_lacks(traps: Traps, package: Path, remote: str) -> None:
+    ask = repository(traps.project)
+    tree = ask("rev-parse", "HEAD:net")
+    url = remote.format(trap=traps.project / "traps" / "core.sshCommand", project=traps.project)
+    evil = {"core.repositoryFormatVersion": "1", "extensions.partialClone": "evil", "protocol.allow": "always"}
+    evil |= {"remote.evil.url": url, "remote.evil.promisor": "true", "protocol.ext.allow": "always"}
+    for name, value in evil.items():
+        ask("config", name, value)
+    (traps.project / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    before = traps.ran()
+    assert git.state(package, scan(package).files) is None
+    assert traps.ran() == before
+    line = ["git", "-C", str(package), "ls-tree", "-r", "HEAD"]
+    subprocess.run(line, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=20)
+    assert traps.ran() - before, "the remote was no trap"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_what_is_as_committed(package: Path, tmp_path: Path) -> None:
+    ask = repository(package.parent)
+    (package / "text.txt").write_bytes(b"one\ntwo\n")
+    pointed = b"weights"
+    about = f"oid sha256:{hashlib.sha256(pointed).hexdigest()}\nsize {len(pointed)}\n"
+    (package / "big.bin").write_bytes(f"version https://git-lfs.github.com/spec/v1\n{about}".encode())
+    ask("add", ".")
+    ask("commit", "-q", "-m", "first")
+
+    def uncommitted() -> int:
+        state = git.state(package, scan(package).files)
+        assert state is not None
+        return state.uncommitted
+
+    assert uncommitted() == 0
+    (package / "big.bin").write_bytes(pointed)  # as Git LFS puts it there
+    assert uncommitted() == 0
+    (package / "big.bin").write_bytes(b"other")
+    assert uncommitted() == 1
+    (package / "text.txt").write_bytes(b"one\r\ntwo\r\n")
+    assert uncommitted() == 2
+    ask("config", "core.autocrlf", "true")
+    assert uncommitted() == 1
+    if os.name != "nt":
+        (package / "train.py").chmod(0o755)
+        assert uncommitted() == 2
+        ask("config", "core.fileMode", "false")
+        assert uncommitted() == 1
+        (package / "go.sh").unlink()
+        (package / "go.sh").symlink_to("train.py")
+        assert uncommitted() == 2
+        ask("add", ".")
+        ask("commit", "-q", "-m", "second")
+        assert uncommitted() == 0
+    # What a submodule's commit holds is committed.
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    of_inner = repository(inner)
+    (inner / "code.py").write_text("1")
+    of_inner("add", ".")
+    of_inner("commit", "-q", "-m", "inner")
+    ask("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), f"{package.name}/sub")
+    ask("commit", "-q", "-am", "third")
+    now = uncommitted()
+    (package / "sub" / "code.py").write_text("2")
+    assert uncommitted() == now + 1
+
+
+@needs_sh
+def test_programs_are_found_outside_the_project(traps: Traps, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(package)
+    monkeypatch.setenv("PATH", os.pathsep.join((".", "", "traps", str(traps.project), str(package))))
+    assert programs.find("ssh", beside=package) is None
+    elsewhere = traps.put(traps.project.parent / "bin" / "ssh")
+    monkeypatch.setenv("PATH", os.pathsep.join((os.environ["PATH"], str(Path(elsewhere).parent))))
+    assert programs.find("ssh", beside=package) == elsewhere
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

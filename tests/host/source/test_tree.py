@@ -181,7 +181,7 @@ def test_a_folder_inside_a_repository_obeys_the_rules_above_it(tmp_path: Path) -
 @needs_git
 def test_git_state_names_commit_and_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def said(source: Path) -> str:
-        return str(state(source, {}))
+        return str(state(source, scan(source, cache=None).files))
 
     source = fill(tmp_path / "repository" / "job", {"a.py": "1"})
     assert state(source, {}) is None
