@@ -75,6 +75,7 @@ app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
 app.command("instances")(cloud.instances)
 app.command("doctor")(cloud.doctor)
 app.command("init")(config.init)
+app.command("trust")(config.trust)
 app.add_typer(config.app, name="config")
 
 

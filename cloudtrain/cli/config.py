@@ -1,4 +1,4 @@
-"""`cloudtrain config show` and `init`: settings, and where each comes from."""
+"""`cloudtrain config show`, `init` and `trust`: settings, where each comes from, and who may decide it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json
+from cloudtrain.cli.options import Json, Yes, look
 from cloudtrain.console.lines import print_lines, tell, write_result
+from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import columns, screen_safe
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from.")
@@ -26,14 +27,18 @@ def show(
 
     found = settings.load({}, config=config).origins()
     if json:
-        told = {name: {"value": _plain(each.value), "origin": each.origin} for name, each in found.items()}
+        told = {
+            name: {"value": _plain(each.value), "origin": each.origin} | ({"trusted": False} if each.fault else {})
+            for name, each in found.items()
+        }
         write_result(settings=told)
         return
-    rows = [(name, shown(each.value), each.origin if origin else "") for name, each in found.items()]
+    refused = {name: f"{each.origin}, which {each.fault}" for name, each in found.items() if each.fault}
+    rows = [(name, shown(each.value), refused.get(name, each.origin if origin else "")) for name, each in found.items()]
     if all_:
         rows += [(name, "-", "not set" if origin else "") for name in settings.SETTINGS if name not in found]
         rows.sort()
-    header = ("SETTING", "VALUE", "FROM" if origin else "")
+    header = ("SETTING", "VALUE", "FROM" if origin or refused else "")
     print_lines(*map(screen_safe, columns(header, rows)))
 
 
@@ -65,3 +70,42 @@ def init(
     for path, what in written:
         tell(f"ok    {shown_path(path)}: {what}")
     tell("hint:  every line of cloudtrain.toml is a comment until you remove its #")
+
+
+def trust(
+    path: Annotated[Path, typer.Argument(help="Settings file or its folder; what holds here if left out.")] = Path(),
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Let a project's settings file decide of machine, money and keys: shows what it sets of them, and asks.
+
+    That holds until one of these settings is changed in the file. Flags and your own file need no such word.
+    """
+    from cloudtrain.config import files, settings
+    from cloudtrain.config import trust as trust_
+    from cloudtrain.config.project_file import EXPLAINED
+    from cloudtrain.console.choose import reporter
+    from cloudtrain.console.text import shown_path
+
+    file = files.of_project(path.absolute()) if path.is_dir() else files.read(path)
+    if file is None:
+        raise UsageError(f"there is no settings file in {path.absolute()}", hint="cloudtrain init", code="bad_setting")
+    values = settings.of_file(file)
+    found = {name: value for name, value in values.items() if name in trust_.SETTINGS}
+    if found and file.fault:
+        raise trust_.refusal(str(file.path), file.fault, found, asked=min(found))
+    name = screen_safe(shown_path(file.path))
+    if found:
+        means = {one: what for _, group in EXPLAINED for one, _, what in group}
+        if not json:
+            rows = [(one, shown(value), means[one]) for one, value in found.items()]
+            print_lines(*map(screen_safe, columns(("SETTING", "VALUE", "WHAT IT IS"), rows)))
+        asks = reporter(look(json, plain=True))
+        if not yes and not asks.ask(f"Let {name} decide this?", default=False, consequence="nothing was changed"):
+            tell("note  nothing was changed")
+            return
+        trust_.agree(file.path, trust_.digest(values, file.path.parent))
+    if json:
+        write_result(path=str(file.path), settings={one: _plain(value) for one, value in found.items()})
+        return
+    tell(f"ok    {name}: {'trusted until one of these is changed' if found else 'sets nothing that needs trust'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -92,6 +93,7 @@ def begin(
     reporter: Reporter,
     settings: Settings,
     *,
+    origins: Mapping[str, str] | None = None,
     only_plan: bool,
     yes: bool,
     detach: bool,
@@ -99,15 +101,16 @@ def begin(
     checkpoint: tuple[Checkpoint, Path] | None = None,
     on_interrupt: OnInterrupt = OnInterrupt.DETACH,
 ) -> int:
-    """Plan, consent, start, follow. The exit code. `notes` and `checkpoint`: see `planning.begin`."""
-    plan = planning.plan_run(spec, context)
+    """Plan, consent, start, follow. The exit code. For `origins` see `Plan`, for `notes` and `checkpoint`
+    `planning.begin`."""
+    plan = replace(planning.plan_run(spec, context), origins=origins or {})
     reporter.plan(plan)
     if only_plan:
         reporter.leave(None, int(ExitCode.DONE))
         return int(ExitCode.DONE)
-    costs = plan.at_most_usd is not None and plan.at_most_usd > settings.get("confirm_above")
-    if costs and not spec.rehearsal and not yes:
-        amount = f"${plan.at_most_usd:.2f}"
+    most = plan.at_most_usd
+    if most is not None and not spec.rehearsal and not yes and most > settings.get("confirm_above"):
+        amount = f"${most:.2f}"
         if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
             reporter.emit(Noted("nothing was started"))
             return int(ExitCode.INTERRUPTED)

@@ -72,6 +72,12 @@ def build(
     return spec
 
 
+def from_files(settings: Settings, spec: RunSpec) -> dict[str, str]:
+    """Which settings of money and trust a file has decided for this run: name -> path of the file."""
+    elsewhere = () if spec.target is Target.EC2 else (*_OF_EC2, "max_cost", "confirm_above", "grace", "if_i_vanish")
+    return {name: path for name, path in settings.from_files().items() if name not in elsewhere}
+
+
 def keeping(text: str | None) -> float | None:
     """Seconds of `--keep TIME`; None where it was not given.
 

@@ -91,7 +91,7 @@ def run(
 
 def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> int:
     """Start the run that the flags `given` ask for, and follow it. Returns the exit code."""
-    from cloudtrain.cli import following, leftovers
+    from cloudtrain.cli import following, leftovers, request
 
     story, name, only_plan = following.context(store, reporter), given["name"], given["only_plan"]
     on_interrupt = given["on_interrupt"]
@@ -109,6 +109,7 @@ def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> i
         story,
         reporter,
         settings,
+        origins=request.from_files(settings, spec),
         only_plan=only_plan,
         yes=given["yes"],
         detach=given["detach"],

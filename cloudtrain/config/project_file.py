@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cloudtrain.config.files import NAME
 from cloudtrain.config.settings import DEFAULTS, SETTINGS
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-
-NAME = "cloudtrain.toml"
 
 # Settings in the order in which a person meets them: (heading, ((name, example as TOML, what it does), ...)).
 EXPLAINED: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
@@ -75,7 +74,8 @@ def text() -> str:
     """The file: each setting commented out, with its default where it has one."""
     lines = [
         "# Settings of cloudtrain for this folder and those below it. A flag beats CLOUDTRAIN_* in the environment,",
-        "# which beats this file. `cloudtrain config show --origin` tells what holds and why.",
+        "# which beats this file. `cloudtrain config show --origin` tells what holds and why. What is set here of the",
+        "# machine and of money counts once `cloudtrain trust` has asked you: such a file may come from somebody else.",
     ]
     for heading, settings in EXPLAINED:
         lines += ["", f"# {heading}"]

@@ -1,16 +1,20 @@
-"""Where settings come from: flag > `CLOUDTRAIN_*` > `--config` > `cloudtrain.toml` > pyproject > user file."""
+"""Where settings come from: flag > `CLOUDTRAIN_*` > `--config` > `cloudtrain.toml` > pyproject > user file.
+
+A project's file decides what is trained; of money and trust only what the user has agreed to (`trust.py`).
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.config import files, trust
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
@@ -23,34 +27,36 @@ def duration(text: str | float | int) -> float:
     Raises:
         ValueError: it is none of these, or not above zero.
     """
-    if isinstance(text, (int, float)):
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
         seconds = float(text)
+    elif not isinstance(text, str):
+        raise ValueError(f"{text!r} is not a duration such as 45m or 1h30m")
     else:
         if not re.fullmatch(r"(?:\d+(?:\.\d+)?\s*(?:s|min|m|h|d)\s*)+|\d+(?:\.\d+)?", text.strip()):
             raise ValueError(f"{text!r} is not a duration such as 45m or 1h30m")
         parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|s|m|h|d)?", text)
         seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
-    if seconds <= 0:
-        raise ValueError(f"{text!r} is not above zero")
+    if not 0 < seconds < inf:
+        raise ValueError(f"{text!r} is not above zero and below infinity")
     return seconds
 
 
 def _words(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, (list, tuple)) and all(isinstance(part, str) and "\0" not in part for part in value):
         return tuple(value)
     raise ValueError(f"{value!r} is not a list of words")
 
 
 def _arguments(value: Any) -> tuple[str, ...]:
     """Arguments of a program: a list as it is, one text as a shell would take it apart."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else _words(value)
+    return _words(shlex.split(value) if isinstance(value, str) else value)
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not text")
+    if not isinstance(value, str) or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError(f"{value!r} is not text in one line")
     return value
 
 
@@ -68,25 +74,24 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-def _rate(value: Any) -> float:
-    """MiB a second, 0 for none at all."""
-    rate = float(value)
-    if not 0 <= rate < float("inf"):
-        raise ValueError(f"{value!r} is not a rate in MiB a second; 0 is off")
-    return rate
+def _number(value: Any) -> float:
+    """A number that is not negative, nor infinite."""
+    number = float(value)
+    if isinstance(value, bool) or not 0 <= number < inf:
+        raise ValueError(f"{value!r} is not a number from 0 up")
+    return number
 
 
 # Every setting: how its text or TOML value is read. The names are the flags' names; CLOUDTRAIN_MAX_TIME is `max_time`.
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("model", "epochs", "batch_size", "seed", "volume_size", "spot_restarts"), _whole),
-    **dict.fromkeys(("lr", "max_cost", "confirm_above"), float),
+    **dict.fromkeys(("lr", "max_cost", "confirm_above", "trickle_rate"), _number),
     **dict.fromkeys(("device", "recipe", "runs_dir", "job", "module", "region", "profile", "identity"), _text),
     **dict.fromkeys(("ami", "subnet", "security_group", "ssh_cidr", "if_i_vanish"), _text),
     **dict.fromkeys(("boot_limit", "max_time", "grace"), duration),
     **dict.fromkeys(("spot", "plain"), _truth),
     **dict.fromkeys(("outputs", "instance"), _words),
     "args": _arguments,
-    "trickle_rate": _rate,
 }
 
 # `trickle_rate`: MiB a second at which finished results of a run that is followed come down while it trains; 0: not.
@@ -102,10 +107,17 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value and, for people, where it came from."""
+    """A value and, for people, where it came from.
+
+    Attributes:
+        of_file: that is a file.
+        fault: why it must not be taken from there, for people; "": it may.
+    """
 
     value: Any
     origin: str
+    of_file: bool = False
+    fault: str = ""
 
 
 class Settings:
@@ -121,9 +133,21 @@ class Settings:
         self.project = project
 
     def get(self, name: str) -> Any:
-        """The value of `name`, None where nobody set it."""
+        """The value of `name`, None where nobody set it.
+
+        Raises:
+            UsageError: it is a matter of money or trust, and comes from a file that may not decide it.
+        """
         setting = self._values.get(name)
+        if setting is not None and setting.fault:
+            beside = (key for key, one in self._values.items() if one.fault and one.origin == setting.origin)
+            raise trust.refusal(setting.origin, setting.fault, beside, asked=name)
         return setting.value if setting else None
+
+    def from_files(self) -> dict[str, str]:
+        """The settings of money and trust that a file decides, each with its path."""
+        taken = {name: one.origin for name, one in self.origins().items() if one.of_file and not one.fault}
+        return {name: origin for name, origin in taken.items() if name in trust.SETTINGS}
 
     def origins(self) -> dict[str, Setting]:
         """Every setting that has a value, by name."""
@@ -131,7 +155,11 @@ class Settings:
 
     @property
     def runs_dir(self) -> Path:
-        """Folder of the runs, absolute."""
+        """Folder of the runs, absolute.
+
+        Raises:
+            UsageError: as `get`.
+        """
         return (self.project / str(self.get("runs_dir"))).absolute()
 
 
@@ -153,24 +181,51 @@ def load(
     here = (folder or Path.cwd()).absolute()
     environment = os.environ if environment is None else environment
     merged = {name: Setting(value, "default") for name, value in DEFAULTS.items()}
-    project = here
-    user_file = disk.config_dir() / "config.toml"
-    layers: list[tuple[str, Mapping[str, Any]]] = [(str(user_file), _read(user_file))]
-    found = _project_file(here)
+    own = files.read(disk.config_dir() / "config.toml")
+    if own is not None:
+        _add(merged, own, lambda name, value: False)
+    found = files.of_project(here)
+    project = found.path.parent if found is not None else here
     if found is not None:
-        path, table = found
-        project = path.parent
-        layers.append((str(path), table))
+        before = {name: setting.value for name, setting in merged.items()}
+        _add(merged, found, lambda name, value: trust.needed(name, value, before.get(name), project))
     if config is not None:
-        if not config.is_file():
+        named = files.read(config) if config.is_file() else None
+        if named is None:
             raise UsageError(f"there is no settings file {config}", hint="--config FILE", code="bad_setting")
-        layers.append((str(config), _read(config)))
-    given = [(name, value, origin) for origin, table in layers for name, value in table.items()]
-    variables = {name: f"CLOUDTRAIN_{name.upper()}" for name in SETTINGS}
-    given += [(name, environment[key], key) for name, key in variables.items() if environment.get(key)]
-    given += [(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None]
-    merged |= {name: Setting(_checked(name, value, origin), origin) for name, value, origin in given}
+        # The user has named it, and sees what it sets in the plan: but only if the plan is asked about.
+        theirs = trust.SETTINGS if named.fault else (trust.CONSENT,)
+        _add(merged, named, lambda name, value: name in theirs)
+    for name in SETTINGS:
+        variable = f"CLOUDTRAIN_{name.upper()}"
+        if environment.get(variable):
+            merged[name] = Setting(_checked(name, environment[variable], variable), variable)
+    for name, value in flags.items():
+        if value is not None:
+            origin = f"--{name.replace('_', '-')}"
+            merged[name] = Setting(_checked(name, value, origin), origin)
     return Settings(merged, project)
+
+
+def of_file(file: files.File) -> dict[str, Any]:
+    """What a file sets, read and checked.
+
+    Raises:
+        UsageError: it holds an unknown setting, or a value is not what the setting takes.
+    """
+    return {name: _checked(name, value, str(file.path)) for name, value in file.table.items()}
+
+
+def _add(merged: dict[str, Setting], file: files.File, doubtful: Callable[[str, Any], bool]) -> None:
+    """Lay what `file` sets over what is there; what is `doubtful` counts only as far as the user trusts the file."""
+    values = of_file(file)
+    doubts = {name for name, value in values.items() if doubtful(name, value)}
+    fault = ""
+    if doubts:
+        agreed = trust.holds(file.path, trust.digest(values, file.path.parent))
+        fault = file.fault or ("" if agreed else trust.UNTRUSTED)
+    for name, value in values.items():
+        merged[name] = Setting(value, str(file.path), of_file=True, fault=fault if name in doubts else "")
 
 
 def known(name: str) -> Any:
@@ -187,33 +242,6 @@ def _checked(name: str, value: Any, origin: str) -> Any:
         raise UsageError(f"{origin}: there is no setting {name!r}", hint="cloudtrain config show", code="bad_setting")
     try:
         return read(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         hint = "cloudtrain run --help" if origin.startswith("--") else f"correct {name} there"
         raise UsageError(f"{origin}: {error}", hint=hint, code="bad_setting") from error
-
-
-def _project_file(here: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The nearest `cloudtrain.toml`, or pyproject with a table for us, from `here` upwards."""
-    for folder in (here, *here.parents):
-        own = folder / "cloudtrain.toml"
-        if own.is_file():
-            return own, _read(own)
-        pyproject = folder / "pyproject.toml"
-        if pyproject.is_file():
-            tool = _read(pyproject).get("tool", {})
-            table = tool.get("cloudtrain") if isinstance(tool, dict) else None
-            if isinstance(table, dict):
-                return pyproject, table
-    return None
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        # Editors on Windows begin a file with a byte order mark, which TOML does not know.
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}", hint="correct or remove that file", code="bad_setting"
-        ) from error

@@ -137,6 +137,7 @@ CODES: dict[str, ErrorCode] = {
     "not_started": ErrorCode((6,), "the parked machine did not start in time"),
     "not_stopped": ErrorCode((6,), "your own instance did not stop in time"),
     "not_terminated": ErrorCode((6,), "a machine was told to end and has not ended in time"),
+    "not_trusted": ErrorCode((2,), "a settings file decides of money or trust, and is not trusted with that"),
     "not_writable": ErrorCode((6,), "the host does not let this user write there"),
     "nothing_yet": ErrorCode((2,), "the run has not begun to train"),
     "own_address": ErrorCode((6,), "this computer's public address could not be found out"),

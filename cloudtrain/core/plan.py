@@ -108,6 +108,7 @@ class Plan:
         at_most_usd: the most this run can cost by the dearest candidate, rounded up to the cent.
         times: what the user's own last run took on each type that is shown, where there was one.
         last: the same of the place where this run trains.
+        origins: settings of money and trust that a file has decided: name -> path of the file.
     """
 
     spec: RunSpec
@@ -118,6 +119,7 @@ class Plan:
     at_most_usd: float | None
     times: tuple[Took, ...] = ()
     last: Took | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def time_on(self, type: str) -> Took | None:
         """What the last run on `type` took; None: never tried."""
@@ -156,6 +158,7 @@ class Plan:
             at_most_usd=data["at_most_usd"],
             times=tuple(_read(took) for took in data.get("times") or ()),
             last=_read(data["last"]) if data.get("last") else None,
+            origins=data.get("origins") or {},
         )
 
 

@@ -112,6 +112,7 @@ def test_what_every_command_prints_is_as_its_schema_says(
     ec2 = ("run", "--instance", "g4dn.xlarge", *TOY)
     assert cli("init").result["files"]
     assert cli("config", "show").result["settings"]["model"]["value"] == 3
+    assert cli("trust").result["settings"] == {}
     assert cli("doctor").result["checks"]
     assert cli("instances", "--offline").result["rows"]
     assert cli("ls").result["runs"] == []

@@ -44,7 +44,12 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     ]
     if offer.account and not rehearsal:
         lines.append(f"  account  {offer.account}")
+    lines += image_lines(plan)
     lines.append(f"  results  {shown_path(spec.folder)}")
+    by_file: dict[str, list[str]] = {}
+    for name, path in sorted(plan.origins.items()):
+        by_file.setdefault(path, []).append(name)
+    lines += [f"  from     {shown_path(Path(path))}: {', '.join(names)}" for path, names in by_file.items()]
     if any(c.price_per_hour for c in offer.candidates):
         lines += ["", *plan_table.lines(plan, width)]
     elif offer.price_note:
@@ -67,6 +72,19 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
     return fitted((screen_safe(line) for line in lines), width, _PLAN_HANG)
+
+
+def image_lines(plan: Plan) -> list[str]:
+    """Whose image a launch boots, and who may reach its port 22; nothing of a machine that is there already."""
+    ec2, found = plan.spec.ec2, plan.offer.details
+    if ec2 is None or ec2.instance_id or "image_id" not in found:
+        return []
+    owner = found.get("image_owner")
+    by = f" of {owner}" if owner == "amazon" else f" of account {owner}" if owner else ""
+    door = ec2.ssh_cidr or "your address alone"
+    if ec2.security_group:
+        door = f"whoever {ec2.security_group} lets in"
+    return [f"  image    {found['image_id']}{by}, {found.get('image_name')}", f"  ssh      open to {door}"]
 
 
 def ending_lines(result: Result) -> list[str]:

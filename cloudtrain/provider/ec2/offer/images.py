@@ -47,6 +47,7 @@ class Image:
         root_device: device name that the launch must give the root volume.
         root_gb: GiB that the root volume needs at least.
         user: login name.
+        owner: account that published it, "amazon" for AWS itself.
         source: how it was found, for people.
         notes: why not by a better way, for people; empty: it was the first choice.
     """
@@ -57,6 +58,7 @@ class Image:
     root_device: str
     root_gb: int
     user: str
+    owner: str
     source: str
     notes: tuple[str, ...] = ()
 
@@ -264,6 +266,7 @@ def _image(found: ImageTypeDef, *, source: str, notes: Sequence[str]) -> Image:
         root_device=root,
         root_gb=mappings.get(root, {}).get("VolumeSize", 0),
         user=login_user(found),
+        owner=found.get("ImageOwnerAlias") or found.get("OwnerId", ""),
         source=source,
         notes=tuple(notes),
     )

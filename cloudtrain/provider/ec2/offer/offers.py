@@ -125,6 +125,7 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             "arch": image.arch,
             "image_id": image.id,
             "image_name": image.name,
+            "image_owner": image.owner,
             "image_source": image.source,
             "root_device": image.root_device,
             "root_gb": disk_gb,
