@@ -14,6 +14,7 @@ import signal
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
@@ -25,6 +26,10 @@ LONGEST_S = 30 * 86400.0  # of the clock, in one stream: then the test waits for
 DONE = Completed(0, b"", b"")
 NO_FOLDER = Completed(1, b"", b"ModuleNotFoundError: No module named 'supervise'\n")
 VERBS = ("probe", "receive", "start", "poll", "follow", "stop", "lease", "manifest", "read")
+
+
+# Where the kernel counts what it has ended for lack of memory, as the real program reads it.
+VMSTAT = Path("/proc/vmstat")
 
 
 class Terminated(BaseException):
@@ -95,6 +100,8 @@ class FakeRun:
             "events_bytes": len(self.events),
             "events_sha256": hashlib.sha256(self.events).hexdigest(),
             "stop": self.stop,
+            **({"signal_name": signal.Signals(-int(code)).name} if code < 0 else {}),
+            **({"oom_kills": 0} if VMSTAT.exists() else {}),
         }
 
     def ends_at(self) -> float:

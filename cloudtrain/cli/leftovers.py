@@ -61,11 +61,7 @@ def clean(
     anyone = owner is WhoseThings.ANY
     view = _look(where, store, console.emit, ids, anyone=anyone)
     command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run, anyone=anyone)
-
-    def choice() -> list[Leftover]:
-        return [one for one in view.leftovers if (everything or one.safe) and (anyone or not one.others)]
-
-    chosen = choice()
+    chosen = _choice(view, everything=everything, anyone=anyone)
     if not json:
         print_lines(*shown.listing(view, time.time(), command=None if yes else command, anyone=anyone))
     if chosen and not yes and not json and may_ask():
@@ -74,7 +70,7 @@ def clean(
         # A person may have thought for a while: what has changed since is judged anew.
         agreed = {one.item.id for one in chosen}
         view = _look(where, store, console.emit, ids, anyone=anyone)
-        chosen = [one for one in choice() if one.item.id in agreed]
+        chosen = [one for one in _choice(view, everything=everything, anyone=anyone) if one.item.id in agreed]
     elif not yes:
         if json:
             write_result("", _code(view), **shown.view_record(view), error=_unseen(view))
@@ -88,6 +84,11 @@ def clean(
     elif view.leftovers:
         print_lines(*shown.fates(ended, view))
     raise typer.Exit(int(code))
+
+
+def _choice(view: View, *, everything: bool, anyone: bool) -> list[Leftover]:
+    """What `clean` may end of what it has found."""
+    return [one for one in view.leftovers if (everything or one.safe) and (anyone or not one.others)]
 
 
 def adopt(
