@@ -195,6 +195,7 @@ def test_a_command_that_is_asked_to_end_says_how_its_run_stands(tmp_path: Path) 
 
 
 FAILURES = [
+    (("trust", "nowhere"), "bad_setting"),
     (("dance",), "usage"),
     (("doctor", "--dance"), "usage"),
     (("run",), "no_target"),
