@@ -22,10 +22,13 @@ from cloudtrain.core.errors import (
     SignInError,
     UsageError,
 )
+from cloudtrain.core.text import screen_safe
 
 NOTHING = "nothing was created"
 # What a call to AWS may raise.
 FOREIGN = (sdk.BotoCoreError, sdk.ClientError, ResponseParserError, ConnectionError)
+# Characters of AWS's sentence, and of its code, that are read: an answer may be anything.
+_TEXT, _CODE = 2000, 100
 # Why a call is denied that nothing forbids.
 NO_POLICY = "no policy allows it"
 # AWS refuses a signature whose time is 15 minutes off; some services refuse sooner.
@@ -100,14 +103,14 @@ _ACCOUNT = {
 def code_of(error: BaseException) -> str:
     """AWS's own code of a failed call ("VcpuLimitExceeded"), or the name of the SDK's exception."""
     if isinstance(error, sdk.ClientError):
-        return str(error.response.get("Error", {}).get("Code", "")) or "Unknown"
+        return screen_safe(str(error.response.get("Error", {}).get("Code", ""))[:_CODE]) or "Unknown"
     return type(error).__name__
 
 
 def text_of(error: BaseException) -> str:
     """AWS's sentence about a failed call, in one line, without the encoded blob that follows a denial."""
     said = error.response.get("Error", {}).get("Message", "") if isinstance(error, sdk.ClientError) else error
-    text = str(said)
+    text = screen_safe(" ".join(str(said)[:_TEXT].split()))
     return " ".join(re.sub(r"Encoded authorization failure message:.*", "", text, flags=re.DOTALL).split()).rstrip(". ")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from botocore import exceptions as sdk
 from botocore.parsers import ResponseParserError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloudtrain.core.errors import (
     CloudtrainError,
@@ -19,6 +21,7 @@ from cloudtrain.core.errors import (
     SignInError,
     UsageError,
 )
+from cloudtrain.core.text import screen_safe
 from cloudtrain.provider.ec2.translate import NOTHING, Failure, code_of, failure_of, text_of, translate, translated
 
 
@@ -43,6 +46,7 @@ def told(error: Exception, profile: str | None = "student") -> CloudtrainError:
     return translate(dated(error), "launch", profile=profile)
 
 
+CODES = ["AuthFailure", "RequestExpired", "UnauthorizedOperation", "AccessDenied", "OptInRequired", "VcpuLimitExceeded"]
 SIGN_IN = [
     (sdk.NoCredentialsError(), "no_credentials", "aws login --profile student"),
     (sdk.PartialCredentialsError(provider="env", cred_var="secret"), "no_credentials", "secret"),
@@ -180,6 +184,13 @@ def test_ours_pass_unchanged_and_strangers_too() -> None:
         raise sdk.ConnectionClosedError(endpoint_url="u")
     assert failed.value.consequence == "nothing was changed" and "look up x" in failed.value.message
     assert isinstance(failed.value.__cause__, sdk.ConnectionClosedError)
+
+
+@given(code=st.text() | st.sampled_from(CODES), text=st.text(), status=st.integers(400, 599))
+def test_whatever_aws_says_is_one_error_of_ours(code: str, text: str, status: int) -> None:
+    ours = told(service_error(code, text * 200, status))
+    assert isinstance(ours, CloudtrainError) and len(ours.message) < 2500
+    assert ours.message == screen_safe(ours.message) and "\n" not in ours.message
 
 
 def test_the_text_is_one_line() -> None:
