@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
-from cloudtrain.core.events import Emit, Noted, StepDone, StepStarted
+from cloudtrain.core.events import Emit, Event, Noted, StepDone, StepProgress, StepStarted
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
@@ -102,7 +102,9 @@ class Door:
             self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))
         return transport
 
-    def _once(self, instance: Instance, login: Credentials, host_key: PublicKey, limit_s: float) -> Transport:
+    def _once(
+        self, instance: Instance, login: Credentials, host_key: PublicKey, limit_s: float, emit: Emit | None = None
+    ) -> Transport:
         return self._connect(
             instance.address or "",
             instance.port,
@@ -110,18 +112,26 @@ class Door:
             login.key,
             host_key,
             limit_s=limit_s,
-            emit=self._emit,
+            emit=emit or self._emit,
             auth_limit_s=self._pace.auth,
         )
 
     def _reach(self, instance: Instance, login: Credentials, within: float) -> tuple[Transport, Instance]:
-        deadline = self._pace.clock() + within
+        began = self._pace.clock()
+        deadline = began + within
+
+        def tell(event: Event) -> None:
+            # It is waited for in slices, and an attempt may outlast its own; what is told is the whole.
+            if isinstance(event, StepProgress) and event.total == slice_s:
+                event = replace(event, done=min(self._pace.clock() - began, within), total=within)
+            self._emit(event)
+
         while True:
             slice_s = max(1.0, min(LOOK_EVERY_S, deadline - self._pace.clock()))
             current = instance
             try:
                 found = trust.connect_pinned(
-                    lambda key, to=current, s=slice_s: self._once(to, login, key, s),  # type: ignore[misc]
+                    lambda key, to=current, s=slice_s: self._once(to, login, key, s, tell),  # type: ignore[misc]
                     self._journal,
                     self._emit,
                 )
