@@ -96,6 +96,8 @@ _KINDS = (
          most=2, numbers=(0, 1), times=1),
     Kind("disk-full", "BYTES",
          "no file on the machine can grow beyond so many bytes (EFBIG; ENOSPC needs root)", (22,)),
+    Kind("inhibited", "", "a package manager on the machine holds up `systemctl poweroff` (Access denied)",
+         needs=0, most=0),
     Kind("cut", "BYTES[:TIMES]", "the connection is reset once the machine sent so many bytes on it", (23, 37),
          most=2, numbers=(0, 1), times=1),
     Kind("freeze", "SECONDS[:BYTES]", "once BYTES (20000) came from the machine its connection is mute so long",

@@ -14,7 +14,8 @@ from typing import Any
 
 from cloudtrain.emulator.aws.replies import ApiError
 from cloudtrain.emulator.faults import Faults
-from cloudtrain.emulator.machine.machine import Machine, Surroundings, cancelled
+from cloudtrain.emulator.machine.machine import Machine, Surroundings
+from cloudtrain.emulator.machine.systemd import end_tasks
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 PORT_TAG = "emulator:ssh-port"
@@ -283,7 +284,7 @@ class TimedLifecycle:
     async def close(self) -> None:
         """Take every machine down at once; the region ends. Nothing starts any more from here on."""
         self._closed = True
-        await cancelled(list(self._tasks))
+        await end_tasks(list(self._tasks))
         for machine in list(self.machines.values()):
             with contextlib.suppress(TimeoutError):
                 await machine.go_down(grace=0)

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sys
+import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from cloudtrain.emulator.faults import Faults
 from cloudtrain.emulator.machine import cloudinit, shims
 from cloudtrain.emulator.machine.metadata import MetadataService
 from cloudtrain.emulator.machine.sshd import SshServer, own_address
-from cloudtrain.emulator.machine.systemd import Systemd
+from cloudtrain.emulator.machine.systemd import Systemd, end_tasks
 
 BOOTCMD_LIMIT_S = 120.0
 CONSOLE_KEPT = 64 * 1024
@@ -73,6 +75,7 @@ class Machine:
         self.sshd: SshServer | None = None
         self.boots = 0
         self._address = "127.0.0.1"
+        self._booted = time.monotonic()
         self._boot: asyncio.Task[None] | None = None
         self._final: set[asyncio.Task[None]] = set()
         self._start_anew()
@@ -80,7 +83,12 @@ class Machine:
     def _start_anew(self) -> None:
         around = self.around
         self.systemd = Systemd(
-            self.root, execute=self._execute, power=around.power, reload_ssh=self._reload_ssh, log=self._print
+            self.root,
+            execute=self._execute,
+            power=around.power,
+            reload_ssh=self._reload_ssh,
+            log=self._print,
+            inhibited=lambda: around.faults.find("inhibited") is not None,
         )
         self._metadata = MetadataService(around.pages, self.systemd.systemctl, tokens_required=around.tokens_required)
 
@@ -139,7 +147,7 @@ class Machine:
 
     async def go_down(self, *, grace: float | None = None) -> None:
         """End every program and close every port; the disk stays."""
-        await cancelled({t for t in (self._boot, *self._final) if t is not None and t is not asyncio.current_task()})
+        await end_tasks([t for t in (self._boot, *self._final) if t is not None and t is not asyncio.current_task()])
         await self.systemd.stop_all()
         await asyncio.to_thread(
             processes.end_all, self.around.mark, grace=self.around.grace_s if grace is None else grace
@@ -194,6 +202,7 @@ class Machine:
 
     async def _boot_up(self) -> None:
         self.boots += 1
+        self._booted = time.monotonic()
         self._print(f"Linux version 6.8.0-aws ({self.around.id}), boot {self.boots}")
         self._start_anew()
         # The service port first: metadata answers before anything else on a real machine as well.
@@ -205,6 +214,8 @@ class Machine:
             self._print(f"cloud-init: WARNING: {data.problem}")
         first = not (self.root / "var" / "lib" / "cloud" / "instance").exists()
         self._prepare_disk(data, first=first)
+        self._tell_uptime()
+        self._in_background(self._keep_uptime())
         for argv in data.bootcmd:
             await self._run_as_root(argv, BOOTCMD_LIMIT_S)
         if first:
@@ -220,6 +231,18 @@ class Machine:
             away = dies.number(1, 0) if len(dies.values) > 1 else None
             self._in_background(self._sshd_dies(dies.number(0, 0), away))
 
+    def _tell_uptime(self) -> None:
+        uptime = self.root / "proc" / "uptime"
+        uptime.with_suffix(".new").write_text(f"{time.monotonic() - self._booted:.2f} 0.00\n")
+        uptime.with_suffix(".new").replace(uptime)
+
+    async def _keep_uptime(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            # A reader on Windows keeps it from being replaced; the next second will do.
+            with contextlib.suppress(OSError):
+                self._tell_uptime()
+
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._final.add(task)
@@ -230,6 +253,8 @@ class Machine:
         await self.drop_sshd(away)
 
     def _prepare_disk(self, data: cloudinit.UserData, *, first: bool) -> None:
+        # It is memory on a real one.
+        shutil.rmtree(self.root / "run", ignore_errors=True)
         folders = ("tmp", "run", "root", "dev", "etc/ssh", "etc/systemd/system", "var/log", "proc/sys/kernel/random")
         for name in folders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -300,6 +325,11 @@ class Machine:
             await process.wait()
             self._print(f"{argv[0]}: ended after {limit:.0f} s")
             return 124
+        except asyncio.CancelledError:
+            # A service that is stopped ends with all that it has started.
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+            raise
         if output:
             self._print(*output.decode(errors="replace").rstrip("\n").split("\n"))
         return process.returncode or 0
@@ -317,19 +347,6 @@ class Machine:
 
     def _print(self, *lines: str) -> None:
         self._printed = (self._printed + "".join(f"{line}\r\n" for line in lines))[-CONSOLE_KEPT:]
-
-
-async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel `tasks` and wait for their ends, 10 s at most; again and again, since a cancellation that meets a task in
-    the moment its wait ends can be lost."""
-    for _ in range(40):
-        left = [task for task in tasks if not task.done()]
-        for task in left:
-            task.cancel()
-        if not left:
-            break
-        await asyncio.wait(left, timeout=0.25)
-    await asyncio.gather(*(task for task in tasks if task.done()), return_exceptions=True)
 
 
 def _fresh_host_keys() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.onhost import lease
 from tests.host.onhost.conftest import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="machines that park are Linux machines")
@@ -19,7 +22,9 @@ def powered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that holds the words of each `sudo` of the host."""
     told, folder = tmp_path / "told", tmp_path / "bin"
     folder.mkdir()
-    (folder / "sudo").write_text(f'#!/bin/sh\nprintf "%s " "$@" >> {told}\n')
+    # Without the script, whose words are what is asked of root in it.
+    text = f'#!/bin/sh\necho "$1 $2 $3 $5 $6 $7" >> {told}\n'
+    (folder / "sudo").write_text(text)
     (folder / "sudo").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return told
@@ -49,7 +54,43 @@ def test_the_machine_goes_off_when_the_grace_is_over(host: Any, powered: Path) -
     asked = time.time()
     wait_until(powered.exists, "poweroff")
     assert time.time() >= max(ended, asked) + 1.5
-    assert powered.read_text().split() == ["-n", "systemctl", "--no-block", "poweroff"]
+    assert [words.split() for words in powered.read_text().splitlines()] == [["-n", "sh", "-c", "sh"]]
+
+
+def test_a_poweroff_that_is_refused_is_tried_again_and_harder(host: Any, powered: Path) -> None:
+    """As root refuses one since systemd 257, while a package manager works."""
+    sudo = powered.parent / "bin" / "sudo"
+    sudo.write_text(sudo.read_text() + "exit 1\n")
+    host.start("print('done')\n", lingers=True)
+    host.ask("lease", "--grace", "0.1")
+    wait_until(lambda: powered.exists() and powered.read_text().count("\n") >= 3, "three tries")
+    assert [words.split()[4:] for words in powered.read_text().splitlines()[:3]] == [
+        [],
+        ["--check-inhibitors=no"],
+        ["--force"],
+    ]
+
+
+def test_the_poweroff_goes_to_the_console_and_never_to_another_machines_systemctl(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "dev").mkdir(parents=True)
+    (root / "bin").mkdir()
+    told = tmp_path / "told"
+    shim = root / "bin" / "systemctl"
+    shim.write_text(f'#!/bin/sh\necho "$@" > {told}\n')
+    shim.chmod(0o755)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(shim, elsewhere)
+    environment = {"CLOUDTRAIN_ROOT": str(root), "PATH": f"{shim.parent}:{elsewhere}:/usr/bin:/bin"}
+    words = ["sh", "-c", lease._POWEROFF, "sh", "--force"]
+    assert subprocess.run(words, env=environment).returncode == 0
+    assert told.read_text() == "--no-block --force poweroff\n"
+    console = root / "dev" / "console"
+    wait_until(lambda: console.exists() and "systemctl --force poweroff" in console.read_text(), "the console")
+    told.unlink()
+    shim.unlink()
+    assert subprocess.run(words, env=environment).returncode == 1 and not told.exists()
 
 
 def test_a_client_that_looks_begins_the_grace_anew(host: Any, powered: Path) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
-from cloudtrain.core.events import StepDone, StepStarted
+from cloudtrain.core.events import StepDone, StepProgress, StepStarted
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.ec2 import trust
+from cloudtrain.provider.ec2 import machine_lease, trust
 from cloudtrain.provider.ec2.instances import inventory
 from cloudtrain.provider.ec2.reach import boot
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
+from tests.lease_end import lease_end
 from tests.region.ec2.conftest import QUICK, Killed
 
 
@@ -51,6 +52,10 @@ def test_a_machine_that_never_answers_is_given_up(trip_of: Any, monkeypatch: pyt
     assert "did not answer" in caught.value.message and instance.id in caught.value.message
     assert "--ssh-cidr" in str(caught.value.hint)
     assert time.monotonic() - began < 60
+    # It is waited for in slices of a second, and told as the one wait that it is.
+    waits = [e for e in trip.told if isinstance(e, StepProgress) and e.title == "boot"]
+    told = [event.done for event in waits]
+    assert {event.total for event in waits} == {3.0} and told == sorted(told) and 2.0 < told[-1] <= 3.0
     trip.release(instance)
     assert trip.left() == {}
 
@@ -227,12 +232,12 @@ def test_the_lease_ends_an_instance_that_nobody_ends(trip_of: Any) -> None:
     trip = trip_of(limits=Limits(max_time_s=3600.0))
     instance = trip.acquire()
     with trip.open(instance) as transport:
-        ((name, elapses),) = trip.region.machines()[instance.id].timers.items()
-        assert name == "cloudtrain-lease.timer" and abs(elapses - instance.details["expires_at"]) < 2
+        elapses = lease_end(trip.region.machines()[instance.id].root)
+        assert elapses is not None and abs(elapses - instance.details["expires_at"]) < 2
         assert 3500 < elapses - time.time() <= 3600
-        # What the timer does when its time has come; the connection may not outlive it.
+        # Its time has come; the connection may not outlive it.
         with contextlib.suppress(ConnectionFailed):
-            transport.run(["sudo", "systemctl", "--no-block", "start", "cloudtrain-lease.service"])
+            transport.run(["sudo", "sh", "-c", machine_lease.move(time.time(), 0.0)])
     for _ in range(100):
         if trip.find() is None:
             break
@@ -275,7 +280,11 @@ def own_machine(trip_of: Any, tmp_path: Path) -> Any:
         MaxCount=1,
         SecurityGroupIds=[_open_group(trip)],
         UserData=render(
-            host_private=private, host_public=host_key, client_public=public, expires_at=time.time() + 3600
+            host_private=private,
+            host_public=host_key,
+            client_public=public,
+            expires_at=time.time() + 3600,
+            lasts_s=3600,
         ),
     )["Instances"][0]["InstanceId"]
 

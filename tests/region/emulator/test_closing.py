@@ -16,9 +16,9 @@ import pytest
 
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.faults import Faults
-from cloudtrain.emulator.machine.machine import cancelled
 from cloudtrain.emulator.machine.metadata import MetadataService
 from cloudtrain.emulator.machine.sshd import SshServer
+from cloudtrain.emulator.machine.systemd import end_tasks
 from cloudtrain.emulator.region import Region
 
 
@@ -101,7 +101,7 @@ def test_a_task_that_has_lost_a_cancellation_is_told_again() -> None:
         task = asyncio.create_task(deaf_once())
         await asyncio.sleep(0)
         async with asyncio.timeout(20):
-            await cancelled([task])
+            await end_tasks([task])
         return task.cancelled()
 
     assert asyncio.run(play())

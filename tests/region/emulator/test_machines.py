@@ -158,7 +158,7 @@ def test_the_lease_is_armed_before_the_first_login_and_ends_the_instance(account
 
 
 def test_a_lease_that_is_over_ends_the_instance_without_any_login(account):
-    ended = account.wait(account.launch(lease(1)), "terminated")
+    ended = account.wait(account.launch(lease(4)), "terminated")
     assert ended["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 

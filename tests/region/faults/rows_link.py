@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+from tests.lease_end import lease_end
 from tests.region.faults.matrix import TERMINATED, Case
 from tests.region.faults.rows_launch import NO_INSTANCE
 from tests.region.faults.scene import JOBS, NAME, Scene
@@ -49,9 +50,9 @@ def _freeze(scene: Scene) -> None:
 def _reboot(scene: Scene) -> None:
     scene.run("--pause", "0.1", "--lines", "100", "--epochs", "50", flags=("-d",))
     machine = scene.machine()
-    before = machine.systemd.timers()["cloudtrain-lease.timer"]
+    before = lease_end(machine.root)
     scene.region.core.lives.reboot(scene.instance())
-    scene.until(lambda: machine.boots == 2 and machine.systemd.timers().get("cloudtrain-lease.timer") == before)
+    scene.until(lambda: machine.boots == 2 and lease_end(machine.root) == before)
     scene.cli("logs", NAME)
 
 
@@ -165,7 +166,7 @@ CASES = (
     Case(
         row=36,
         fault="The machine reboots in mid-training",
-        how="`run -d`, a reboot, `cloudtrain logs`; the timer of the lease is armed again, the job was told to save",
+        how="`run -d`, a reboot, `cloudtrain logs`; the lease holds on, the job was told to save",
         play=_reboot,
         sees=("was ended with its machine, which was shut down",),
         code=7,

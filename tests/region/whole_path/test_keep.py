@@ -27,6 +27,7 @@ from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.provider import Ec2Provider
 from tests import policy
+from tests.lease_end import lease_end
 from tests.region.whole_path.test_lease import NAME, QUICK, Killed, Scene, gone, verified
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
@@ -45,8 +46,9 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 def timer(scene: Scene) -> float:
     [machine] = scene.region.core.lives.machines.values()
-    [at] = machine.systemd.timers().values()
-    return float(at)
+    end = lease_end(machine.root)
+    assert end is not None
+    return end
 
 
 def clients(scene: Scene) -> Clients:

@@ -37,6 +37,7 @@ from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
 from tests import policy
+from tests.lease_end import lease_end
 from tests.region.whole_path.place import JOBS, Place
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
@@ -258,14 +259,14 @@ def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> N
 def test_extend_moves_timer_tag_deadline_and_registry(scene: Scene) -> None:
     run = scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=20.0)
     [machine] = scene.region.core.lives.machines.values()
-    [before] = machine.systemd.timers().values()
+    before = lease_end(machine.root)
     told = machine_end.extension(run, scene.context, 30.0)
     done = machine_end.extend(run, scene.context, 30.0)
     assert done == told and told.after == told.before + 30.0
     hour = machine_end.extension(run, scene.context, 3600.0).at_most_usd
     assert hour == pytest.approx(run.plan.price_per_hour, rel=0.05)
-    [after] = machine.systemd.timers().values()
-    assert after == pytest.approx(before + 30.0, abs=1.0)
+    after = lease_end(machine.root)
+    assert before is not None and after == pytest.approx(before + 30.0, abs=1.0)
     [row] = scene.region.inventory()["instances"]
     assert tags.utc_seconds(row["tags"][tags.EXPIRES_AT]) == pytest.approx(after, abs=1.0)
     # A second one counts from the first.

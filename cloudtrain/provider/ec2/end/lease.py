@@ -1,6 +1,6 @@
 """The lease of an instance of ours: what becomes of it at its end, how that moves, and how a parked machine is woken.
 
-A lease ends by `systemctl poweroff` on the instance itself (`user_data.py`). What that means is the instance's shutdown
+A lease ends by a poweroff of the instance by itself (`machine_lease.py`). What that means is the instance's shutdown
 behaviour: `terminate` from the launch on, `stop` (the machine is parked) once its disk holds something to lose.
 
 Notes in the run's journal:
@@ -21,7 +21,7 @@ from typing import Any
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.instance import Instance, Journal
-from cloudtrain.provider.ec2 import tags, user_data
+from cloudtrain.provider.ec2 import machine_lease, tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, reason_of, to_instance, watched
 from cloudtrain.provider.ec2.pace import Pace
@@ -30,24 +30,6 @@ from cloudtrain.transport.base import Transport
 
 # A woken machine has this long to give its results away, in seconds; then it parks again.
 WAKE_S = 30 * 60.0
-
-# As root, by `sh -c`. systemd reads a changed unit at `daemon-reload`; `start` changes nothing of a timer that runs.
-# The next boot makes the timer anew from the user data, and takes the later end from the file; it is in place last, so
-# that no boot honours what this machine has not taken.
-MOVE = """\
-set -eu
-unit="${{CLOUDTRAIN_ROOT:-}}/etc/systemd/system/cloudtrain-lease.timer"
-kept="${{CLOUDTRAIN_ROOT:-}}{kept}"
-mkdir -p "$(dirname "$kept")"
-echo '{seconds} {expiry}' > "$kept.new"
-sed 's/^OnCalendar=.*/OnCalendar={expiry}/' "$unit" > "$unit.new"
-grep -q '^OnCalendar={expiry}$' "$unit.new"
-mv -f "$unit.new" "$unit"
-systemctl daemon-reload
-systemctl restart cloudtrain-lease.timer
-systemctl is-active --quiet cloudtrain-lease.timer
-mv -f "$kept.new" "$kept"
-"""
 
 
 def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
@@ -73,7 +55,7 @@ def hold(instance: Instance, transport: Transport, until: float, clients: Client
     Its disk has nothing to lose any more, so it stops parking first: one that ends early then is gone, not billed on.
 
     Raises:
-        ConnectionFailed: its timer could not be moved.
+        ConnectionFailed: its end could not be moved.
         CloudtrainError: AWS refused.
     """
     journal.write({"ec2_held": instance.id})
@@ -142,7 +124,7 @@ def _start(instance: Instance, clients: Clients, journal: Journal, emit: Emit, p
         f"start {instance.id}", profile=clients.profile, consequence="it stays parked; its disk keeps the results"
     ):
         clients.ec2.modify_instance_attribute(
-            InstanceId=instance.id, UserData={"Value": user_data.lease_only(expires_at).encode()}
+            InstanceId=instance.id, UserData={"Value": user_data.lease_only(expires_at, WAKE_S).encode()}
         )
         mark(instance.id, expires_at, clients)
         clients.ec2.start_instances(InstanceIds=[instance.id])
@@ -152,18 +134,18 @@ def move(instance: Instance, transport: Transport, expires_at: float, clients: C
     """Have the instance end itself at `expires_at` (unix seconds).
 
     Raises:
-        ConnectionFailed: its timer could not be moved.
+        ConnectionFailed: its end could not be moved.
         CloudtrainError: its tag could not be moved; nothing was changed.
     """
     # The tag first: a machine that ends before its tag says so harms nobody, one that seems expired may be cleaned up.
     with translated(f"mark {instance.id}", profile=clients.profile, consequence="it ends at the time that it had"):
         mark(instance.id, expires_at, clients)
-    script = MOVE.format(expiry=user_data.calendar(expires_at), seconds=int(expires_at), kept=user_data.EXTENDED)
+    script = machine_lease.move(expires_at, expires_at - time.time())
     done = transport.run(["sudo", "-n", "sh", "-c", script], timeout=60)
     if done.exit_code != 0:
         told = done.stderr.decode(errors="replace").strip()[-200:]
         raise ConnectionFailed(
-            f"the timer of {instance.id} could not be moved: {told or f'exit code {done.exit_code}'}",
+            f"the end of {instance.id} could not be moved: {told or f'exit code {done.exit_code}'}",
             hint="pull what there is before the old limit: cloudtrain pull " + str(instance.details.get("run", "")),
             consequence="it ends at the time that it had",
             code="lease",

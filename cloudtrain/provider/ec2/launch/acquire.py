@@ -185,7 +185,11 @@ class Acquisition:
             # A later attempt uses the run's group again, if the one before has left it.
             "group_name": before.get("group_name") or f"cloudtrain-{run}-{seed[:8]}" if own else None,
             "user_data": user_data.render(
-                host_private=host_private, host_public=host_public, client_public=client, expires_at=expires_at
+                host_private=host_private,
+                host_public=host_public,
+                client_public=client,
+                expires_at=expires_at,
+                lasts_s=expires_at - now,
             ),
         }
         self._journal.write(

@@ -13,15 +13,23 @@ from cloudtrain.provider.ec2.user_data import LIMIT_BYTES, render
 from cloudtrain.transport.ssh_keys import public_key
 
 EXPIRY = 1795437296  # 2026-11-23 12:34:56 UTC
+LASTS = 3600
 
 
 def config(**changes: Any) -> dict[str, Any]:
     private, public = new_host_key("brave-otter")
     client = public_key(client_key("brave-otter"))
     text = render(
-        **{"host_private": private, "host_public": public, "client_public": client, "expires_at": EXPIRY, **changes}
+        **{
+            "host_private": private,
+            "host_public": public,
+            "client_public": client,
+            "expires_at": EXPIRY,
+            "lasts_s": LASTS,
+            **changes,
+        }
     )
-    assert text.startswith("#cloud-config\n") and len(text.encode()) < 4096
+    assert text.startswith("#cloud-config\n") and len(text.encode()) < LIMIT_BYTES / 2
     read: dict[str, Any] = yaml.safe_load(text)
     assert read["ssh_keys"]["ed25519_private"] == changes.get("host_private", private)
     assert read["ssh_keys"]["ed25519_public"] == public
@@ -34,7 +42,7 @@ def test_it_holds_keys_and_lease_and_nothing_else() -> None:
     assert set(read) == {"ssh_deletekeys", "ssh_keys", "ssh_authorized_keys", "bootcmd"}
     assert read["ssh_deletekeys"] is True
     ((program, flag, script),) = read["bootcmd"]
-    assert (program, flag) == ("sh", "-c") and "'2026-11-23 12:34:56 UTC'" in script
+    assert (program, flag) == ("sh", "-c") and f"end={EXPIRY} limit={LASTS} " in script
 
 
 def test_what_ec2_would_refuse_is_refused_here() -> None:
