@@ -30,7 +30,7 @@ def _folder(kind: str) -> Path:
             return folder
     raise UsageError(
         "this user has no home folder, so there is no place for the list of runs",
-        hint="CLOUDTRAIN_HOME=FOLDER names one, for example: CLOUDTRAIN_HOME=/tmp/cloudtrain cloudtrain ls",
+        hint="CLOUDTRAIN_HOME=FOLDER names one that is yours alone",
         consequence="nothing was changed",
         code="no_home",
     )

@@ -148,12 +148,12 @@ def _how(record: Mapping[str, Any]) -> tuple[str, str | None]:
     if name == "SIGKILL" and short:
         return f"{told}: the memory there ran out, and the kernel ended it", _MORE_MEMORY
     if name == "SIGKILL" and record.get("oom_kills") == 0:
-        return f"{told}: somebody or something there killed it; of a lack of memory its kernel counts nothing", None
+        return f"{told}: something there killed it; the kernel reports no lack of memory", None
     if name == "SIGKILL":
-        return f"{told}: mostly the kernel's, when memory runs out", _MORE_MEMORY
+        return f"{told}: usually sent by the kernel when memory runs out", _MORE_MEMORY
     if name == "SIGBUS":
         mends = "fewer workers that load data, or a larger /dev/shm"
-        return f"{told}: mostly of a full /dev/shm, where the processes of a job share memory", mends
+        return f"{told}: usually because /dev/shm is full, where processes share memory", mends
     if name == "SIGSEGV":
         return f"{told}: a fault in a library or driver that is not written in Python", None
     return told, None
