@@ -12,6 +12,7 @@ import pytest
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2 import doctor, tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.offer import account
 from tests.unit.provider.ec2.test_doctor import of, run, the
 
 Opens = Callable[..., Region]
@@ -104,7 +105,7 @@ def leave_instance(region: Region, clients: Clients, *, ends_in: float) -> str:
     [image] = clients.ec2.describe_images(
         Filters=[{"Name": "name", "Values": ["Deep Learning OSS*PyTorch 2.12 (Ubuntu 24.04)*"]}]
     )["Images"]
-    marks = tags.tags_of_run("wide-heron", "t", "owner", time.time() + ends_in)
+    marks = tags.tags_of_run("wide-heron", "t", account.identify(clients).owner, time.time() + ends_in)
     made = clients.ec2.run_instances(
         ImageId=image["ImageId"],
         InstanceType="g4dn.xlarge",
@@ -137,7 +138,7 @@ def test_an_instance_beyond_its_time_is_a_failure(region_of: Opens, clients_of: 
 
 def test_a_forgotten_volume_and_group_are_shown(region_of: Opens, clients_of: Connects) -> None:
     clients = clients_of(region_of())
-    marks: Any = tags.tags_of_run("wide-heron", "t", "owner", time.time())
+    marks: Any = tags.tags_of_run("wide-heron", "t", account.identify(clients).owner, time.time())
     clients.ec2.create_volume(
         AvailabilityZone="us-east-1a",
         Size=45,

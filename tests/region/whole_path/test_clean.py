@@ -257,4 +257,5 @@ def test_clean_needs_no_more_calls_than_it_must(here: Place, region: Region) -> 
         "DescribeInstances",
         "DescribeSecurityGroups",
         "DescribeVolumes",
+        "GetCallerIdentity",  # whose things these are
     ]
