@@ -13,7 +13,7 @@ from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import LogText, screen_safe
+from cloudtrain.core.text import MOST_LINE, LogText, screen_safe
 from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.run_folder.outcome import Result
 
@@ -72,9 +72,9 @@ class LogView(Reporter):
             sys.stdout.flush()
 
     def _write_stamped(self, data: bytes, *, final: bool, end: int | None, live: bool) -> None:
-        """Whole lines, each with its time. One that has no end yet is held back until it has."""
+        """Whole lines, each with its time. One that has no end yet is held back until it has, or is very long."""
         *lines, self._line = (self._line + data).split(b"\n")
-        if final and self._line:
+        if self._line and (final or len(self._line) > MOST_LINE):
             lines.append(self._line)
             self._line = b""
         left = sum(len(line) + 1 for line in lines) + len(self._line)

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+LAST_SECOND = 253_402_300_799
+"""Unix seconds at the end of the year 9999: no later moment can be shown."""
+
 
 def counted(number: int, noun: str) -> str:
     """ "1 file", "2 files", "0 files"."""
@@ -19,18 +22,19 @@ def counted(number: int, noun: str) -> str:
 
 def time_of_day(at: float, now: float) -> str:
     """A moment ahead as a time of day, with its day where it is a day away or more."""
-    return time.strftime("%H:%M" if at - now < 86400 else "%a %H:%M", time.localtime(at))
+    return time.strftime("%H:%M" if at - now < 86400 else "%a %H:%M", time.localtime(_shown(at)))
 
 
 def date_and_time(at: float) -> str:
     """ "2026-11-23 15:04"."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(_shown(at)))
 
 
 # Escape sequences of a terminal, 7- and 8-bit: CSI; OSC and other strings up to their end; any two-byte sequence.
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"
+    # Such a string is over where another escape begins: looked for further on, text of many beginnings takes long.
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*[0-~]?",
 )
 
@@ -46,8 +50,15 @@ def screen_safe(text: str) -> str:
     return "".join(c for c in text if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
+MOST_LINE = 64 * 1024
+"""Characters of a line that are kept until its end comes."""
+
+
 class LogText:
-    """Raw log bytes, as they come, to lines for a screen: whole UTF-8, the last state of each redrawn line."""
+    """Raw log bytes, as they come, to lines for a screen: whole UTF-8, the last state of each redrawn line.
+
+    A line of more than `MOST_LINE` characters without an end comes in pieces.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -57,7 +68,9 @@ class LogText:
         """The lines that `data` completes; with `final` also one that has no end."""
         text = self._open + self._decoder.decode(data, final)
         *lines, self._open = text.split("\n")
-        if final and self._open:
+        if len(self._open) > MOST_LINE:
+            self._open = _still_seen(self._open)
+        if (final and self._open) or len(self._open) > MOST_LINE:
             lines.append(self._open)
             self._open = ""
         return [screen_safe(_last_state(line)) for line in lines]
@@ -71,6 +84,12 @@ def _last_state(line: str) -> str:
     return states[-1] if states else ""
 
 
+def _still_seen(line: str) -> str:
+    """What of a line without an end can still become its last state."""
+    before, redrawn, newest = line.rpartition("\r")
+    return newest if newest.strip() else f"{_last_state(before)}{redrawn}{newest[:MOST_LINE]}"
+
+
 def ordinal(number: int) -> str:
     """1st, 2nd, 3rd, 4th, 11th."""
     suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
@@ -78,7 +97,9 @@ def ordinal(number: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """A span for people: 0.4 s, 12 s, 3m 05s, 1h 02m, 2 days."""
+    """A span for people: 0.4 s, 12 s, 3m 05s, 1h 02m, 2 days; "-" for one that no clock has."""
+    if not abs(value) < 1e11:
+        return "-"
     if value < 10:
         return f"{value:.1f} s"
     if value < 99.5:
@@ -108,7 +129,7 @@ def money(usd: float) -> str:
 
 def percent(value: Any) -> str:
     """An accuracy, or "-" where there is none."""
-    return f"{value:.2f}%" if isinstance(value, (int, float)) else "-"
+    return f"{value:.2f}%" if isinstance(value, (int, float)) and not isinstance(value, bool) else "-"
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
@@ -162,4 +183,9 @@ def fitted(lines: Iterable[str], width: int | None, hang: int | None = None) -> 
 
 def iso(at: float | None) -> str | None:
     """Unix seconds as ISO 8601 UTC, to the second, for programs."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return None if at is None else datetime.fromtimestamp(_shown(at), UTC).isoformat(timespec="seconds")
+
+
+def _shown(at: float) -> float:
+    """The nearest moment that a calendar here has."""
+    return min(max(at, 0.0), LAST_SECOND - 86400.0)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ _CLASSES = {
     "xdigit": "0-9a-fA-F",
 }
 # A member of a set is a class, or a character or a range of them. It ends at a "]", but not at one that comes first.
-_MEMBER = r"(?>\[:[^\]]*:\]|(?:\\.|[^\\])(?:-(?:\\.|[^\\\]]))?)"
+_MEMBER = r"(?>\[:[^\]]{0,32}:\]|(?:\\.|[^\\])(?:-(?:\\.|[^\\\]]))?)"
 _TOKENS = re.compile(
     r"(?<![^/])(?P<folders>(?:\*\*+/)+)|(?<![^/])(?P<below>\*\*+)\Z|(?P<stars>\*+)|(?P<one>\?)"
     rf"|(?P<set>\[(?P<negated>[!^]?)(?P<members>{_MEMBER}(?:(?!\]){_MEMBER})*+)\])"
@@ -64,6 +64,7 @@ _TOKENS = re.compile(
     re.DOTALL,
 )
 _NOTHING = "(?!)"
+_LONGEST_LINE = 1024
 
 
 _DEFAULT_RULES = [
@@ -84,19 +85,53 @@ def default_rule(name: str, *, is_dir: bool) -> str | None:
 
 def _expression(pattern: str) -> re.Pattern[bytes]:
     """What `pattern`, a line without `!` and final slash, says of a path; its "?" is a byte, as it is to git."""
-    prefix = "" if "/" in pattern else "(?:.+/)?"  # without a slash it is about names, in any folder
     text = pattern.removeprefix("/").encode("utf-8", "surrogateescape").decode("latin-1")
-    return re.compile((prefix + _TOKENS.sub(_translated, text)).encode("latin-1"), re.DOTALL)
+    tokens = list(_TOKENS.finditer(text))
+    if "/" not in pattern:  # it is about names, in any folder
+        return re.compile(f"(?:.+/)?{_name(tokens)}".encode("latin-1"), re.DOTALL)
+    # What is between two "**/" is looked for where it comes first, once: the next "**/" makes up for the rest. So no
+    # pattern takes longer than its length times that of the path.
+    first, *later = _split(tokens, "folders")
+    parts = [_path(first)]
+    for number, part in enumerate(later, start=1):
+        parts.append(f"(?>(?:.+?/)??{_path(part)})" if number < len(later) else f"(?:.+/)?{_path(part)}")
+    return re.compile("".join(parts).encode("latin-1"), re.DOTALL)
+
+
+def _split(tokens: Iterable[re.Match[str]], kind: str) -> list[list[re.Match[str]]]:
+    """The tokens between those of a kind."""
+    parts: list[list[re.Match[str]]] = [[]]
+    for token in tokens:
+        if token.lastgroup == kind:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def _path(tokens: Iterable[re.Match[str]]) -> str:
+    """Names with slashes between."""
+    names: list[list[re.Match[str]]] = [[]]
+    for token in tokens:
+        if token["plain"] == "/":
+            names.append([])
+        else:
+            names[-1].append(token)
+    return "/".join(_name(name) for name in names)
+
+
+def _name(tokens: Iterable[re.Match[str]]) -> str:
+    """One name. What is between two stars is looked for where it comes first, as above."""
+    first, *later = ["".join(_translated(token) for token in part) for part in _split(tokens, "stars")]
+    if not later:
+        return first
+    return first + "".join(f"(?>[^/]*?{part})" for part in later[:-1]) + f"[^/]*{later[-1]}"
 
 
 def _translated(token: re.Match[str]) -> str:
     match token.lastgroup:
-        case "folders":
-            return "(?:.+/)?"
         case "below":
             return ".+"
-        case "stars":
-            return "[^/]*"
         case "one":
             return "[^/]"
         case "set":
@@ -132,15 +167,32 @@ class Rule:
         return (is_dir or not self.dir_only) and self.path.fullmatch(path) is not None
 
 
+def _trimmed(line: str) -> str:
+    """`line` without spaces at its end; one behind a backslash stays."""
+    bare = line.rstrip(" ")
+    escaped = (len(bare) - len(bare.rstrip("\\"))) % 2 == 1
+    return line[: len(bare) + 1] if escaped else bare
+
+
 def parse(text: str, name: str) -> list[Rule]:
-    """The rules of an ignore file's `text`; `name` is how `Rule.origin` calls the file."""
+    """The rules of an ignore file's `text`; `name` is how `Rule.origin` calls the file.
+
+    Raises:
+        UsageError: a line is longer than any rule need be.
+    """
     rules = []
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         line = raw.removesuffix("\r")
         if line.startswith("#"):
             continue
-        trimmed = re.fullmatch(r"((?:\\.|[^\\])*?) *", line, re.DOTALL)
-        line = trimmed[1] if trimmed else line
+        if len(line) > _LONGEST_LINE:
+            raise UsageError(
+                f"{name}:{number} has more than {_LONGEST_LINE} characters",
+                hint="shorten that line",
+                consequence="nothing was sent",
+                code="unreadable_file",
+            )
+        line = _trimmed(line)
         negated = line.startswith("!")
         body = line[negated:]
         dir_only = body.endswith("/")
