@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cloudtrain.core.text import counted, ordinal
+from cloudtrain.core.text import counted, ordinal, screen_safe
 from cloudtrain.report import commands, tables, words
 from cloudtrain.report.facts import Facts
 
@@ -94,13 +94,13 @@ def log_text(facts: Facts) -> str:
 
 def escaped(text: str) -> str:
     """One line of text that Markdown leaves as it is."""
-    line = re.sub(r"([\\`*_\[\]])", r"\\\1", " ".join(text.split()))
+    line = re.sub(r"([\\`*_\[\]])", r"\\\1", screen_safe(" ".join(text.split())))
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
 
 
 def code(text: str) -> str:
     """`text` as inline code, whatever it holds."""
-    line = " ".join(text.split())
+    line = screen_safe(" ".join(text.split()))
     ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import CloudtrainError, UsageError
+from cloudtrain.core.text import screen_safe
 from cloudtrain.report import sources, words
 from cloudtrain.report.export import missing
 from cloudtrain.report.facts import Facts
@@ -119,7 +120,7 @@ class LoadedRun:
         last, best = self._facts.last, self._facts.best
         figures = f", test accuracy {words.percent(last.test_acc)} in epoch {last.epoch}" if last else ""
         picked = f" (best {words.percent(best.test_acc)} in epoch {best.epoch})" if best and best is not last else ""
-        return f"<run {self.name}: {words.subject(self._facts)}, {self.status}{figures}{picked}>"
+        return screen_safe(f"<run {self.name}: {words.subject(self._facts)}, {self.status}{figures}{picked}>")
 
     def _repr_html_(self) -> str:
         """A small table; everything in it is escaped, since jobs and hosts wrote some of it."""

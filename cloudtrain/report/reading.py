@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core.text import screen_safe
+
 # No file that is read whole here is larger in a real run by far; a larger one is left out.
 MOST_BYTES = 32 * 2**20
 
@@ -77,7 +79,7 @@ def text(value: Any, most: int = 300) -> str | None:
     """A short text without line breaks, or None."""
     if not isinstance(value, str) or not value.strip():
         return None
-    line = " ".join(value.split())
+    line = screen_safe(" ".join(value.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
