@@ -54,13 +54,13 @@ def fetch_results(run: Run, session: Session) -> list[FileEntry]:
 def check_log(run: Run, session: Session) -> None:
     """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
     record = run.ending or {}
-    path = run.folder / "console.log"
+    path, most = run.folder / "console.log", record.get("log_bytes") or 0
     for attempt in range(2):
         if not record.get("log_sha256") or disk.sha256(path) == record["log_sha256"]:
             return
         if attempt == 0:
             session.context.emit(Noted("the local log differs from the host's and is fetched again"))
-            kept = session.insist(lambda: fetch_anew(session.supervisor().read, "console.log", path))
+            kept = session.insist(lambda: fetch_anew(session.supervisor().read, "console.log", path, most))
             if kept is not None:
                 session.context.emit(
                     Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}")
@@ -108,4 +108,4 @@ def gone(run: Run, why: str) -> ConnectionFailed:
 def bring_log_times(folder: Path, session: Session) -> None:
     """Copy the host's times beside the log, where that can be had: nothing depends on them."""
     with suppress(CloudtrainError, OSError):
-        fetch(session.supervisor().read, log_times.NAME, folder / log_times.NAME)
+        fetch(session.supervisor().read, log_times.NAME, folder / log_times.NAME, log_times.MOST_BYTES)

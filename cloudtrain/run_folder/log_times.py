@@ -6,7 +6,10 @@ from bisect import bisect_left
 from contextlib import suppress
 from pathlib import Path
 
+from cloudtrain.core.decode import count, moment
+
 NAME = "console.times"
+MOST_BYTES = 16 * 2**20  # a line of some 20 bytes a second of a month
 
 
 class LogTimes:
@@ -28,8 +31,9 @@ class LogTimes:
             for line in path.read_bytes().splitlines():
                 with suppress(ValueError):
                     at, size = line.split()
-                    if not entries or (int(size) > entries[-1][1] and float(at) >= entries[-1][0]):
-                        entries.append((float(at), int(size)))
+                    entry = moment(float(at)), count(int(size))
+                    if not entries or (entry[1] > entries[-1][1] and entry[0] >= entries[-1][0]):
+                        entries.append(entry)
         return cls(entries)
 
     def at(self, end: int) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -14,12 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudtrain.core import disk
+from cloudtrain.core.decode import Odd, json_object, text
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.run_folder.artifacts import PARTS, Artifact
 from cloudtrain.transport.base import Stream
 
 QUIET_S = 60.0
+_SLOWEST = 64  # bytes a second
 _TITLE = "pull"
 _TELL_EVERY_S = 0.1
 _CHUNK = 1 << 20
@@ -30,21 +31,28 @@ Read = Callable[[str, int], Stream]
 """`Supervisor.read`: bytes of a file of the run directory from an offset on."""
 
 
-def fetch(read: Read, name: str, path: Path) -> None:
+def fetch(read: Read, name: str, path: Path, most: int) -> None:
     """Replace `path` by the host's whole file `name` ("console.log"), which no manifest describes.
 
+    Args:
+        most: bytes that it can have.
+
     Raises:
+        ArtifactRefused: it has more, or the host does not give it.
         ConnectionFailed: the link broke or the disk is full; `path` is as it was.
     """
     with full_disk_told(path.parent), disk.written(path) as file, read(name, 0) as stream:
-        while chunk := _next(stream, name):
+        pace = _Pace(stream, name)
+        while chunk := pace.next():
+            if pace.bytes > most:
+                raise ArtifactRefused(f"{name} has more than {most} bytes", consequence="what is here is as it was")
             file.write(chunk)
         problem = _check_end(stream, name)
         if problem is not None:
             raise ArtifactRefused(f"{name} was not taken: {problem}", consequence="what is here is as it was")
 
 
-def fetch_anew(read: Read, name: str, path: Path) -> Path | None:
+def fetch_anew(read: Read, name: str, path: Path, most: int) -> Path | None:
     """`fetch`, but what is here and not there any more stays: the path of a copy of it, None where nothing was lost.
 
     Raises:
@@ -54,7 +62,7 @@ def fetch_anew(read: Read, name: str, path: Path) -> Path | None:
     with full_disk_told(path.parent):
         if disk.is_plain(path):
             shutil.copy2(path, before)
-    fetch(read, name, path)
+    fetch(read, name, path, most)
     if disk.is_plain(before) and not _begins(path, before):
         return before
     before.unlink(missing_ok=True)
@@ -128,7 +136,8 @@ class Fetcher:
                         code="disk_full",
                     )
                 with self._read(f"out/{entry.name}", have) as stream:
-                    while chunk := _next(stream, entry.name):
+                    pace = _Pace(stream, entry.name)
+                    while chunk := pace.next():
                         have += len(chunk)
                         if have > entry.size:
                             return "it is longer than its manifest says"
@@ -150,15 +159,35 @@ class Fetcher:
             self._emit(StepProgress(_TITLE, entry.name, done=self._done, total=self.total, unit="B"))
 
 
-def _next(stream: Stream, name: str) -> bytes:
-    try:
-        return stream.read(QUIET_S)
-    except TimeoutError as error:
-        raise ConnectionFailed(
-            f"nothing came of {name} for {QUIET_S:.0f} s",
-            hint="pull again; it goes on where it stopped",
-            consequence="the copy on the host is untouched",
-        ) from error
+class _Pace:
+    """The pieces of a stream, as long as they come: a byte now and then would keep a pull for ever."""
+
+    def __init__(self, stream: Stream, name: str) -> None:
+        self.bytes = 0
+        self._stream = stream
+        self._name = name
+        self._began = time.monotonic()
+
+    def next(self) -> bytes:
+        """The next piece; empty at the end.
+
+        Raises:
+            ConnectionFailed: nothing came for a minute, or next to nothing for ten.
+        """
+        try:
+            data = self._stream.read(QUIET_S)
+        except TimeoutError as error:
+            raise self._stalled(f"nothing came of {self._name} for {QUIET_S:.0f} s") from error
+        self.bytes += len(data)
+        took = time.monotonic() - self._began
+        if data and took > 10 * QUIET_S + self.bytes / _SLOWEST:
+            raise self._stalled(f"only {self.bytes} bytes came of {self._name} in {took:.0f} s")
+        return data
+
+    def _stalled(self, why: str) -> ConnectionFailed:
+        return ConnectionFailed(
+            why, hint="pull again; it goes on where it stopped", consequence="the copy on the host is untouched"
+        )
 
 
 def _check_end(stream: Stream, name: str) -> str | None:
@@ -167,8 +196,8 @@ def _check_end(stream: Stream, name: str) -> str | None:
     if done.exit_code == 0:
         return None
     said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.exit_code}"])[-1]
-    with suppress(ValueError, TypeError, KeyError):
-        said = str(json.loads(said)["message"])
+    with suppress(Odd):
+        said = text(json_object(said).get("message"))
     return f"the host does not give it: {said[:200]}"
 
 

@@ -11,11 +11,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from cloudtrain.core.errors import ConnectionFailed
+
 FIRST_WORD_S = 30.0
 """Seconds that a program has for what is awaited of it: a cold host takes its time to start one."""
 
 MOST_BEFORE = 64 * 1024
 """Bytes that may come before that: a greeting, never a transfer."""
+MOST_ANSWER = 64 * 2**20
+"""Bytes that a program may answer with."""
+MOST_STDERR = 256 * 1024
+"""Bytes of stderr that are kept: the last ones."""
+_SLOWEST = 512  # bytes a second
+
+
+def check_answer(said: int, took_s: float, timeout: float) -> None:
+    """An answer of `said` bytes so far, `took_s` seconds after the question, is one that can be waited for.
+
+    Raises:
+        ConnectionFailed: it is too long, or drips: a byte now and then would be progress for ever.
+    """
+    if said > MOST_ANSWER:
+        why = f"its answer has more than {MOST_ANSWER // 2**20} MiB"
+    elif took_s > 10 * timeout + said / _SLOWEST:
+        why = f"its answer has not ended after {took_s:.0f} s"
+    else:
+        return
+    raise ConnectionFailed(
+        f"the program on the host was given up: {why}",
+        consequence="a run on that machine goes on without it",
+        code="stalled",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +110,7 @@ class Transport(Closing):
                 If it does not within `FIRST_WORD_S`, its input ends empty.
 
         Raises:
-            ConnectionFailed: the link broke, or nothing moved for `timeout` seconds.
+            ConnectionFailed: the link broke, nothing moved for `timeout` seconds, or see `check_answer`.
         """
 
     @abstractmethod

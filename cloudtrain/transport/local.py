@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.transport.base import Completed, Stream, Transport
+from cloudtrain.transport.base import MOST_STDERR, Completed, Stream, Transport, check_answer
 
 _CHUNK = 1024 * 1024
 # Small enough that a slow reader still shows progress within the time limit.
 _FEED = 64 * 1024
-_STDERR_KEPT = 256 * 1024
 # How long a program that is told to end may take over it before it is killed.
 _TERM_S = 1.0
 # Output that still comes after a program's exit is its children's; nobody waits for it longer than this.
@@ -97,21 +96,22 @@ class _Exchange:
     def __init__(self, program: subprocess.Popen[bytes], timeout: float) -> None:
         self._program = program
         self._timeout = timeout
-        self._moved_at = time.monotonic()
+        self._moved_at = self._fed_at = time.monotonic()
+        self._stdout, self._stderr = bytearray(), bytearray()
         self._ended = threading.Event()
-        self._gave_up = False
+        self._failure: ConnectionFailed | None = None
 
     def perform(self, chunks: Iterable[bytes]) -> Completed:
         """Feed, read and wait.
 
         Raises:
-            ConnectionFailed: nothing moved for `timeout` seconds; the program has been ended.
+            ConnectionFailed: nothing moved for `timeout` seconds, or see `check_answer`; the program has been ended.
         """
-        program, stdout, stderr = self._program, bytearray(), bytearray()
+        program = self._program
         assert program.stdin is not None and program.stdout is not None and program.stderr is not None
         threads = [
-            _thread(self._collect, program.stdout, stdout),
-            _thread(self._collect, program.stderr, stderr),
+            _thread(self._collect, program.stdout, self._stdout),
+            _thread(self._collect, program.stderr, self._stderr),
             _thread(self._watch),
         ]
         try:
@@ -129,13 +129,10 @@ class _Exchange:
                 program.stdin.close()
             for thread in threads:
                 thread.join(_LATE_OUTPUT_S)
-        if self._gave_up:
-            raise ConnectionFailed(
-                f"a program on this computer did nothing for {self._timeout:.0f} s and was ended",
-                code="silent",
-                detail=stderr.decode("utf-8", "replace")[-2000:] or None,
-            )
-        return Completed(program.returncode, bytes(stdout), bytes(stderr))
+        if self._failure is not None:
+            self._failure.detail = self._stderr.decode("utf-8", "replace")[-2000:] or None
+            raise self._failure
+        return Completed(program.returncode, bytes(self._stdout), bytes(self._stderr))
 
     def _feed(self, pipe: IO[bytes], chunk: bytes) -> bool:
         """Whether the program still reads. One that does not has ended, or will: its answer tells why."""
@@ -143,16 +140,25 @@ class _Exchange:
         try:
             while view:
                 view = view[pipe.write(view[:_FEED]) or 0 :]
-                self._moved_at = time.monotonic()
+                self._moved_at = self._fed_at = time.monotonic()
         except OSError:
             return False
         return True
 
     def _collect(self, pipe: IO[bytes], into: bytearray) -> None:
         with pipe, contextlib.suppress(OSError):
-            while data := pipe.read(_CHUNK):
+            while self._failure is None and (data := pipe.read(_CHUNK)):
                 into += data
+                del self._stderr[:-MOST_STDERR]
                 self._moved_at = time.monotonic()
+                try:
+                    check_answer(len(self._stdout), self._moved_at - self._fed_at, self._timeout)
+                except ConnectionFailed as error:
+                    self._give_up(error)
+
+    def _give_up(self, failure: ConnectionFailed) -> None:
+        self._failure = failure
+        _end(self._program)
 
     def _watch(self) -> None:
         while True:
@@ -160,9 +166,8 @@ class _Exchange:
             if self._ended.wait(max(left, 0.0)):
                 return
             if time.monotonic() - self._moved_at >= self._timeout:
-                self._gave_up = True
-                _end(self._program)
-                return
+                why = f"a program on this computer did nothing for {self._timeout:.0f} s and was ended"
+                return self._give_up(ConnectionFailed(why, code="silent"))
 
 
 class LocalStream(Stream):
@@ -225,7 +230,7 @@ class LocalStream(Stream):
         with pipe, contextlib.suppress(OSError):
             while data := pipe.read(_CHUNK):
                 self._stderr += data
-                del self._stderr[:-_STDERR_KEPT]
+                del self._stderr[:-MOST_STDERR]
 
 
 class _NeverStarted(Stream):

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import paramiko
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.transport.base import FIRST_WORD_S, MOST_BEFORE, Completed, Stream
+from cloudtrain.transport.base import FIRST_WORD_S, MOST_BEFORE, MOST_STDERR, Completed, Stream, check_answer
 from cloudtrain.transport.ssh_link import BROKEN, Packets, send_signal
 
 _CHUNK = 1024 * 1024
@@ -39,7 +39,7 @@ class Program(Stream):
         self._channel = channel
         self._lost = lost
         self._stderr = bytearray()
-        self._moved = time.monotonic()
+        self._moved = self._fed = time.monotonic()
         self._closed = False
         # Set while either pipe holds bytes. Taking the last byte clears it for both, so `read` looks at both pipes
         # after each taking and before each wait.
@@ -56,8 +56,9 @@ class Program(Stream):
             ended = bool(self._channel.eof_received or self._channel.closed)
             # To take bytes may send the peer word of it, over a link that has just broken.
             try:
-                while self._channel.recv_stderr_ready():
+                if more := self._channel.recv_stderr_ready():
                     self._stderr += self._channel.recv_stderr(_CHUNK)
+                    del self._stderr[:-MOST_STDERR]
                     self._moved = time.monotonic()
                 data = self._channel.recv(_CHUNK) if self._channel.recv_ready() else None
             except BROKEN as error:
@@ -65,14 +66,15 @@ class Program(Stream):
             if data is not None:
                 self._moved = time.monotonic()
                 return data
-            if ended:
+            if ended and not more:
                 if self._complete():
                     return b""
                 raise self._gone(None)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError
-            self._news.wait(min(remaining, _WAKE_S))
+            if not more:
+                self._news.wait(min(remaining, _WAKE_S))
 
     def finish(self, timeout: float) -> Completed:
         self._channel.status_event.wait(timeout)
@@ -170,7 +172,7 @@ class Program(Stream):
                 if sent == 0:
                     # The program has ended without reading all of it; its exit code says whether that is well.
                     return
-                self._moved = time.monotonic()
+                self._moved = self._fed = time.monotonic()
                 left = left[sent:]
 
     def _collect(self, out: bytearray, timeout: float) -> None:
@@ -179,10 +181,11 @@ class Program(Stream):
                 data = self.read(_WAKE_S)
             except TimeoutError as error:
                 self._check_progress(timeout, error)
-                continue
-            if not data:
+                data = None
+            if data == b"":
                 return
-            out += data
+            out += data or b""
+            check_answer(len(out), time.monotonic() - self._fed, timeout)
 
     def _collect_aside(self, out: bytearray, timeout: float, failures: list[BaseException]) -> None:
         try:

@@ -155,11 +155,13 @@ def test_with_the_real_supervisor(tmp_path: Path, dest: Path) -> None:
         pull(read, [good, link], dest, emit=discard)
     with pytest.raises(ArtifactRefused, match="has no out/absent"):
         pull(read, [entry_of("absent", b"1")], dest, emit=discard)
-    fetch(read, "console.log", dest / "console.log")
+    fetch(read, "console.log", dest / "console.log", 1000)
+    with pytest.raises(ArtifactRefused, match="more than 5 bytes"):
+        fetch(read, "console.log", dest / "console.log", 5)
     assert (dest / "console.log").read_bytes() == b"hello\r\x1b[2J\n"
     (dest / "other.log").write_bytes(b"as it was")
     with pytest.raises(ArtifactRefused):
-        fetch(read, "events.jsonl", dest / "other.log")
+        fetch(read, "events.jsonl", dest / "other.log", 1000)
     assert set(there(dest)) == {"weights/best.pt", "console.log", "other.log"}
     assert (dest / "other.log").read_bytes() == b"as it was"
 

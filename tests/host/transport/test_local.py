@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.transport import base
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport
 
@@ -177,3 +178,16 @@ def test_no_exit_status_in_time(local: LocalTransport) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_signal_is_a_negative_code(local: LocalTransport) -> None:
     assert local.run(python("import os; os.kill(os.getpid(), 9)")).exit_code == -9
+
+
+@pytest.mark.parametrize(
+    "script", ["while True: print('x' * 9999)", "while True: print(end='x', flush=True); time.sleep(0.05)"]
+)
+def test_an_answer_without_an_end_is_given_up(
+    local: LocalTransport, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "MOST_ANSWER", 5_000_000)
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed) as raised:
+        local.run(python(f"import time\n{script}"), timeout=0.3)
+    assert raised.value.code == "stalled" and time.monotonic() - began < 20
