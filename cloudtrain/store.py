@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.core import disk
+from cloudtrain.core import disk, told
+from cloudtrain.core.decode import checked, count, each, fields, json_object, moment, optional, text
 from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
@@ -63,6 +64,31 @@ def _create_runs(db: sqlite3.Connection) -> None:
 
 # Applied in order, each once, each in its own transaction. Append only.
 MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("0001_runs", _create_runs),)
+
+
+def _object(text: Any) -> Any:
+    """The JSON object that a column holds; None for anything else."""
+    try:
+        return json_object(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def _file(value: Any) -> None:
+    """An entry of a manifest, as journals hold them."""
+    entry = fields(value)
+    text(entry.get("name")), count(entry.get("size")), text(entry.get("sha256"))
+
+
+# What the journal of every run may hold; the providers' own notes are theirs to read.
+_NOTES: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("pulled", "trickled"), each(_file)),
+    **dict.fromkeys(("attempts", "aws_requests"), each(fields)),
+    **dict.fromkeys(("checkpoint", "checkpoint_coming"), _file),
+    **dict.fromkeys(("code", "rerun_of", "resumed_from", "held"), fields),
+    **dict.fromkeys(("id", "python", "parks"), text),
+    "leftovers": each(text),
+}
 
 
 class Store:
@@ -205,17 +231,32 @@ class Store:
             rows = db.execute("SELECT name FROM runs ORDER BY created_at DESC, rowid DESC").fetchall()
         return [row["name"] for row in rows]
 
-    def runs(self) -> list[Run]:
-        """All runs, latest first."""
+    def runs(self, damaged: Callable[[StoreDamaged], None] | None = None) -> list[Run]:
+        """All runs, latest first.
+
+        Args:
+            damaged: hears of each row that cannot be read; None: the first such is raised.
+        """
         with self._db() as db:
             rows = db.execute("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC").fetchall()
-        return [self._run(row) for row in rows]
+        runs = []
+        for row in rows:
+            try:
+                runs.append(self._run(row))
+            except StoreDamaged as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+        return runs
 
     def moves(self, name: str) -> list[tuple[RunState, float]]:
         """The states the run has been in, with the unix time of each entry, oldest first."""
         with self._db() as db:
             rows = db.execute("SELECT state, at FROM moves WHERE run = ? ORDER BY rowid", (name,)).fetchall()
-        return [(RunState(row["state"]), row["at"]) for row in rows]
+        try:
+            return [(RunState(row["state"]), moment(row["at"])) for row in rows]
+        except ValueError as error:
+            raise self._damaged(name, error) from error
 
     def _run(self, row: sqlite3.Row) -> Run:
         try:
@@ -223,20 +264,24 @@ class Store:
                 name=row["name"],
                 state=RunState(row["state"]),
                 life=InstanceLife(row["life"]),
-                plan=Plan.from_dict(json.loads(row["plan"])),
-                instance=Instance.from_dict(json.loads(row["instance"])) if row["instance"] else None,
-                progress=json.loads(row["progress"]),
-                ending=json.loads(row["ending"]) if row["ending"] else None,
-                error=json.loads(row["error"]) if row["error"] else None,
-                created_at=row["created_at"],
-                updated_at=row["updated_at"],
-                ended_at=row["ended_at"],
+                plan=Plan.from_dict(json_object(row["plan"])),
+                instance=Instance.from_dict(json_object(row["instance"])) if row["instance"] else None,
+                # What a host or a job told is left out where it is odd: it must not keep anybody from the run.
+                progress=told.figures(_object(row["progress"])),
+                ending=told.ending(_object(row["ending"])) if row["ending"] else None,
+                error=told.failure(_object(row["error"])) if row["error"] else None,
+                created_at=moment(row["created_at"]),
+                updated_at=moment(row["updated_at"]),
+                ended_at=optional(moment, row["ended_at"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreDamaged(
-                f"the registry's row of {row['name']} cannot be read: {error!r}",
-                hint=f"move {self.path} away to start a new one; results in runs/ are untouched",
-            ) from error
+            raise self._damaged(row["name"], error) from error
+
+    def _damaged(self, name: str, error: Exception) -> StoreDamaged:
+        return StoreDamaged(
+            f"the registry's row of {name} cannot be read: {str(error)[:200]}",
+            hint=f"move {self.path} away to start a new one; results in runs/ are untouched",
+        )
 
     # Writing
 
@@ -319,7 +364,15 @@ class Store:
         """All notes of `name`'s journal."""
         with self._db() as db:
             row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
-        return dict(json.loads(row["journal"])) if row else {}
+        return self._notes(name, row["journal"]) if row else {}
+
+    def _notes(self, name: str, journal: str) -> dict[str, Any]:
+        try:
+            notes = json_object(journal)
+            checked(notes, _NOTES)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(name, error) from error
+        return {**notes, "host": told.host(notes["host"])} if notes.get("host") is not None else notes
 
     def write_journal(self, name: str, notes: Mapping[str, Any]) -> None:
         """Merge `notes` into `name`'s journal; on the disk when this returns."""
@@ -327,7 +380,7 @@ class Store:
             row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise UnknownRun(f'no run "{name}"', hint="cloudtrain ls")
-            merged = {**json.loads(row["journal"]), **notes}
+            merged = {**self._notes(name, row["journal"]), **notes}
             db.execute("UPDATE runs SET journal = ? WHERE name = ?", (json.dumps(merged), name))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import told
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.plan import Plan
@@ -143,11 +143,7 @@ def _check_new(orphan: orphans.Orphan, store: Store) -> None:
 
 
 def _train(status: RunStatus | None) -> TrainSpec:
-    for line in status.events.splitlines() if status else []:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict) and values.get("kind") == "start":
+    for values in told.events(status.events) if status else ():
+        if values.get("kind") == "start":
             return orphans.learnt(values)
     return TrainSpec()

@@ -65,11 +65,14 @@ def settle(
         limit_s: seconds for all of them. What AWS does not answer in this time goes on in the background while the
             command does its work, and is cut off with it: every step of it can be repeated.
     """
-    try:
-        owing = [run for run in store.runs() if run.name != skip and owes(run, store)]
-    except CloudtrainError as error:
+
+    def untold(error: CloudtrainError) -> None:
         emit(Warned(f"debts cannot be looked up: {error.message}", hint=error.hint))
-        return
+
+    try:
+        owing = [run for run in store.runs(untold) if run.name != skip and owes(run, store)]
+    except CloudtrainError as error:
+        return untold(error)
     # A rehearsed machine costs nothing and ends with its Region, which is not started again for it.
     gone = [run for run in owing if _ended_with_its_region(run)]
     owing = [run for run in owing if run not in gone]

@@ -228,5 +228,6 @@ def _unexpected(error: Exception) -> CloudtrainError:
     return CloudtrainError(
         f"something unexpected happened: {type(error).__name__}: {error}",
         hint=f"{where}; what runs still exist: cloudtrain ls",
-        consequence="a run that trains goes on",
+        # Notes say what becomes of a machine that is up (`standing.told`).
+        consequence="; ".join(["a run that trains goes on", *getattr(error, "__notes__", [])]),
     )

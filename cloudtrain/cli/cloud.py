@@ -133,7 +133,7 @@ def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool
     from cloudtrain.lifecycle.session import Session as OtherSession
 
     entries = {row.name: openssh.way(row, session)}
-    for other in session.context.store.runs():
+    for other in session.context.store.runs(damaged=lambda _: None):
         # Of other runs only what is known here; a look at each machine is not worth the wait.
         if other.name != row.name and not other.state.final and other.instance is not None:
             with OtherSession(other, session.context, wakes=False) as its_session:

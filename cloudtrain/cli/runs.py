@@ -9,7 +9,7 @@ import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
 from cloudtrain.console.lines import print_lines, tell, write_result
-from cloudtrain.core.errors import ExitCode
+from cloudtrain.core.errors import CloudtrainError, ExitCode
 from cloudtrain.core.events import Noted
 from cloudtrain.core.text import counted
 
@@ -32,7 +32,7 @@ def ls(
     json: Json = False,
 ) -> None:
     """List the runs of this computer, latest first: what lives, and the latest 20. Asks nobody, but with --remote."""
-    from cloudtrain.console.pages import listing
+    from cloudtrain.console.pages import failure, listing
     from cloudtrain.store import Store
 
     if remote:
@@ -41,13 +41,17 @@ def ls(
         leftovers.remote(region=region, profile=profile, json=json)
         return
     kept = listing.Filter.of(model=model, status=status, where=where, since=since)
-    runs = [run for run in Store().runs() if kept.takes(run)][:last]
+    damaged: list[CloudtrainError] = []
+    runs = [run for run in Store().runs(damaged.append) if kept.takes(run)][:last]
     # Programs get them all, whatever a screen has room for.
     hidden = 0
     if not (json or quiet or all_ or last is not None):
         runs, hidden = listing.latest(runs)
     if json:
-        write_result(runs=[listing.record(run) for run in runs])
+        error = {"error": failure.record(damaged[0])} if damaged else {}
+        write_result(
+            "", int(damaged[0].exit_code) if damaged else 0, runs=[listing.record(run) for run in runs], **error
+        )
     elif quiet:
         print_lines(*(run.name for run in runs))
     elif runs:
@@ -59,6 +63,10 @@ def ls(
         tell("no run is like that; all of them: cloudtrain ls")
     else:
         tell("no run yet; the first one: cloudtrain run --model 3 --local")
+    if damaged and json:
+        raise typer.Exit(int(damaged[0].exit_code))
+    if damaged:
+        raise damaged[0]
 
 
 def show(run: RunName = None, json: Json = False) -> None:

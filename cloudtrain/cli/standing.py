@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
@@ -27,6 +27,12 @@ def told(name: str, store: Store) -> Iterator[None]:
         if error.code not in _SAY_IT_THEMSELVES and name in store.names():
             said = machine_up(store.get(name), time.time())
             error.consequence = "; ".join(filter(None, [error.consequence, said])) or None
+        raise
+    except Exception as error:
+        # Whatever it is: a machine that is up and unsaid costs money.
+        with suppress(CloudtrainError):
+            said = machine_up(store.get(name), time.time())
+            error.add_note(said) if said else None
         raise
 
 

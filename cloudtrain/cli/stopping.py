@@ -99,10 +99,14 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
     """Every run that lives, each whatever became of the others. The worst exit code."""
     from cloudtrain.billing import running
     from cloudtrain.cli import following, leaving
+    from cloudtrain.console.pages import failure
     from cloudtrain.run_folder import outcome
 
     context = following.context(store, reporter)
-    rows = [run for run in store.runs() if outcome.lives(run)]
+    damaged: list[CloudtrainError] = []
+    rows = [run for run in store.runs(damaged.append) if outcome.lives(run)]
+    for error in damaged:
+        reporter.emit(Warned(f"{error.message}; whether it lives is not known", hint="cloudtrain clean finds machines"))
     if not rows:
         reporter.emit(Noted("no run of this computer lives: nothing is there to end"))
     elif not _agreed(rows, context, reporter, pull=pull, yes=yes):
@@ -117,9 +121,9 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
             reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
             raise
         told.append(_tell(row, ended, store, reporter, json=json))
-    worst = reduce(_worse, (one["exit"] for one in told), int(ExitCode.DONE))
+    worst = reduce(_worse, (*(one["exit"] for one in told), *(int(error.exit_code) for error in damaged)), 0)
     if json:
-        failed = [one["error"] for one in told if one["exit"] == worst]
+        failed = [one["error"] for one in told if one["exit"] == worst] or [failure.record(one) for one in damaged]
         write_result("", worst, runs=told, error=failed[0] if worst else None, billing=running.now())
     elif rows:
         done = sum(1 for one in told if not one["exit"])
@@ -153,6 +157,9 @@ def _end(row: Run, context: Context, reporter: Reporter, *, pull: bool) -> Resul
             return lifecycle_stop.stop(row, context) if pull else lifecycle_stop.discard(row, context)
     except CloudtrainError as error:
         return error
+    except Exception as error:  # whatever it is: the other runs are to be ended all the same
+        why = f"something unexpected happened: {type(error).__name__}: {error}"
+        return CloudtrainError(why, hint=f"cloudtrain stop {row.name} tries again")
 
 
 def _tell(row: Run, ended: Result | CloudtrainError, store: Store, reporter: Reporter, *, json: bool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cloudtrain.config import files, trust
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
+_LONGEST_S = 100 * 365 * 86400.0
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -27,37 +27,51 @@ def duration(text: str | float | int) -> float:
     Raises:
         ValueError: it is none of these, or not above zero.
     """
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
-        seconds = float(text)
-    elif not isinstance(text, str):
-        raise ValueError(f"{text!r} is not a duration such as 45m or 1h30m")
+    if not isinstance(text, str):
+        seconds = _number(text)
     else:
         if not re.fullmatch(r"(?:\d+(?:\.\d+)?\s*(?:s|min|m|h|d)\s*)+|\d+(?:\.\d+)?", text.strip()):
-            raise ValueError(f"{text!r} is not a duration such as 45m or 1h30m")
+            raise ValueError(f"{_shown(text)} is not a duration such as 45m or 1h30m")
         parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|s|m|h|d)?", text)
         seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
-    if not 0 < seconds < inf:
-        raise ValueError(f"{text!r} is not above zero and below infinity")
+    if not 0 < seconds <= _LONGEST_S:
+        raise ValueError(f"{_shown(text)} is not above zero" if seconds <= 0 else f"{_shown(text)} is too long")
     return seconds
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, shortened where it is long."""
+    said = repr(value)
+    return said if len(said) <= 200 else f"{said[:200]}…"
 
 
 def _words(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(value, (list, tuple)) and all(isinstance(part, str) and "\0" not in part for part in value):
-        return tuple(value)
-    raise ValueError(f"{value!r} is not a list of words")
+        return tuple(part.strip() for part in _text(value).split(",") if part.strip())
+    if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
+        return tuple(_text(part) for part in value)
+    raise ValueError(f"{_shown(value)} is not a list of words")
 
 
 def _arguments(value: Any) -> tuple[str, ...]:
     """Arguments of a program: a list as it is, one text as a shell would take it apart."""
-    return _words(shlex.split(value) if isinstance(value, str) else value)
+    return tuple(shlex.split(_text(value))) if isinstance(value, str) else _words(value)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or re.search(r"[\x00-\x1f\x7f]", value):
-        raise ValueError(f"{value!r} is not text in one line")
+        raise ValueError(f"{_shown(value)} is not text in one line")
     return value
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) else float("nan")
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if abs(number) > 1e100 or number != number:
+        raise ValueError(f"{_shown(value)} is not a number")
+    return number
 
 
 def _truth(value: Any) -> bool:
@@ -65,27 +79,26 @@ def _truth(value: Any) -> bool:
         return value
     if isinstance(value, str) and value.lower() in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
         return value.lower() in {"1", "true", "yes", "on"}
-    raise ValueError(f"{value!r} is neither true nor false")
+    raise ValueError(f"{_shown(value)} is neither true nor false")
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(f"{value!r} is not a whole number")
-    return int(value)
+    if isinstance(value, (str, int, float)) and _number(value).is_integer():
+        return int(value)
+    raise ValueError(f"{_shown(value)} is not a whole number")
 
 
-def _number(value: Any) -> float:
-    """A number that is not negative, nor infinite."""
-    number = float(value)
-    if isinstance(value, bool) or not 0 <= number < inf:
-        raise ValueError(f"{value!r} is not a number from 0 up")
+def _amount(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"{_shown(value)} is not a number from 0 up")
     return number
 
 
 # Every setting: how its text or TOML value is read. The names are the flags' names; CLOUDTRAIN_MAX_TIME is `max_time`.
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("model", "epochs", "batch_size", "seed", "volume_size", "spot_restarts"), _whole),
-    **dict.fromkeys(("lr", "max_cost", "confirm_above", "trickle_rate"), _number),
+    **dict.fromkeys(("lr", "max_cost", "confirm_above", "trickle_rate"), _amount),
     **dict.fromkeys(("device", "recipe", "runs_dir", "job", "module", "region", "profile", "identity"), _text),
     **dict.fromkeys(("ami", "subnet", "security_group", "ssh_cidr", "if_i_vanish"), _text),
     **dict.fromkeys(("boot_limit", "max_time", "grace"), duration),
@@ -242,6 +255,6 @@ def _checked(name: str, value: Any, origin: str) -> Any:
         raise UsageError(f"{origin}: there is no setting {name!r}", hint="cloudtrain config show", code="bad_setting")
     try:
         return read(value)
-    except (ValueError, TypeError, OverflowError) as error:
+    except ValueError as error:
         hint = "cloudtrain run --help" if origin.startswith("--") else f"correct {name} there"
         raise UsageError(f"{origin}: {error}", hint=hint, code="bad_setting") from error

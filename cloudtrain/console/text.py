@@ -70,13 +70,13 @@ EPOCH_HEADER = "  epoch  train acc  test loss  test acc     time"
 
 def epoch_row(values: Mapping[str, Any], width: int = NARROW) -> str:
     """One finished epoch, below `epoch_header`."""
-    count = f"{values.get('epoch', '?')}/{values.get('epochs', '?')}"
+    count = "/".join("?" if values.get(name) is None else str(values[name]) for name in ("epoch", "epochs"))
     loss = values.get("test_loss")
     taken = values.get("seconds")
     train = f"{percent(values.get('train_acc')):>9}  {f'{loss:.4f}' if isinstance(loss, float) else '-':>9}  "
     row = (
         f"{count:>7}  {train if width >= NARROW else ''}{percent(values.get('test_acc')):>8}"
-        f"  {seconds(taken) if isinstance(taken, (int, float)) else '-':>7}"
+        f"  {seconds(taken) if taken is not None else '-':>7}"
     )
     return f"{row}  best" if values.get("best") else row
 

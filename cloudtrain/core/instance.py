@@ -7,8 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from cloudtrain.core.decode import checked, fitting, moment, number
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
+
+# Of the details: what times and costs are reckoned from.
+_RECKONED = {
+    **dict.fromkeys(("expires_at", "kept_until", "ended_at", "began_at"), moment),
+    **dict.fromkeys(("parked_s", "before_usd"), number),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +53,14 @@ class Instance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Instance:
-        """The inverse of `to_dict`."""
-        return cls(**{**data, "provider": Target(data["provider"]), "life": InstanceLife(data["life"])})
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        made = cls(**{**data, "provider": Target(data["provider"]), "life": InstanceLife(data["life"])})
+        checked(made.details, _RECKONED)
+        return fitting(made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from cloudtrain.core.decode import Odd, checked, fitting, number
 from cloudtrain.core.errors import Refused
 from cloudtrain.core.spec import RunSpec
 
@@ -142,14 +143,21 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
         offer = dict(data["offer"])
         for key in ("candidates", "alternatives"):
             offer[key] = tuple(Candidate(**{**c, "zones": tuple(c["zones"])}) for c in offer.get(key) or ())
         offer["warnings"] = tuple(offer["warnings"])
         code = dict(data["code"])
         code |= {key: tuple(code.get(key) or ()) for key in ("stays", "warnings")}
-        return cls(
+        if not offer["candidates"]:
+            raise Odd("not a plan: it has no machine")
+        checked(offer["details"], {"parked_per_day": number})
+        made = cls(
             spec=RunSpec.from_dict(data["spec"]),
             offer=Offer(**offer),
             code=CodeSummary(**code),
@@ -160,6 +168,7 @@ class Plan:
             last=_read(data["last"]) if data.get("last") else None,
             origins=data.get("origins") or {},
         )
+        return fitting(made)
 
 
 def _told(took: Took, cost_usd: float | None) -> dict[str, Any]:

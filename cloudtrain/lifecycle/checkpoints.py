@@ -10,9 +10,9 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import counted
+from cloudtrain.core.told import read_events
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder.artifacts import Artifact, FileEntry, refusal
-from cloudtrain.run_folder.files import read_objects
 from cloudtrain.source import tree
 from cloudtrain.store import Run
 
@@ -62,8 +62,8 @@ def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[Artifact]) ->
         name=entry.name,
         size=entry.size,
         sha256=entry.sha256,
-        epoch=_count(event.get("epoch")),
-        step=_count(event.get("step")) or 0,
+        epoch=event.get("epoch"),
+        step=event.get("step") or 0,
     )
 
 
@@ -153,10 +153,7 @@ def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
 
 
 def _last_told(run: Run) -> Mapping[str, Any] | None:
-    told = [event for event in read_objects(run.folder / "events.jsonl") if event.get("kind") == "checkpoint"]
-    return told[-1] if told else None
-
-
-def _count(value: Any) -> int | None:
-    """A number of epochs or steps that a job told, if it is one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    last = None
+    for event in read_events(run.folder / "events.jsonl"):
+        last = event if event.get("kind") == "checkpoint" else last
+    return last

@@ -299,7 +299,10 @@ def _or_failed(run: Run, session: Session) -> Iterator[None]:
     """
     try:
         yield
-    except CloudtrainError as error:
+    except Exception as failed:
+        # Whatever it is: a machine on which nothing trains must not stay.
+        why = f"something unexpected happened: {type(failed).__name__}: {failed}"
+        error = failed if isinstance(failed, CloudtrainError) else CloudtrainError(why, hint="cloudtrain ls")
         give_back(run, session)
         if error.code == "launch_unknown":
             # It may show up yet: `stop` looks again.

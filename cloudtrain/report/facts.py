@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core.text import LogText, screen_safe
+from cloudtrain.core.told import read_events
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
-from cloudtrain.run_folder.files import files_of_attempts, read_attempts, read_objects
+from cloudtrain.run_folder.files import files_of_attempts, read_attempts
 
 TEST_SET = "test set"
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.
@@ -229,7 +230,7 @@ def _epochs(folder: Path) -> tuple[Epoch, ...]:
     """From the events, which are here even of a run that failed; else from `metrics.jsonl`."""
     try:
         told = [values for values in read_attempts(folder) if values.get("kind") == "epoch"]
-        told = told or read_objects(folder / "metrics.jsonl")
+        told = told or list(read_events(folder / "metrics.jsonl"))
     except OSError:
         return ()
     found: dict[int, Epoch] = {}

@@ -64,6 +64,8 @@ def misshapen(name: object, *, windows: bool = os.name == "nt") -> str | None:
         return "it is too long"
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
         return "it holds control characters"
+    if "\ufffd" in name:
+        return "it is no text"  # bytes there that are no UTF-8: by this name nobody would find it
     if "\\" in name:
         return "it holds a backslash"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.told import read_events
 from cloudtrain.run_folder.artifacts import PARTS, Artifact, refusal
 from cloudtrain.run_folder.generated import is_derived
 
 
-def objects(data: bytes) -> Iterator[Mapping[str, Any]]:
-    """The JSON objects in `data`, a line each; a user's job may write other things there, which are passed over."""
-    for line in data.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def read_objects(path: Path) -> list[Mapping[str, Any]]:
-    """The objects of a local `events.jsonl`; none where there is no such file yet."""
-    try:
-        return list(objects(path.read_bytes()))
-    except FileNotFoundError:
-        return []
-
-
-def read_attempts(folder: Path) -> list[Mapping[str, Any]]:
-    """The objects of all machines that a run has been on: `events.1.jsonl`, ... and `events.jsonl` in `folder`."""
-    return [values for path in files_of_attempts(folder, "events.jsonl") for values in read_objects(path)]
+def read_attempts(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """The events of all machines that a run has been on: `events.1.jsonl`, ... and `events.jsonl` in `folder`."""
+    for path in files_of_attempts(folder, "events.jsonl"):
+        yield from read_events(path)
 
 
 def files_of_attempts(folder: Path, name: str) -> list[Path]:

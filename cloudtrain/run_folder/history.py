@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cloudtrain.core.errors import StoreDamaged
 from cloudtrain.core.plan import Took
 from cloudtrain.core.spec import RunSpec, Target, TrainSpec
 from cloudtrain.core.states import RunState
@@ -25,7 +24,7 @@ def look_up(spec: RunSpec, types: Sequence[str], store: Store) -> tuple[tuple[To
     missing = {("ec2", kind): kind for kind in types}
     times: dict[str, Took] = {}
     last: Took | None = None
-    for run in _readable(store):
+    for run in store.runs(damaged=lambda _: None):  # a time is no reason to refuse a run
         place = _place(run.plan.spec, _type(run))
         wanted = (place in missing and missing[place] not in times) or (last is None and place == here)
         if not wanted or not _same_training(run.plan.spec, spec):
@@ -40,14 +39,6 @@ def look_up(spec: RunSpec, types: Sequence[str], store: Store) -> tuple[tuple[To
         if last is not None and len(times) == len(missing):
             break
     return tuple(times[kind] for kind in dict.fromkeys(types) if kind in times), last
-
-
-def _readable(store: Store) -> list[Run]:
-    """All runs, latest first; none where a row is damaged: a time is no reason to refuse a run."""
-    try:
-        return store.runs()
-    except StoreDamaged:
-        return []
 
 
 def _place(spec: RunSpec, type: str) -> tuple[str, ...]:
@@ -89,7 +80,7 @@ def _took(run: Run, epochs: int | None, store: Store) -> Took | None:
     training = at[RunState.PULLING] - at[RunState.RUNNING]
     # A run that nobody watched is pulled when somebody comes back; the host knows when the job ended, by its own clock.
     ended = (run.ending or {}).get("at")
-    by_host = ended - at[RunState.RUNNING] if isinstance(ended, int | float) else training
+    by_host = ended - at[RunState.RUNNING] if ended is not None else training
     training = min(training, by_host) if by_host > 0 else training
     factor = _factor(run, epochs)
     if factor is None or training <= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.core.errors import RECLAIMED, ExitCode
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import read_events
 from cloudtrain.run_folder.artifacts import FileEntry
-from cloudtrain.run_folder.files import read_objects
 from cloudtrain.store import Run
 
 NOT_PULLED = "not_pulled"
@@ -181,6 +181,6 @@ def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
     return told
 
 
-def _told(run: Run) -> list[Mapping[str, Any]]:
+def _told(run: Run) -> Iterator[Mapping[str, Any]]:
     """What the job told, as far as it is here."""
-    return read_objects(run.folder / "events.jsonl")
+    return read_events(run.folder / "events.jsonl")

@@ -20,9 +20,9 @@ from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import iso
+from cloudtrain.core.told import read_events
 from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
-from cloudtrain.run_folder.files import read_objects
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 
@@ -185,14 +185,13 @@ def _told(path: Path) -> dict[str, Mapping[str, Any]]:
     """The job's last event of each kind that the receipt needs; a file that cannot be read tells nothing."""
     kinds = ("start", "result", "data")
     try:
-        events = read_objects(path)
+        return {
+            values["kind"]: values
+            for values in read_events(path)
+            if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
+        }
     except OSError:
         return {}
-    return {
-        str(values["kind"]): values
-        for values in events
-        if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
-    }
 
 
 def _hash(path: Path) -> str | None:

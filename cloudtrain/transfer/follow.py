@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cloudtrain.core import told
 from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, GpuUse, LogLines, Metric, Noted, Warned
-from cloudtrain.run_folder.files import objects
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, GpuFrame, LogFrame, Notice, Shrunk
 from cloudtrain.transfer.supervisor import Supervisor
 
@@ -166,6 +166,7 @@ class Follower:
         self._keep = keep
         self._sleep = sleep
         self._failures = 0
+        self._odd = False
         self._silence = Silence()
 
     def run(self) -> End:
@@ -223,13 +224,13 @@ class Follower:
                         if new:
                             self._emit(LogLines(new, log.size - len(new)))
                     case EventsFrame(offset, data):
-                        for values in objects(events.append(offset, data)):
+                        for values in told.events(events.append(offset, data), self._no_event):
                             if self._on_event is not None:
                                 self._on_event(values)
-                            self._emit(Metric(str(values.get("kind", "")), values))
+                            self._emit(Metric(values.get("kind", ""), values))
                     case Shrunk(file, size):
-                        told = f"{file} on the host was cut to {size} bytes; what had arrived here before is kept"
-                        self._emit(Warned(told))
+                        kept = "what had arrived here before is kept"
+                        self._emit(Warned(f"{file} on the host was cut to {size} bytes; {kept}"))
                         (log if file == "console.log" else events).restart(size)
                     case Notice():
                         self._emit(Warned(frame.text()))
@@ -238,16 +239,27 @@ class Follower:
                             self._emit(use)
                     case Beat():
                         if (silent := self._silence.too_long()) is not None:
-                            told = f"{silent / 60:.0f} min" if silent >= 60 else f"{silent:.0f} s"
+                            span = f"{silent / 60:.0f} min" if silent >= 60 else f"{silent:.0f} s"
                             self._emit(
                                 Warned(
-                                    f"the training has said nothing for {told}; it may hang",
+                                    f"the training has said nothing for {span}; it may hang",
                                     hint="cloudtrain stop ends it; its limit does, where it has one",
                                 )
                             )
                     case End():
                         return frame
         raise ConnectionFailed("the host closed the stream")
+
+    def _no_event(self) -> None:
+        """A line of `events.jsonl` is no event: told once, whatever the job writes there."""
+        if not self._odd:
+            self._odd = True
+            self._emit(
+                Warned(
+                    "the job wrote a line into its events that is no event; such lines are passed over",
+                    hint="they are in events.jsonl; docs/your-own-job.md says what an event is",
+                )
+            )
 
     def _wait_to_reconnect(self, error: ConnectionFailed) -> None:
         if error.code in (GONE, RECLAIMED):

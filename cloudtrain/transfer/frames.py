@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from cloudtrain.core.decode import Odd, count, each, fields, integer, json_object, known, moment, optional, text
 from cloudtrain.core.errors import ConnectionFailed
 
 _LONGEST_HEAD = 64 * 1024
 _LONGEST_PAYLOAD = 4 * 1024 * 1024
-# Of the year 9999: no later moment can be shown.
-_LAST_SECOND = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +141,7 @@ class FrameParser:
                 self._head = self._parse_head(bytes(self._buffer[position:end]))
                 position = end + 1
                 continue
-            size = self._head.get("n", 0)
+            size = count(self._head.get("n", 0))
             if len(self._buffer) - position < size:
                 break
             frame = _frame(self._head, bytes(self._buffer[position : position + size]))
@@ -157,13 +156,10 @@ class FrameParser:
 
     @staticmethod
     def _parse_head(line: bytes) -> Mapping[str, Any]:
-        try:
-            head = json.loads(line)
-        except ValueError:
-            head = None
-        size = head.get("n", 0) if isinstance(head, dict) and "k" in head else None
-        if type(size) is int and 0 <= size <= _LONGEST_PAYLOAD:
-            return dict(head)
+        with suppress(Odd):
+            head = json_object(line, _LONGEST_HEAD)
+            if "k" in head and count(head.get("n", 0)) <= _LONGEST_PAYLOAD:
+                return head
         raise _not_frames(line[:200])
 
 
@@ -171,25 +167,37 @@ def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:
     try:
         match head["k"]:
             case "log":
-                return LogFrame(int(head["o"]), payload)
+                return LogFrame(count(head.get("o")), payload)
             case "events":
-                return EventsFrame(int(head["o"]), payload)
+                return EventsFrame(count(head.get("o")), payload)
             case "beat":
-                return Beat(float(head["t"]), int(head["log"]), int(head["events"]))
+                return Beat(moment(head.get("t")), count(head.get("log")), count(head.get("events")))
             case "shrunk":
-                return Shrunk(str(head["file"]), int(head["size"]))
-            case "notice" if head["kind"] in ("spot", "rebalance"):
-                ends = head["ends"]
-                known = ends is not None and 0 <= float(ends) < _LAST_SECOND
-                return Notice(head["kind"], float(head["t"]), float(ends) if known else None)
+                return Shrunk(_file(head.get("file")), count(head.get("size")))
+            case "notice" if head.get("kind") in ("spot", "rebalance"):
+                # A time that is none must not keep anybody from hearing that the machine goes.
+                ends = known(head, {"ends": moment}).get("ends")
+                return Notice(head["kind"], moment(head.get("t")), ends)
             case "gpu":
-                return GpuFrame(tuple((gpu["busy"], gpu["used_mib"], gpu["total_mib"]) for gpu in head["gpus"]))
+                return GpuFrame(tuple(_gpu(gpu) for gpu in each(fields)(head.get("gpus"))))
             case "end":
-                return End(str(head["state"]), exit_record(head["exit"]), int(head["log"]), int(head["events"]))
+                ending = exit_record(head.get("exit"))
+                return End(text(head.get("state")), ending, count(head.get("log")), count(head.get("events")))
             case _:
                 return None  # Of a later version.
-    except (KeyError, TypeError, ValueError) as error:
-        raise _not_frames(json.dumps(head).encode()[:200]) from error
+    except Odd as error:
+        raise _not_frames(repr(head).encode()[:200]) from error
+
+
+def _file(name: Any) -> str:
+    if name not in ("console.log", "events.jsonl"):
+        raise Odd("not a file that is followed")
+    return text(name)
+
+
+def _gpu(gpu: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
+    busy, used, total = (optional(count, gpu.get(name)) for name in ("busy", "used_mib", "total_mib"))
+    return busy, used, total
 
 
 def _not_frames(said: bytes) -> ConnectionFailed:
@@ -201,24 +209,25 @@ def _not_frames(said: bytes) -> ConnectionFailed:
     )
 
 
-def exit_record(value: Mapping[str, Any] | None) -> ExitRecord | None:
+def exit_record(value: Any) -> ExitRecord | None:
     """The `exit` of an answer or a frame, typed.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        Odd: it is none.
     """
     if value is None:
         return None
-    name, oom_kills = value.get("signal_name"), value.get("oom_kills")
+    told = fields(value)
+    name, oom_kills = told.get("signal_name"), told.get("oom_kills")
     return ExitRecord(
-        code=int(value["code"]),
-        signal=value["signal"],
-        at=float(value["at"]),
-        log_bytes=int(value["log_bytes"]),
-        log_sha256=str(value["log_sha256"]),
-        events_bytes=int(value["events_bytes"]),
-        stop=value["stop"],
-        events_sha256=value.get("events_sha256"),
+        code=integer(told.get("code")),
+        signal=optional(integer, told.get("signal")),
+        at=moment(told.get("at")),
+        log_bytes=count(told.get("log_bytes")),
+        log_sha256=text(told.get("log_sha256")),
+        events_bytes=count(told.get("events_bytes")),
+        stop=optional(text, told.get("stop")),
+        events_sha256=optional(text, told.get("events_sha256")),
         signal_name=name if isinstance(name, str) and re.fullmatch("SIG[A-Z0-9]{2,10}", name) else None,
         oom_kills=oom_kills if type(oom_kills) is int else None,
     )

@@ -26,6 +26,7 @@ from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, still_changing
 from cloudtrain.transfer.first_line import FirstLine
 from cloudtrain.transfer.program import BOOT, LOADER, packed
+from cloudtrain.transfer.supervisor import last_object
 from cloudtrain.transport.base import Completed, Transport
 
 # Seconds without a byte in either direction; the host's own work after the last byte (checking and renaming a large
@@ -185,17 +186,13 @@ def _exchange(transport: Transport, argv: list[str], body: _Body) -> dict[str, A
 
 
 def _answer(done: Completed) -> dict[str, Any]:
-    """The JSON object in the last line of stdout.
+    """The answer in stdout.
 
     Raises:
         ConnectionFailed: there is none.
     """
-    line = (done.stdout.strip().splitlines() or [b""])[-1]
-    try:
-        answer = json.loads(line)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict) or "ok" not in answer:
+    answer = last_object(done.stdout)
+    if answer is None:
         said = (done.stderr.strip() or done.stdout.strip()).decode("utf-8", "replace")
         raise ConnectionFailed(
             f"the host could not receive the files (exit code {done.exit_code})",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, optional, text, truth
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
@@ -15,6 +16,8 @@ from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
 from cloudtrain.transport.base import Closing, Completed, Stream, Transport
+
+T = TypeVar("T")
 
 BEAT_S = 4.0
 """Seconds between heartbeats of a quiet host. Three missed ones mean a dead link: noticed within 12 s."""
@@ -147,7 +150,7 @@ class _Refusable(Stream):
 
     def finish(self, timeout: float) -> Completed:
         done = self._inner.finish(timeout)
-        answer = _last_object(done.stderr)
+        answer = last_object(done.stderr)
         if done.exit_code == 0 or answer is None:
             return done
         return Completed(done.exit_code, b"", str(answer.get("message")).encode())
@@ -189,20 +192,7 @@ class Supervisor:
         argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
         for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
             argv += ["--python", candidate]
-        answer = self._answer("probe", argv, packed(PASSING_LOADER), 120.0)
-        return HostFacts(
-            python=answer["python"]["path"],
-            python_version=answer["python"]["version"],
-            torch=answer["torch"],
-            cuda=answer["cuda"],
-            driver=answer["driver"],
-            gpus=tuple(Gpu(gpu["name"], gpu["memory_mib"]) for gpu in answer["gpus"]),
-            cpus=answer["cpus"],
-            disk_free=answer["disk_free"],
-            os=answer["os"],
-            home=answer["home"],
-            boot_id=answer["boot_id"],
-        )
+        return self._answer("probe", _host_facts, argv, packed(PASSING_LOADER), 120.0)
 
     def start(self, spec: Mapping[str, Any]) -> Started:
         """Start the job detached; safe to call again, a run starts once.
@@ -211,21 +201,11 @@ class Supervisor:
             ConnectionFailed: the link broke, or the host refused (`tree_changed`, `disk_full`, ...).
             UsageError: another run, or this one with other files, is in the run directory (code `another_run`).
         """
-        answer = self._ask("start", stdin=json.dumps(spec).encode(), timeout=600.0)
-        return Started(state=answer["state"], started=answer["started"], pid=answer["pid"])
+        return self._ask("start", _started, stdin=json.dumps(spec).encode(), timeout=600.0)
 
     def poll(self, log: int = 0, events: int = 0) -> RunStatus:
         """How the run stands, with what is new from two offsets on."""
-        answer = self._ask("poll", "--log", str(log), "--events", str(events))
-        return RunStatus(
-            state=answer["state"],
-            exit=exit_record(answer["exit"]),
-            stop=answer["stop"],
-            log_size=answer["log_size"],
-            events_size=answer["events_size"],
-            log=base64.b64decode(answer["log"]),
-            events=base64.b64decode(answer["events"]),
-        )
+        return self._ask("poll", _run_status, "--log", str(log), "--events", str(events))
 
     def follow(self, log: int = 0, events: int = 0, *, beat: float = BEAT_S) -> Following:
         """Log and events from two offsets on, as they are written, until the run has ended.
@@ -240,8 +220,7 @@ class Supervisor:
 
         A run that ended before keeps the end it had. The first reason given for a run stands.
         """
-        answer = self._ask("stop", "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
-        return RunStatus(state=answer["state"], exit=exit_record(answer["exit"]), stop=answer["stop"])
+        return self._ask("stop", _how_it_stands, "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
 
     def lease(self, *, deadline: float | None = None, grace: float | None = None) -> RunStatus:
         """Move the run's deadline (unix seconds), or have its machine power itself off `grace` seconds after the job's
@@ -253,13 +232,11 @@ class Supervisor:
         options = [
             f"--{name}={value}" for name, value in (("deadline", deadline), ("grace", grace)) if value is not None
         ]
-        answer = self._ask("lease", *options)
-        return RunStatus(state=answer["state"], exit=None, stop=None)
+        return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
 
     def manifest(self) -> list[FileEntry]:
         """The finished files below `out/` as they are now."""
-        answer = self._ask("manifest", timeout=600.0)
-        return [FileEntry(entry["name"], entry["size"], entry["sha256"]) for entry in answer["files"]]
+        return self._ask("manifest", lambda answer: each(_entry)(answer.get("files")), timeout=600.0)
 
     def read(self, name: str, offset: int = 0) -> Stream:
         """The bytes of a file of the run directory ("console.log", "out/metrics.csv") from `offset` on.
@@ -277,28 +254,104 @@ class Supervisor:
         stream = self._transport.stream([*self._argv(verb, *options), first.argument])
         return OurStream(stream, first, _CONSEQUENCES.get(verb, _STAYS))
 
-    def _ask(self, verb: str, *options: str, stdin: bytes = b"", timeout: float = 60.0) -> dict[str, Any]:
-        return self._answer(verb, self._argv(verb, *options), stdin, timeout)
+    def _ask(
+        self,
+        verb: str,
+        read: Callable[[Mapping[str, Any]], T],
+        *options: str,
+        stdin: bytes = b"",
+        timeout: float = 60.0,
+    ) -> T:
+        return self._answer(verb, read, self._argv(verb, *options), stdin, timeout)
 
-    def _answer(self, verb: str, argv: Sequence[str], stdin: bytes, timeout: float) -> dict[str, Any]:
+    def _answer(
+        self, verb: str, read: Callable[[Mapping[str, Any]], T], argv: Sequence[str], stdin: bytes, timeout: float
+    ) -> T:
         first = FirstLine()
         # A verb without a payload need not wait: the line comes with its answer.
         awaits = first.line if stdin else b""
         done = self._transport.run([*argv, first.argument], stdin=stdin, timeout=timeout, awaits=awaits)
-        done = first.answer(done, _CONSEQUENCES.get(verb, _STAYS))
-        answer = _last_object(done.stdout)
-        if answer is None or answer.get("ok") is not True:
-            raise _no_answer(done, verb)
-        return answer
+        return _typed(first.answer(done, _CONSEQUENCES.get(verb, _STAYS)), verb, read)
 
 
-def _last_object(text: bytes) -> dict[str, Any] | None:
-    """The last line as a JSON object of the supervisor's."""
+def _typed(done: Completed, verb: str, read: Callable[[Mapping[str, Any]], T]) -> T:
+    """The answer of `verb` as what `read` makes of it.
+
+    Raises:
+        CloudtrainError: the host refused, or there is no such answer.
+    """
+    answer = last_object(done.stdout)
+    if answer is None or answer.get("ok") is not True:
+        raise _no_answer(done, verb)
     try:
-        value = json.loads((text.splitlines() or [b""])[-1])
-    except ValueError:
+        return read(answer)
+    except Odd as error:
+        raise _no_answer(done, verb) from error
+
+
+def _host_facts(answer: Mapping[str, Any]) -> HostFacts:
+    python = fields(answer.get("python"))
+    return HostFacts(
+        python=text(python.get("path")),
+        python_version=text(python.get("version")),
+        torch=optional(text, answer.get("torch")),
+        cuda=optional(text, answer.get("cuda")),
+        driver=optional(text, answer.get("driver")),
+        gpus=tuple(each(_gpu)(answer.get("gpus"))),
+        cpus=count(answer.get("cpus")),
+        disk_free=count(answer.get("disk_free")),
+        os=text(answer.get("os")),
+        home=text(answer.get("home")),
+        boot_id=optional(text, answer.get("boot_id")),
+    )
+
+
+def _gpu(value: Any) -> Gpu:
+    told = fields(value)
+    return Gpu(text(told.get("name")), optional(count, told.get("memory_mib")))
+
+
+def _started(answer: Mapping[str, Any]) -> Started:
+    pid = optional(count, answer.get("pid"))
+    return Started(state=text(answer.get("state")), started=truth(answer.get("started")), pid=pid)
+
+
+def _how_it_stands(answer: Mapping[str, Any]) -> RunStatus:
+    stop = optional(text, answer.get("stop"))
+    return RunStatus(state=text(answer.get("state")), exit=exit_record(answer.get("exit")), stop=stop)
+
+
+def _run_status(answer: Mapping[str, Any]) -> RunStatus:
+    return replace(
+        _how_it_stands(answer),
+        log_size=count(answer.get("log_size")),
+        events_size=count(answer.get("events_size")),
+        log=_bytes(answer.get("log")),
+        events=_bytes(answer.get("events")),
+    )
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return base64.b64decode(text(value))
+    except ValueError as error:
+        raise Odd("not base64") from error
+
+
+def _entry(value: Any) -> FileEntry:
+    # A size or sha256 that is none is that file's failure, not the manifest's: `pull` refuses it by its name.
+    told = known(fields(value), {"size": count, "sha256": text})
+    size = told.get("size")
+    return FileEntry(text(told.get("name")), -1 if size is None else size, told.get("sha256") or "")
+
+
+def last_object(said: bytes) -> dict[str, Any] | None:
+    """The last line as an answer of ours, a JSON object with `ok`; login scripts may have printed before it."""
+    try:
+        value = json_object(said.rstrip()[said.rstrip().rfind(b"\n") + 1 :])
+    except Odd:
         return None
-    return value if isinstance(value, dict) and "ok" in value else None
+    return value if "ok" in value else None
 
 
 _CONSEQUENCES = {
@@ -314,7 +367,7 @@ _SAYS_MORE = "the end of supervisor.log in the run's folder on the host says mor
 def _no_answer(done: Completed, verb: str) -> CloudtrainError:
     """What went wrong when a verb ended without its answer."""
     consequence = _CONSEQUENCES.get(verb, _STAYS)
-    refusal = _last_object(done.stdout) or _last_object(done.stderr)
+    refusal = last_object(done.stdout) or last_object(done.stderr)
     if refusal is not None and refusal.get("ok") is False:
         return _refused(str(refusal.get("code")), str(refusal.get("message")), consequence)
     said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
@@ -350,8 +403,8 @@ def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
         ("start_failed", _SAYS_MORE),
         ("host_error", _SAYS_MORE),
     )
-    for known, hint in rows:
-        if code == known:
-            return ConnectionFailed(message, hint=hint, consequence=consequence, code=known)
+    for ours, hint in rows:
+        if code == ours:
+            return ConnectionFailed(message, hint=hint, consequence=consequence, code=ours)
     # Whatever else it says, now or in another version: one code of ours.
     return ConnectionFailed(message, hint=_SAYS_MORE, consequence=consequence, code="host_refused")

@@ -17,8 +17,8 @@ import pytest
 import typer
 
 from cloudtrain.cli.app import app
+from cloudtrain.core.told import read_events
 from cloudtrain.emulator.aws.core import Timing
-from cloudtrain.run_folder.files import read_objects
 from tests.docs import shown
 from tests.docs.shown import PAGES, ROOT, Session
 from tests.made import MadeRun
@@ -151,7 +151,8 @@ def test_every_command_exists_with_its_options(page: str, capsys: pytest.Capture
         if program == "cloudtrain" and argv:
             wrong[command] = why_not(argv, whole=whole)
         elif program == "python" and argv[:1] == ["-m"] and "".join(argv[1:2]).startswith("tests."):
-            there = (ROOT / argv[1].replace(".", "/") / "__main__.py").is_file()
+            place = ROOT / argv[1].replace(".", "/")
+            there = place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
             wrong[command] = None if there else "there is no such program"
         elif program in ("python", "python3", "py") and argv and "scripts" in argv[0]:
             script = argv[0].replace("\\", "/")
@@ -315,7 +316,7 @@ def test_a_job_of_your_own(tmp_path: Path) -> None:
         run(place, OWN)
         (folder,) = (tmp_path / "runs").iterdir()
         assert (folder / "console.log").read_text(encoding="utf-8") == "epoch 1: loss 1.000\nepoch 2: loss 0.500\n"
-        assert [event["epoch"] for event in read_objects(folder / "events.jsonl")] == [1, 2]
+        assert [event["epoch"] for event in read_events(folder / "events.jsonl")] == [1, 2]
         assert (folder / "weights.json").read_text(encoding="utf-8") == '{"loss": 0.5}'
         assert "weights.json" in (folder / "SHA256SUMS").read_text(encoding="utf-8")
         assert (folder / "report.html").is_file()

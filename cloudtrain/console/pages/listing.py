@@ -114,7 +114,7 @@ def table(runs: Iterable[Run]) -> list[str]:
             lines.append(f"{run.name}: {was}; cloudtrain stop {run.name} confirms it")
         else:
             lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
-    return lines
+    return [screen_safe(line) for line in lines]
 
 
 def fetch(run: Run) -> str:
@@ -247,13 +247,14 @@ def page(run: Run, store: Store) -> list[str]:
 def _course(run: Run) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
     """What the job told when it began, and of each epoch last."""
     started: dict[str, Any] = {}
-    epochs: list[Mapping[str, Any]] = []
+    epochs: dict[int, Mapping[str, Any]] = {}
     for values in read_attempts(run.folder):
         if values.get("kind") == "start":
             started = dict(values)
         elif values.get("kind") == "epoch":
-            epochs = [e for e in epochs if e.get("epoch") != values.get("epoch")] + [values]
-    return started, epochs
+            epochs.pop(values["epoch"], None)
+            epochs[values["epoch"]] = values
+    return started, list(epochs.values())
 
 
 def _settings(run: Run, started: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import screen_safe, seconds, wrapped
-from cloudtrain.run_folder.files import read_objects
+from cloudtrain.core.told import read_events
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
 
@@ -102,18 +102,18 @@ class LiveReporter(Reporter):
                     self._print(Text(epoch_header(self._console.width), style="dim"))
                     self._header_shown = True
                 self._print(Text(epoch_row(values, self._console.width)))
-            case "data" if isinstance(values.get("done"), int | float):
+            case "data" if values.get("done") is not None:
                 self._step_progress = f"data set {progress('', values['done'], values.get('total'), 'B')}"
             case "warning":
-                self._say("warn", "yellow", str(values.get("message", "")))
+                self._say("warn", "yellow", values.get("message") or "")
         self._watched.look(if_due=True)
 
     def about(self, run: Run, again: Callable[[], Run]) -> None:
         """The run that the events are of, and a look at how it stands later: another command may have extended it."""
         self._watched.about(run, again)
         if not run.state.final and not self._training.told:
-            for values in read_objects(run.folder / "events.jsonl"):
-                self._training.take(str(values.get("kind", "")), values)
+            for values in read_events(run.folder / "events.jsonl"):
+                self._training.take(values.get("kind", ""), values)
 
     def plan(self, plan: Plan) -> None:
         """Show what is about to be done and what it can cost."""

@@ -94,10 +94,10 @@ class PlainReporter(Reporter):
                 self._header_shown = True
             self._line(epoch_row(values, columns_of(sys.stderr) or NARROW))
         elif event.kind == "warning":
-            self._say(f"warn {screen_safe(str(values.get('message', '')))}")
-        elif event.kind == "data" and isinstance(values.get("done"), int | float):
+            self._say(f"warn {values.get('message') or ''}")
+        elif event.kind == "data" and values.get("done") is not None:
             done, total = values["done"], values.get("total")
-            share = done / total if isinstance(total, int | float) and total else None
+            share = max(0.0, min(1.0, done / total)) if total else None
             self._progress(f"data set {progress('', done, total, 'B')}", "data set", share)
         elif event.kind == "step" and self._tenths and self._training.step and self._training.steps:
             share = self._training.step / self._training.steps

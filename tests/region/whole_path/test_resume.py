@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.told import read_events
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.lifecycle import checkpoints
-from cloudtrain.run_folder.files import read_objects
 from cloudtrain.store import Store
 from tests.region.whole_path.place import JOBS, ROOT, Place
 from tests.region.whole_path.test_real_mnist import rows, timeless
@@ -196,7 +196,7 @@ def in_epoch(here: Place, name: str, number: int) -> None:
     """Wait until a run is in that epoch."""
 
     def look() -> bool:
-        steps = [event for event in read_objects(here.folder(name) / "events.jsonl") if event["kind"] == "step"]
+        steps = [event for event in read_events(here.folder(name) / "events.jsonl") if event["kind"] == "step"]
         return bool(steps) and steps[-1]["epoch"] >= number
 
     here.wait_for(look, seconds=300)
@@ -295,6 +295,6 @@ def taken(here: Place, region: Region, name: str, *, notice: bool) -> dict[str, 
     # Without a notice the machine's own shutdown may still be heard of before the link is gone.
     assert over["exit"]["stop"] in (("spot",) if notice else (None, "shutdown"))
     assert not any(region.inventory().values())
-    starts = [event for event in read_objects(folder / "events.jsonl") if event["kind"] == "start"]
+    starts = [event for event in read_events(folder / "events.jsonl") if event["kind"] == "start"]
     assert len(starts) == 1 and starts[0]["resumed"]
     return dict(starts[0])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned
-from cloudtrain.run_folder.files import read_objects
+from cloudtrain.core.told import read_events
 from cloudtrain.transfer import follow as follow_module
 from cloudtrain.transfer.follow import BACKOFF_S, Follower, GrowingFile
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, LogFrame, Shrunk
@@ -197,5 +197,5 @@ def test_a_training_that_says_nothing_is_told_of_and_less_and_less_often(
 def test_lines_that_are_no_objects_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"kind": "a"}\nnot json\n[1]\n\xff\xfe\n{"kind": "b"}\n{"cut')
-    assert [values["kind"] for values in read_objects(path)] == ["a", "b"]
-    assert read_objects(tmp_path / "none") == []
+    assert [values["kind"] for values in read_events(path)] == ["a", "b"]
+    assert list(read_events(tmp_path / "none")) == []

@@ -6,13 +6,12 @@ image without torch nothing is installed.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cloudtrain.core.decode import Odd, each, json_object, optional, text, truth
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
 from cloudtrain.transfer.supervisor import HostFacts
@@ -162,17 +161,17 @@ def _candidates(facts: HostFacts) -> list[str]:
 def _examine(transport: Transport, python: str, wanted: Sequence[str]) -> Interpreter | None:
     answer = transport.run([python, "-c", EXAMINE, *wanted], timeout=60)
     try:
-        said: dict[str, Any] = json.loads(answer.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
-    except (ValueError, IndexError):
+        said = json_object(answer.stdout.rstrip().rpartition(b"\n")[2])
+        return Interpreter(
+            python=text(said.get("python")),
+            torch=optional(text, said.get("torch")),
+            lacks=tuple(each(text)(said.get("lacks"))),
+            writable=truth(said.get("writable")),
+            pip=truth(said.get("pip")),
+            sites=tuple(each(text)(said.get("sites"))),
+        )
+    except Odd:
         return None
-    return Interpreter(
-        python=str(said["python"]),
-        torch=said["torch"],
-        lacks=tuple(said["lacks"]),
-        writable=bool(said["writable"]),
-        pip=bool(said["pip"]),
-        sites=tuple(said["sites"]),
-    )
 
 
 def _complete(transport: Transport, found: Interpreter, wanted: Sequence[str], emit: Emit) -> Interpreter:
