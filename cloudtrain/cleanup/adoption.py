@@ -18,7 +18,8 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import adopt as orphans
 from cloudtrain.run_folder import receipt
 from cloudtrain.store import Run, Store
-from cloudtrain.transfer.supervisor import RunStatus, Supervisor
+from cloudtrain.transfer.answers import RunStatus
+from cloudtrain.transfer.supervisor import Supervisor
 
 _STORY = (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING)
 

@@ -10,7 +10,7 @@ from cloudtrain.core.events import Emit
 from cloudtrain.core.instance import Instance, Journal, Login, Released
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
-from cloudtrain.transfer.supervisor import HostFacts
+from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.base import Transport
 
 

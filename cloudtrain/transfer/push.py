@@ -24,9 +24,9 @@ from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.core.text import counted
 from cloudtrain.source.archive import CHUNK, Archive
 from cloudtrain.source.tree import FileEntry, Tree, digest_of, still_changing
+from cloudtrain.transfer.answers import last_object
 from cloudtrain.transfer.first_line import FirstLine
 from cloudtrain.transfer.program import BOOT, LOADER, packed
-from cloudtrain.transfer.supervisor import last_object
 from cloudtrain.transport.base import Completed, Transport
 
 # Seconds without a byte in either direction; the host's own work after the last byte (checking and renaming a large

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, optional, text, truth
+from cloudtrain.core.decode import Odd, each, text
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
-from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.transfer.answers import (
+    HostFacts,
+    RunStatus,
+    Started,
+    artifact,
+    host_facts,
+    how_it_stands,
+    last_object,
+    run_status,
+    started,
+)
 from cloudtrain.transfer.first_line import FirstLine, OurStream
-from cloudtrain.transfer.frames import End, ExitRecord, Frame, FrameParser, exit_record
+from cloudtrain.transfer.frames import End, Frame, FrameParser
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
 from cloudtrain.transport.base import Closing, Completed, Stream, Transport
 
@@ -27,77 +35,6 @@ FIRST_BEAT_S = 60.0
 
 # Where images keep an interpreter with torch that is not the first in PATH (AWS Deep Learning AMIs).
 KNOWN_PYTHONS = ("/opt/pytorch/bin/python", "python3")
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU as nvidia-smi names it; memory in MiB, None where it does not say."""
-
-    name: str
-    memory_mib: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
-    """What a host has.
-
-    Attributes:
-        python: path of the interpreter chosen for the job.
-        torch, cuda: versions of torch and of the CUDA that it was built for; None: has none.
-        disk_free: bytes, where runs are kept.
-        boot_id: changes when the machine starts anew; None where the system has no such name.
-    """
-
-    python: str
-    python_version: str
-    torch: str | None
-    cuda: str | None
-    driver: str | None
-    gpus: tuple[Gpu, ...]
-    cpus: int
-    disk_free: int
-    os: str
-    home: str
-    boot_id: str | None
-
-    def summary(self) -> str:
-        """One line for people: "torch 2.13.0 (CUDA 12.6), Tesla T4 15 GiB, Python 3.12.3"."""
-        torch = f"torch {self.torch}" + (f" (CUDA {self.cuda})" if self.cuda else "") if self.torch else "no torch"
-        if self.gpus:
-            memory = self.gpus[0].memory_mib
-            device = (f"{len(self.gpus)} x " if len(self.gpus) > 1 else "") + self.gpus[0].name
-            device += f" {memory / 1024:.0f} GiB" if memory else ""
-        else:
-            device = counted(self.cpus, "CPU")
-        return f"{torch}, {device}, Python {self.python_version}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStatus:
-    """How a run stands on its host.
-
-    Attributes:
-        state: "exited", "running", "lost" or "absent".
-        stop: the reason of the recorded wish to stop, or None.
-        log, events: new bytes from the offsets asked for, at most 1 MiB each; `events` in whole lines.
-    """
-
-    state: str
-    exit: ExitRecord | None
-    stop: str | None = None
-    log_size: int = 0
-    events_size: int = 0
-    log: bytes = b""
-    events: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """Answer of `start`: `started` is False if the run was there already."""
-
-    state: str
-    started: bool
-    pid: int | None
 
 
 class Following(Closing):
@@ -192,7 +129,7 @@ class Supervisor:
         argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
         for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
             argv += ["--python", candidate]
-        return self._answer("probe", _host_facts, argv, packed(PASSING_LOADER), 120.0)
+        return self._answer("probe", host_facts, argv, packed(PASSING_LOADER), 120.0)
 
     def start(self, spec: Mapping[str, Any]) -> Started:
         """Start the job detached; safe to call again, a run starts once.
@@ -201,11 +138,11 @@ class Supervisor:
             ConnectionFailed: the link broke, or the host refused (`tree_changed`, `disk_full`, ...).
             UsageError: another run, or this one with other files, is in the run directory (code `another_run`).
         """
-        return self._ask("start", _started, stdin=json.dumps(spec).encode(), timeout=600.0)
+        return self._ask("start", started, stdin=json.dumps(spec).encode(), timeout=600.0)
 
     def poll(self, log: int = 0, events: int = 0) -> RunStatus:
         """How the run stands, with what is new from two offsets on."""
-        return self._ask("poll", _run_status, "--log", str(log), "--events", str(events))
+        return self._ask("poll", run_status, "--log", str(log), "--events", str(events))
 
     def follow(self, log: int = 0, events: int = 0, *, beat: float = BEAT_S) -> Following:
         """Log and events from two offsets on, as they are written, until the run has ended.
@@ -220,7 +157,7 @@ class Supervisor:
 
         A run that ended before keeps the end it had. The first reason given for a run stands.
         """
-        return self._ask("stop", _how_it_stands, "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
+        return self._ask("stop", how_it_stands, "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
 
     def lease(self, *, deadline: float | None = None, grace: float | None = None) -> RunStatus:
         """Move the run's deadline (unix seconds), or have its machine power itself off `grace` seconds after the job's
@@ -236,7 +173,7 @@ class Supervisor:
 
     def manifest(self) -> list[FileEntry]:
         """The finished files below `out/` as they are now."""
-        return self._ask("manifest", lambda answer: each(_entry)(answer.get("files")), timeout=600.0)
+        return self._ask("manifest", lambda answer: each(artifact)(answer.get("files")), timeout=600.0)
 
     def read(self, name: str, offset: int = 0) -> Stream:
         """The bytes of a file of the run directory ("console.log", "out/metrics.csv") from `offset` on.
@@ -287,71 +224,6 @@ def _typed(done: Completed, verb: str, read: Callable[[Mapping[str, Any]], T]) -
         return read(answer)
     except Odd as error:
         raise _no_answer(done, verb) from error
-
-
-def _host_facts(answer: Mapping[str, Any]) -> HostFacts:
-    python = fields(answer.get("python"))
-    return HostFacts(
-        python=text(python.get("path")),
-        python_version=text(python.get("version")),
-        torch=optional(text, answer.get("torch")),
-        cuda=optional(text, answer.get("cuda")),
-        driver=optional(text, answer.get("driver")),
-        gpus=tuple(each(_gpu)(answer.get("gpus"))),
-        cpus=count(answer.get("cpus")),
-        disk_free=count(answer.get("disk_free")),
-        os=text(answer.get("os")),
-        home=text(answer.get("home")),
-        boot_id=optional(text, answer.get("boot_id")),
-    )
-
-
-def _gpu(value: Any) -> Gpu:
-    told = fields(value)
-    return Gpu(text(told.get("name")), optional(count, told.get("memory_mib")))
-
-
-def _started(answer: Mapping[str, Any]) -> Started:
-    pid = optional(count, answer.get("pid"))
-    return Started(state=text(answer.get("state")), started=truth(answer.get("started")), pid=pid)
-
-
-def _how_it_stands(answer: Mapping[str, Any]) -> RunStatus:
-    stop = optional(text, answer.get("stop"))
-    return RunStatus(state=text(answer.get("state")), exit=exit_record(answer.get("exit")), stop=stop)
-
-
-def _run_status(answer: Mapping[str, Any]) -> RunStatus:
-    return replace(
-        _how_it_stands(answer),
-        log_size=count(answer.get("log_size")),
-        events_size=count(answer.get("events_size")),
-        log=_bytes(answer.get("log")),
-        events=_bytes(answer.get("events")),
-    )
-
-
-def _bytes(value: Any) -> bytes:
-    try:
-        return base64.b64decode(text(value))
-    except ValueError as error:
-        raise Odd("not base64") from error
-
-
-def _entry(value: Any) -> FileEntry:
-    # A size or sha256 that is none is that file's failure, not the manifest's: `pull` refuses it by its name.
-    told = known(fields(value), {"size": count, "sha256": text})
-    size = told.get("size")
-    return FileEntry(text(told.get("name")), -1 if size is None else size, told.get("sha256") or "")
-
-
-def last_object(said: bytes) -> dict[str, Any] | None:
-    """The last line as an answer of ours, a JSON object with `ok`; login scripts may have printed before it."""
-    try:
-        value = json_object(said.rstrip()[said.rstrip().rfind(b"\n") + 1 :])
-    except Odd:
-        return None
-    return value if "ok" in value else None
 
 
 _CONSEQUENCES = {

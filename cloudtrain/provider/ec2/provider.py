@@ -26,7 +26,7 @@ from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
 from cloudtrain.provider.ec2.reach.boot import Credentials, Door
 from cloudtrain.provider.ec2.translate import translated
-from cloudtrain.transfer.supervisor import HostFacts
+from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.base import Transport
 
 

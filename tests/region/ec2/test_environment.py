@@ -15,7 +15,7 @@ import pytest
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, StepProgress
 from cloudtrain.provider.ec2.launch import environment
-from cloudtrain.transfer.supervisor import HostFacts
+from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.local import LocalTransport
 from tests.unit.provider.ec2.launch.test_environment import needs
 

@@ -1,0 +1,154 @@
+"""What the on-host verbs answer, as values; an answer that is none raises `Odd`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, optional, text, truth
+from cloudtrain.core.text import counted
+from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.transfer.frames import ExitRecord, exit_record
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as nvidia-smi names it; memory in MiB, None where it does not say."""
+
+    name: str
+    memory_mib: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a host has.
+
+    Attributes:
+        python: path of the interpreter chosen for the job.
+        torch, cuda: versions of torch and of the CUDA that it was built for; None: has none.
+        disk_free: bytes, where runs are kept.
+        boot_id: changes when the machine starts anew; None where the system has no such name.
+    """
+
+    python: str
+    python_version: str
+    torch: str | None
+    cuda: str | None
+    driver: str | None
+    gpus: tuple[Gpu, ...]
+    cpus: int
+    disk_free: int
+    os: str
+    home: str
+    boot_id: str | None
+
+    def summary(self) -> str:
+        """One line for people: "torch 2.13.0 (CUDA 12.6), Tesla T4 15 GiB, Python 3.12.3"."""
+        torch = f"torch {self.torch}" + (f" (CUDA {self.cuda})" if self.cuda else "") if self.torch else "no torch"
+        if self.gpus:
+            memory = self.gpus[0].memory_mib
+            device = (f"{len(self.gpus)} x " if len(self.gpus) > 1 else "") + self.gpus[0].name
+            device += f" {memory / 1024:.0f} GiB" if memory else ""
+        else:
+            device = counted(self.cpus, "CPU")
+        return f"{torch}, {device}, Python {self.python_version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """How a run stands on its host.
+
+    Attributes:
+        state: "exited", "running", "lost" or "absent".
+        stop: the reason of the recorded wish to stop, or None.
+        log, events: new bytes from the offsets asked for, at most 1 MiB each; `events` in whole lines.
+    """
+
+    state: str
+    exit: ExitRecord | None
+    stop: str | None = None
+    log_size: int = 0
+    events_size: int = 0
+    log: bytes = b""
+    events: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Answer of `start`: `started` is False if the run was there already."""
+
+    state: str
+    started: bool
+    pid: int | None
+
+
+def host_facts(answer: Mapping[str, Any]) -> HostFacts:
+    """What `probe` says."""
+    python = fields(answer.get("python"))
+    return HostFacts(
+        python=text(python.get("path")),
+        python_version=text(python.get("version")),
+        torch=optional(text, answer.get("torch")),
+        cuda=optional(text, answer.get("cuda")),
+        driver=optional(text, answer.get("driver")),
+        gpus=tuple(each(_gpu)(answer.get("gpus"))),
+        cpus=count(answer.get("cpus")),
+        disk_free=count(answer.get("disk_free")),
+        os=text(answer.get("os")),
+        home=text(answer.get("home")),
+        boot_id=optional(text, answer.get("boot_id")),
+    )
+
+
+def _gpu(value: Any) -> Gpu:
+    told = fields(value)
+    return Gpu(text(told.get("name")), optional(count, told.get("memory_mib")))
+
+
+def started(answer: Mapping[str, Any]) -> Started:
+    """What `start` says."""
+    pid = optional(count, answer.get("pid"))
+    return Started(state=text(answer.get("state")), started=truth(answer.get("started")), pid=pid)
+
+
+def how_it_stands(answer: Mapping[str, Any]) -> RunStatus:
+    """What `stop` says, and `poll` before its bytes."""
+    stop = optional(text, answer.get("stop"))
+    return RunStatus(state=text(answer.get("state")), exit=exit_record(answer.get("exit")), stop=stop)
+
+
+def run_status(answer: Mapping[str, Any]) -> RunStatus:
+    """What `poll` says."""
+    return replace(
+        how_it_stands(answer),
+        log_size=count(answer.get("log_size")),
+        events_size=count(answer.get("events_size")),
+        log=_bytes(answer.get("log")),
+        events=_bytes(answer.get("events")),
+    )
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return base64.b64decode(text(value))
+    except ValueError as error:
+        raise Odd("not base64") from error
+
+
+def artifact(value: Any) -> FileEntry:
+    """An entry of what `manifest` says."""
+    # A size or sha256 that is none is that file's failure, not the manifest's: `pull` refuses it by its name.
+    told = known(fields(value), {"size": count, "sha256": text})
+    size = told.get("size")
+    return FileEntry(text(told.get("name")), -1 if size is None else size, told.get("sha256") or "")
+
+
+def last_object(said: bytes) -> dict[str, Any] | None:
+    """The last line as an answer of ours, a JSON object with `ok`; login scripts may have printed before it."""
+    try:
+        value = json_object(said.rstrip()[said.rstrip().rfind(b"\n") + 1 :])
+    except Odd:
+        return None
+    return value if "ok" in value else None
