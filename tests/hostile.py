@@ -176,10 +176,10 @@ class Canned(Transport):
     """A host with one answer."""
 
     def __init__(self, stdout: bytes) -> None:
-        self._done = Completed(0, stdout, b"")
+        self._stdout = stdout
 
-    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0) -> Completed:
-        return self._done
+    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0, awaits: bytes = b"") -> Completed:
+        return Completed(0, argv[-1][::-1].encode() + b"\n" + self._stdout, b"")
 
     def stream(self, argv: Sequence[str]) -> Stream:
         raise NotImplementedError

@@ -48,14 +48,14 @@ def _shown(value: Any) -> str:
 def _words(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in _text(value).split(",") if part.strip())
-    if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
-        return tuple(_text(part) for part in value)
+    if isinstance(value, (list, tuple)) and all(isinstance(part, str) and "\0" not in part for part in value):
+        return tuple(value)
     raise ValueError(f"{_shown(value)} is not a list of words")
 
 
 def _arguments(value: Any) -> tuple[str, ...]:
     """Arguments of a program: a list as it is, one text as a shell would take it apart."""
-    return tuple(shlex.split(_text(value))) if isinstance(value, str) else _words(value)
+    return _words(shlex.split(value) if isinstance(value, str) else value)
 
 
 def _text(value: Any) -> str:
