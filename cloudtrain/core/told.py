@@ -35,8 +35,8 @@ _FIELDS: _Readers = {
     **dict.fromkeys(_NUMBERS, number),
     **dict.fromkeys(("device", "device_name", "torch", "recipe", "name", "source", "scored_on"), text),
     **dict.fromkeys(("message", "hint", "code"), text),
-    **dict.fromkeys(("model", "subset", "resumed"), _plain),
-    **dict.fromkeys(("settings", "sha256"), fields),
+    **dict.fromkeys(("model", "subset"), _plain),
+    **dict.fromkeys(("settings", "sha256", "resumed"), fields),
     "best": truth,
     "seed": integer,
 }

@@ -254,7 +254,7 @@ except urllib.error.HTTPError as e: print(e.code)
     code, out, err = account.run(instance, "python3 -", script.encode())
     assert (code, out.decode().split()) == (
         0,
-        ["401", instance, "us-east-1b" if b"1b" in out else "us-east-1a", "404"],
+        ["401", instance, "us-east-1b" if b"us-east-1b" in out else "us-east-1a", "404"],
     ), err
 
 

@@ -100,7 +100,7 @@ def test_every_result_is_there_and_right(which: str, request: pytest.FixtureRequ
     sums_hold(folder)
     listed = {line.split("  ", 1)[1] for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()}
     assert listed == present - {"run.json", "SHA256SUMS", "report.html"}
-    on_host = here.home / "state" / "local" / "runs" / folder.name
+    [on_host] = (here.home / "state" / "local" / "runs").glob(f"{folder.name}-*")
     assert (folder / "console.log").read_bytes() == (on_host / "console.log").read_bytes()
     assert (folder / "events.jsonl").read_bytes() == (on_host / "events.jsonl").read_bytes()
     receipt = json.loads((folder / "run.json").read_text(encoding="utf-8"))
