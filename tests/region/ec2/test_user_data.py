@@ -85,7 +85,11 @@ class Box:
         return path.read_text() if path.exists() else ""
 
 
-SCRIPT = config()["bootcmd"][0][2]
+SCRIPT = machine_lease.script(EXPIRY, LASTS)
+
+
+def test_the_script_is_what_the_start_up_data_runs() -> None:
+    assert config()["bootcmd"][0][2] == SCRIPT
 
 
 @pytest.fixture
