@@ -239,7 +239,8 @@ def _shown(run: Run, store: Store) -> str:
     lines = [*listing.table(store.runs()), *listing.page(run, store), *stopping.table([run])]
     lines += [stopping.question(run), *stopping.losses(run, [], "", notes)]
     json.dumps(listing.record(run), allow_nan=False)
-    receipt.write(run, store)
+    with contextlib.suppress(OSError):  # a folder that is not there is no fault of the row's words
+        receipt.write(run, store)
     checkpoints.latest(run, notes)
     facts = sources.find(run.name, store)
     lines += [*markdown.section(facts).splitlines(), repr(LoadedRun(facts))]
