@@ -378,12 +378,21 @@ PARSERS: dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any]]] = {
 }
 
 
-def attacked(parser: str, inputs: int) -> tuple[int, int]:
-    """Try a parser: how many inputs, and how many failed otherwise than with a documented error."""
+def attacked(parser: str, inputs: int, *, fresh: bool = True) -> tuple[int, int]:
+    """Try a parser: how many inputs, and how many failed otherwise than with a documented error.
+
+    `fresh`: other inputs each time.
+    """
     run, strategy = PARSERS[parser]
     tried, failed = 0, 0
 
-    @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        derandomize=not fresh,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(strategy)
     def one(value: Any) -> None:
         nonlocal tried, failed
