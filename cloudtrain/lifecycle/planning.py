@@ -60,12 +60,11 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
     code_copy.check_names(files.files)
     state = git.state(files.source, files.files, timeout=5.0)
-    tracked = git.tracked(files.source, timeout=5.0) if state and review.may_miss(files) else frozenset()
     code = CodeSummary(
         files=len(files.files),
         bytes=files.bytes,
         git=str(state) if state else None,
-        stays=review.stays(files, tracked),
+        stays=review.stays(files, state.tracked if state else ()),
         warnings=review.warnings(files),
     )
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]

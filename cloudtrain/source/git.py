@@ -54,12 +54,14 @@ class GitState:
         diff_sha256: over `path NUL size NUL sha256 NUL mode LF` of each sent file that is not as committed, and
             `path NUL LF` of what is tracked, has changed and is not sent, or gone, in byte order; paths are those in
             the repository. None if nothing that is tracked has changed, and all that is sent is tracked.
+        tracked: paths below the folder that the commit has, those in its submodules too.
     """
 
     commit: str
     abbreviated: str
     uncommitted: int
     diff_sha256: str | None
+    tracked: frozenset[str]
 
     def __str__(self) -> str:
         """For people: "1a2b3c4" or "1a2b3c4 + 2 uncommitted files"."""
@@ -87,10 +89,11 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
         told = ask(source, "config", "--get-regexp", r"^core\.(autocrlf|filemode)$", fails=1).lower()
         habits = {name: value for name, _, value in (line.partition(" ") for line in told.splitlines())}
         sent = {path.partition("/")[2]: entry for path, entry in files.items()}
-        differing = set(sent)
+        differing, tracked = set(sent), set()
         for path, mode, name in _committed(ask, source, commit):
             if time.monotonic() > until:
                 return None
+            tracked.add(path)
             if _as_committed(source / path, mode, name, sent.get(path), habits):
                 differing.discard(path)
             else:
@@ -107,19 +110,8 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
         abbreviated=abbreviated,
         uncommitted=len(differing),
         diff_sha256=total.hexdigest() if differing else None,
+        tracked=frozenset(tracked),
     )
-
-
-def tracked(source: Path, *, timeout: float = 20.0) -> frozenset[str]:
-    """Paths below the folder `source` that its commit has; none without git, a repository or a commit."""
-    git = programs.find("git", beside=source)
-    if git is None:
-        return frozenset()
-    try:
-        ask = _asking(git, time.monotonic() + timeout)
-        return frozenset(ask(source, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1])
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return frozenset()
 
 
 def _asking(git: str, until: float) -> Ask:

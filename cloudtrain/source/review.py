@@ -27,11 +27,6 @@ _SECRET = re.compile(
 _PROGRAM = (".py", ".pyi", ".ipynb", ".md", ".rst", ".html", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go")
 
 
-def may_miss(found: Tree) -> bool:
-    """Whether something stays here that a program could miss."""
-    return any(not one.rule.startswith(_MADE_AGAIN) for one in found.skipped)
-
-
 def stays(found: Tree, tracked: Collection[str]) -> tuple[str, ...]:
     """What stays here that a program could miss, and why, for people: links, what git tracks, folders, large files.
 
