@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -14,20 +13,19 @@ from typing import Any, TextIO
 
 import typer
 
-from cloudtrain.cli import cloud, config, lease, leftovers, logs, records, report, stopping, train, waiting
-from cloudtrain.cli import runs as runs_
-from cloudtrain.cli.options import EVERYWHERE
+from cloudtrain.cli.commands import Commands, plain_typer
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import Unwritten, print_lines, tell
 from cloudtrain.console.reporters.base import NO_INPUT, forgive_encodings
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 
-app = typer.Typer(
+# Options of `cloudtrain` itself, accepted anywhere in a command line, and the variable that each one sets.
+EVERYWHERE = {"--no-color": "NO_COLOR", "--no-input": NO_INPUT}
+
+app = plain_typer(
     name="cloudtrain",
+    cls=Commands,
     no_args_is_help=True,
-    # Plain help: quicker by half, and readable in every terminal and by every screen reader.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     help="Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance.",
 )
 
@@ -53,30 +51,6 @@ def root(
     ),
 ) -> None:
     """Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance."""
-
-
-app.command("run", context_settings={"allow_extra_args": True})(train.run)
-app.command("logs")(logs.logs)
-app.command("ls")(runs_.ls)
-app.command("ps", hidden=True)(runs_.ls)
-app.command("show")(runs_.show)
-app.command("pull")(runs_.pull)
-app.command("wait")(waiting.wait)
-app.command("stop")(stopping.stop)
-app.command("clean")(leftovers.clean)
-app.command("adopt")(leftovers.adopt)
-app.command("verify")(records.verify)
-app.command("rerun")(records.rerun)
-app.command("report")(report.report)
-app.command("compare")(report.compare)
-app.command("export")(report.export)
-app.command("extend")(lease.extend)
-app.command("ssh", context_settings={"allow_extra_args": True})(cloud.ssh)
-app.command("instances")(cloud.instances)
-app.command("doctor")(cloud.doctor)
-app.command("init")(config.init)
-app.command("trust")(config.trust)
-app.add_typer(config.app, name="config")
 
 
 def run() -> int:
@@ -213,6 +187,8 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
+    import traceback
+
     from cloudtrain.core import disk
 
     where = "it could not be written down"

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from cloudtrain.console.choose import Look
-from cloudtrain.console.reporters.base import NO_INPUT
 from cloudtrain.core.errors import CloudtrainError
 
 
@@ -58,10 +57,6 @@ Keep = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
 ]
-
-
-# Options of `cloudtrain` itself, accepted anywhere in a command line, and the variable that each one sets.
-EVERYWHERE = {"--no-color": "NO_COLOR", "--no-input": NO_INPUT}
 
 
 def look(json: bool, plain: bool, bell: bool = False) -> Look:

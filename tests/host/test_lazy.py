@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -61,3 +62,12 @@ def test_the_check_sees_what_is_loaded() -> None:
     program = PROGRAM.format(heavy=HEAVY, argv=["--version"]) + "import paramiko"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "loaded:paramiko" in done.stderr
+
+
+def test_a_call_loads_the_modules_of_its_command_alone() -> None:
+    program = "import sys; from cloudtrain.cli.app import app; app(['logs', '--help'], standalone_mode=False); "
+    program += "print([name for name in sys.modules if name.startswith('cloudtrain.cli.')])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ours = {"app", "commands", "options", "logs"}
+    imported = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert set(imported) == {f"cloudtrain.cli.{name}" for name in ours}
