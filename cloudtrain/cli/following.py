@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
 
 from cloudtrain.billing import running
-from cloudtrain.cli import leaving, standing
-from cloudtrain.cli.leaving import Leave as Leave
+from cloudtrain.cli import leaving, signals, standing
 from cloudtrain.cli.leaving import ended as ended
 from cloudtrain.cli.options import OnInterrupt
+from cloudtrain.cli.signals import Leave
 from cloudtrain.config import settings as settings_
 from cloudtrain.config.settings import Settings
 from cloudtrain.console.choose import Look
@@ -48,17 +46,9 @@ def console(
     else:
         reporter = reporter_for(look, run=run, billing=running.now, lines=lines)
     reporter.bell = look.bell
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise Leave(number)
-
-    before = {}
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is not None:
-            before[number] = signal.signal(number, leave)
     try:
-        yield reporter
+        with signals.raised():
+            yield reporter
     except CloudtrainError as error:
         reporter.failure(error)
         reporter.ring()
@@ -68,8 +58,6 @@ def console(
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from left
     finally:
         reporter.close()
-        for number, handling in before.items():
-            signal.signal(number, handling)
 
 
 def context(store: Store, reporter: Reporter) -> Context:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 
@@ -10,6 +9,7 @@ from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
 from cloudtrain.cli import standing
 from cloudtrain.cli.options import OnInterrupt
+from cloudtrain.cli.signals import Leave
 from cloudtrain.console.lines import tell
 from cloudtrain.console.pages.summary import ends_by
 from cloudtrain.console.reporters.base import Reporter, may_ask
@@ -20,18 +20,6 @@ from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
-
-
-class Leave(BaseException):
-    """The terminal was closed, or somebody asked this process to end: stop watching. Like KeyboardInterrupt.
-
-    Attributes:
-        asked: somebody has asked for it; a closed terminal has not.
-    """
-
-    def __init__(self, number: int | None = None) -> None:
-        super().__init__()
-        self.asked = number is not None and number != getattr(signal, "SIGHUP", None)
 
 
 def ended(result: Result, store: Store, reporter: Reporter) -> None:

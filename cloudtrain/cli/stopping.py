@@ -98,7 +98,7 @@ def _stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull
 def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
     """Every run that lives, each whatever became of the others. The worst exit code."""
     from cloudtrain.billing import running
-    from cloudtrain.cli import following, leaving
+    from cloudtrain.cli import following, signals
     from cloudtrain.console.pages import failure
     from cloudtrain.run_folder import outcome
 
@@ -116,7 +116,7 @@ def _stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: 
     for number, row in enumerate(rows):
         try:
             ended = _end(row, context, reporter, pull=pull)
-        except (KeyboardInterrupt, leaving.Leave):
+        except (KeyboardInterrupt, signals.Leave):
             left = ", ".join(run.name for run in rows[number:])
             reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
             raise

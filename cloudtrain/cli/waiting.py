@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cloudtrain.cli import signals
 from cloudtrain.cli.options import Bell, Json, Plain, complete_run, look
 from cloudtrain.core.errors import ExitCode, UsageError
 
@@ -53,16 +53,7 @@ def wait(
 def _leaving_after(limit_s: float | None) -> Iterator[None]:
     """What follows is left as if somebody had asked this process to end, once so many seconds are over."""
 
-    def leave() -> None:
-        if os.name == "nt":
-            import _thread
-
-            _thread.interrupt_main(signal.SIGTERM)
-        else:
-            # To the main thread, so that a wait in it is broken off.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-
-    timer = threading.Timer(limit_s, leave) if limit_s is not None else None
+    timer = threading.Timer(limit_s, signals.send, (signal.SIGTERM,)) if limit_s is not None else None
     try:
         if timer is not None:
             timer.daemon = True

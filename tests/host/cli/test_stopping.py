@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.cli import leaving
+from cloudtrain.cli import signals
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import stop as lifecycle_stop
@@ -95,14 +95,14 @@ class Once:
 
 DETACH = [
     (KeyboardInterrupt(), ()),
-    (leaving.Leave(getattr(signal, "SIGHUP", 1)), ("--on-interrupt", "stop")),
-    (leaving.Leave(signal.SIGTERM), ("--on-interrupt", "detach")),
+    (signals.Leave(getattr(signal, "SIGHUP", 1)), ("--on-interrupt", "stop")),
+    (signals.Leave(signal.SIGTERM), ("--on-interrupt", "detach")),
 ]
 
 
 @pytest.mark.parametrize(
     ("detaching", "stopping_"),
-    [(DETACH, KeyboardInterrupt()), ([], leaving.Leave(signal.SIGTERM))],
+    [(DETACH, KeyboardInterrupt()), ([], signals.Leave(signal.SIGTERM))],
     ids=["all", "term"],
 )
 def test_what_becomes_of_a_run_where_nobody_can_be_asked(
