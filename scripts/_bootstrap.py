@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,17 @@ LOG = VENV / "install.log"
 _PIP = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-color", "--progress-bar", "off"]
 # Python compiles the few modules that are imported when they are; pip would take as long again for all.
 _PIP += ["--no-compile"]
-# The pip of an old Python chooses 126 packages in 59 s, a recent one in 27 s, and 2 s bring it. This one may stay.
-_QUICK_PIP = "pip>=25"
 _NO_INDEX = re.compile(r"connection broken by|Max retries exceeded|CERTIFICATE_VERIFY_FAILED|ProxyError")
 
 
-def venv_python() -> Path:
-    """The interpreter of `.venv`."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def venv_python(folder: Path | None = None) -> Path:
+    """The interpreter of `.venv`, or of the virtual environment `folder`."""
+    return (folder or VENV) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def locked(extras: Collection[str]) -> Path:
+    """The file that names what is installed for `extras`: versions, and the sha256 of each file that may be one."""
+    return ROOT / "scripts" / "locked" / ("dev.txt" if "dev" in extras else "quickstart.txt")
 
 
 def prepare(extras: set[str]) -> Path:
@@ -51,7 +54,8 @@ def prepare(extras: set[str]) -> Path:
         every = extras | set(found.get("extras", ()))
         place = {"python": dotted(sys.version_info[:2]), "folder": str(ROOT)}
         # `dev` includes the others.
-        wanted = {**place, "project": _project_digest(), "extras": ["dev"] if "dev" in every else sorted(every)}
+        chosen = ["dev"] if "dev" in every else sorted(every)
+        wanted = {**place, "project": _project_digest(chosen), "extras": chosen}
         if works and found == {**wanted, "state": "ready"}:
             return venv_python()
         # One without a stamp was made by hand, and is added to.
@@ -59,7 +63,7 @@ def prepare(extras: set[str]) -> Path:
         if not (works and ours):
             _make_environment("an installation was interrupted" if found.get("state") == "installing" else "")
         _write_stamp({**wanted, "state": "installing"})
-        _install(f"[{','.join(wanted['extras'])}]")
+        _install(chosen)
         _write_stamp({**wanted, "state": "ready"})
         return venv_python()
 
@@ -79,14 +83,13 @@ def _make_environment(why: str) -> None:
     say(f"  .venv        made with Python {dotted(sys.version_info)} in {elapsed(seconds)}")
 
 
-def _install(extras: str) -> None:
-    pip = [str(venv_python()), *_PIP]
-    # Without an index the pip that is there stays: the installation itself says what is wrong then.
-    with contextlib.suppress(Stop):
-        seconds = _step([*pip, "--retries", "0", _QUICK_PIP], "")
-        say(f"  pip          is a recent one, after {elapsed(seconds)}")
-    say(f"  packages     cloudtrain{extras}: minutes the first time, nothing after that (log: {short(LOG)})")
-    seconds = _step([*pip, "--editable", f".{extras}"], f"pip could not install cloudtrain{extras}")
+def _install(extras: list[str]) -> None:
+    pip, project = [str(venv_python()), *_PIP], f"[{','.join(extras)}]"
+    say(f"  packages     cloudtrain{project}: minutes the first time, nothing after that (log: {short(LOG)})")
+    otherwise = f"pip could not install cloudtrain{project}"
+    seconds = _step([*pip, "--no-deps", "--require-hashes", "--requirement", str(locked(extras))], otherwise)
+    # torch is left, of which everybody's index has a build of its own. What builds the project is here already.
+    seconds += _step([*pip, "--no-build-isolation", "--editable", f".{project}"], otherwise)
     say(f"  packages     installed in {elapsed(seconds)}")
 
 
@@ -136,11 +139,11 @@ def _printed(start: int) -> list[str]:
     return [line.strip() for line in lines if line.strip()] or ["nothing was printed"]
 
 
-def _project_digest() -> str:
+def _project_digest(extras: list[str]) -> str:
     """What decides on the installed packages: settings of linters and tests do not."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     parts = [project.get("build-system"), project.get("project")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode() + locked(extras).read_bytes()).hexdigest()
 
 
 def _read_stamp() -> dict[str, Any]:

@@ -57,6 +57,9 @@ ELSEWHERE = {
     "test_a_word_runs_one_folder_of_the_tests_after_the_checks",
     "python3 scripts/test.py": "tests/host/scripts/test_check.py::"
     "test_continuous_integration_runs_what_a_contributor_runs",
+    "python3 scripts/packages.py lock": "tests/host/scripts/test_packages.py::test_a_lock_leaves_torch_out",
+    "python3 scripts/packages.py audit": "tests/host/scripts/test_packages.py::"
+    "test_an_audit_that_learned_nothing_does_not_say_that_all_is_well",
     "aws login": "tests/region/whole_path/test_ec2_commands.py::test_doctor_without_credentials_says_how_to_sign_in",
     "cloudtrain doctor": "tests/region/whole_path/test_ec2_commands.py::"
     "test_doctor_without_credentials_says_how_to_sign_in",

@@ -1,4 +1,4 @@
-"""The scripts' own environment: made once, repaired when broken, and one clear message where it cannot be.
+"""The scripts' own environment: made once of what is locked, repaired when broken, or one clear message.
 
 They run for real, with real virtual environments and the real pip, on a project of one file that needs no network.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +72,8 @@ JOB = "import os, sys; print(*sys.argv[1:]); sys.exit(int(os.environ.get('JOB_CO
 def make_project(folder: Path) -> Path:
     """A repository with the real scripts and next to nothing to install."""
     shutil.copytree(SCRIPTS, folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for locked in (folder / "scripts" / "locked").iterdir():
+        locked.write_text("", encoding="utf-8")
     (folder / "pyproject.toml").write_text(PYPROJECT.format(dependencies=""), encoding="utf-8")
     (folder / "backend.py").write_text(BACKEND, encoding="utf-8")
     (folder / "cloudtrain").mkdir()
@@ -99,6 +103,10 @@ def quickstart(project: Path, *arguments: str, **more: str) -> subprocess.Comple
     )
     assert "Traceback" not in done.stderr
     return done
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +183,30 @@ def test_what_pip_says_of_a_failure_is_shown(installed: Path) -> None:
     log = installed / ".venv" / "install.log"
     assert f"log: {Path('.venv', 'install.log')}\nnext: see the log, then: " in failed.stderr
     assert "nowhere-to-be-found" in log.read_text(encoding="utf-8")
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused(installed: Path, tmp_path: Path) -> None:
+    wheel = tmp_path / "digits-1.0-py3-none-any.whl"
+    about = "Metadata-Version: 2.1\nName: digits\nVersion: 1.0\n"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("digits.py", "")
+        made.writestr("digits-1.0.dist-info/METADATA", about)
+        made.writestr("digits-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr("digits-1.0.dist-info/RECORD", "")
+    locked = installed / "scripts" / "locked" / "quickstart.txt"
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    try:
+        locked.write_text(f"digits==1.0 \\\n    --hash=sha256:{'0' * 64}\n", encoding="utf-8")
+        refused = quickstart(installed, **index)
+        assert refused.returncode == 1 and "run --model 3" not in refused.stdout
+        assert "error: pip could not install cloudtrain[local,rehearse]" in refused.stderr
+        assert f"Got        {_sha256(wheel)}" in refused.stderr
+        locked.write_text("digits==1.0\n", encoding="utf-8")
+        assert quickstart(installed, **index).returncode == 1, "a package without a hash"
+        locked.write_text(locked.read_text(encoding="utf-8").strip() + f" --hash=sha256:{_sha256(wheel)}\n", "utf-8")
+        assert quickstart(installed, **index).returncode == 0
+    finally:
+        locked.write_text("", encoding="utf-8")
 
 
 def test_an_environment_of_another_folder_is_made_anew(installed: Path) -> None:
