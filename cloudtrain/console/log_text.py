@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from cloudtrain.console.lines import tell, writing
+from cloudtrain.console.lines import print_lines, tell, writing
 from cloudtrain.console.pages import failure, summary
-from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.console.reporters.base import Reporter, columns_of, may_redraw
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import MOST_LINE, LogText, screen_safe
+from cloudtrain.core.text import MOST_LINE, LogText, screen_safe, tail
 from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.run_folder.outcome import Result
 
@@ -21,7 +22,8 @@ _CHUNK = 1 << 18
 
 
 class LogView(Reporter):
-    """On a terminal lines are made safe; into a pipe or file go the log's own bytes.
+    """On a terminal lines are made safe, and one without an end is drawn as it stands; into a pipe or file go the log's
+    own bytes.
 
     Args:
         raw: those go to a terminal, too: the user has asked for it.
@@ -34,6 +36,7 @@ class LogView(Reporter):
         self._times: LogTimes | None = None
         self._line = b""
         self._text = LogText()
+        self._drawn = 0  # columns of the line without an end that stands on the screen
         self._path: Path | None = None
         self._shown = 0
 
@@ -62,16 +65,28 @@ class LogView(Reporter):
             live: they have just come.
         """
         with writing():
-            if self._stamped:
-                self._write_stamped(data, final=final, end=end, live=live)
-            elif self._raw:
+            if self._raw and not self._stamped:
                 sys.stdout.buffer.write(data)
             else:
-                for line in self._text.feed(data, final=final):
-                    sys.stdout.write(f"{line}\n")
+                lines = self._stamps(data, final, end, live) if self._stamped else self._text.feed(data, final=final)
+                # In one go: what goes for a moment blinks.
+                sys.stdout.write(self._undrawn() + "".join(f"{line}\n" for line in lines) + self._drawing())
             sys.stdout.flush()
 
-    def _write_stamped(self, data: bytes, *, final: bool, end: int | None, live: bool) -> None:
+    def _drawing(self) -> str:
+        stamp, last = "", self._text.unfinished
+        if self._line:  # only where lines have their times
+            stamp, last = time.strftime("%H:%M:%S "), "".join(LogText().feed(self._line, final=True))
+        if not last or self._raw or not may_redraw(sys.stdout):
+            return ""
+        self._drawn = max(20, columns_of(sys.stdout) or 0) - 1
+        return stamp + tail(last, self._drawn - len(stamp))
+
+    def _undrawn(self) -> str:
+        drawn, self._drawn = self._drawn, 0
+        return f"\r{' ' * drawn}\r" if drawn else ""
+
+    def _stamps(self, data: bytes, final: bool, end: int | None, live: bool) -> Iterator[str]:
         """Whole lines, each with its time. One that has no end yet is held back until it has, or is very long."""
         *lines, self._line = (self._line + data).split(b"\n")
         if self._line and (final or len(self._line) > MOST_LINE):
@@ -86,8 +101,7 @@ class LogView(Reporter):
             if self._raw:
                 sys.stdout.buffer.write(f"{stamp} ".encode() + line + b"\n")
             else:
-                for shown in self._text.feed(line + b"\n"):
-                    sys.stdout.write(f"{stamp} {shown}\n")
+                yield from (f"{stamp} {shown}" for shown in self._text.feed(line + b"\n"))
 
     def show_file(
         self, path: Path, *, last: int | None = None, since: float | None = None, times: LogTimes | None = None
@@ -134,8 +148,21 @@ class LogView(Reporter):
         for line in failure.lines(error):
             self._say(line)
 
+    def close(self) -> None:
+        """See `Reporter.close`. What is written next begins a line."""
+        if self._drawn:
+            self._drawn = 0
+            print_lines("")
+
     def _say(self, text: str) -> None:
+        drawn = self._drawn
+        if drawn:
+            with writing():
+                sys.stdout.write(self._undrawn())
+                sys.stdout.flush()
         tell(screen_safe(text))
+        if drawn:
+            self.write(b"")
 
 
 def line_start(path: Path, offset: int) -> int:

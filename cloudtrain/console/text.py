@@ -43,15 +43,33 @@ class UnfiguredLog:
             if self._since is None:
                 self._since = self._clock()
             self._held += lines
-            if self._clock() - self._since < self.HOLD_S and len(self._held) < 200:
+            if self._holds and len(self._held) < 200:
                 return []
             return self.rest()
 
-    def rest(self) -> list[str]:
-        """What is still held back, when nothing more will come for a while; any thread may ask."""
+    def rest(self, *, final: bool = False) -> list[str]:
+        """What is still held back, when nothing more will come for a while; any thread may ask.
+
+        Args:
+            final: nothing more comes: also a line that has no end.
+        """
         with self._lock:
-            held, self._held = self._held, []
+            lines = self._text.feed(b"", final=True) if final else []
+            held, self._held = [*self._held, *([] if self._silent else lines)], []
             return held
+
+    @property
+    def last(self) -> str | None:
+        """The log's last line as it stands now, if it is not among those that were shown, else ""; None: the job tells
+        figures, or nothing at all."""
+        with self._lock:
+            if self._silent or self._since is None:
+                return None
+            return self._text.unfinished or (self._held[-1] if self._held and not self._holds else "")
+
+    @property
+    def _holds(self) -> bool:
+        return self._since is not None and self._clock() - self._since < self.HOLD_S
 
 
 NARROW = 52

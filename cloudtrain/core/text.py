@@ -57,7 +57,8 @@ MOST_LINE = 64 * 1024
 class LogText:
     """Raw log bytes, as they come, to lines for a screen: whole UTF-8, the last state of each redrawn line.
 
-    A line of more than `MOST_LINE` characters without an end comes in pieces.
+    A line of more than `MOST_LINE` characters without an end comes in pieces. One that is drawn again and again costs
+    what its last state costs.
     """
 
     def __init__(self) -> None:
@@ -66,14 +67,20 @@ class LogText:
 
     def feed(self, data: bytes, *, final: bool = False) -> list[str]:
         """The lines that `data` completes; with `final` also one that has no end."""
-        text = self._open + self._decoder.decode(data, final)
+        # Bars below each other: up a line and on to the next is where the line began, which is drawn again.
+        text = (self._open + self._decoder.decode(data, final)).replace("\x1b[A\n", "\r")
         *lines, self._open = text.split("\n")
-        if len(self._open) > MOST_LINE:
+        if "\r" in self._open or len(self._open) > MOST_LINE:
             self._open = _still_seen(self._open)
         if (final and self._open) or len(self._open) > MOST_LINE:
             lines.append(self._open)
             self._open = ""
         return [screen_safe(_last_state(line)) for line in lines]
+
+    @property
+    def unfinished(self) -> str:
+        """What a terminal would show by now of the line that has no end yet; "" where there is none."""
+        return screen_safe(_last_state(self._open))
 
 
 def _last_state(line: str) -> str:
@@ -88,6 +95,16 @@ def _still_seen(line: str) -> str:
     """What of a line without an end can still become its last state."""
     before, redrawn, newest = line.rpartition("\r")
     return newest if newest.strip() else f"{_last_state(before)}{redrawn}{newest[:MOST_LINE]}"
+
+
+def tail(line: str, width: int) -> str:
+    """The end of `line` that fits into `width` columns."""
+    line, room = line.replace("\t", " ")[-width:], width
+    for at in range(len(line) - 1, -1, -1):
+        room -= 2 if unicodedata.east_asian_width(line[at]) in "WF" else 1
+        if room < 0:
+            return line[at + 1 :]
+    return line
 
 
 def ordinal(number: int) -> str:

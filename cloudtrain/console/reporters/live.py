@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console, ConsoleRenderable
 from rich.live import Live
@@ -20,7 +20,7 @@ from cloudtrain.core import events
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import screen_safe, seconds, wrapped
+from cloudtrain.core.text import screen_safe, seconds, tail, wrapped
 from cloudtrain.core.told import read_events
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
@@ -56,7 +56,7 @@ class LiveReporter(Reporter):
         self._training = Training()
         self._trains = False
         self._header_shown = False
-        self._unfigured = UnfiguredLog()
+        self._unfigured = UnfiguredLog(clock)
         self._watched = Watched(clock, wall)
 
     def emit(self, event: events.Event) -> None:
@@ -76,8 +76,7 @@ class LiveReporter(Reporter):
             case events.GpuUse():
                 self._training.take_gpu(event)
             case events.LogLines(data):
-                for line in self._unfigured.feed(data):
-                    self._print(Text(line))
+                self._log(self._unfigured.feed(data))
             case events.Noted(message):
                 self._say("ok", "green", message)
             case events.Warned(message, hint):
@@ -86,6 +85,7 @@ class LiveReporter(Reporter):
                     self._print(Text(f"{'':<{_WORD}}{screen_safe(hint)}", style="dim"))
             case events.PhaseChanged(_, state):
                 self._trains = state is RunState.RUNNING
+                self._log(() if self._trains else self._unfigured.rest(final=True))
                 self._watched.look()
         self._refresh()
 
@@ -124,8 +124,7 @@ class LiveReporter(Reporter):
     def result(self, result: Result) -> None:
         """Show how the run ended."""
         self.close()
-        for line in self._unfigured.rest():
-            self._print(Text(line))
+        self._log(self._unfigured.rest(final=True))
         print_lines(*results_block(result.metrics))
         for line in summary.ending_lines(result):
             word, style = ("warn", "yellow") if line.startswith("left") else ("ok", "green")
@@ -175,12 +174,16 @@ class LiveReporter(Reporter):
                 shown.stylize("dim", len(line) - len(aside))
             self._print(shown)
 
+    def _log(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._print(Text(line))
+
     def _print(self, line: Text) -> None:
         self._console.print(line)
 
     @property
     def _shows_training(self) -> bool:
-        return self._trains and self._training.told
+        return self._trains and (self._training.told or self._unfigured.last is not None)
 
     def _refresh(self) -> None:
         if self._step is None and not self._shows_training:
@@ -209,7 +212,9 @@ class LiveReporter(Reporter):
             lines = self._step_lines(width)
         else:
             watched, ascii_only = self._watched, self._console.options.ascii_only
-            lines = self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
+            lines = [tail(self._unfigured.last or "", width)]
+            lines = lines if lines[0] else []
+            lines += self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
         drawn = Text("\n".join(line[:width] for line in lines[: max(1, self._console.height - 1)]), no_wrap=True)
         if self._step is None:
             drawn.stylize("dim", drawn.plain.rfind("\n") + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cloudtrain.console.colour import painted
 from cloudtrain.console.lines import print_lines
@@ -45,6 +45,7 @@ class PlainReporter(Reporter):
         self._said_at = time.monotonic()
         self._header_shown = False
         self._unfigured = UnfiguredLog()
+        self._drawn = ""
         self._step: tuple[str, float, float | None] | None = None
         self._step_progress = ""
         self._training = Training()
@@ -70,8 +71,9 @@ class PlainReporter(Reporter):
             case events.Metric():
                 self._metric(event)
             case events.LogLines(data):
-                for line in self._unfigured.feed(data):
-                    self._line(line)
+                self._log(self._unfigured.feed(data))
+                if time.monotonic() - self._said_at >= _PROGRESS_EVERY_S:
+                    self._unfinished()
             case events.Noted(message):
                 self._say(f"note {message}")
             case events.Warned(message, hint):
@@ -123,8 +125,8 @@ class PlainReporter(Reporter):
             passed = seconds(time.monotonic() - since) + (f" of at most {seconds(limit)}" if limit else "")
             told = [" ".join(part for part in ("step", title, self._step_progress) if part), passed]
         elif self._trains:
-            for line in self._unfigured.rest():
-                self._line(line)
+            self._log(self._unfigured.rest())
+            self._unfinished()
             told = self._training.words() or ["training goes on"]
             told += cost_words(self._watched.money(), self._watched.passed_s())
         else:
@@ -151,8 +153,7 @@ class PlainReporter(Reporter):
     def result(self, result: Result) -> None:
         """Show how the run ended."""
         self.close()
-        for line in self._unfigured.rest():
-            self._line(line)
+        self._log(self._unfigured.rest(final=True))
         print_lines(*results_block(result.metrics))
         for line in summary.ending_lines(result):
             self._line(f"ok   {line}" if not line.startswith("left") else f"warn {line}")
@@ -167,6 +168,17 @@ class PlainReporter(Reporter):
         for line in failure.lines(error):
             # Not `_line`: a hint holds a command to copy, which stays whole.
             self._write([line])
+
+    def _log(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._line(line)
+
+    def _unfinished(self) -> None:
+        """A line that has no end yet, if it has changed since it was said."""
+        last = self._unfigured.last
+        if last and last != self._drawn:
+            self._drawn = last
+            self._line(last)
 
     def _say(self, text: str) -> None:
         self._line(f"{time.strftime('%H:%M:%S')} {screen_safe(text)}")

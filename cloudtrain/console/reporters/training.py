@@ -104,7 +104,7 @@ class Training:
 
     def lines(self, width: int, passed_s: float, cost: Money, *, ascii_only: bool = False) -> list[str]:
         """The redrawn lines, none wider than `width` columns."""
-        lines = [self._progress(width, ascii_only)]
+        lines = [self._progress(width, ascii_only)] if self.told else []
         if self.accuracies:
             lines.append(self._accuracy(width, ascii_only))
         if self._gpu:

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cloudtrain.console import choose
+from cloudtrain.console.log_text import LogView
 from cloudtrain.console.reporters import base
 from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.core.errors import ConnectionFailed, ExitCode
 from cloudtrain.core.events import (
     Emit,
     GpuUse,
+    LogLines,
     Metric,
     Noted,
     PhaseChanged,
@@ -166,7 +168,29 @@ def failure(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> 
     stop()
 
 
-SCENES = {"plan": first_plan, "training": training, "ended": ended, "failure": failure}
+def bar(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None:
+    """A program that tells no figures and draws a bar; a bar below another one; a line that never ends."""
+    emit, offset = reporter.emit, 0
+
+    def log(data: bytes) -> None:
+        nonlocal offset
+        emit(LogLines(data, offset))
+        offset += len(data)
+
+    emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    log(b"loading\n\repoch 1:  10%|#  ")
+    clock.now = 5.0
+    log(b"\repoch 1: \x1b[32m 70%\x1b[0m|" + b"#" * (60 if sys.argv[-1] == "-t" else 20) + b"| 70/100")
+    stop()
+    emit(Warned("connection lost; training goes on. Reconnecting in 4 s (3 of 8)"))
+    log(b"\repoch 1: 100%\n\n\rsteps  50%\x1b[A\n\rsteps 100%")
+    stop()
+    log(b"\n.....\x1b]0;title\x07..")
+    emit(PhaseChanged("brave-otter", RunState.PULLING))
+    reporter.failure(ConnectionFailed("the host cannot be reached"))
+
+
+SCENES = {"bar": bar, "plan": first_plan, "training": training, "ended": ended, "failure": failure}
 
 
 def main() -> None:
@@ -183,7 +207,7 @@ def main() -> None:
     clock = Clock()
     time.time = clock.wall  # what a plan says of the time of day is told from the scene's clock
     look = choose.Look(plain="--plain" in sys.argv)
-    reporter = choose.reporter(look)
+    reporter = LogView(stamped="-t" in sys.argv) if "logs" in sys.argv else choose.reporter(look)
     if isinstance(reporter, LiveReporter):
         reporter = LiveReporter(clock=clock, wall=clock.wall, ticking=False)
     SCENES[sys.argv[1]](reporter, clock, stop)

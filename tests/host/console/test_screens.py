@@ -53,6 +53,19 @@ def test_last_screen(scene: str, columns: int, tmp_path: Path) -> None:
         matches(f"{scene}-{columns}", player.to_end().text())
 
 
+@pytest.mark.parametrize(("view", "options"), [("live", []), ("logs", ["logs"]), ("logs-t", ["logs", "-t"])])
+def test_a_bar_is_drawn_in_place(view: str, options: list[str], tmp_path: Path) -> None:
+    """What has no line end yet: its last state, once, within the width; and nothing of it that a terminal obeys."""
+    with played("bar", *options, columns=60, lines=40, folder=tmp_path) as player:
+        drawn = [player.to_stop().text()]
+        player.go_on()
+        drawn.append(player.to_stop().text())
+        player.go_on()
+        screen = player.to_end()
+    matches(f"bar-{view}", "\n----\n".join([*drawn, screen.text()]))
+    assert b"title" not in screen.raw and b"\x1b[32m" not in screen.raw
+
+
 @pytest.mark.parametrize("columns", [40, 60, 100])
 def test_no_word_is_broken_by_the_edge(columns: int, tmp_path: Path) -> None:
     with played("training", columns=columns, lines=60, folder=tmp_path) as player:

@@ -124,6 +124,21 @@ def test_a_quiet_minute_of_a_step_says_what_is_waited_for(piped: Callable[..., P
     assert not pulses() and len(lines()) == said, "nothing is waited for"
 
 
+def test_a_bar_is_said_now_and_then_and_at_its_end(
+    piped: Callable[..., PlainReporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, offset = piped(), 0
+    shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    for step in range(100):
+        monkeypatch.setattr(plain, "_PROGRESS_EVERY_S", 0.0 if step in (40, 80) else 1e9)
+        data = b"\r%d%%" % step
+        shown.emit(LogLines(data, offset))
+        offset += len(data)
+    shown.emit(LogLines(b"\r100%\n", offset))
+    shown._beat()
+    assert [line for line in lines() if "%" in line] == ["40%", "80%", "100%"]
+
+
 def test_the_first_words_of_a_job_without_figures_come_with_the_first_heartbeat(
     piped: Callable[..., PlainReporter],
 ) -> None:

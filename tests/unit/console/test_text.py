@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.console.text import UnfiguredLog, results_block
-from cloudtrain.core.text import LogText, columns, ordinal, screen_safe, seconds, size
+from cloudtrain.core.text import LogText, columns, ordinal, screen_safe, seconds, size, tail
 
 HOSTILE = [
     "\x1b[2J\x1b[H",
@@ -55,14 +55,47 @@ def test_of_a_redrawn_line_the_last_state_is_shown() -> None:
     assert reader.feed(b"", final=True) == ["no end"]
 
 
+def test_a_line_without_an_end_is_known_as_it_stands() -> None:
+    reader = LogText()
+    seen = []
+    for percent in range(0, 100, 5):
+        assert reader.feed(b"\r\x1b[31m%3d%%|%s\x1b[0m" % (percent, b"#" * 20_000)) == []
+        seen.append(reader.unfinished[:5])
+    assert seen == [f"{percent:3d}%|" for percent in range(0, 100, 5)]
+    assert reader.feed(b"\r100%\r") == [] and reader.unfinished == "100%", "the state that a bare return leaves"
+    assert reader.feed(b"\n") == ["100%"] and reader.unfinished == ""
+
+
+def test_bars_below_each_other_are_one_line_at_a_time() -> None:
+    """As tqdm draws two: on to the next line, the inner one, and up again."""
+    reader = LogText()
+    assert reader.feed(b"\router 0/2") == []
+    inner = b"".join(b"\n\rinner %d/9\x1b[A" % step for step in range(10))
+    assert [line for cut in (inner[:30], inner[30:-1], inner[-1:]) for line in reader.feed(cut)] == ["outer 0/2"]
+    assert reader.unfinished == "inner 9/9"
+    assert reader.feed(b"\router 1/2\n\rinner 0/9\x1b[A") == ["outer 1/2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"), [("epoch 12", "ch 12"), ("a\tb", "a b"), ("日本語", "本語")]
+)
+def test_of_a_line_that_is_too_wide_the_end_is_shown(line: str, shown: str) -> None:
+    assert tail(line, 5) == shown
+
+
 def test_a_job_without_figures_is_shown_by_its_own_words() -> None:
     now = [0.0]
     log = UnfiguredLog(clock=lambda: now[0])
     assert log.feed(b"first\n") == []
+    assert log.last == ""
     now[0] = 10.0
-    assert log.feed(b"second\n") == ["first", "second"]
+    assert log.last == "first", "held back for no longer than it takes"
+    assert log.feed(b"second\n10%\r20%") == ["first", "second"]
+    assert log.last == "20%"
+    assert log.rest(final=True) == ["20%"]
     log.figures_came()
-    assert log.feed(b"third\n") == []
+    assert log.feed(b"third\nfourth") == [] == log.rest(final=True)
+    assert log.last is None
 
 
 @pytest.mark.parametrize(
