@@ -31,13 +31,14 @@ def doctor(
 ) -> None:
     """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
     from cloudtrain.cli import leftovers
+    from cloudtrain.cli.request import OF_EC2
     from cloudtrain.config import settings
     from cloudtrain.console.pages import account, failure
     from cloudtrain.core.spec import Ec2Spec
     from cloudtrain.provider.ec2.doctor import checks
 
     get = settings.load({"instance": instance, "spot": spot, "region": region, "profile": profile}).get
-    known = {"types": get("instance"), **{name: get(name) for name in ("region", "profile", "spot", "subnet", "ami")}}
+    known = {field: get(name) for name, field in OF_EC2.items()}
     spec = Ec2Spec(**{name: value for name, value in known.items() if value is not None})
     leftovers.settle_debts()
     seen = []

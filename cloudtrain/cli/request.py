@@ -22,8 +22,9 @@ from cloudtrain.store import Store
 # Of `--keep`, in seconds.
 SHORTEST_KEEP_S = 60.0
 # Settings that say which instance and how: name -> field of `Ec2Spec`.
-_OF_EC2 = {name: name for name in ("region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr")}
-_OF_EC2 |= {"instance": "types", "volume_size": "volume_gb", "boot_limit": "boot_limit_s"}
+OF_EC2 = {name: name for name in ("region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr")}
+OF_EC2 |= {"instance": "types", "volume_size": "volume_gb", "boot_limit": "boot_limit_s", "login": "user"}
+OF_EC2 |= {name: name for name in ("private_ip", "tags")}
 
 
 def build(
@@ -74,7 +75,7 @@ def build(
 
 def from_files(settings: Settings, spec: RunSpec) -> dict[str, str]:
     """Which settings of money and trust a file has decided for this run: name -> path of the file."""
-    elsewhere = () if spec.target is Target.EC2 else (*_OF_EC2, "max_cost", "confirm_above", "grace", "if_i_vanish")
+    elsewhere = () if spec.target is Target.EC2 else (*OF_EC2, "max_cost", "confirm_above", "grace", "if_i_vanish")
     return {name: path for name, path in settings.from_files().items() if name not in elsewhere}
 
 
@@ -118,7 +119,7 @@ def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
     if spec.host is not None and not elsewhere:
         values["identity"] = spec.host.identity
     if ec2 is not None and not elsewhere:
-        values |= {name: getattr(ec2, field) for name, field in _OF_EC2.items()} | {"identity": ec2.identity}
+        values |= {name: getattr(ec2, field) for name, field in OF_EC2.items()} | {"identity": ec2.identity}
     return values
 
 
@@ -249,7 +250,7 @@ def _ec2(
     settings: Settings, instance_id: str | None, host_key: str | None, dry_run: bool, faults: tuple[str, ...]
 ) -> Ec2Spec:
     get = settings.get
-    known: dict[str, Any] = {field: get(name) for name, field in _OF_EC2.items()}
+    known: dict[str, Any] = {field: get(name) for name, field in OF_EC2.items()}
     known |= {"identity": _file(get("identity")) if instance_id else None, "host_key": host_key}
     return Ec2Spec(
         **{key: value for key, value in known.items() if value is not None},

@@ -35,7 +35,16 @@ SpotRestarts = Annotated[
     int | None, typer.Option(help="How often it goes on by itself when its spot instance is taken back: 3.")
 ]
 Ami = Annotated[str | None, typer.Option(help="Image, instead of the newest Deep Learning AMI.")]
+Login = Annotated[str | None, typer.Option(help="Who logs in to an image of your own, where its name does not tell.")]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="KEY=VALUE", help="Put on all that is launched; may be repeated."),
+]
 Subnet = Annotated[str | None, typer.Option(help="Subnet, instead of the default VPC's.")]
+PrivateIp = Annotated[
+    bool | None,
+    typer.Option("--private-ip/--public-ip", help="Reach it at its private address, over your VPN; no public one."),
+]
 SecurityGroup = Annotated[str | None, typer.Option(help="Security group, instead of an own one.")]
 SshCidr = Annotated[str | None, typer.Option(help="Addresses that may reach port 22, instead of yours.")]
 VolumeSize = Annotated[int | None, typer.Option(help="Root disk in GiB.")]

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 _TRAINING = ("model", "epochs", "batch_size", "seed", "lr", "recipe", "job")
 _WHERE = (
     *("device", "instance", "identity", "region", "profile", "spot", "spot_restarts", "ami", "subnet"),
-    *("security_group", "ssh_cidr", "volume_size", "max_time", "max_cost", "grace", "if_i_vanish"),
+    *(
+        "login",
+        "tags",
+        "private_ip",
+        "security_group",
+        "ssh_cidr",
+        "volume_size",
+        "max_time",
+        "max_cost",
+        "grace",
+        "if_i_vanish",
+    ),
 )
 # Flags that choose the place, and are none.
 _PLACE = ("local", "host", "host_key", "instance_id", "dry_run")
@@ -51,7 +62,10 @@ def run(
     spot: of.Spot = None,
     spot_restarts: of.SpotRestarts = None,
     ami: of.Ami = None,
+    login: of.Login = None,
+    tags: of.Tags = None,
     subnet: of.Subnet = None,
+    private_ip: of.PrivateIp = None,
     security_group: of.SecurityGroup = None,
     ssh_cidr: of.SshCidr = None,
     volume_size: of.VolumeSize = None,

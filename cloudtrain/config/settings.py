@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
 _LONGEST_S = 100 * 365 * 86400.0
+MOST_TAGS = 40
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -74,6 +75,31 @@ def _number(value: Any) -> float:
     return number
 
 
+def _tags(value: Any) -> dict[str, str]:
+    """A table, or texts KEY=VALUE. Held to AWS's limits here, so that no launch is refused for them in its middle."""
+    if not isinstance(value, Mapping):
+        pairs = [text.partition("=") for text in _words(value)]
+        if wrong := [key for key, equals, _ in pairs if not equals]:
+            raise ValueError(f"{_shown(wrong[0])} is not KEY=VALUE")
+        value = {key.strip(): text.strip() for key, _, text in pairs}
+    if len(value) > MOST_TAGS:
+        raise ValueError(f"{len(value)} tags are too many: {MOST_TAGS} at most, since AWS takes 50 with our own")
+    for key, text in value.items():
+        if not isinstance(text, str) or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", key + text):
+            raise ValueError(f"the tag {_shown(key)} is not text in one line")
+        if not 0 < len(key) <= 128 or len(text) > 256:
+            raise ValueError(f"the tag {_shown(key)} is too long or has no name: AWS takes 128 and 256 characters")
+        if key.lower().startswith(("aws:", "cloudtrain:", "emulator:")):
+            raise ValueError(f"the tag {_shown(key)} cannot be set: names that begin so are AWS's own, or cloudtrain's")
+    return dict(value)
+
+
+def _login(value: Any) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_.-]{0,31}", _text(value)):
+        raise ValueError(f"{_shown(value)} cannot be a login name")
+    return str(value)
+
+
 def _truth(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -102,11 +128,15 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("device", "recipe", "runs_dir", "job", "module", "region", "profile", "identity"), _text),
     **dict.fromkeys(("ami", "subnet", "security_group", "ssh_cidr", "if_i_vanish"), _text),
     **dict.fromkeys(("boot_limit", "max_time", "grace"), duration),
-    **dict.fromkeys(("spot", "plain"), _truth),
+    **dict.fromkeys(("spot", "private_ip", "plain"), _truth),
     **dict.fromkeys(("outputs", "instance"), _words),
     "args": _arguments,
+    "tags": _tags,
+    "login": _login,
 }
 
+# Flags that are not called as their setting is.
+FLAGS = {"tags": "--tag"}
 # `trickle_rate`: MiB a second at which finished results of a run that is followed come down while it trains; 0: not.
 DEFAULTS: dict[str, Any] = {
     "model": 3,
@@ -212,11 +242,11 @@ def load(
     for name in SETTINGS:
         variable = f"CLOUDTRAIN_{name.upper()}"
         if environment.get(variable):
-            merged[name] = Setting(_checked(name, environment[variable], variable), variable)
+            merged[name] = _over(merged, name, Setting(_checked(name, environment[variable], variable), variable))
     for name, value in flags.items():
         if value is not None:
-            origin = f"--{name.replace('_', '-')}"
-            merged[name] = Setting(_checked(name, value, origin), origin)
+            origin = FLAGS.get(name) or f"--{name.replace('_', '-')}"
+            merged[name] = _over(merged, name, Setting(_checked(name, value, origin), origin))
     return Settings(merged, project)
 
 
@@ -238,7 +268,16 @@ def _add(merged: dict[str, Setting], file: files.File, doubtful: Callable[[str, 
         agreed = trust.holds(file.path, trust.digest(values, file.path.parent))
         fault = file.fault or ("" if agreed else trust.UNTRUSTED)
     for name, value in values.items():
-        merged[name] = Setting(value, str(file.path), of_file=True, fault=fault if name in doubts else "")
+        setting = Setting(value, str(file.path), of_file=True, fault=fault if name in doubts else "")
+        merged[name] = _over(merged, name, setting)
+
+
+def _over(merged: Mapping[str, Setting], name: str, setting: Setting) -> Setting:
+    """`setting` in the place of the one before it. Of tags each is one by itself: those that only one sets stay."""
+    before = merged.get(name)
+    if name != "tags" or before is None or before.fault:
+        return setting
+    return replace(setting, value=_checked(name, {**before.value, **setting.value}, setting.origin))
 
 
 def known(name: str) -> Any:

@@ -24,7 +24,11 @@ from cloudtrain.core.spec import Limits
 # Any value of these.
 _ALWAYS = (
     *("instance", "region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr", "volume_size"),
-    *("identity", "if_i_vanish"),
+    *("identity", "if_i_vanish", "private_ip"),
+    # Who on the machine gets the key and sudo.
+    "login",
+    # Who pays, and, in an account whose policies go by tags, who else may log in and end it.
+    "tags",
 )
 # More than what holds without the file; where nobody has set that, it is this.
 _LIMITS = {
@@ -41,7 +45,7 @@ SETTINGS = (*_ALWAYS, *_LIMITS, *_FOLDERS)
 CONSENT = "confirm_above"
 
 UNTRUSTED = "is not trusted with that"
-_WITHOUT_FLAG = {"runs_dir": "CLOUDTRAIN_RUNS_DIR", CONSENT: "--yes"}
+_WITHOUT_FLAG = {"runs_dir": "CLOUDTRAIN_RUNS_DIR", CONSENT: "--yes", "tags": "--tag KEY=VALUE"}
 
 
 def needed(name: str, value: Any, before: Any, folder: Path) -> bool:

@@ -140,7 +140,7 @@ CODES: dict[str, ErrorCode] = {
     "not_trusted": ErrorCode((2,), "a settings file decides of money or trust, and is not trusted with that"),
     "not_writable": ErrorCode((6,), "the host does not let this user write there"),
     "nothing_yet": ErrorCode((2,), "the run has not begun to train"),
-    "own_address": ErrorCode((6,), "this computer's public address could not be found out"),
+    "own_address": ErrorCode((6,), "this computer's address, as the machine sees it, could not be found out"),
     "parked": ErrorCode((2, 6), "the run's machine is parked: its GPU is off, its disk keeps the results"),
     "price_cap": ErrorCode((5,), "--max-cost does not buy a minute of the dearest type"),
     "protocol": ErrorCode((6,), "the host sent something else than what was asked for"),

@@ -80,10 +80,12 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How to log in by another SSH client: private key file, and the pinned host key as OpenSSH writes it."""
+    """How to log in by another SSH client: private key file, the pinned host key as OpenSSH writes it, and the user, if
+    another than the instance names."""
 
     identity: Path
     host_key: str
+    user: str | None = None
 
 
 class Journal(Protocol):

@@ -112,8 +112,11 @@ class Ec2Spec:
         faults: script for the emulated region (`emulator`), only with `rehearsal`.
         volume_gb: root volume in GiB; None: the image's own size.
         boot_limit_s: seconds that a new instance may take to run and to be logged in to; None: `provider.ec2.pace`.
-        identity, user, host_key: for `instance_id` alone: private key file, login name, and the host's public key or
-            its fingerprint ("SHA256:..."); without one the key is read from the instance's console output.
+        tags: further ones for all that is launched.
+        private_ip: no public address is asked for, and the private one is connected to.
+        user: login name; None: what the image tells, or one that the start-up data makes.
+        identity, host_key: for `instance_id` alone: private key file, and the host's public key or its fingerprint
+            ("SHA256:..."); without one the key is read from the instance's console output.
     """
 
     types: tuple[str, ...] = ("g4dn.xlarge",)
@@ -127,6 +130,8 @@ class Ec2Spec:
     ssh_cidr: str | None = None
     volume_gb: int | None = None
     boot_limit_s: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    private_ip: bool = False
     rehearsal: bool = False
     faults: tuple[str, ...] = ()
     identity: str | None = None

@@ -117,6 +117,11 @@ _KINDS = (
     Kind("ssm-denied", "", "reading parameters is not allowed (AccessDeniedException)", (46,), needs=0, most=0),
     Kind("no-default-vpc", "", "from the start the Region has no default VPC", (48,), needs=0, most=0),
     Kind("no-public-ip", "", "from the start subnets give instances no public address", (48,), needs=0, most=0),
+    Kind("tags-demanded", "KEY[:KEY]",
+         "an organization's policy denies each launch whose instance, volume or network interface lacks such a tag",
+         most=2, numbers=()),
+    Kind("default-key", "KEY", "from the start new disks are encrypted with this key",
+         numbers=()),
     Kind("expired-token", "[SECONDS]", "credentials expire at once, or after so long", (49,), needs=0),
     Kind("bad-credentials", "", "the access key is unknown to AWS", (45,), needs=0, most=0),
 )  # fmt: skip

@@ -60,7 +60,7 @@ def way(run: Run, session: Session) -> Way:
     # OpenSSH looks a port other than 22 up by this form of the address.
     place = instance.address if instance.port == 22 else f"[{instance.address}]:{instance.port}"
     disk.write_durably(known, f"{place} {login.host_key}\n".encode())
-    return Way(instance.address, instance.port, instance.user or "ubuntu", login.identity, known)
+    return Way(instance.address, instance.port, login.user or instance.user or "ubuntu", login.identity, known)
 
 
 def check_there(run: Run, session: Session) -> None:

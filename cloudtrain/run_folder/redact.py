@@ -18,7 +18,7 @@ from cloudtrain.core import disk
 from cloudtrain.store import Run
 
 # Login names that every machine of a kind has; they say nothing about anybody.
-_EVERYBODY = frozenset({"root", "ubuntu", "ec2-user", "admin", "user", "local", "localhost"})
+_EVERYBODY = frozenset({"root", "ubuntu", "ec2-user", "admin", "cloudtrain", "user", "local", "localhost"})
 
 _SECRETS = "secret|password|passwd|passphrase|token|credential|api[_-]?key|access[_-]?key"
 _SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)

@@ -75,7 +75,8 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
 
 
 def image_lines(plan: Plan) -> list[str]:
-    """Whose image a launch boots, and who may reach its port 22; nothing of a machine that is there already."""
+    """Whose image a launch boots, who may reach its port 22, and its further tags; nothing of a machine that is there
+    already."""
     ec2, found = plan.spec.ec2, plan.offer.details
     if ec2 is None or ec2.instance_id or "image_id" not in found:
         return []
@@ -84,7 +85,11 @@ def image_lines(plan: Plan) -> list[str]:
     door = ec2.ssh_cidr or "your address alone"
     if ec2.security_group:
         door = f"whoever {ec2.security_group} lets in"
-    return [f"  image    {found['image_id']}{by}, {found.get('image_name')}", f"  ssh      open to {door}"]
+    at = "at its private address, " if ec2.private_ip else ""
+    lines = [f"  image    {found['image_id']}{by}, {found.get('image_name')}", f"  ssh      {at}open to {door}"]
+    if ec2.tags:
+        lines.append(f"  tags     {', '.join(f'{key}={value}' for key, value in ec2.tags.items())}")
+    return lines
 
 
 def ending_lines(result: Result) -> list[str]:

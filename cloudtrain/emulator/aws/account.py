@@ -43,6 +43,7 @@ def stock(backend: Any, core: Core) -> None:
     backend.attach_internet_gateway(gateway.id, vpc.id)
     for table in [t for t in backend.route_tables.values() if t.vpc_id == vpc.id and t.main_association_id]:
         backend.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
+    backend.ebs_encryption_by_default = core.faults.find("default-key") is not None
     if core.faults.find("no-public-ip"):
         for zones in backend.subnets.values():
             for subnet in zones.values():

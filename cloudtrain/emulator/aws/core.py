@@ -186,7 +186,8 @@ class TimedLifecycle:
             if machine is None:
                 machine = self.machines[instance.id] = Machine(self._surroundings(instance))
             address, port = machine.reserve()
-            instance.set_address(address if not self._core.faults.find("no-public-ip") else None)
+            instance.wants_address &= self._core.faults.find("no-public-ip") is None
+            instance.set_address(address)
             instance.add_tags({PORT_TAG: str(port)})
             self._enter(instance, "running")
             epoch = instance.epoch

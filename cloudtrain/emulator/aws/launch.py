@@ -46,6 +46,7 @@ class Launch:
         backend = self.call.ec2_backend
         if len(self.token) > 64:
             raise ApiError("InvalidParameterValue", "Client token can be at most 64 ASCII characters.")
+        self._check_organization()
         if not self.image.startswith("ami-"):
             raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{self.image}" (expecting "ami-...")')
         image = backend.amis.get(self.image)
@@ -81,6 +82,21 @@ class Launch:
                 "No default VPC for this user. GroupName is only supported for EC2-Classic and default VPC.",
             )
         self._choose_zone()
+
+    def _check_organization(self) -> None:
+        demanded = self.core.faults.find("tags-demanded")
+        tags = self.call._parse_tag_specification()
+        for kind in ("instance", "volume", "network-interface") if demanded else ():
+            if not set(demanded.values if demanded else ()) <= set(tags.get(kind, {})):
+                of = f"arn:aws:ec2:{self.call.region}:{self.core.account}:{kind}/*"
+                raise ApiError(
+                    "UnauthorizedOperation",
+                    "You are not authorized to perform this operation. User: "
+                    f"arn:aws:iam::{self.core.account}:user/you is not authorized to perform: ec2:RunInstances on "
+                    f"resource: {of} with an explicit deny in a service control policy. Encoded authorization failure "
+                    "message: EMULATED",
+                    403,
+                )
 
     def _choose_zone(self) -> None:
         offered = [

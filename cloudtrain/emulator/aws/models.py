@@ -55,9 +55,11 @@ class EmulatedInstance(moto_instances.Instance):  # type: ignore[misc]
         self.ec2_backend.attach_volume(volume.id, self.id, image.root_device_name, True)
 
     def set_address(self, address: str | None) -> None:
-        """Give or take the public address."""
+        """Give or take the address at which the machine answers: the public one, else the private one, which stays."""
         for nic in self.nics.values():
-            nic.public_ip = address if address is None or self.wants_address else None
+            nic.public_ip = address if self.wants_address else None
+            if address and not self.wants_address:
+                nic.private_ip_address = address
 
     def set_reason(self, why: tuple[str, str] | None) -> None:
         """Why the instance ended or stopped; None: it did not."""

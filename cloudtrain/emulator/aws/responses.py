@@ -71,9 +71,11 @@ class EmulatedEC2(EC2Response):  # type: ignore[misc]
             self.params["Placement"] = {**(self.params.get("Placement") or {}), "AvailabilityZone": launch.zone}
             result = super().run_instances()
             reservation = result.result
+            tags = self._parse_tag_specification()
             for instance in reservation.instances:
+                for nic in instance.nics.values():
+                    nic.add_tags(tags.get("network-interface", {}))
                 if launch.spot:
-                    tags = self._parse_tag_specification()
                     request = LaunchedSpotRequest(
                         instance, {"spot-instances-request": tags.get("spot-instances-request", {})}
                     )
@@ -174,6 +176,12 @@ class EmulatedEC2(EC2Response):  # type: ignore[misc]
         instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
         output = Base64EncodedString.from_raw_string(core.lives.console(instance))
         return ActionResult({"InstanceId": instance.id, "Timestamp": datetime.now(UTC), "Output": output})
+
+    def get_ebs_default_kms_key_id(self) -> ActionResult:
+        """The account's own key, or that of AWS."""
+        own = self.core.faults.find("default-key") if self.core else None
+        key = f"arn:aws:kms:{self.region}:{self.current_account}:key/{own.values[0]}" if own else "alias/aws/ebs"
+        return ActionResult({"KmsKeyId": key})
 
     def describe_spot_price_history(self) -> ActionResult:
         """A plausible current price for each zone that offers the type."""

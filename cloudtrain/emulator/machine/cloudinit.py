@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ class UserData:
     Attributes:
         host_keys: OpenSSH private keys by kind ("ed25519").
         authorized_keys: public keys that may log in as the image's user.
+        users: further users, each with the keys that may log in as them.
         bootcmd: commands of every boot, before sshd listens.
         runcmd: commands of the first boot, after sshd listens.
         script: a `#!` user-data script, run after `runcmd`.
@@ -24,6 +26,7 @@ class UserData:
 
     host_keys: dict[str, str]
     authorized_keys: tuple[str, ...] = ()
+    users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bootcmd: tuple[list[str], ...] = ()
     runcmd: tuple[list[str], ...] = ()
     script: str | None = None
@@ -53,10 +56,15 @@ def parse(data: bytes) -> UserData:
     keys = document.get("ssh_keys") or {}
     return UserData(
         host_keys={n.removesuffix("_private"): str(v) for n, v in keys.items() if str(n).endswith("_private")},
-        authorized_keys=tuple(str(k).strip() for k in document.get("ssh_authorized_keys") or ()),
+        authorized_keys=_keys(document),
+        users={str(one["name"]): _keys(one) for one in document.get("users") or () if isinstance(one, dict)},
         bootcmd=tuple(_commands(document.get("bootcmd"))),
         runcmd=tuple(_commands(document.get("runcmd"))),
     )
+
+
+def _keys(of: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(key).strip() for key in of.get("ssh_authorized_keys") or ())
 
 
 def _commands(value: Any) -> list[list[str]]:

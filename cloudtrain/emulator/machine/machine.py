@@ -124,10 +124,8 @@ class Machine:
             (self.root / "dev" / "console").unlink(missing_ok=True)
         self.sshd = SshServer(
             self._address,
-            user=self.around.user,
             root=self.root,
-            home=self.home,
-            environment=lambda: self.environment(self.around.user, self.home),
+            environment=self.environment,
             prefix=self._prefix,
             admits=self.around.admits,
             faults=self.around.faults,
@@ -274,7 +272,10 @@ class Machine:
             _write_private(folder / f"ssh_host_{kind}_key", text if text.endswith("\n") else text + "\n")
             (folder / f"ssh_host_{kind}_key.pub").write_bytes(key.export_public_key())
         keys = [*data.authorized_keys, *([self.around.key_pair] if self.around.key_pair else [])]
-        _write_private(self.home / ".ssh" / "authorized_keys", "".join(f"{key.strip()}\n" for key in keys))
+        for user, theirs in {**data.users, self.around.user: (*keys, *data.users.get(self.around.user, ()))}.items():
+            folder = self.home.with_name(user) / ".ssh"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_private(folder / "authorized_keys", "".join(f"{key.strip()}\n" for key in theirs))
 
     async def _final_stage(self, data: cloudinit.UserData, *, first: bool) -> None:
         """Of the first boot: user scripts, then the host keys on the console. In this order, as cloud-init has it."""

@@ -36,10 +36,9 @@ class SshServer:
 
     Args:
         address: where to listen; the port is chosen here.
-        user: the one user who may log in.
-        root: the machine's file system: `etc/ssh` holds the host keys.
-        home: login directory, with `.ssh/authorized_keys`.
-        environment: gives the environment of a session.
+        root: the machine's file system: `etc/ssh` holds the host keys, `home` the folders of those who may log in, each
+            with its `.ssh/authorized_keys`.
+        environment: gives the environment of a session of a user with this login directory.
         prefix: gives what is put before the command line of a session.
         admits: whether the instance's security groups let this caller's address in.
         faults: what goes wrong.
@@ -47,10 +46,8 @@ class SshServer:
     """
 
     address: str
-    user: str
     root: Path
-    home: Path
-    environment: Callable[[], Mapping[str, str]]
+    environment: Callable[[str, Path], Mapping[str, str]]
     prefix: Callable[[], list[str]]
     admits: Callable[[str], bool]
     faults: Faults
@@ -154,13 +151,15 @@ class SshServer:
         refused = self.faults.find("auth-refused")
         if refused is not None and time.monotonic() - self._opened < refused.number(0, 0):
             return False
-        if user == self.user and self._is_guest(key):
+        if user not in {path.name for path in (self.root / "home").iterdir()}:
+            return False
+        if self._is_guest(key):
             return True
         try:
-            known = asyncssh.read_authorized_keys(str(self.home / ".ssh" / "authorized_keys"))
+            known = asyncssh.read_authorized_keys(str(self.root / "home" / user / ".ssh" / "authorized_keys"))
         except (OSError, ValueError):
             return False
-        return user == self.user and known.validate(key, "", "") is not None
+        return known.validate(key, "", "") is not None
 
     def let_in(self, key: str, seconds: float) -> None:
         """Accept a public key for so long, as EC2 Instance Connect has the machine do."""
@@ -179,13 +178,15 @@ class SshServer:
         if process.subsystem:
             process.exit(1)
             return
-        environment = dict(self.environment())
+        user = str(process.get_extra_info("username"))
+        home = self.root / "home" / user
+        environment = dict(self.environment(user, home))
         peer, own = process.get_extra_info("peername"), process.get_extra_info("sockname")
         environment["SSH_CONNECTION"] = f"{peer[0]} {peer[1]} {own[0]} {own[1]}" if peer and own else ""
         argv = [*self.prefix(), *session.login_shell(process.command, interactive=bool(process.term_type))]
         run = session.on_terminal if process.term_type and os.name == "posix" else session.on_pipes
         try:
-            code = await run(process, argv, environment, self.home)
+            code = await run(process, argv, environment, home)
         except OSError as error:
             process.stderr.write(f"{error}\n".encode())
             code = 127

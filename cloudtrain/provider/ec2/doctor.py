@@ -27,7 +27,7 @@ from cloudtrain.provider.ec2.offer.prices import PriceTable
 from cloudtrain.provider.ec2.offer.quota import ON_DEMAND, SPOT
 from cloudtrain.provider.ec2.offer.types import InstanceType
 from cloudtrain.provider.ec2.offer.zones import Subnet
-from cloudtrain.provider.ec2.translate import Failure, code_of, failure_of, translate
+from cloudtrain.provider.ec2.translate import NO_POLICY, Failure, code_of, failure_of, translate
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -111,12 +111,13 @@ def checks(
     yield from _price(table, [kind.name for kind in seen.kinds], clients.region, seen.now)
     yield from _guarded("quota", lambda: _quota(seen))
     yield from _guarded("image", lambda: _image(seen))
+    yield from _guarded("disk", lambda: _disk(seen))
     yield from _guarded("network", lambda: _network(seen))
     yield from _guarded("rights", lambda: _rights(seen))
     yield from _guarded("leftovers", lambda: _leftovers(seen))
 
 
-_AFTER_SIGN_IN = ("type", "quota", "image", "network", "rights", "leftovers")
+_AFTER_SIGN_IN = ("type", "quota", "image", "disk", "network", "rights", "leftovers")
 
 
 def _guarded(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
@@ -141,12 +142,8 @@ def _not_checked(names: Sequence[str], why: str) -> Iterator[Check]:
 def _packages() -> Check:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("boto3", "paramiko"))
     if importlib.util.find_spec("awscrt") is None:
-        return Check(
-            "packages",
-            "warn",
-            f'{versions}; awscrt is missing, so "aws login" cannot be used',
-            'pip install "botocore[crt]"',
-        )
+        lacking = f'{versions}; awscrt is missing, so "aws login" cannot be used'
+        return Check("packages", "warn", lacking, 'pip install "botocore[crt]"')
     return Check("packages", "ok", f"{versions}, awscrt {importlib.metadata.version('awscrt')}")
 
 
@@ -262,10 +259,22 @@ def _image(seen: _Seen) -> Iterator[Check]:
         yield Check("image", "ok", text)
 
 
+def _disk(seen: _Seen) -> Iterator[Check]:
+    key = account.disk_key(seen.clients)
+    if key is None:
+        yield Check("disk", "warn", "not looked at: ec2:GetEbsEncryptionByDefault or GetEbsDefaultKmsKeyId", POLICY)
+    elif key in ("", "alias/aws/ebs"):
+        how = f"encrypted by AWS's own key {key}" if key else "not encrypted unasked"
+        yield Check("disk", "ok", f"new disks are {how}: no further right is needed")
+    else:
+        text = f"new disks are encrypted with {key}: a launch by whoever may not use it ends with Client.InternalError"
+        yield Check("disk", "warn", text, 'docs/ec2.md, "Encrypted disks", has the rights to add if they are not there')
+
+
 def _network(seen: _Seen) -> Iterator[Check]:
     tables = zones.routes(seen.clients.ec2)
     found = zones.routed(zones.subnets(seen.clients.ec2), tables)
-    allowed = zones.usable(found, seen.region, asked=seen.ec2.subnet)
+    allowed = zones.usable(found, seen.region, asked=seen.ec2.subnet, private=seen.ec2.private_ip)
     sold = zones.offered([kind.name for kind in seen.kinds], seen.clients.ec2) if seen.kinds else {}
     for kind in seen.kinds:
         try:
@@ -275,7 +284,9 @@ def _network(seen: _Seen) -> Iterator[Check]:
             continue
         seen.subnet = seen.subnet or places[0]
         text = f"{kind.name} in {', '.join(place.zone for place in places)} ({places[0].vpc})"
-        if tables is None:
+        if seen.ec2.private_ip:
+            yield Check("network", "ok", f"{text}, by private addresses: the way there is yours")
+        elif tables is None:
             yield Check("network", "warn", f"{text}; routes not checked: ec2:DescribeRouteTables is missing", POLICY)
         else:
             yield Check("network", "ok", f"{text}, with a way to the Internet")
@@ -291,7 +302,7 @@ def _rights(seen: _Seen) -> Iterator[Check]:
         yield Check("rights", "warn", "not tried: a trial launch needs a type, an image and a subnet")
         return
     client = seen.clients.ec2_launch
-    marks = tags.tags_of_run("doctor", "doctor", seen.who.owner, seen.now.timestamp())
+    marks = tags.tags_of_run("doctor", "doctor", seen.who.owner, seen.now.timestamp(), seen.ec2)
     mine = seen.who.owners
     own = [item.id for item in _own(seen) if item.kind == "instance" and not tags.is_others(item.owner, mine)]
     # Without an instance of ours there is none that may be named: this id has the form of one and belongs to nobody.
@@ -324,7 +335,7 @@ def _rights(seen: _Seen) -> Iterator[Check]:
                 f"{POLICY}, unless it is attached already",
             )
         else:
-            yield Check("rights", "fail", error.message, POLICY if error.code == "denied" else error.hint)
+            yield Check("rights", "fail", error.message, POLICY if error.detail == NO_POLICY else error.hint)
     if allowed:
         yield Check("rights", "ok", f"{', '.join(allowed)}: trial call allowed")
 

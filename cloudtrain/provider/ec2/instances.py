@@ -146,6 +146,13 @@ def state_of(instance: Mapping[str, Any]) -> str:
     return str(instance.get("State", {}).get("Name", ""))
 
 
+def address_of(instance: Mapping[str, Any], *, private: bool) -> str | None:
+    """Where the instance is reached now; None: nowhere yet."""
+    if private:
+        return instance.get("PrivateIpAddress") or None
+    return instance.get("PublicIpAddress") or instance.get("PublicDnsName") or None
+
+
 def reason_of(instance: Mapping[str, Any] | None) -> str:
     """Why an instance ended, in EC2's words: "Server.SpotInstanceTermination: ..."."""
     if instance is None:
@@ -210,7 +217,8 @@ def to_instance(
     price: float | None,
     owned: bool = True,
 ) -> Instance:
-    """Our `Instance` of EC2's description of it; `notes` are the journal's, who logs in and the pinned key in them."""
+    """Our `Instance` of EC2's description of it; `notes`: the journal's, with who logs in, by which address, and the
+    pinned key."""
     marks = tags.as_map(found.get("Tags"))
     state = state_of(found)
     life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
@@ -224,7 +232,7 @@ def to_instance(
         provider=Target.EC2,
         owned=owned,
         workdir=WORKDIR,
-        address=found.get("PublicIpAddress") or found.get("PublicDnsName") or None,
+        address=address_of(found, private=bool(notes.get("ec2_private"))),
         port=int(port) if port.isdigit() else network.SSH_PORT,
         user=str(notes.get("ec2_user") or "ubuntu"),
         host_key=notes.get("ec2_host_key"),

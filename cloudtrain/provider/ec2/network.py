@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import ssl
 import time
 import urllib.error
@@ -55,8 +56,27 @@ def ask_address(url: str = CHECK_IP, timeout: float = 10.0) -> str:
     raise AssertionError("each turn returns or goes on")
 
 
-def caller_cidr(clients: Clients, asked: str | None, ask: Callable[[], str] = ask_address) -> str:
+def address_towards(network: str) -> str:
+    """The address by which this computer sends to a network or address, and nothing is sent. What a VPN makes of it on
+    the way is not seen here.
+
+    Raises:
+        OSError: there is no way.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        # Not its first address, which is that of a broadcast where this computer is in it.
+        way.connect((str(ipaddress.ip_network(network)[-1 if "/" not in network else 1]), SSH_PORT))
+        return str(way.getsockname()[0])
+
+
+def caller_cidr(
+    clients: Clients, asked: str | None, ask: Callable[[], str] = ask_address, towards: str | None = None
+) -> str:
     """The range that may reach port 22: `asked` (`--ssh-cidr`), else this computer's address alone.
+
+    Args:
+        ask: tells its public address.
+        towards: the private network that it goes to instead, over the user's own way there.
 
     Raises:
         UsageError: `asked` is no address range.
@@ -75,8 +95,16 @@ def caller_cidr(clients: Clients, asked: str | None, ask: Callable[[], str] = as
     if clients.loopback:
         return "127.0.0.1/32"
     try:
-        address = ipaddress.IPv4Address(ask())
+        address = ipaddress.IPv4Address(address_towards(towards) if towards else ask())
     except (OSError, ValueError) as error:
+        if towards:
+            raise ConnectionFailed(
+                f"this computer has no way to {towards}",
+                hint="connect the VPN first, or say from where it will be: --ssh-cidr RANGE",
+                consequence=NOTHING,
+                code="own_address",
+                detail=str(error),
+            ) from error
         # An IPv6 answer is of no use either: the instance is reached by its public IPv4 address.
         raise ConnectionFailed(
             f"could not find out this computer's public IPv4 address from {CHECK_IP}",

@@ -133,12 +133,13 @@ class Ec2Provider(Provider):
         return environment.prepare(transport, facts, _requirements(job), emit)
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
-        pinned = journal.read().get("ec2_host_key") or instance.host_key
+        notes = journal.read()
+        pinned = notes.get("ec2_host_key") or instance.host_key
         if not pinned:
             return None
         run = str(instance.details["run"])
         key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
-        return Login(key, str(pinned))
+        return Login(key, str(pinned), notes.get("ec2_user"))
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.core.version import __version__
 
 MANAGED = "cloudtrain:managed"
@@ -16,12 +17,14 @@ TOKEN = "cloudtrain:token"
 OWNER = "cloudtrain:owner"
 EXPIRES_AT = "cloudtrain:expires-at"
 VERSION = "cloudtrain:version"
+# "private": the machine has no other address, so whoever takes it back must go that way.
+ADDRESS = "cloudtrain:address"
 # Set by the emulated region on its machines; honoured only where the endpoint is a loopback address.
 EMULATOR_PORT = "emulator:ssh-port"
 
 
-def tags_of_run(run: str, token: str, owner: str, expires_at: float) -> dict[str, str]:
-    """Tags of everything that one launch attempt creates.
+def tags_of_run(run: str, token: str, owner: str, expires_at: float, spec: Ec2Spec | None = None) -> dict[str, str]:
+    """Tags of everything that one launch attempt creates: those that `spec` asks for, and ours.
 
     Args:
         token: names the attempt, so that two runs of one name in one account are told apart.
@@ -30,6 +33,8 @@ def tags_of_run(run: str, token: str, owner: str, expires_at: float) -> dict[str
     """
     return {
         "Name": f"cloudtrain-{run}",
+        **(spec.tags if spec else {}),
+        **({ADDRESS: "private"} if spec and spec.private_ip else {}),
         MANAGED: "true",
         RUN: run,
         TOKEN: token,

@@ -372,10 +372,10 @@ def _denied(error: sdk.ClientError, action: str, text: str) -> SignInError:
     prefix = "ec2:" if code_of(error) == "UnauthorizedOperation" else ""
     right = found.group(1) if found else f"{prefix}{error.operation_name}"
     if "service control policy" in text:
-        why = "the organization's policy forbids it"
-        hint = "ask the organization's administrator, or use another account"
-        # Some demand tags of their own on all that is launched, and say no more than this.
-        hint += "; if it demands tags: cloudtrain sets its own alone, which are in docs/ec2.md"
+        # Which of its rules it is AWS does not say, but what it was denied on; account numbers as they may be shown.
+        why = "the organization's policy forbids it. AWS says: " + re.sub(r"\d{8}(?=\d{4}:)", "...", text)
+        hint = "if it demands tags: --tag KEY=VALUE (setting tags); if it forbids public addresses: --private-ip;"
+        hint += " else ask its administrator"
     elif "permissions boundary" in text:
         why, hint = "the permissions boundary forbids it", "ask the administrator to widen the permissions boundary"
     elif "explicit deny" in text:

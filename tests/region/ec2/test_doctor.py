@@ -41,16 +41,29 @@ def test_a_sound_account_is_all_ok_and_nothing_is_created(region_of: Opens, clie
         "price",
         "quota",
         "image",
+        "disk",
         "network",
         "rights",
         "leftovers",
     ]
     assert region.account not in str(found)
     assert "192 of 192 vCPU free" in the(found, "quota").message
+    assert "not encrypted unasked" in the(found, "disk").message
     assert "126 days old" in the(found, "price").message
     assert the(found, "rights").message == "RunInstances, CreateSecurityGroup, TerminateInstances: trial call allowed"
     assert not any(region.inventory().values())
     assert not changes(region)
+
+
+def test_a_key_of_the_accounts_own_for_new_disks_is_named(region_of: Opens, clients_of: Connects) -> None:
+    region = region_of("default-key:1234abcd", "tags-demanded:team")
+    clients = clients_of(region)
+    found = run(clients, tags={"team": "vision"})
+    disk = the(found, "disk")
+    assert (disk.status, "key/1234abcd" in disk.message, region.account in disk.message) == ("warn", True, False)
+    assert "Encrypted disks" in (disk.fix or "") and the(found, "rights").status == "ok"
+    lacking, _ = of(run(clients, private_ip=True), "rights")
+    assert lacking.status == "fail" and "--tag" in str(lacking.fix)
 
 
 def test_each_failure_has_its_fix_and_stops_no_other(region_of: Opens, clients_of: Connects) -> None:

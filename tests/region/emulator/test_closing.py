@@ -56,10 +56,8 @@ async def knock(folder: Path, faults: Faults, *, admitted: bool, moments: int) -
     """Close an SSH server so many turns of the loop after it accepted a connection."""
     server = SshServer(
         "127.0.0.1",
-        user="ubuntu",
         root=folder,
-        home=folder,
-        environment=dict,
+        environment=lambda user, home: {},
         prefix=list,
         admits=lambda address: admitted,
         faults=faults,

@@ -49,6 +49,45 @@ def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str)
     assert settings.load({}, config=named, folder=tmp_path, environment={}).get("epochs") == 2
 
 
+def test_tags_of_all_sources_add_up_and_the_nearest_wins(tmp_path: Path) -> None:
+    disk.config_dir().mkdir(parents=True)
+    (disk.config_dir() / "config.toml").write_text('[tags]\nteam = "vision"\n"cost=center" = "1"\n')
+    found = settings.load({}, folder=tmp_path, environment={"CLOUDTRAIN_TAGS": "team=speech, stage=test"})
+    assert found.get("tags") == {"team": "speech", "cost=center": "1", "stage": "test"}
+    found = settings.load({"tags": ["stage=a=b", "Name="]}, folder=tmp_path, environment={})
+    assert found.get("tags") == {"team": "vision", "cost=center": "1", "stage": "a=b", "Name": ""}
+    assert found.origins()["tags"].origin == "--tag"
+    many = [f"k{i}=v" for i in range(settings.MOST_TAGS - 1)]
+    with pytest.raises(UsageError, match=r"--tag: 41 tags are too many: 40 at most"):
+        settings.load({"tags": many}, folder=tmp_path, environment={})
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("team", "=x", "aws:team=x", "AWS:team=x", "cloudtrain:owner=me", "CloudTrain:use=true"),
+        *("emulator:ssh-port=1", "k" * 129 + "=x", "k=" + "v" * 257, "a\nb=c", "a=\x1b[2J", "a=\udcff"),
+    ],
+)
+def test_a_tag_that_aws_would_refuse_or_that_is_ours_is_refused_here(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.load({"tags": [tag]}, folder=tmp_path, environment={})
+    assert caught.value.message.startswith("--tag: ") and caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["[tags]\nteam = 3\n", "tags = 3", "tags = [1]", "[tags.team]\nx = 'y'\n"])
+def test_a_table_of_tags_holds_texts_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cloudtrain.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"cloudtrain\.toml: "):
+        settings.load({}, folder=tmp_path, environment={})
+
+
+@pytest.mark.parametrize("name", ["Root", "a b", "-x", "$(id)", "x" * 33, "", "a\n"])
+def test_what_is_no_login(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="login"):
+        settings.load({"login": name}, folder=tmp_path, environment={})
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("90", 90), (60, 60), ("2d", 172800), ("5min", 300)],

@@ -28,6 +28,9 @@ EVIL = {
     "ssh_cidr": "0.0.0.0/0",
     "volume_size": 16000,
     "identity": "~/.ssh/id_ed25519",
+    "login": "www-data",
+    "tags": {"team": "theirs"},
+    "private_ip": True,
     "if_i_vanish": "terminate",
     "max_time": "9d",
     "grace": "9d",
@@ -42,7 +45,16 @@ needs_owners = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="
 def put(folder: Path, name: str = files.NAME, /, **values: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
+    lines = [
+        *(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if not isinstance(value, dict)),
+        *(
+            f"{key}.{inner} = {json.dumps(text)}\n"
+            for key, value in values.items()
+            if isinstance(value, dict)
+            for inner, text in value.items()
+        ),
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 

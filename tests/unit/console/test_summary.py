@@ -47,5 +47,10 @@ def test_the_plan_names_image_port_and_the_files_that_decided(tmp_path: Path) ->
     for change, door in changes:
         other = replace(plan, spec=replace(spec, ec2=replace(ec2, **change)))
         assert f"  ssh      open to {door}" in plan_lines(other)
+    tagged = replace(ec2, private_ip=True, tags={"team": "vision\x1b[2J", "cost": "42"})
+    lines = plan_lines(replace(plan, spec=replace(spec, ec2=tagged)))
+    assert "  ssh      at its private address, open to 0.0.0.0/0" in lines
+    assert any(line.startswith("  tags     team=vision") and line.endswith(", cost=42") for line in lines)
+    assert "\x1b" not in "".join(lines)
     existing = replace(plan, spec=replace(spec, ec2=replace(ec2, instance_id="i-1")))
     assert not [line for line in plan_lines(existing) if line.startswith(("  image", "  ssh"))]

@@ -76,9 +76,7 @@ def test_bars_below_each_other_are_one_line_at_a_time() -> None:
     assert reader.feed(b"\router 1/2\n\rinner 0/9\x1b[A") == ["outer 1/2"]
 
 
-@pytest.mark.parametrize(
-    ("line", "shown"), [("epoch 12", "ch 12"), ("a\tb", "a b"), ("日本語", "本語")]
-)
+@pytest.mark.parametrize(("line", "shown"), [("epoch 12", "ch 12"), ("a\tb", "a b"), ("日本語", "本語")])
 def test_of_a_line_that_is_too_wide_the_end_is_shown(line: str, shown: str) -> None:
     assert tail(line, 5) == shown
 

@@ -23,7 +23,7 @@ from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import machine_lease, tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, reason_of, to_instance, watched
+from cloudtrain.provider.ec2.instances import ENDED, address_of, reason_of, to_instance, watched
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
@@ -93,7 +93,7 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
                 consequence="nothing of it is billed any more",
                 code="instance_gone",
             )
-        if state == "running" and found.get("PublicIpAddress"):
+        if state == "running" and address_of(found, private=bool(journal.read().get("ec2_private"))):
             woken = _as_woken(instance, found, clients, journal, pace)
             emit(StepDone("instance", f"{instance.id} runs again at {woken.address}", time.monotonic() - began))
             return woken
@@ -162,6 +162,7 @@ def mark(instance_id: str, expires_at: float, clients: Clients) -> None:
 def _as_woken(instance: Instance, found: Mapping[str, Any], clients: Clients, journal: Journal, pace: Pace) -> Instance:
     notes = journal.read()
     known = {
+        "ec2_private": notes.get("ec2_private"),
         "ec2_user": notes.get("ec2_user") or instance.user,
         "ec2_host_key": notes.get("ec2_host_key") or instance.host_key,
     }

@@ -28,7 +28,17 @@ from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import network, tags, trust, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import left_of, tell_inventory, terminate
-from cloudtrain.provider.ec2.instances import ENDED, blame_of, described, one, reason_of, state_of, to_instance, watched
+from cloudtrain.provider.ec2.instances import (
+    ENDED,
+    address_of,
+    blame_of,
+    described,
+    one,
+    reason_of,
+    state_of,
+    to_instance,
+    watched,
+)
 from cloudtrain.provider.ec2.launch import attempts
 from cloudtrain.provider.ec2.launch.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.launch.launch import Launch, Slot, request_for, slots_of
@@ -172,6 +182,9 @@ class Acquisition:
         vpc = next((slot.vpc for slot in slots_of(details)), None)
         if own and vpc is None:
             vpc = network.default_vpc(self._clients)
+        login = str(self._spec.user or details.get("user") or "ubuntu")
+        # Whom an image of Amazon's lets in is known; of others only its name tells, if that.
+        made = self._spec.user or (None if details.get("image_owner") == "amazon" else user_data.LOGIN)
         host_private, host_public = trust.new_host_key(run)
         client = public_key(trust.client_key(run))
         attempt = {
@@ -188,6 +201,7 @@ class Acquisition:
                 host_private=host_private,
                 host_public=host_public,
                 client_public=client,
+                login=made,
                 expires_at=expires_at,
                 lasts_s=expires_at - now,
             ),
@@ -198,7 +212,8 @@ class Acquisition:
                 "ec2_seeds": [*(notes.get("ec2_seeds") or []), seed],
                 "ec2_ends_by": expires_at if number == 1 else notes.get("ec2_ends_by") or expires_at,
                 "ec2_region": self._clients.region,
-                "ec2_user": str(details.get("user") or "ubuntu"),
+                "ec2_user": login,
+                "ec2_login_made": made,
                 "ec2_host_key": host_public,
                 "ec2_next_host_key": None,
                 "ec2_host_key_rotated": False,
@@ -207,6 +222,7 @@ class Acquisition:
                 "ec2_instance": None,
                 "ec2_group": None,
                 "ec2_ssh_cidr": self._spec.ssh_cidr,
+                "ec2_private": self._spec.private_ip,
                 "ec2_reached": None,
                 "ec2_release_pending": None,
             }
@@ -233,13 +249,14 @@ class Acquisition:
         )
 
     def _marks(self, attempt: Mapping[str, Any]) -> dict[str, str]:
-        return tags.tags_of_run(attempt["run"], attempt["seed"], attempt["owner"], attempt["expires_at"])
+        return tags.tags_of_run(attempt["run"], attempt["seed"], attempt["owner"], attempt["expires_at"], self._spec)
 
     def _group(self, attempt: Mapping[str, Any]) -> str:
         """The security group to launch into: the one that was named, or the run's own."""
         if self._spec.security_group:
             return self._spec.security_group
-        cidr = network.caller_cidr(self._clients, self._spec.ssh_cidr, self._ask_address)
+        towards = next((slot.cidr for slot in slots_of(self._plan.offer.details) if self._spec.private_ip), None)
+        cidr = network.caller_cidr(self._clients, self._spec.ssh_cidr, self._ask_address, towards)
         if cidr.endswith("/0"):
             self._emit(Warned("port 22 will be open to every address", hint="--ssh-cidr ADDRESS/32 allows yours alone"))
         self._emit(StepProgress("instance", f"port 22 for {cidr} alone"))
@@ -289,13 +306,13 @@ class Acquisition:
                     raise _died(record["id"], blame, why)
                 launch.refuse(Slot(record["type"], record["zone"]), why)
                 return None
-            if state == "running" and found.get("PublicIpAddress"):
+            if state == "running" and address_of(found, private=self._spec.private_ip):
                 return found
             if state == "running" and gone > self._pace.visible:
                 terminate(self._clients, record["id"], self._emit, self._pace)
                 raise Refused(
                     f"{record['id']} got no public address",
-                    hint="choose a subnet whose instances get one: --subnet subnet-...",
+                    hint="choose a subnet whose instances get one: --subnet subnet-...; or --private-ip over your VPN",
                     consequence="it was terminated; nothing is billed any more",
                     code="no_public_ip",
                 )
@@ -343,19 +360,23 @@ class Acquisition:
         trust.forget(attempt["run"])
 
 
-# By the beginning of EC2's code for why an instance ended before it ran.
+# By the beginning of EC2's code for why an instance ended before it ran, in small letters: it is spelt in several ways.
+_KEY = "needs kms:CreateGrant, kms:Decrypt, kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt*"
 _CURES = {
-    "Client.InternalError": "if its disk is encrypted: this user needs kms:CreateGrant, kms:Decrypt, kms:DescribeKey,"
-    " kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt* on the key (docs/ec2.md)",
-    "Client.VolumeLimitExceeded": "the account's quota of disks is used up: cloudtrain clean shows what is left here",
-    "Client.InvalidSnapshot": "the image's snapshot is gone or not shared with this account: choose another --ami",
-    "Client.User": "somebody in the account, or a rule of it, ended it: ask who, then run again",
+    "client.internalerror": f"if its disk is encrypted: this user {_KEY} on the key (docs/ec2.md, cloudtrain doctor)",
+    "client.invalidkmskey": "its disk is encrypted with a key that is off, deleted or another account's: cloudtrain"
+    f" doctor names it; this user {_KEY} on it (docs/ec2.md)",
+    "client.volumelimitexceeded": "the account's quota of disks is used up: cloudtrain clean shows what is left here",
+    "client.invalidsnapshot": "the image's snapshot is gone or not shared with this account: choose another --ami",
+    "client.user": "somebody in the account, or a rule of it, ended it: ask who, then run again",
 }
 
 
 def _died(instance_id: str, blame: str, why: str) -> Refused:
     """It died for a reason that lies with the account: no other place is asked."""
-    hint = next((cure for code, cure in _CURES.items() if blame.startswith(code)), "correct that, then run again")
+    hint = next(
+        (cure for code, cure in _CURES.items() if blame.lower().startswith(code)), "correct that, then run again"
+    )
     return Refused(
         f"{instance_id} ended before it ran: {why}",
         hint=hint,

@@ -33,7 +33,7 @@ _EARLY = 4
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place to ask. `price` is USD an hour; `subnet` None: the zone's default one."""
+    """One place to ask. `price` is USD an hour; `subnet` None: the zone's default one; `cidr`: its addresses."""
 
     type: str
     zone: str
@@ -41,6 +41,7 @@ class Slot:
     price: float | None = None
     vcpus: int | None = None
     vpc: str | None = None
+    cidr: str | None = None
 
     def __str__(self) -> str:
         return f"{self.type} in {self.zone}"
@@ -61,6 +62,7 @@ def slots_of(details: Mapping[str, Any]) -> list[Slot]:
                 price=candidate.get("price_per_hour"),
                 vcpus=candidate.get("vcpus"),
                 vpc=zone.get("vpc"),
+                cidr=zone.get("cidr"),
             )
             places.setdefault((slot.type, slot.zone), slot)
     first = next(iter(places.values()), None)
@@ -86,7 +88,7 @@ def request_for(
 
     No key pair, no instance profile: there is nothing on the instance that opens anything else.
     """
-    tagged = ["instance", "volume", *(["spot-instances-request"] if spec.spot else [])]
+    tagged = ["instance", "volume", "network-interface", *(["spot-instances-request"] if spec.spot else [])]
     request: dict[str, Any] = {
         "ClientToken": client_token(seed, slot),
         "ImageId": details["image_id"],
@@ -115,7 +117,7 @@ def request_for(
                 "DeviceIndex": 0,
                 "SubnetId": slot.subnet,
                 "Groups": [group],
-                "AssociatePublicIpAddress": True,
+                "AssociatePublicIpAddress": not spec.private_ip,
                 "DeleteOnTermination": True,
             }
         ]

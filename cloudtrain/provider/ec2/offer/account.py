@@ -112,6 +112,18 @@ def _expiry(credentials: Credentials | None) -> datetime | None:
     return end.astimezone(UTC) if isinstance(end, datetime) else None
 
 
+def disk_key(clients: Clients) -> str | None:
+    """The key that new disks are encrypted with unasked, without its account's number; "": they are not; None: it may
+    not be asked."""
+    try:
+        with translated("ask how new disks are encrypted", profile=clients.profile):
+            if not clients.ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]:
+                return ""
+            return clients.ec2.get_ebs_default_kms_key_id()["KmsKeyId"].rpartition(":")[2]
+    except CloudtrainError:
+        return None
+
+
 def plan(clients: Clients) -> AccountPlan | None:
     """The account's plan by GetAccountPlanState; None: the API does not exist here, or may not be asked."""
     try:

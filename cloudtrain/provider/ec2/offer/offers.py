@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -58,7 +58,9 @@ class _Machine:
             "type": self.shown.type,
             "price_per_hour": self.shown.price_per_hour,
             "vcpus": self.shown.vcpus,
-            "zones": [{"zone": spot.zone, "subnet": spot.id, "vpc": spot.vpc} for spot in self.spots],
+            "zones": [
+                {"zone": spot.zone, "subnet": spot.id, "vpc": spot.vpc, "cidr": spot.cidr} for spot in self.spots
+            ],
         }
 
 
@@ -98,11 +100,13 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
     names = tuple(dict.fromkeys(ec2.types))
     market = SPOT if ec2.spot else ON_DEMAND
     table = prices.load(None if clients.loopback else clients.region)
+    if ec2.private_ip:
+        table = replace(table, address_per_hour=0.0)
     if all(_refusal_without_lookup(name, ec2) for name in names):
         types.refuse_known(names[0], own_image=ec2.ami is not None)
     others = alternatives.near(names, table, clients.region)
     who, found, image_of = _look_up(names, others, market, ec2, table, clients, now)
-    allowed = zones.usable(found.subnets, clients.region, asked=ec2.subnet)
+    allowed = zones.usable(found.subnets, clients.region, asked=ec2.subnet, private=ec2.private_ip)
     usable = _usable(names, ec2, allowed, found, image_of)
     beside = _beside(others, allowed, usable.disk_gb, found)
     image, disk_gb, used = usable.image, usable.disk_gb, [machine.price for machine in usable.machines]
@@ -130,7 +134,7 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             "root_device": image.root_device,
             "root_gb": disk_gb,
             "parked_per_day": table.disk_per_hour(disk_gb) * 24,
-            "user": image.user,
+            "user": ec2.user or image.user,
             "owner": who.owner,
             "price_date": prices.date_of(used),
             "candidates": [machine.record() for machine in usable.machines],
@@ -328,7 +332,8 @@ def _machine(kind: InstanceType, price: Price, spots: Sequence[Subnet], disk_gb:
 
 
 def _price_note(table: PriceTable, used: Sequence[Price], disk_gb: int, market: str, now: datetime) -> str:
-    text = f"$/HOUR has instance, public IPv4 and {disk_gb} GB disk; {table.note(used, now.date())}"
+    address = ", public IPv4" if table.address_per_hour else ""
+    text = f"$/HOUR has instance{address} and {disk_gb} GB disk; {table.note(used, now.date())}"
     return f"spot prices as of now, at most the on-demand price; {text}" if market == SPOT else text
 
 

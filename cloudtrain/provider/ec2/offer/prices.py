@@ -71,10 +71,8 @@ class HourlyCost:
 
     def parts(self) -> str:
         """For people: "instance $0.526 + public IPv4 $0.005 + 45 GB disk $0.005"."""
-        return (
-            f"instance ${_short(self.instance)} + public IPv4 ${_short(self.address)}"
-            f" + {self.disk_gb} GB disk ${_short(self.disk)}"
-        )
+        address = f" + public IPv4 ${_short(self.address)}" if self.address else ""
+        return f"instance ${_short(self.instance)}{address} + {self.disk_gb} GB disk ${_short(self.disk)}"
 
 
 @dataclass(frozen=True, slots=True)

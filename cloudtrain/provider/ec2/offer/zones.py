@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import RouteTableTypeDef, SubnetTypeDef
 
 NO_ADDRESS = "its machines get no public IPv4 address"
+NO_ROOM = "it has no free address"
 MAKE_DEFAULT = "aws ec2 create-default-vpc makes one, with a subnet in each zone; it costs nothing"
 
 
@@ -24,6 +25,7 @@ class Subnet:
 
     Attributes:
         default: AWS's own for its zone, part of the default VPC.
+        cidr: its addresses.
         public_ip: machines get a public IPv4 address without being asked for.
         free: addresses left; None: unknown.
         routed: whether its route table leads to an Internet gateway; None: unknown.
@@ -34,6 +36,7 @@ class Subnet:
     vpc: str
     default: bool
     public_ip: bool
+    cidr: str = ""
     free: int | None = None
     routed: bool | None = None
 
@@ -49,7 +52,7 @@ class Subnet:
         if not self.public_ip and (self.default or self.routed is None):
             return NO_ADDRESS
         if self.free == 0:
-            return "it has no free address"
+            return NO_ROOM
         return None
 
     @property
@@ -96,6 +99,7 @@ def _subnet(row: SubnetTypeDef) -> Subnet:
         vpc=row["VpcId"],
         default=row.get("DefaultForAz", False),
         public_ip=row.get("MapPublicIpOnLaunch", False),
+        cidr=row.get("CidrBlock", ""),
         free=row.get("AvailableIpAddressCount"),
     )
 
@@ -141,13 +145,20 @@ def _leads_out(table: RouteTableTypeDef) -> bool:
     )
 
 
-def usable(found: Sequence[Subnet], region: str, *, asked: str | None = None) -> tuple[Subnet, ...]:
+def usable(
+    found: Sequence[Subnet], region: str, *, asked: str | None = None, private: bool = False
+) -> tuple[Subnet, ...]:
     """Subnets that a launch may use: the one asked for, else the reachable default ones, one a zone.
+
+    Args:
+        private: machines are reached at their private address, and need neither a public one nor a way from outside.
 
     Raises:
         UsageError: there is no such subnet.
         Refused: no default VPC, or no machine there could be reached; names the fix.
     """
+    if private:
+        found = [replace(one, public_ip=True, routed=None) for one in found]
     if asked is not None:
         return (_asked(found, asked, region),)
     default = [one for one in found if one.default]
@@ -164,7 +175,7 @@ def usable(found: Sequence[Subnet], region: str, *, asked: str | None = None) ->
         first = default[0]
         raise Refused(
             f"no machine in the default subnets of {region} could be reached: {first.problem}",
-            hint=first.fix or "add an Internet gateway and a default route to the VPC, or use --subnet",
+            hint=_cure(first, "add an Internet gateway and a default route to the VPC, or use --subnet"),
             consequence=NOTHING,
             code="no_public_ip",
             detail="\n".join(f"{one.id}  {one.zone}  {one.problem}" for one in default),
@@ -186,11 +197,18 @@ def _asked(found: Sequence[Subnet], asked: str, region: str) -> Subnet:
     if named.problem is not None:
         raise Refused(
             f"no machine in {asked} could be reached: {named.problem}",
-            hint=named.fix or "add a route 0.0.0.0/0 to an Internet gateway, or use another --subnet",
+            hint=_cure(named, "add a route 0.0.0.0/0 to an Internet gateway, or use another --subnet"),
             consequence=NOTHING,
             code="no_public_ip",
         )
     return one
+
+
+def _cure(one: Subnet, otherwise: str) -> str:
+    """What to do about a subnet that has a problem."""
+    if one.problem == NO_ROOM:
+        return "free an address there, or use another --subnet"
+    return f"{one.fix or otherwise}; or --private-ip, if a VPN of yours leads there"
 
 
 def place(name: str, zones: Mapping[str, Sequence[str]], allowed: Sequence[Subnet], region: str) -> tuple[Subnet, ...]:

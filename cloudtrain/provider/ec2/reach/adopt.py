@@ -42,6 +42,7 @@ class Orphan:
         token: mark of the launch attempt.
         launched_at, expires_at: unix seconds; the latter None where the tag cannot be read.
         group: its own security group, None where it has none.
+        private: it is reached at its private address.
     """
 
     instance: Instance
@@ -50,6 +51,7 @@ class Orphan:
     launched_at: float
     expires_at: float | None
     group: str | None
+    private: bool = False
 
     @property
     def parked(self) -> bool:
@@ -90,7 +92,7 @@ def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False)
         instance=to_instance(
             found,
             clients,
-            {"ec2_user": user},
+            {"ec2_user": user, "ec2_private": marks.get(tags.ADDRESS) == "private"},
             run=check_name(marks[tags.RUN]),
             price=price.usd_per_hour if price else None,
         ),
@@ -99,6 +101,7 @@ def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False)
         launched_at=found["LaunchTime"].timestamp(),
         expires_at=tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
         group=groups[0] if groups else None,
+        private=marks.get(tags.ADDRESS) == "private",
     )
 
 
@@ -113,6 +116,7 @@ def notes(orphan: Orphan, clients: Clients) -> dict[str, Any]:
         "ec2_seeds": [orphan.token] if orphan.token else [],
         "ec2_region": clients.region,
         "ec2_user": instance.user,
+        "ec2_private": orphan.private,
         "ec2_instance": {
             "id": instance.id,
             "type": instance.type,
@@ -260,7 +264,7 @@ def enter_later(
 def _open_port(orphan: Orphan, clients: Clients, journal: Journal, ask_address: Callable[[], str]) -> None:
     """Port 22 for this computer alone: the one that launched it may have had another address."""
     if orphan.group:
-        cidr = network.caller_cidr(clients, None, ask_address)
+        cidr = network.caller_cidr(clients, None, ask_address, orphan.instance.address if orphan.private else None)
         network.allow_only(clients, orphan.group, cidr)
         journal.write({"ec2_group": {"id": orphan.group, "cidr": cidr}})
 

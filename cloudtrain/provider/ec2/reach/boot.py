@@ -13,7 +13,7 @@ from cloudtrain.core.events import Emit, Event, Noted, StepDone, StepProgress, S
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, reclaimed, state_of
+from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, reclaimed, state_of
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import FOREIGN
 from cloudtrain.transport.base import Transport
@@ -105,16 +105,32 @@ class Door:
     def _once(
         self, instance: Instance, login: Credentials, host_key: PublicKey, limit_s: float, emit: Emit | None = None
     ) -> Transport:
-        return self._connect(
-            instance.address or "",
-            instance.port,
-            login.user,
-            login.key,
-            host_key,
-            limit_s=limit_s,
-            emit=emit or self._emit,
-            auth_limit_s=self._pace.auth,
-        )
+        def login_as(user: str, auth_limit_s: float) -> Transport:
+            return self._connect(
+                instance.address or "",
+                instance.port,
+                user,
+                login.key,
+                host_key,
+                limit_s=limit_s,
+                emit=emit or self._emit,
+                auth_limit_s=auth_limit_s,
+            )
+
+        notes = self._journal.read()
+        user, made = notes.get("ec2_user") or login.user, notes.get("ec2_login_made")
+        if made in (None, user) or notes.get("ec2_reached"):
+            return login_as(user, self._pace.auth)
+        # Which of the two the start-up data could let in, the machine tells.
+        try:
+            return login_as(user, 0.0)
+        except ConnectionFailed as error:
+            if error.code != "auth_refused":
+                raise
+        transport = login_as(made, self._pace.auth)
+        self._journal.write({"ec2_user": made})
+        self._emit(Noted(f"{instance.id} has let in no {user}: logged in as {made}, whom its start-up data made"))
+        return transport
 
     def _reach(self, instance: Instance, login: Credentials, within: float) -> tuple[Transport, Instance]:
         began = self._pace.clock()
@@ -147,16 +163,19 @@ class Door:
             except ConnectionFailed as error:
                 described = self._still_there(instance, error)
                 if error.code not in ("unreachable", "unknown_host", "no_banner") or self._pace.clock() >= deadline:
-                    raise _silent(error, instance, within, described, self._console(instance)) from error
-                self._let_in_again()
+                    raise self._silent(error, instance, within, described) from error
+                self._let_in_again(instance)
             instance = self._moved(instance, described)
 
     def _moved(self, instance: Instance, described: Mapping[str, Any]) -> Instance:
-        address = described.get("PublicIpAddress")
+        address = address_of(described, private=self._private())
         port = tags.as_map(described.get("Tags")).get(tags.EMULATOR_PORT, "") if self._clients.loopback else ""
         return replace(
             instance, address=str(address or instance.address), port=int(port) if port.isdigit() else instance.port
         )
+
+    def _private(self) -> bool:
+        return bool(self._journal.read().get("ec2_private"))
 
     def _still_there(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
         """EC2's description of the instance.
@@ -218,7 +237,28 @@ class Door:
             "\n".join(["the last on its console:", *(f"  {line}" for line in lines[-CONSOLE_LINES:])]) if lines else ""
         )
 
-    def _let_in_again(self) -> None:
+    def _silent(
+        self, error: ConnectionFailed, instance: Instance, within: float, described: Mapping[str, Any]
+    ) -> ConnectionFailed:
+        state = state_of(described) or "unknown to this computer"
+        message, hint, private = error.message, error.hint, self._private()
+        if error.code == "auth_refused":
+            message = f"{instance.id} answers but refuses the run's key"
+            hint = "its image may have another user: --login USER" if instance.owned else hint
+        elif error.code in ("unreachable", "unknown_host", "no_banner"):
+            where = f"at its private address {instance.address}, port" if private else "on port"
+            message = f"{instance.id} ({state}) did not answer {where} {instance.port} within {within:.0f} s"
+        if error.code == "unreachable":
+            hint = _NO_WAY.format(address=instance.address) if private else _BLOCKED
+        return ConnectionFailed(
+            message,
+            hint=hint,
+            consequence=error.consequence,
+            code=error.code,
+            detail="\n".join(filter(None, [error.detail or error.message, self._console(instance)])),
+        )
+
+    def _let_in_again(self, instance: Instance) -> None:
         """If this computer's address has changed since the launch, let the new one in and the old one no more."""
         if self._pace.clock() < self._ask_at:
             return
@@ -228,7 +268,8 @@ class Door:
         if not group or given or self._clients.loopback:
             return
         try:
-            cidr = network.caller_cidr(self._clients, None, self._ask_address)
+            towards = instance.address if notes.get("ec2_private") else None
+            cidr = network.caller_cidr(self._clients, None, self._ask_address, towards)
             if cidr != group["cidr"]:
                 network.allow_only(self._clients, group["id"], cidr)
                 self._journal.write({"ec2_group": {**group, "cidr": cidr}})
@@ -248,23 +289,11 @@ def _stranger(error: HostKeyMismatch, instance: Instance) -> HostKeyMismatch:
     )
 
 
-def _silent(
-    error: ConnectionFailed, instance: Instance, within: float, described: Mapping[str, Any], console: str
-) -> ConnectionFailed:
-    state = state_of(described) or "unknown to this computer"
-    if error.code == "auth_refused":
-        message = f"{instance.id} answers but refuses the run's key"
-    elif error.code in ("unreachable", "unknown_host", "no_banner"):
-        message = f"{instance.id} ({state}) did not answer on port {instance.port} within {within:.0f} s"
-    else:
-        message = error.message
-    return ConnectionFailed(
-        message,
-        hint="a firewall or VPN here may block port 22, or SSH leaves by another address than the one let in:"
-        " --ssh-cidr ADDRESS/32 names it; see also: cloudtrain doctor"
-        if error.code == "unreachable"
-        else error.hint,
-        consequence=error.consequence,
-        code=error.code,
-        detail="\n".join(filter(None, [error.detail or error.message, console])),
-    )
+_BLOCKED = (
+    "a firewall or VPN here may block port 22, or SSH leaves by another address than the one let in:"
+    " --ssh-cidr ADDRESS/32 names it; see also: cloudtrain doctor"
+)
+_NO_WAY = (
+    "is your VPN up, and does it lead to {address}, there and back? Many VPNs change your address on the way:"
+    " --ssh-cidr RANGE names what the machine sees"
+)

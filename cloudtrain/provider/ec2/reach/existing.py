@@ -16,7 +16,7 @@ from cloudtrain.core.instance import Instance, Journal, Released
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, one, reason_of, state_of, to_instance, watched
+from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, state_of, to_instance, watched
 from cloudtrain.provider.ec2.network import SSH_PORT
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
@@ -49,6 +49,7 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
     notes: dict[str, Any] = {
         "ec2_existing": spec.instance_id,
         "ec2_region": clients.region,
+        "ec2_private": spec.private_ip,
         "ec2_user": spec.user or str(plan.offer.details.get("user") or "ubuntu"),
         "ec2_identity": spec.identity,
         "ec2_host_key_given": spec.host_key,
@@ -57,7 +58,7 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
         # Before the effect: whoever comes after a crash knows that it has to be stopped again.
         notes["ec2_started"] = spec.instance_id
     journal.write(notes)
-    running = _running(found, clients, emit, pace)
+    running = _running(found, clients, emit, pace, private=spec.private_ip)
     instance = as_existing(running, plan.spec.name, clients, journal)
     emit(StepDone("instance", f"{instance.id} {instance.type}, {instance.zone}", time.monotonic() - began))
     return instance
@@ -68,13 +69,13 @@ def as_existing(found: Mapping[str, Any], run: str, clients: Clients, journal: J
     return to_instance(found, clients, journal.read(), run=run, price=None, owned=False)
 
 
-def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace) -> Mapping[str, Any]:
+def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace, *, private: bool) -> Mapping[str, Any]:
     instance_id = str(found["InstanceId"])
-    if state_of(found) == "running" and found.get("PublicIpAddress"):
+    if state_of(found) == "running" and address_of(found, private=private):
         return found
     asked = False
     for current, state, gone in watched(clients, instance_id, emit, pace, step="instance", within_s=pace.pending):
-        if current and state == "running" and current.get("PublicIpAddress"):
+        if current and state == "running" and address_of(current, private=private):
             return current
         if state in ENDED:
             raise Refused(
@@ -83,7 +84,7 @@ def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace)
         if state == "running" and gone > pace.visible:
             raise Refused(
                 f"{instance_id} has no public address",
-                hint="give it one, or reach it by its private one: cloudtrain run --host USER@ADDRESS",
+                hint="give it one, or reach it at its private one, over your VPN: --private-ip",
                 consequence="nothing was sent",
                 code="no_public_ip",
             )

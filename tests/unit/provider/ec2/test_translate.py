@@ -91,8 +91,11 @@ def test_an_mfa_code_that_aws_does_not_accept_is_no_missing_right() -> None:
 
 
 def test_a_denial_of_the_organization_speaks_of_the_tags_that_it_may_demand() -> None:
-    text = "not authorized to perform: ec2:RunInstances on x with an explicit deny in a service control policy"
-    assert "demands tags" in str(told(service_error("UnauthorizedOperation", text, 403)).hint)
+    what = "arn:aws:ec2:us-east-1:123456789012:volume/*"
+    text = f"not authorized to perform: ec2:RunInstances on {what} with an explicit deny in a service control policy"
+    ours = told(service_error("UnauthorizedOperation", text, 403))
+    assert "--tag KEY=VALUE" in str(ours.hint) and "--private-ip" in str(ours.hint)
+    assert f"AWS says: {text.replace('12345678', '...')}" in str(ours.detail) and "123456789012" not in str(ours.detail)
 
 
 def test_a_wrong_clock_is_named_with_its_error() -> None:

@@ -45,6 +45,13 @@ def test_it_holds_keys_and_lease_and_nothing_else() -> None:
     assert (program, flag) == ("sh", "-c") and f"end={EXPIRY} limit={LASTS} " in script
 
 
+def test_a_login_of_its_own_has_key_and_sudo_beside_the_images_user() -> None:
+    read = config(login="cloudtrain")
+    default, own = read["users"]
+    assert default == "default" and own["name"] == "cloudtrain" and "NOPASSWD" in own["sudo"]
+    assert own["ssh_authorized_keys"] == read["ssh_authorized_keys"] and own["lock_passwd"] is True
+
+
 def test_what_ec2_would_refuse_is_refused_here() -> None:
     with pytest.raises(Refused) as caught:
         config(host_private="x" * LIMIT_BYTES)

@@ -39,7 +39,7 @@ def test_the_request_is_one_machine_that_ends_itself_and_opens_nothing() -> None
     assert sent["BlockDeviceMappings"] == [
         {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 45, "VolumeType": "gp3", "DeleteOnTermination": True}}
     ]
-    assert [s["ResourceType"] for s in sent["TagSpecifications"]] == ["instance", "volume"]
+    assert [s["ResourceType"] for s in sent["TagSpecifications"]] == ["instance", "volume", "network-interface"]
     interface = sent["NetworkInterfaces"][0]
     assert interface["AssociatePublicIpAddress"] and interface["Groups"] == ["sg-1"]
     assert json.loads(json.dumps(sent)) == sent
@@ -53,6 +53,10 @@ def test_spot_is_one_time_and_its_request_is_tagged_too() -> None:
     }
     assert "spot-instances-request" in [s["ResourceType"] for s in sent["TagSpecifications"]]
     assert "MaxPrice" not in json.dumps(sent)
+
+
+def test_by_a_private_address_no_public_one_is_asked_for() -> None:
+    assert request(Ec2Spec(private_ip=True))["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is False
 
 
 @pytest.mark.parametrize(("image", "wanted", "size"), [(45, None, 45), (45, 100, 100), (45, 20, 45), (0, None, 8)])

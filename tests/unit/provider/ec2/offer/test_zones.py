@@ -57,9 +57,22 @@ def test_a_default_subnet_that_was_set_to_give_none_is_not_overruled() -> None:
     private = subnet("us-east-1a", public_ip=False)
     with pytest.raises(Refused, match="no public IPv4 address") as caught:
         zones.usable([private], "us-east-1")
-    assert caught.value.hint == private.fix
+    assert caught.value.hint == f"{private.fix}; or --private-ip, if a VPN of yours leads there"
     assert zones.usable([private, subnet("us-east-1b")], "us-east-1") == (subnet("us-east-1b"),)
     assert zones.usable([private], "us-east-1", asked=private.id) == (private,)
+
+
+def test_who_comes_over_a_vpn_needs_neither_address_nor_route_but_room() -> None:
+    inner = subnet("us-east-1a", default=False, public_ip=False, routed=False)
+    with pytest.raises(Refused) as caught:
+        zones.usable([inner], "us-east-1", asked=inner.id)
+    assert "--private-ip" in (caught.value.hint or "")
+    assert [one.id for one in zones.usable([inner], "us-east-1", asked=inner.id, private=True)] == [inner.id]
+    full = subnet("us-east-1a", default=False, free=0)
+    for private in (False, True):
+        with pytest.raises(Refused, match="no free address") as caught:
+            zones.usable([full], "us-east-1", asked=full.id, private=private)
+        assert caught.value.hint == "free an address there, or use another --subnet"
 
 
 def test_default_subnets_that_cannot_be_reached_are_left_out() -> None:
