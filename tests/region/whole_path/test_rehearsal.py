@@ -68,7 +68,9 @@ def test_from_nothing_to_an_inventory_of_zero(place: Place) -> None:
     [folder] = regions(place)
     assert not any(service.inventory(folder).values())
     calls = service.calls(folder)
-    assert policy.uncovered(calls) == set()
+    assert policy.refused(calls) == set()
+    ends = {"ec2:DeleteSecurityGroup", "ec2:ModifyInstanceAttribute", "ec2:TerminateInstances"}
+    assert ends <= policy.refused(calls, user="AIDASOMEBODYELSE") <= {*ends, "ec2:AuthorizeSecurityGroupIngress"}
     assert sum(call["effect"] for call in calls if call["action"] == "RunInstances") == 1
     # It serves the next rehearsal, and ends when told.
     pid = pid_of(folder)
