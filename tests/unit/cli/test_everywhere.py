@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,14 +13,16 @@ import pytest
 import typer
 
 from cloudtrain.cli import app as command_line
-from cloudtrain.cli import following
+from cloudtrain.cli import following, request
 from cloudtrain.cli.options import look
+from cloudtrain.config import settings
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.reporters import base
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Store
@@ -57,6 +60,20 @@ def person(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Terminal]:
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["cloudtrain", *words])
     return command_line.run()
+
+
+def test_flags_of_a_launch_reach_the_run_and_the_one_that_goes_on_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RunSpec] = []
+    monkeypatch.setattr(following, "begin", lambda spec, *_, **__: seen.append(spec) or 0)
+    flags = ["--tag", "team=vision", "--tag", "cost center=4=2", "--private-ip", "--login", "trainer"]
+    assert command(monkeypatch, "run", "--dry-run", "--instance", "g4dn.xlarge", *flags) == 0
+    [spec] = seen
+    assert spec.ec2 is not None and (spec.ec2.private_ip, spec.ec2.user) == (True, "trainer")
+    assert spec.ec2.tags == {"team": "vision", "cost center": "4=2"}
+    assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    again = settings.load({k: v for k, v in request.of_run(spec, elsewhere=False).items() if k in settings.SETTINGS})
+    assert (again.get("tags"), again.get("private_ip"), again.get("login")) == (spec.ec2.tags, True, "trainer")
+    assert command(monkeypatch, "run", "--dry-run", "--tag", "aws:x=1") == ExitCode.USAGE
 
 
 @pytest.mark.parametrize(

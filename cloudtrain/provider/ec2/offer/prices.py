@@ -132,7 +132,8 @@ class PriceTable:
         text = f"{kind} of {oldest.as_of.isoformat()} ({counted(age, 'day')} old)"
         if any(one.estimate for one in prices):
             text += f", prices of {self.region} as an estimate"
-        return f"{text}; IPv4 and disk at list price, taxes and transfer not included"
+        beside = "IPv4 and disk" if self.address_per_hour else "disk"
+        return f"{text}; {beside} at list price, taxes and transfer not included"
 
 
 def date_of(used: Sequence[Price | None]) -> str | None:
