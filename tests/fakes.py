@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import tarfile
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ FOREVER = 1e9  # seconds; a job that waits so long ends only when it is stopped
 LONGEST_S = 30 * 86400.0  # of the clock, in one stream: then the test waits for what never comes
 DONE = Completed(0, b"", b"")
 NO_FOLDER = Completed(1, b"", b"ModuleNotFoundError: No module named 'supervise'\n")
-VERBS = ("probe", "receive", "start", "poll", "follow", "stop", "lease", "manifest", "read")
+VERBS = ("probe", "receive", "start", "poll", "follow", "stop", "lease", "manifest", "send", "read")
 
 
 # Where the kernel counts what it has ended for lack of memory, as the real program reads it.
@@ -300,6 +301,7 @@ class FakeHost(Transport):
         files = sorted(run.out.items())
         return {
             "files": [{"name": n, "size": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files],
+            "links": [],
         }
 
     def _follow(self, run: FakeRun, options: dict[str, str]) -> Iterator[bytes]:
@@ -326,6 +328,17 @@ class FakeHost(Transport):
             assert self.now < began + LONGEST_S, "what is waited for never comes"
             # Long waits are passed over: a job that waits for an hour is not followed for 900 beats.
             self.sleep(max(beat, min(run.wakes_at, run.ends_at()) - self.now) if run.wakes_at < FOREVER else beat)
+
+    def _send(self, run: FakeRun, options: dict[str, str]) -> Iterator[bytes]:
+        asked = json.loads(zlib.decompress(base64.b64decode(options["--files"])))
+        for number, (name, offset, most) in enumerate(asked):
+            if name.removeprefix("out/") not in run.out:
+                yield framed({"k": "withheld", "i": number, "why": f"the run has no {name}"})
+                continue
+            data = run.out[name.removeprefix("out/")][offset : offset + most]
+            yield framed({"k": "file", "i": number, "n": len(data)}, data)
+            if data:
+                yield framed({"k": "file", "i": number, "n": 0})
 
     def _read(self, run: FakeRun, options: dict[str, str]) -> Iterator[bytes]:
         name, offset = options["--name"], int(options["--offset"])

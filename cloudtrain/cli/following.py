@@ -22,6 +22,7 @@ from cloudtrain.console.choose import Look
 from cloudtrain.console.choose import reporter as reporter_for
 from cloudtrain.console.log_text import LogView, line_start, tail_offset
 from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.events import LogLines, Metric, Noted
 from cloudtrain.core.spec import RunSpec
@@ -123,16 +124,17 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | N
     times = log_times.LogTimes.read(run.folder / log_times.NAME)
     offset = 0
     for shelved in earlier if last is None and since is None else ():
-        data = shelved.read_bytes()
+        with disk.plain(shelved) as file:
+            data = file.read()
         reporter.emit(LogLines(data, offset))
         offset += len(data)
     if isinstance(reporter, LogView):
         reporter.show_file(path, last=last, since=since, times=times)
-    elif path.exists():
+    elif disk.is_plain(path):
         offset = tail_offset(path, last) if last is not None else 0
         if since is not None:
             offset = max(offset, line_start(path, times.size_before(since)))
-        with path.open("rb") as file:
+        with disk.plain(path) as file:
             file.seek(offset)
             reporter.emit(LogLines(file.read(), offset))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cloudtrain.console.lines import print_lines, tell, writing
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter, columns_of, may_redraw
+from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
 from cloudtrain.core.plan import Plan
@@ -108,7 +109,7 @@ class LogView(Reporter):
     ) -> None:
         """Show a local log, its last `last` lines, or what was written after `since` (unix seconds, by `times`)."""
         self._path, self._times, self._shown = path, times, 0
-        if not path.exists():
+        if not disk.is_plain(path):
             return
         self._shown = tail_offset(path, last) if last is not None else 0
         if since is not None and times is not None:
@@ -117,9 +118,9 @@ class LogView(Reporter):
 
     def _catch_up(self, end: int | None) -> None:
         """Show what the file holds beyond what was shown, up to `end`."""
-        if self._path is None or not self._path.exists():
+        if self._path is None or not disk.is_plain(self._path):
             return
-        with self._path.open("rb") as file:
+        with disk.plain(self._path) as file:
             file.seek(self._shown)
             while end is None or self._shown < end:
                 chunk = file.read(_CHUNK if end is None else min(_CHUNK, end - self._shown))
@@ -169,14 +170,14 @@ def line_start(path: Path, offset: int) -> int:
     """The first start of a line of `path` at `offset` or after it, in bytes."""
     if offset <= 0:
         return 0
-    with path.open("rb") as file:
+    with disk.plain(path) as file:
         file.seek(offset - 1)
         return offset - 1 + len(file.readline())
 
 
 def tail_offset(path: Path, lines: int) -> int:
     """Where the last `lines` lines of `path` begin, in bytes. Reads from the end."""
-    with path.open("rb") as file:
+    with disk.plain(path) as file:
         position = file.seek(0, 2)
         if lines <= 0:
             return position

@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -128,7 +129,7 @@ def copy_verified(source: Path, path: Path, digest: str, *, overwrite: bool = Tr
         OSError: `source` cannot be read, or `path` not be written; it is as it was.
     """
     total = hashlib.sha256()
-    with suppress(Discard), source.open("rb") as reading, written(path) as writing:
+    with suppress(Discard), plain(source) as reading, written(path) as writing:
         while chunk := reading.read(_CHUNK):
             total.update(chunk)
             writing.write(chunk)
@@ -151,18 +152,48 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def plain(path: Path) -> BufferedReader:
+    """Open the plain file at `path` itself: in a folder that others may write, no link is followed and no FIFO waited
+    for.
+
+    Raises:
+        FileNotFoundError: none is there.
+        OSError: it cannot be opened.
+    """
+    return open(path, "rb", opener=_plain_only)
+
+
+def plain_to_append(path: Path) -> BufferedWriter:
+    """The same for writing at its end; it is made if nothing is there."""
+    return open(path, "ab", opener=_plain_only)
+
+
+def _plain_only(name: str, flags: int) -> int:
+    path = Path(name)
+    if not present(path) or is_plain(path):
+        handle = os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+    raise FileNotFoundError(errno.ENOENT, "no plain file is there", name)
+
+
 def sha256(path: Path) -> str | None:
-    """Hex sha256 of a file, or None if there is none."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
+    """Hex sha256 of a plain file, or None if there is none."""
+    with suppress(FileNotFoundError), plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return None
 
 
 def is_sha256(value: object) -> bool:
     """Whether `value` has the form of such a hash."""
     return type(value) is str and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether the file system of `folder`, which is there, sees its name in other letters as the same."""
+    other = folder.with_name(folder.name.swapcase())
+    return other.name != folder.name and other.exists() and other.samefile(folder)
 
 
 def holds(path: Path, size: int, digest: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import disk
 from cloudtrain.core.decode import Odd, count, each, fields, integer, json_object, known, moment, number, text, truth
 from cloudtrain.core.errors import ExitCode
 
@@ -68,7 +69,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         OSError: it is there and cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with disk.plain(path) as file:
             yield from _events(_lines(file.readline), None)
     except FileNotFoundError:
         return

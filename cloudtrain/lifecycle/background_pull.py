@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,18 +168,18 @@ class Trickle:
                 self._journal.write({checkpoints.COMING: coming.to_dict()})
             try:
                 report = pull.pull(self._paced(supervisor), entries, self._folder, outputs=self._outputs, emit=discard)
-                here: list[FileEntry] = list(report.files)
+                here = list(report.files)
             except ArtifactRefused:
                 # The job has replaced a file since the manifest was made, most likely. The others are here.
-                here = [entry for entry in entries if files.is_here(entry, self._folder)]
-            notes: dict[str, Any] = {PULLED: [asdict(entry) for entry in here]}
+                here, _ = files.apart(entries, self._folder)
+            notes: dict[str, Any] = {PULLED: [entry.to_dict() for entry in here]}
             if coming is not None and any(entry.name == coming.name for entry in here):
                 notes |= {checkpoints.NOTE: coming.to_dict(), checkpoints.COMING: None}
             if notes != self._noted:
                 self._journal.write(notes)
                 self._noted = notes
 
-    def _paced(self, supervisor: Supervisor) -> Callable[[str, int], Stream]:
+    def _paced(self, supervisor: Supervisor) -> _PacedHost:
         began, sent = time.monotonic(), 0
 
         def wait_for_turn(size: int) -> None:
@@ -187,7 +187,21 @@ class Trickle:
             sent += size
             self._ended.wait(max(0.0, began + sent / self._bytes_s - time.monotonic()))
 
-        return lambda name, offset: _Paced(supervisor.read(name, offset), self._ended, wait_for_turn)
+        return _PacedHost(supervisor, lambda stream: _Paced(stream, self._ended, wait_for_turn))
+
+
+@dataclass(frozen=True, slots=True)
+class _PacedHost:
+    """A host whose streams are paced."""
+
+    supervisor: Supervisor
+    pace: Callable[[Stream], Stream]
+
+    def read(self, name: str, offset: int = 0) -> Stream:
+        return self.pace(self.supervisor.read(name, offset))
+
+    def send(self, asked: Sequence[tuple[str, int, int]]) -> Stream:
+        return self.pace(self.supervisor.send(asked))
 
 
 class _Paced(Stream):

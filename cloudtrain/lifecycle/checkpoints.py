@@ -12,7 +12,7 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import counted
 from cloudtrain.core.told import read_events
 from cloudtrain.lifecycle.session import Session
-from cloudtrain.run_folder.artifacts import Artifact, FileEntry, refusal
+from cloudtrain.run_folder.artifacts import FileEntry, refusal
 from cloudtrain.source import tree
 from cloudtrain.store import Run
 
@@ -52,10 +52,12 @@ class Checkpoint:
         return asdict(self)
 
 
-def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[Artifact]) -> Checkpoint | None:
+def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[FileEntry]) -> Checkpoint | None:
     """The checkpoint that the job's last `checkpoint` event names, as a manifest has it; None where it has none."""
-    name = (event or {}).get("name")
-    entry = next((entry for entry in entries if entry.name == name), None)
+    known = {entry.name: entry for entry in entries}
+    entry = known.get(str((event or {}).get("name")))
+    if entry is not None and entry.link is not None:
+        entry = known.get(entry.link)
     if event is None or entry is None or refusal(entry.name) is not None:
         return None
     return Checkpoint(
@@ -81,13 +83,13 @@ def latest(run: Run, notes: Mapping[str, Any]) -> Checkpoint | None:
     return next((one for one in found if is_whole(one, run.folder)), None)
 
 
-def coming(run: Run, entries: Iterable[Artifact]) -> dict[str, Any]:
+def coming(run: Run, entries: Iterable[FileEntry]) -> dict[str, Any]:
     """Notes for the journal before the files of a manifest are fetched."""
     expected = in_manifest(_last_told(run), entries)
     return {COMING: expected.to_dict()} if expected is not None else {}
 
 
-def arrived(run: Run, files: Iterable[Artifact]) -> dict[str, Any]:
+def arrived(run: Run, files: Iterable[FileEntry]) -> dict[str, Any]:
     """Notes for the journal once `files` are here."""
     here = in_manifest(_last_told(run), files)
     return {NOTE: here.to_dict(), COMING: None} if here is not None else {}

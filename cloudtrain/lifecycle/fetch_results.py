@@ -30,13 +30,11 @@ def fetch_results(run: Run, session: Session) -> list[FileEntry]:
         ConnectionFailed: the link broke again and again, or this disk is full; what arrived is kept.
     """
 
-    def attempt() -> pull.PullReport[FileEntry]:
+    def attempt() -> pull.PullReport:
         supervisor = session.supervisor()
         entries = supervisor.manifest()
         session.journal.write(checkpoints.coming(run, entries))
-        return pull.pull(
-            supervisor.read, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=session.context.emit
-        )
+        return pull.pull(supervisor, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=session.context.emit)
 
     with session.step("pull") as closing:
         try:
@@ -84,16 +82,19 @@ def check_here(run: Run, entries: Iterable[FileEntry]) -> None:
         raise gone(run, f"{named}: missing or changed since the pull")
 
 
-def fetch_again(run: Run, session: Session, entries: Sequence[FileEntry]) -> None:
-    """Bring `entries` back as they were when they were pulled, whatever their host has made of them since.
+def fetch_again(run: Run, session: Session, only: Sequence[str] = ()) -> None:
+    """Bring the run's results back as they were when they were pulled, whatever their host has made of them since.
+
+    Args:
+        only: groups of results; empty: all of them.
 
     Raises:
         ArtifactRefused: the host has another file under a name; the others are here.
         ConnectionFailed: the link broke again and again.
     """
     with session.step("pull") as closing:
-        emit = session.context.emit
-        done = session.insist(lambda: pull.pull(session.supervisor().read, entries, run.folder, emit=emit))
+        emit, entries = session.context.emit, session.context.result(run).artifacts
+        done = session.insist(lambda: pull.pull(session.supervisor(), entries, run.folder, only=only, emit=emit))
         closing.append(done.summary(run.folder))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from cloudtrain.billing import expiry
 from cloudtrain.core import disk
@@ -50,7 +50,7 @@ class Part:
 def whole(outcome: Result) -> Part:
     """All results of a run; its log counts once it is complete."""
     logs = LOG_FILES if outcome.state.final else ()
-    return Part(outcome, tuple(name for name in logs if (outcome.folder / name).exists()))
+    return Part(outcome, tuple(name for name in logs if disk.is_plain(outcome.folder / name)))
 
 
 def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
@@ -80,7 +80,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
     logs: tuple[str, ...] = ()
     if result_groups.LOG in names:
         _bring_log(run, context)
-        logs = tuple(name for name in LOG_FILES if (run.folder / name).exists())
+        logs = tuple(name for name in LOG_FILES if disk.is_plain(run.folder / name))
     return Part(replace(context.result(run), artifacts=tuple(entries)), logs)
 
 
@@ -89,9 +89,9 @@ def _verified(run: Run, context: Context, names: Sequence[str]) -> list[FileEntr
     entries = result_groups.chosen(context.result(run).artifacts, names)
     if run.life is InstanceLife.TERMINATED:
         fetch_results.check_here(run, entries)
-    elif spoilt := fetch_results.spoilt(run, entries):
+    elif fetch_results.spoilt(run, entries):
         with claim(run.name), Session(run, context, wakes=False) as session:
-            fetch_results.fetch_again(run, session, spoilt)
+            fetch_results.fetch_again(run, session, names)
     return entries
 
 
@@ -99,11 +99,10 @@ def _fetched(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry
     """Of a run that has not ended here: what its host has finished by now."""
     with Session(run, context, wakes=False) as session, session.step("pull") as closing:
 
-        def attempt() -> results.PullReport[FileEntry]:
+        def attempt() -> results.PullReport:
             supervisor = session.supervisor()
-            wanted = result_groups.chosen(supervisor.manifest(), names)
-            outputs = run.plan.spec.job.outputs
-            return results.pull(supervisor.read, wanted, run.folder, outputs=outputs, emit=context.emit)
+            entries, outputs = supervisor.manifest(), run.plan.spec.job.outputs
+            return results.pull(supervisor, entries, run.folder, outputs=outputs, only=names, emit=context.emit)
 
         for left in reversed(range(fetch_results.LIVE_PULLS)):
             try:
@@ -177,7 +176,7 @@ def pull_again(run: Run, context: Context) -> Result:
     if run.life is InstanceLife.TERMINATED:
         return _all_here(run, context)
     with claim(run.name), Session(run, context) as session:
-        session.journal.write({"pulled": [asdict(entry) for entry in fetch_results.fetch_results(run, session)]})
+        session.journal.write({"pulled": [entry.to_dict() for entry in fetch_results.fetch_results(run, session)]})
         if (run.error or {}).get("code") == NOT_PULLED:
             run = context.store.note(run, error=stopped(run))
         receipt.write(run, context.store)
@@ -199,8 +198,8 @@ def _from_kept(run: Run, context: Context) -> Result:
     machine since may have changed the files there."""
     if expiry.is_kept(run, context.clock()):
         with unless_gone(), claim(run.name), Session(run, context, wakes=False) as session:
-            if spoilt := fetch_results.spoilt(run, context.result(run).artifacts):
-                fetch_results.fetch_again(run, session, spoilt)
+            if fetch_results.spoilt(run, context.result(run).artifacts):
+                fetch_results.fetch_again(run, session)
                 files.sha256sums(run.folder)
             receipt.update(run, context.store, context.emit)
             context.emit(
@@ -220,4 +219,4 @@ def missing(run: Run, context: Context) -> list[FileEntry]:
         CloudtrainError: the host cannot be asked.
     """
     with Session(run, context, wakes=False) as session:
-        return [entry for entry in session.supervisor().manifest() if not files.is_here(entry, run.folder)]
+        return files.apart(session.supervisor().manifest(), run.folder)[1]

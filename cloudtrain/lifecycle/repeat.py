@@ -143,7 +143,7 @@ def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
         raise _no_code(f"the code in {source} is not what {run.name} ran, and no copy was kept with it", code)
     try:
         if disk.sha256(archive) != kept["sha256"]:
-            there = "was changed" if archive.exists() else "is gone"
+            there = "was changed" if disk.present(archive) else "is gone"
             raise _no_code(f"the code in {source} is not what {run.name} ran, and its copy {archive} {there}", code)
         place = code_copy.unpack(archive, digest, source.name)
     except OSError as error:

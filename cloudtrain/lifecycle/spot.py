@@ -206,7 +206,7 @@ def _record(run: Run, number: int) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for kind, name in (("log", "console.log"), ("events", "events.jsonl")):
         path = run.folder / name
-        facts[kind] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)} if path.exists() else None
+        facts[kind] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)} if disk.is_plain(path) else None
     whole = bool(ending) and (facts["log"] or {}).get("sha256") == ending.get("log_sha256")
     return {
         "n": number,

@@ -216,8 +216,8 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
             error.hint = f"cloudtrain pull {run.name} tries again; cloudtrain stop {run.name} ends it without that file"
             raise
         session.context.emit(Warned(f"left behind: {error.message}"))
-        files = [entry for entry in session.supervisor().manifest() if folder_files.is_here(entry, run.folder)]
-    session.journal.write({"pulled": [asdict(entry) for entry in files], **checkpoints.arrived(run, files)})
+        files, _ = folder_files.apart(session.supervisor().manifest(), run.folder)
+    session.journal.write({"pulled": [entry.to_dict() for entry in files], **checkpoints.arrived(run, files)})
     crash.point("K7")
     return run
 

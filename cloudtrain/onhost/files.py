@@ -147,6 +147,18 @@ def list_outputs(run: Run) -> Iterator[Dict[str, Any]]:
             pass  # Replaced or removed by the job since it was listed.
 
 
+def list_links(run: Run) -> Iterator[Dict[str, str]]:
+    """Name of each link below out/, and where it leads: a name below out/ where that is there, else another path."""
+    top = run.path("out")
+    for folder, folders, files in os.walk(top):
+        for path in (os.path.join(folder, name) for name in folders + files):
+            if os.path.islink(path) and not path.endswith(".part"):
+                to = os.path.realpath(path)
+                inside = to.startswith(top + os.sep) and os.path.exists(to)
+                to = os.path.relpath(to, top) if inside else os.path.join(folder, os.readlink(path))
+                yield {"name": os.path.relpath(path, top).replace(os.sep, "/"), "to": to.replace(os.sep, "/")}
+
+
 def check_run(run: Run, given: Optional[str], digest: Optional[str] = None) -> None:
     """Refuse if what was started here is another run than the one with the id `given`, or is of other files."""
     spec = load(run.path("spec.json")) or {}

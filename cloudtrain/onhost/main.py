@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
 # Verbs of a client that wants something of the run: while one of them comes now and then, the machine stays on.
-LOOKS = ("poll", "follow", "stop", "lease", "manifest", "read")
+LOOKS = ("poll", "follow", "stop", "lease", "manifest", "send", "read")
 
 
 def number(text: str) -> int:
@@ -45,6 +45,7 @@ VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "stop": ("stop", "do_stop", {**RUN, "reason": (str, "user"), "grace": (float, 10.0)}),
     "lease": ("lease", "do_lease", {**RUN, "deadline": (float, None), "grace": (float, None)}),
     "manifest": ("read", "do_manifest", RUN),
+    "send": ("read", "do_send", {**RUN, "files": (str, ...)}),
     "read": ("read", "do_read", {**RUN, "name": (str, ...), "offset": (number, 0)}),
 }
 
@@ -119,7 +120,7 @@ def refuse(options: Optional[Options], failure: Failure) -> int:
     """Tell the client why not: on stdout, or on stderr where stdout carries a file's bytes or frames."""
     line = json.dumps({"ok": False, "code": failure.code, "message": failure.message}).encode() + b"\n"
     try:
-        if options is not None and options.verb in ("read", "follow", "_supervise"):
+        if options is not None and options.verb in ("read", "send", "follow", "_supervise"):
             os.write(2, line)
         else:
             write_all(line)

@@ -1,24 +1,29 @@
-"""What a run has by now: the verbs `poll`, `manifest` and `read`."""
+"""What a run has by now: the verbs `poll`, `manifest`, `send` and `read`."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import sys
 
-from .base import CHUNK, TYPE_CHECKING, Failure, Later, Options
-from .files import Run, check_name, file_size, list_outputs, load, touch
+from .base import CHUNK, TYPE_CHECKING, Failure, Later, Options, from_os
+from .files import Run, check_name, file_size, list_links, list_outputs, load, touch
 from .processes import look
-from .stream import read_tail, whole_lines, write_all
+from .stream import frame, read_tail, whole_lines, write_all
 
 if TYPE_CHECKING:
     import binascii
+    import zlib
     from typing import Any, Dict
 else:
     binascii = Later("binascii")
+    zlib = Later("zlib")
 
 POLL_CHUNK = 1024 * 1024
+# Of a file in a frame: what a cut link loses.
+PIECE = 32 * 1024
 
 
 def do_poll(options: Options) -> Dict[str, Any]:
@@ -38,7 +43,32 @@ def do_poll(options: Options) -> Dict[str, Any]:
 
 
 def do_manifest(options: Options) -> Dict[str, Any]:
-    return {"files": list(list_outputs(Run(options.run)))}
+    run = Run(options.run)
+    return {"files": list(list_outputs(run)), "links": sorted(list_links(run), key=lambda link: link["name"])}
+
+
+def do_send(options: Options) -> None:
+    """Many files in one stream of frames: of each its bytes from an offset on, in pieces, the last one empty."""
+    run = Run(options.run)
+    asked = json.loads(zlib.decompress(binascii.a2b_base64(options.files)).decode())
+    for number, (name, offset, most) in enumerate(asked):
+        try:
+            handle = open_result(run, name)
+        except (Failure, OSError) as error:
+            failure = error if isinstance(error, Failure) else from_os(error)
+            frame({"k": "withheld", "i": number, "why": failure.message})
+            continue
+        try:
+            os.lseek(handle, offset, os.SEEK_SET)
+            while True:
+                chunk = os.read(handle, min(PIECE, most))
+                frame({"k": "file", "i": number, "n": len(chunk)}, chunk)
+                most -= len(chunk)
+                if not chunk:
+                    break
+        finally:
+            os.close(handle)
+        touch(run)
 
 
 def do_read(options: Options) -> None:

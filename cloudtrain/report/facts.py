@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import disk
 from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.core.told import read_events
 from cloudtrain.report import reading
@@ -185,16 +186,16 @@ class Facts:
 
     @property
     def artifacts(self) -> dict[str, str]:
-        """Name -> sha256 of each result that was pulled and verified."""
+        """Name here -> sha256 of each result that was pulled and verified."""
         listed = self.receipt.get("artifacts")
         entries = [mapping(entry) for entry in listed] if isinstance(listed, list) else []
-        return {str(entry.get("name")): str(entry.get("sha256")) for entry in entries}
+        return {str(entry.get("stored") or entry.get("name")): str(entry.get("sha256")) for entry in entries}
 
     def weights(self, which: str) -> Path | None:
         """The file `weights/WHICH.safetensors`, if it is one of the verified results and here."""
         name = f"weights/{which}.safetensors"
         path = self.folder / name
-        return path if name in self.artifacts and path.is_file() else None
+        return path if name in self.artifacts and disk.is_plain(path) else None
 
 
 def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None) -> Facts:
@@ -280,8 +281,8 @@ def _answers(path: Path) -> Answers | None:
 def _log(path: Path) -> tuple[str, ...]:
     """Last state of each redrawn line, no escapes; the home folder, which names a person, is `~`."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with disk.plain(path) as file:
+            size = file.seek(0, 2)
             file.seek(max(0, size - MOST_LOG))
             data = file.read(MOST_LOG)
     except OSError:

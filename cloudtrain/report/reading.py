@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import disk
 from cloudtrain.core.text import screen_safe
 
 # No file that is read whole here is larger in a real run by far; a larger one is left out.
@@ -19,9 +20,9 @@ MOST_BYTES = 32 * 2**20
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes | None:
     """The bytes of a plain file of at most `most` bytes; None for anything else."""
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > most:
-            return None
-        return path.read_bytes()
+        with disk.plain(path) as file:
+            data = file.read(most + 1)
+        return data if len(data) <= most else None
     except OSError:
         return None
 

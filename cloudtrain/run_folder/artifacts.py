@@ -1,21 +1,24 @@
-"""Which names from a host's manifest may become files on this computer.
+"""Which names from a host's manifest may become files on this computer, and what a result is called here whose name
+may not.
 
-The host is not trusted with names: it may be wrong, broken into, or run a job that means harm. What is refused here is
-refused on every computer; what only some file systems cannot hold is refused where it would go wrong.
+The host is not trusted with names: it may be wrong, broken into, or run a job that means harm. A result that has a name
+which programs here act on, or which this computer cannot store, arrives under another one. What no honest host tells
+does not arrive.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 _MAX_NAME, _MAX_SEGMENT = 1024, 240
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
-_WINDOWS_ONLY = frozenset('<>:"|?*')
+_NOT_ON_WINDOWS = frozenset('<>:"|?*\\')
 
 # What versioning looks for in every folder; "git~1" is what Windows calls ".git", too.
 _REPOSITORY = frozenset({".git", "git~1", ".hg", ".svn", ".bzr", ".jj"})
@@ -32,9 +35,47 @@ _ORDERS = frozenset(
 _SHORTCUTS = (".lnk", ".url", ".scf", ".library-ms", ".search-ms")
 
 # Files that a run's folder holds beside the results; a result must not replace them.
-_TAKEN = frozenset({"run.json", "console.log", "console.times", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
+_TAKEN = frozenset(
+    re.findall(
+        r"\S+",
+        "run.json console.log console.times events.jsonl sha256sums code.tar.gz .pull config.toml report.html "
+        "cloudtrain-report.html",
+    )
+)
 # Log and events of the machines that a run was on before its last one.
 OF_ATTEMPTS = re.compile(r"console\.\d+\.(?:log|times)|events\.\d+\.jsonl")
+PARTS = ".pull"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex; or a link.
+
+    Attributes:
+        link: of a link, the name of the file or folder that it leads to; size and sha256 are those of this name.
+        stored: its name below the run's folder here, where that is another.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    link: str | None = None
+    stored: str | None = None
+
+    @property
+    def here(self) -> str:
+        """Its name below the run's folder."""
+        return self.stored or self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without what it has not."""
+        values = {key: getattr(self, key) for key in self.__slots__}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def to(self, link: str) -> FileEntry:
+        """The same name as a link that leads to `link`."""
+        name = link.encode("utf-8", "surrogatepass")
+        return replace(self, size=len(name), sha256=hashlib.sha256(name).hexdigest(), link=link)
 
 
 def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
@@ -42,14 +83,14 @@ def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
     why = misshapen(name, windows=windows)
     if why is not None or not isinstance(name, str):
         return why
-    if any(unicodedata.category(c) == "Cf" for c in name):
-        return "it holds characters that cannot be seen"
     segments = name.split("/")
     for segment in segments:
+        if any(unicodedata.category(c) == "Cf" for c in segment):
+            return "it holds characters that cannot be seen"
         bare = _bare(segment)
         if bare in _ORDERS or bare.endswith(_SHORTCUTS):
             return "programs here take orders from a file of that name"
-    if fold(segments[0]) in _TAKEN or OF_ATTEMPTS.fullmatch(fold(segments[0])):
+    if _bare(segments[0]) in _TAKEN or OF_ATTEMPTS.fullmatch(_bare(segments[0])):
         return f"{segments[0]} in a run's folder is cloudtrain's own"
     if name.endswith(".part"):
         return "it is not a finished file"
@@ -58,29 +99,35 @@ def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
 
 def misshapen(name: object, *, windows: bool = os.name == "nt") -> str | None:
     """Why nothing that comes from elsewhere must be written by `name` below any folder, for people; None if it may."""
+    if (why := _dishonest(name)) is not None or not isinstance(name, str):
+        return why
+    if len(name.encode()) > _MAX_NAME:
+        return "it is too long"
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+        return "it holds control characters"
+    for segment in name.split("/"):
+        if len(segment.encode()) > _MAX_SEGMENT:
+            return "it is too long"
+        if windows and _DEVICE.fullmatch(segment.rstrip(". ")):
+            return "Windows reserves it for a device"
+        if windows and (segment[-1] in ". " or _NOT_ON_WINDOWS.intersection(segment)):
+            return "Windows cannot store it"
+        if _bare(segment) in _REPOSITORY:
+            return "it would be part of a repository"
+    return None
+
+
+def _dishonest(name: object) -> str | None:
+    """Why no file below a folder can be called `name`; None if one can."""
     if not isinstance(name, str) or not name:
         return "it is empty"
-    if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME:
-        return "it is too long"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
-        return "it holds control characters"
-    if "\ufffd" in name:
+    if "\ufffd" in name or any(unicodedata.category(c) == "Cs" for c in name):
         return "it is no text"  # bytes there that are no UTF-8: by this name nobody would find it
-    if "\\" in name:
-        return "it holds a backslash"
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+    if name.startswith("/"):
         return "it is absolute"
     for segment in name.split("/"):
         if segment in ("", ".", ".."):
             return "it leads out of the folder" if segment == ".." else "it is not in normal form"
-        if len(segment.encode()) > _MAX_SEGMENT:
-            return "it is too long"
-        if _DEVICE.fullmatch(segment.rstrip(". ")):
-            return "Windows reserves it for a device"
-        if windows and (segment[-1] in ". " or _WINDOWS_ONLY.intersection(segment)):
-            return "Windows cannot store it"
-        if _bare(segment) in _REPOSITORY:
-            return "it would be part of a repository"
     return None
 
 
@@ -96,45 +143,91 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def collisions(names: Sequence[str], *, fold_case: bool) -> dict[int, str]:
-    """Which of `names` cannot be written beside those before them, by index, and why.
+def _storable(name: str, windows: bool) -> str:
+    """`name` itself, or what is most like it and may be written here."""
+    segments = name.split("/")
+    for at, segment in enumerate(segments):
+        segments[at] = segment = "".join("_" if _unfit(c, windows) else c for c in segment)
+        # As the first one or a later one, and as the last one or another.
+        whole = "/".join(["x"] * at + ["{}"] + ["x"] * (at < len(segments) - 1))
+        for other in (segment, f"_{segment}", f"{segment}_", f"_{segment}_"):
+            if refusal(whole.format(other), windows=windows) is None:
+                segments[at] = other
+                break
+    found = "/".join(segments)
+    return found if refusal(found, windows=windows) is None else _flat(found, name)
 
-    Doubled, a file where another needs a folder or, where the file system ignores case, the same but for case.
+
+def _unfit(character: str, windows: bool) -> bool:
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cf", "Zl", "Zp") or (windows and character in _NOT_ON_WINDOWS)
+
+
+def _flat(like: str, name: str) -> str:
+    """A name without folders that no other result has."""
+    stem, dot, suffix = like.rpartition(".")
+    if not dot or not re.fullmatch(r"\w{1,9}", suffix):
+        stem, dot, suffix = like, "", ""
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return re.sub(r"[^\w=-]", "_", stem)[:40] + f"-{mark}{dot}{suffix}"
+
+
+def _names(entry: FileEntry, windows: bool) -> Iterator[str]:
+    """What it can be called here, best first."""
+    if entry.stored is not None and refusal(entry.stored, windows=windows) is None:
+        yield entry.stored
+    name = _storable(entry.name, windows)
+    yield name
+    folder, _, last = name.rpartition("/")
+    beside = f"{folder}/{_flat(last, entry.name)}".lstrip("/")
+    yield from (beside, _flat(name, entry.name)) if refusal(beside, windows=windows) is None else ()
+
+
+def _destination(link: str, placed: Mapping[str, FileEntry], windows: bool) -> str:
+    """What a link of the host leads to here: a file, or a folder that may be none of these."""
+    if link in placed:
+        return placed[link].here
+    return link if _dishonest(link) else _storable(f"{link}/x", windows).removesuffix("/x")
+
+
+def place(
+    entries: Iterable[FileEntry], *, fold_case: bool, windows: bool = os.name == "nt"
+) -> tuple[list[FileEntry], list[tuple[str, str]]]:
+    """What each of a manifest's `entries` is called here, and where its links lead here.
+
+    Args:
+        fold_case: the file system sees names that differ by case alone as one.
+
+    Returns:
+        the entries that can be here, each under a name of its own, and the names of the others with the reason.
     """
-    found: dict[int, str] = {}
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for index, name in enumerate(names):
-        key = fold(name) if fold_case else name
-        parents = ["/".join(key.split("/")[:depth]) for depth in range(1, key.count("/") + 1)]
-        other = next((files[path] for path in (key, *parents) if path in files), folders.get(key))
-        if other is not None:
-            found[index] = "the manifest holds it twice" if other == name else f"it collides with {other!r}"
-            continue
-        files[key] = name
-        for parent in parents:
-            folders.setdefault(parent, name)
-    return found
+    placed: dict[str, FileEntry] = {}
+    left: list[tuple[str, str]] = []
+    key = fold if fold_case else str
+    files: set[str] = set()
+    folders: set[str] = set()
 
+    def free(path: str, above: list[str]) -> bool:
+        return path not in files and path not in folders and files.isdisjoint(above)
 
-PARTS = ".pull"
+    def order(entry: FileEntry) -> tuple[bool, bool, str]:
+        return entry.link is not None, refusal(entry.name, windows=windows) is not None, entry.name
 
-
-class Artifact(Protocol):
-    """An entry of the host's manifest: name below `out/`, bytes, sha256 in lower-case hex."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex."""
-
-    name: str
-    size: int
-    sha256: str
+    for entry in sorted(entries, key=order):
+        why = "the manifest holds it twice" if entry.name in placed else _dishonest(entry.name)
+        if why is None and entry.link is not None:
+            to, why = _destination(entry.link, placed, windows), f"a link to {entry.link[:200]}"
+            within = f"{entry.name}/".startswith(f"{entry.link}/")  # to the folder that it lies in: without an end
+            if not within and (key(to) in files or key(to) in folders):
+                entry, why = entry.to(to), None
+        for name in _names(entry, windows) if why is None else ():
+            path = key(name)
+            above = ["/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)]
+            if free(path, above):
+                files.add(path)
+                folders.update(above)
+                placed[entry.name] = replace(entry, stored=None if name == entry.name else name)
+                break
+        else:
+            left.append((entry.name, why or "it collides with another"))
+    return list(placed.values()), left

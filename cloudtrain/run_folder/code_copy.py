@@ -179,7 +179,7 @@ def _members(path: Path) -> Iterator[tuple[str, FileEntry, bytes]]:
     """Name, entry and content of each file of an archive, which may come from a stranger."""
     room = MOST_BYTES
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with disk.plain(path) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
             for member in archive:
                 if not member.isreg() or misshapen(_below(member.name)) or (room := room - member.size) < 0:
                     raise ValueError(f"{member.name!r} is no file that was sent")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, UsageError
-from cloudtrain.run_folder.artifacts import Artifact
+from cloudtrain.run_folder import links
+from cloudtrain.run_folder.artifacts import FileEntry
 
 _UNHARMED = "the run's own folder is untouched"
 
 
-def copy(folder: Path, entries: Sequence[Artifact], out: Path) -> int:
+def copy(folder: Path, entries: Sequence[FileEntry], out: Path) -> int:
     """Copy `entries` from the run's `folder` to the same names below `out`, each checked against its sha256.
 
     A file that is there and equal is left. Each arrives whole, by rename.
@@ -28,8 +29,11 @@ def copy(folder: Path, entries: Sequence[Artifact], out: Path) -> int:
     """
     if out.resolve().is_relative_to(folder.resolve()):
         raise _refused(f"{out} is the run's own folder", "--out with another folder")
+    files = [entry.here for entry in entries if entry.link is None]
+    # A link leads to what is copied with it, or nowhere.
+    entries = [one for one in entries if one.link is None or any(f"{f}/".startswith(f"{one.link}/") for f in files)]
     with _told(out):
-        taken = [entry.name for entry in entries if disk.present(out / entry.name) and not _equal(out, entry)]
+        taken = [entry.name for entry in entries if disk.present(out / entry.here) and not _equal(out, entry)]
     if taken:
         more = f" and {len(taken) - 3} more" if len(taken) > 3 else ""
         raise _refused(
@@ -37,19 +41,25 @@ def copy(folder: Path, entries: Sequence[Artifact], out: Path) -> int:
             "--out with another folder, or move that one away",
         )
     done = 0
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry.link is not None):
         with _told(out):
             if not _equal(out, entry):
-                _copy_one(folder / entry.name, out / entry.name, entry)
+                _copy_one(folder, out, entry, files)
                 done += 1
     return done
 
 
-def _copy_one(source: Path, target: Path, entry: Artifact) -> None:
+def _copy_one(folder: Path, out: Path, entry: FileEntry, files: Sequence[str]) -> None:
+    source, target = folder / entry.here, out / entry.here
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if entry.link is not None:
+            links.make(out, entry.here, entry.link, files)
+            return
         if disk.copy_verified(source, target, entry.sha256, overwrite=False):
             return
+    except FileNotFoundError:
+        pass
     except FileExistsError as error:
         # Two names that are one on this disk, or somebody else's file that came meanwhile.
         raise _refused(f"{target} is there already", "--out with another folder") from error
@@ -60,8 +70,10 @@ def _copy_one(source: Path, target: Path, entry: Artifact) -> None:
     )
 
 
-def _equal(out: Path, entry: Artifact) -> bool:
-    return disk.holds(out / entry.name, entry.size, entry.sha256)
+def _equal(out: Path, entry: FileEntry) -> bool:
+    if entry.link is not None:
+        return links.leads(out, entry.here, entry.link)
+    return disk.holds(out / entry.here, entry.size, entry.sha256)
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.told import read_events
-from cloudtrain.run_folder.artifacts import PARTS, Artifact, refusal
+from cloudtrain.run_folder import links
+from cloudtrain.run_folder.artifacts import PARTS, FileEntry, place, refusal
 from cloudtrain.run_folder.generated import is_derived
 
 
@@ -24,7 +25,7 @@ def files_of_attempts(folder: Path, name: str) -> list[Path]:
     earlier = []
     for number in range(1, 10_000):
         shelved = path.with_name(f"{path.stem}.{number}{path.suffix}")
-        if not shelved.exists():
+        if not disk.is_plain(shelved):
             break
         earlier.append(shelved)
     return [*earlier, path]
@@ -33,9 +34,28 @@ def files_of_attempts(folder: Path, name: str) -> list[Path]:
 SUMS = "SHA256SUMS"
 
 
-def is_here(entry: Artifact, dest: Path) -> bool:
-    """Whether `dest` holds the file that `entry` describes; False for a name that must not be looked for."""
-    return refusal(entry.name) is None and disk.sha256(dest / entry.name) == entry.sha256
+def is_here(entry: FileEntry, dest: Path) -> bool:
+    """Whether `dest` holds what `entry` describes; False for a name that must not be looked for."""
+    if refusal(entry.here) is not None or not is_inside(dest, entry.here):
+        return False
+    if entry.link is not None:
+        return links.leads(dest, entry.here, entry.link)
+    return disk.sha256(dest / entry.here) == entry.sha256
+
+
+def is_inside(dest: Path, name: str) -> bool:
+    """Whether what leads to `name` below `dest` is folders, and no link among them."""
+    *above, _ = (dest / name).relative_to(dest).parts
+    return all(disk.is_folder(dest.joinpath(*above[: depth + 1])) for depth in range(len(above)))
+
+
+def apart(entries: Iterable[FileEntry], dest: Path) -> tuple[list[FileEntry], list[FileEntry]]:
+    """A host's `entries` under their names here: those that are in `dest`, and those that are not."""
+    placed, _ = place(entries, fold_case=disk.ignores_case(dest))
+    found: tuple[list[FileEntry], list[FileEntry]] = ([], [])
+    for entry in placed:
+        found[not is_here(entry, dest)].append(entry)
+    return found
 
 
 def sha256sums(dest: Path) -> Path:

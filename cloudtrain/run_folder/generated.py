@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from cloudtrain.core import disk
+
 REPORT = "report.html"
 # Where a training package leaves a result of that name itself: the result is worth more.
 OTHER_REPORT = "cloudtrain-report.html"
@@ -24,7 +26,7 @@ def is_derived(path: Path, name: str) -> bool:
     if name not in (REPORT, OTHER_REPORT, _CARD):
         return False
     try:
-        with path.open("rb") as file:
+        with disk.plain(path) as file:
             head = file.read(1024)
     except OSError:
         return False

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from contextlib import suppress
 from pathlib import Path
 
+from cloudtrain.core import disk
 from cloudtrain.core.decode import count, moment
 
 NAME = "console.times"
@@ -28,7 +29,9 @@ class LogTimes:
         """Those of a local copy; none where there is none. A line that makes no sense is passed over."""
         entries: list[tuple[float, int]] = []
         with suppress(OSError):
-            for line in path.read_bytes().splitlines():
+            with disk.plain(path) as file:
+                lines = file.read(MOST_BYTES).splitlines()
+            for line in lines:
                 with suppress(ValueError):
                     at, size = line.split()
                     entry = moment(float(at)), count(int(size))

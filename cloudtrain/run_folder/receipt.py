@@ -23,6 +23,7 @@ from cloudtrain.core.text import iso
 from cloudtrain.core.told import read_events
 from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 
@@ -48,8 +49,8 @@ def write(run: Run, store: Store) -> None:
         store.write_journal(run.name, {"id": uuid.uuid4().hex})
     data = json.dumps(build(run, store), indent=2, ensure_ascii=False) + "\n"
     disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
-    pulled = {entry["name"].casefold() for entry in store.read_journal(run.name).get("pulled") or []}
-    if settings_file.NAME not in pulled:  # a job may have left a file of that name: a result, and so worth more
+    pulled = {FileEntry(**entry).here.casefold() for entry in store.read_journal(run.name).get("pulled") or []}
+    if settings_file.NAME not in pulled:  # the last release let a result have that name
         settings = settings_file.toml(run, _told(run.folder / "events.jsonl").get("start") or {})
         disk.write_durably(run.folder / settings_file.NAME, settings.encode(errors="replace"), mode=0o644)
 
@@ -160,7 +161,7 @@ def _files(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
             "sha256": ending.get("events_sha256") or (_hash(run.folder / "events.jsonl") if run.ending else None),
         },
         "attempts": [_attempt(attempt) for attempt in notes.get("attempts") or []],
-        "artifacts": [{key: entry[key] for key in ("name", "size", "sha256")} for entry in notes.get("pulled") or []],
+        "artifacts": [FileEntry(**entry).to_dict() for entry in notes.get("pulled") or []],
     }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 from cloudtrain.core.errors import UsageError
-from cloudtrain.run_folder.artifacts import Artifact
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.source import ignore
 
 LOG = "log"
@@ -32,7 +31,6 @@ NAMES = {
     LOG: "console.log and events.jsonl",
     OTHER: "every result that is in no other group",
 }
-E = TypeVar("E", bound=Artifact)
 
 
 def check(names: Sequence[str]) -> tuple[str, ...]:
@@ -61,6 +59,6 @@ def of(name: str) -> str:
     return OTHER
 
 
-def chosen(entries: Iterable[E], names: Sequence[str]) -> list[E]:
+def chosen(entries: Iterable[FileEntry], names: Sequence[str]) -> list[FileEntry]:
     """Those of `entries` that are in one of the groups called `names`."""
     return [entry for entry in entries if of(entry.name) in names]

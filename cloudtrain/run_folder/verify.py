@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UnknownRun, UsageError
-from cloudtrain.run_folder import code_copy, files, log_times, receipt, settings_file
+from cloudtrain.run_folder import code_copy, files, links, log_times, receipt, settings_file
 from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
 from cloudtrain.run_folder.generated import is_derived
 from cloudtrain.store import Run, Store
@@ -82,7 +82,8 @@ def load(path: Path) -> dict[str, Any]:
     """
     file = path / receipt.NAME if path.is_dir() else path
     try:
-        found = json.loads(file.read_bytes())
+        with disk.plain(file) as receipt_file:
+            found = json.loads(receipt_file.read())
     except OSError as error:
         raise UsageError(
             f"there is no receipt to check: {file}: {(error.strerror or str(error)).lower()}",
@@ -112,7 +113,7 @@ def check(path: Path, store: Store | None = None) -> Verification:
     """
     told = load(path)
     folder = path if path.is_dir() else path.parent
-    named = frozenset(entry["name"] for entry in told["artifacts"])
+    named = frozenset(entry.get("stored") or entry["name"] for entry in told["artifacts"])
     row = _row(told, store)
     checks = [*_files(folder, told), *_extras(folder, named), _against_registry(told, row, store)]
     return Verification(told["name"], folder, tuple(checks), row is not None, named)
@@ -120,11 +121,14 @@ def check(path: Path, store: Store | None = None) -> Verification:
 
 def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
     for entry in told["artifacts"]:
-        reason = refusal(entry["name"])
+        name = entry.get("stored") or entry["name"]
+        reason = refusal(name) or refusal(entry.get("link") or "-")
         if reason is not None:
-            yield Check(repr(entry["name"]), Verdict.DIFFERS, f"no result can have this name: {reason}")
+            yield Check(repr(name), Verdict.DIFFERS, f"no result can have this name: {reason}")
+        elif entry.get("link"):
+            yield _link(folder, name, entry["link"])
         else:
-            yield _file(folder, entry["name"], entry["size"], entry["sha256"])
+            yield _file(folder, name, entry["size"], entry["sha256"])
     for name, facts in (("console.log", told["log"]), ("events.jsonl", told.get("events") or {})):
         if facts.get("sha256"):
             yield _file(folder, name, facts.get("bytes"), facts["sha256"])
@@ -141,10 +145,10 @@ def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
 def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
     path = folder / name
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            return Check(name, Verdict.DIFFERS, "it is not a plain file")
-        if not path.exists():
+        if not disk.present(path):
             return Check(name, Verdict.MISSING, "it is not here")
+        if not disk.is_plain(path) or not files.is_inside(folder, name):
+            return Check(name, Verdict.DIFFERS, "it is not a plain file")
         here = path.stat().st_size
         if size is not None and here != size:
             return Check(name, Verdict.DIFFERS, f"{here} bytes, the receipt says {size}")
@@ -153,6 +157,14 @@ def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
     except OSError as error:
         return Check(name, Verdict.DIFFERS, f"it cannot be read: {(error.strerror or str(error)).lower()}")
     return Check(name, Verdict.OK, f"{here} bytes")
+
+
+def _link(folder: Path, name: str, to: str) -> Check:
+    if links.leads(folder, name, to):
+        return Check(name, Verdict.OK, f"a link to {to}")
+    if disk.present(folder / name):
+        return Check(name, Verdict.DIFFERS, f"it is neither a link to {to} nor equal to it")
+    return Check(name, Verdict.MISSING, "it is not here")
 
 
 def _code(folder: Path, code: Mapping[str, Any]) -> Check:
@@ -176,7 +188,8 @@ def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
         name = path.relative_to(folder).as_posix()
         aside = name.startswith(PARTS + "/") or name.endswith(".part")
         ours = aside or name in _OURS or OF_ATTEMPTS.fullmatch(name) or is_derived(path, name)
-        if not ours and name not in named and (path.is_symlink() or not path.is_dir()):
+        copied = any(parent.as_posix() in named for parent in PurePosixPath(name).parents)  # below a linked folder
+        if not ours and not copied and name not in named and (path.is_symlink() or not path.is_dir()):
             yield Check(name, Verdict.EXTRA, "the receipt does not name it")
 
 
@@ -217,6 +230,7 @@ def _whole(found: Mapping[str, Any]) -> bool:
         and _are_attempts(found.get("attempts") or [])
         and isinstance(artifacts, list)
         and all(_is_entry(entry) and isinstance(entry.get("name"), str) for entry in artifacts)
+        and all(isinstance(entry.get(key) or "", str) for entry in artifacts for key in ("link", "stored"))
     )
 
 

@@ -137,8 +137,13 @@ def _bytes(value: Any) -> bytes:
         raise Odd("not base64") from error
 
 
-def artifact(value: Any) -> FileEntry:
-    """An entry of what `manifest` says."""
+def manifest(answer: Mapping[str, Any]) -> list[FileEntry]:
+    """What `manifest` says; a program of the last release knows no links."""
+    links = [(text(told.get("name")), text(told.get("to"))) for told in each(fields)(answer.get("links") or [])]
+    return [*each(_file)(answer.get("files")), *(FileEntry(name, 0, "").to(to) for name, to in links)]
+
+
+def _file(value: Any) -> FileEntry:
     # A size or sha256 that is none is that file's failure, not the manifest's: `pull` refuses it by its name.
     told = known(fields(value), {"size": count, "sha256": text})
     size = told.get("size")

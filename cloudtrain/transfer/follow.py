@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from cloudtrain.core import told
+from cloudtrain.core import disk, told
 from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, GpuUse, LogLines, Metric, Noted, Warned
+from cloudtrain.transfer.download import full_disk_told
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, GpuFrame, LogFrame, Notice, Shrunk
 from cloudtrain.transfer.supervisor import Supervisor
 
@@ -44,8 +45,9 @@ class GrowingFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self.size = path.stat().st_size
+        with full_disk_told(path.parent):
+            self._file = disk.plain_to_append(path)
+        self.size = os.fstat(self._file.fileno()).st_size
         # Bytes here that the host's file no longer has: above zero only after it was cut there.
         self._kept = 0
         self._synced_at = time.monotonic()
@@ -80,8 +82,8 @@ class GrowingFile:
     def _reopen(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-        os.truncate(self.path, self._kept + self.size)
-        self._file = self.path.open("ab")
+        self._file = disk.plain_to_append(self.path)
+        os.ftruncate(self._file.fileno(), self._kept + self.size)
 
     def restart(self, size: int) -> None:
         """Take the host's file of `size` bytes as the one that grows from now on; what is here stays above it."""
@@ -207,7 +209,7 @@ class Follower:
         path = self._folder / name
         if self._keep:
             return GrowingFile(path)
-        return PassingBytes(path.stat().st_size if path.exists() else 0)
+        return PassingBytes(path.stat().st_size if disk.is_plain(path) else 0)
 
     def _follow_once(self, log: GrowingFile | PassingBytes, events: GrowingFile | PassingBytes) -> End:
         supervisor = self._link.supervisor()

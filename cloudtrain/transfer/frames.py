@@ -1,9 +1,12 @@
-"""The stream of `follow` as frames (docs/protocol.md, "Frames"): bytes in, typed values out."""
+"""The streams of `follow` and `send` as frames (docs/protocol.md, "Frames"): bytes in, typed values out."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -114,11 +117,32 @@ class End:
     events: int
 
 
-Frame = LogFrame | EventsFrame | Beat | Shrunk | Notice | GpuFrame | End
+@dataclass(frozen=True, slots=True)
+class FileFrame:
+    """The next bytes of the file that was asked for as `number`; none: that was all."""
+
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The file that was asked for as `number` does not come."""
+
+    number: int
+    why: str
+
+
+Frame = LogFrame | EventsFrame | Beat | Shrunk | Notice | GpuFrame | End | FileFrame | Withheld
+
+
+def packed_names(asked: Sequence[tuple[str, int, int]]) -> str:
+    """What `send` is asked for, as a word of its command line."""
+    return base64.b64encode(zlib.compress(json.dumps(asked).encode(), 9)).decode()
 
 
 class FrameParser:
-    """Turns the byte stream of `follow` into frames, however it was cut into pieces. Pure."""
+    """Turns such a stream into frames, however it was cut into pieces. Pure."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -180,6 +204,10 @@ def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:
                 return Notice(head["kind"], moment(head.get("t")), ends)
             case "gpu":
                 return GpuFrame(tuple(_gpu(gpu) for gpu in each(fields)(head.get("gpus"))))
+            case "file":
+                return FileFrame(count(head.get("i")), payload)
+            case "withheld":
+                return Withheld(count(head.get("i")), text(head.get("why"))[:1000])
             case "end":
                 ending = exit_record(head.get("exit"))
                 return End(text(head.get("state")), ending, count(head.get("log")), count(head.get("events")))
@@ -202,7 +230,7 @@ def _gpu(gpu: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
 
 def _not_frames(said: bytes) -> ConnectionFailed:
     return ConnectionFailed(
-        "the host sent something else than the log",
+        "the host sent something else than was asked for",
         consequence="the run goes on, its log and results stay on the host",
         code="protocol",
         detail=said.decode("utf-8", "replace"),

@@ -14,105 +14,100 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import filelock
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy
-from cloudtrain.core.events import Emit
-from cloudtrain.core.text import counted
-from cloudtrain.run_folder.artifacts import PARTS, Artifact, collisions, refusal
+from cloudtrain.core.events import Emit, Noted, Warned
+from cloudtrain.core.text import counted, screen_safe
+from cloudtrain.run_folder import result_groups
+from cloudtrain.run_folder.artifacts import PARTS, FileEntry, place
 from cloudtrain.source import ignore
-from cloudtrain.transfer.download import Fetcher, Read, full_disk_told
+from cloudtrain.transfer.download import Fetcher, Host, full_disk_told
 
 WAIT_FOR_OTHER_S = 60.0
-
-
-E = TypeVar("E", bound=Artifact)
+MOST_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
-class PullReport(Generic[E]):
+class PullReport:
     """What a pull did.
 
     Attributes:
         files: entries whose file is here and verified, whether fetched now or before.
         bytes: fetched by this call.
         skipped: names that `outputs` leaves out.
+        left: names that cannot be here, and links that lead to nothing here, each with the reason.
     """
 
-    files: tuple[E, ...] = ()
+    files: tuple[FileEntry, ...] = ()
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)
+    left: tuple[tuple[str, str], ...] = ()
 
     def summary(self, folder: Path) -> str:
         """For people, as the end of the step's line."""
         count = counted(len(self.files), "file")
-        left = f", {len(self.skipped)} left on the host" if self.skipped else ""
+        behind = len(self.skipped) + len(self.left)
+        left = f", {behind} left on the host" if behind else ""
         return f"{count}, {sum(entry.size for entry in self.files) / 2**20:.1f} MiB verified in {folder}{left}"
 
 
 def pull(
-    read: Read,
-    entries: Sequence[E],
+    host: Host,
+    entries: Sequence[FileEntry],
     dest: Path,
     *,
     outputs: Sequence[str] = ("**",),
+    only: Sequence[str] = (),
     emit: Emit,
-) -> PullReport[E]:
-    """Bring the files that `entries` names and `outputs` allows into `dest`, small ones first.
+) -> PullReport:
+    """Bring the files that `entries` names and `outputs` allows into `dest`, small ones first, then links to them.
 
-    A file that is here already, equal to its entry, is not fetched. One file that cannot be had does not keep the
-    others from coming: it is reported once all of them are here.
+    One file that cannot be had does not keep the others from coming: it is reported once all of them are here. A name
+    keeps nothing from coming: a file whose name must not be used here arrives under another, which is told. So is what
+    cannot arrive: a link that leads to no result, a name that no file can have.
 
     Args:
+        entries: the whole manifest.
         outputs: gitignore-style patterns of the names to bring; a later one wins, `!` leaves out.
+        only: groups of results (`result_groups`); empty: all of them.
 
     Raises:
-        ArtifactRefused: a file is not what the manifest says, or its name must not be written. All others are here.
+        ArtifactRefused: a file is not what the manifest says, or something here is in its way. All others are here.
         ConnectionFailed: the link broke, or the disk here is full (code `disk_full`). What is here is whole; call
             again.
         Busy: another command has been pulling into `dest` for a minute.
     """
-    fetcher = Fetcher(read, dest, emit)
-    skipped: list[str] = []
-    refused: list[tuple[str, str]] = []
-    verified: list[E] = []
-    with _alone(dest) as fold_case:
-        wanted = _wanted(entries, ignore.parse("\n".join(outputs), "outputs"), skipped, refused)
-        clashes = collisions([entry.name for entry in wanted], fold_case=fold_case)
-        fetcher.total = sum(entry.size for entry in wanted)
-        for index, entry in enumerate(wanted):
-            if index in clashes:
-                refused.append((repr(entry.name), clashes[index]))
-                continue
-            try:
-                fetcher.fetch(entry)
-                verified.append(entry)
-            except ArtifactRefused as error:
-                refused.append((repr(entry.name), error.message))
-    if refused:
-        raise _not_taken(refused)
-    return PullReport(tuple(verified), fetcher.bytes, skipped)
+    fetcher = Fetcher(host, dest, emit)
+    with _alone(dest):
+        placed, left = place(entries, fold_case=disk.ignores_case(dest))
+        if only:
+            placed = result_groups.chosen(placed, only)
+        rules = ignore.parse("\n".join(outputs), "outputs")
+        wanted = [entry for entry in placed if _allowed(rules, entry.name)]
+        fetcher.fetch([entry for entry in wanted if entry.link is None])
+        left += fetcher.link([entry for entry in wanted if entry.link is not None])
+    _tell(emit, fetcher.verified, left)
+    if fetcher.refused:
+        raise _not_taken(fetcher.refused)
+    taken = set(wanted)
+    skipped = [entry.name for entry in placed if entry not in taken]
+    return PullReport(tuple(fetcher.verified), fetcher.bytes, skipped, tuple(left))
 
 
-def _wanted(
-    entries: Sequence[E], rules: Sequence[ignore.Rule], skipped: list[str], refused: list[tuple[str, str]]
-) -> list[E]:
-    """The entries to fetch, small ones first; fills `skipped` and `refused` with the others."""
-    wanted: list[E] = []
-    for entry in entries:
-        reason = refusal(entry.name)
-        if reason is not None:
-            refused.append((repr(entry.name), reason))
-        elif not _allowed(rules, entry.name):
-            skipped.append(entry.name)
-        elif type(entry.size) is not int or entry.size < 0 or not disk.is_sha256(entry.sha256):
-            refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
-        else:
-            wanted.append(entry)
-    return sorted(wanted, key=lambda entry: (entry.size, entry.name))
+def _tell(emit: Emit, files: Sequence[FileEntry], left: Sequence[tuple[str, str]]) -> None:
+    """What is not here, and what is called otherwise."""
+    if left:
+        emit(Warned(f"left there: {_some([f'{name}, {why}' for name, why in left])}"))
+    if renamed := [f"{one.name} is {one.here}" for one in files if one.stored is not None]:
+        emit(Noted(f"under another name here, since programs or this computer give theirs a meaning: {_some(renamed)}"))
+
+
+def _some(told: Sequence[str]) -> str:
+    more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+    return screen_safe("; ".join(told[:MOST_TOLD])) + more
 
 
 def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
@@ -137,8 +132,8 @@ def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
 
 
 @contextmanager
-def _alone(dest: Path) -> Iterator[bool]:
-    """Keep other pulls out of `dest`; yields whether its file system ignores case.
+def _alone(dest: Path) -> Iterator[None]:
+    """Keep other pulls out of `dest`.
 
     Parts of a pull that fails stay for the next one; after one that went well nothing of it is left.
 
@@ -168,7 +163,7 @@ def _alone(dest: Path) -> Iterator[bool]:
             )
         time.sleep(0.05)
     try:
-        yield (folder / "LOCK").exists()
+        yield
         for part in folder.glob("*.part"):  # of versions that are no longer asked for
             part.unlink(missing_ok=True)
     finally:

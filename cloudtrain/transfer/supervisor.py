@@ -6,22 +6,22 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cloudtrain.core.decode import Odd, each, text
+from cloudtrain.core.decode import Odd, text
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.answers import (
     HostFacts,
     RunStatus,
     Started,
-    artifact,
     host_facts,
     how_it_stands,
     last_object,
+    manifest,
     run_status,
     started,
 )
 from cloudtrain.transfer.first_line import FirstLine, OurStream
-from cloudtrain.transfer.frames import End, Frame, FrameParser
+from cloudtrain.transfer.frames import End, Frame, FrameParser, packed_names
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
 from cloudtrain.transport.base import Closing, Completed, Stream, Transport
 
@@ -172,8 +172,8 @@ class Supervisor:
         return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
 
     def manifest(self) -> list[FileEntry]:
-        """The finished files below `out/` as they are now."""
-        return self._ask("manifest", lambda answer: each(artifact)(answer.get("files")), timeout=600.0)
+        """The finished files and the links below `out/` as they are now."""
+        return self._ask("manifest", manifest, timeout=600.0)
 
     def read(self, name: str, offset: int = 0) -> Stream:
         """The bytes of a file of the run directory ("console.log", "out/metrics.csv") from `offset` on.
@@ -181,6 +181,15 @@ class Supervisor:
         After its end `finish` tells: exit code 0, or a refusal whose message is in `stderr`.
         """
         return _Refusable(self._stream("read", "--name", name, "--offset", str(offset)))
+
+    def send(self, asked: Sequence[tuple[str, int, int]]) -> Stream:
+        """Many files of the run directory in one stream of frames: of each `FileFrame`s, the last of them empty, or
+        `Withheld`; where the program there is of the last release, something else.
+
+        Args:
+            asked: of each file its name, the offset from which on, and how many bytes at most.
+        """
+        return _Refusable(self._stream("send", f"--files={packed_names(asked)}"))
 
     def _argv(self, verb: str, *options: str) -> list[str]:
         # Isolated, and without site-packages: nothing on the host can get in its way, and it starts twice as fast.

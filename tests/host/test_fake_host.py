@@ -167,6 +167,7 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
     told.append((first.start(spec("first", digest, "short")).started, followed(first, 0, 0), followed(first, 3, 5)))
     told += [first.start(spec("first", digest)).started, first.stop().stop, first.manifest()]
     told += [streamed(first.read(name, at)) for name, at in (("console.log", 2), ("out/metrics.csv", 0))]
+    told.append(streamed(first.send([("out/metrics.csv", 1, 9), ("out/nothing", 0, 1)])))
     told += [streamed(first.read(name, at))[:2] for name, at in (("console.log", 99), ("out/nothing", 0))]
     (source / "more.py").write_text("x = 1\n")
     digest = send("second")

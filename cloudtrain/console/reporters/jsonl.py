@@ -108,7 +108,7 @@ class JsonReporter(Reporter):
             seconds=round(result.seconds, 3),
             folder=str(result.folder),
             metrics=dict(result.metrics),
-            artifacts=[{"name": e.name, "size": e.size, "sha256": e.sha256} for e in result.artifacts],
+            artifacts=[entry.to_dict() for entry in result.artifacts],
             error=error or _why(result.run, exit_code),
             leftovers=list(result.leftovers),
         )

@@ -107,4 +107,4 @@ def test_names_as_the_job_wrote_them(host: Any, out: Path) -> None:
 
 
 def test_a_manifest_of_nothing(host: Any) -> None:
-    assert host.ask("manifest") == {"ok": True, "files": []}
+    assert host.ask("manifest") == {"ok": True, "files": [], "links": []}

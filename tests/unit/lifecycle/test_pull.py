@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from cloudtrain.lifecycle import pull
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import copy_out, result_groups
+from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Store
 from tests import plans
 from tests.unit.lifecycle.test_machine_end import kept
@@ -71,18 +71,11 @@ def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_pat
         pull.pull(run, context(store), ["weights"])
 
 
-@dataclass(frozen=True)
-class Entry:
-    name: str
-    size: int
-    sha256: str
-
-
-def entry(folder: Path, name: str, data: bytes) -> Entry:
+def entry(folder: Path, name: str, data: bytes) -> FileEntry:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return Entry(name, len(data), sha256(path) or "")
+    return FileEntry(name, len(data), sha256(path) or "")
 
 
 def test_a_copy_is_whole_or_not_there_and_overwrites_nothing(tmp_path: Path) -> None:

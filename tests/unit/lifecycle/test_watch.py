@@ -18,6 +18,7 @@ from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import planning, pull, stop, story
 from cloudtrain.lifecycle.session import Context
+from cloudtrain.run_folder import verify
 from cloudtrain.store import Run, Store
 from tests import plans
 from tests.fake_provider import FakeProvider
@@ -163,24 +164,27 @@ def test_a_file_that_is_refused_keeps_the_run_until_somebody_decides(
     context: Context,
     here: FakeProvider,
 ) -> None:
-    """The job writes a name that would replace the run's own receipt."""
+    """Something of the user's is in its way. A name that would replace the run's own receipt keeps nobody."""
 
     def forges(run: FakeRun) -> Iterator[float]:
-        run.out |= {"run.json": b"forged", "good": b"good"}
+        run.out |= {"run.json": b"forged", "good": b"good", "mine": b"yours"}
         yield 1.0
 
     here.job = forges
     run = planning.begin(plan(tmp_path), context)
+    (run.folder / "mine").mkdir(parents=True)
     for _ in range(2):
-        with pytest.raises(ArtifactRefused, match=r"run\.json") as raised:
+        with pytest.raises(ArtifactRefused, match="mine here is a folder") as raised:
             story.resume(context.store.get(run.name), context)
         assert f"cloudtrain stop {run.name}" in (raised.value.hint or "")
         assert context.store.get(run.name).state is RunState.PULLING and here.released == 0
         assert (run.folder / "good").read_text() == "good"
     done = stop.stop(run, context)
     assert done.state is RunState.SUCCEEDED and here.released == 1
-    assert [entry.name for entry in done.artifacts] == ["good"]
+    assert [entry.name for entry in done.artifacts] == ["good", "run.json"]
     assert "forged" not in (run.folder / "run.json").read_text()
+    assert (run.folder / "_run.json").read_text() == "forged"
+    assert not verify.check(run.folder, context.store).wrong
 
 
 def test_a_link_that_breaks_while_the_job_starts_makes_no_failure(

@@ -198,9 +198,9 @@ def test_what_is_sent_can_be_kept(parts: list[str]) -> None:
 
 
 def test_a_name_that_could_not_be_kept_is_refused_before_anything_starts(package: Path, tmp_path: Path) -> None:
-    (package / "aux.py").touch()
+    (package / "a\a.py").touch()
     spec = replace(plans.plan(tmp_path).spec, job=JobSpec(source=str(package)))
     context = Context(store=Store(tmp_path / "registry.sqlite"), provider=lambda spec: LocalProvider())
-    with pytest.raises(UsageError, match=r"'net/aux\.py'") as caught:
+    with pytest.raises(UsageError, match=r"'net/a\\x07\.py'") as caught:
         planning.plan_run(spec, context)
     assert (caught.value.code, caught.value.consequence) == ("bad_file_name", "nothing was started")

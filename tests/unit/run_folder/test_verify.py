@@ -166,7 +166,7 @@ def test_an_archive_with_other_code_is_found(run: Run, store: Store, tmp_path: P
     ]
 
 
-@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "run.json", "a\\b", "x\n"])
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "run.json", ".git/config", "x\n"])
 def test_names_that_lead_out_are_not_followed(run: Run, store: Store, name: str) -> None:
     edit(run, lambda told: told["artifacts"][0].update(name=name))
     found = verify.check(run.folder)
