@@ -142,7 +142,7 @@ def list_outputs(run: Run) -> Iterator[Dict[str, Any]]:
         try:
             if stat.S_ISREG(os.lstat(os.path.join(top, name)).st_mode):
                 size, sha256 = hash_file(os.path.join(top, name))
-                yield {"name": name, "size": size, "sha256": sha256}
+                yield {"name": as_text(name), "size": size, "sha256": sha256}
         except FileNotFoundError:
             pass  # Replaced or removed by the job since it was listed.
 
@@ -156,7 +156,18 @@ def list_links(run: Run) -> Iterator[Dict[str, str]]:
                 to = os.path.realpath(path)
                 inside = to.startswith(top + os.sep) and os.path.exists(to)
                 to = os.path.relpath(to, top) if inside else os.path.join(folder, os.readlink(path))
-                yield {"name": os.path.relpath(path, top).replace(os.sep, "/"), "to": to.replace(os.sep, "/")}
+                name = os.path.relpath(path, top)
+                yield {"name": as_text(name.replace(os.sep, "/")), "to": as_text(to.replace(os.sep, "/"))}
+
+
+def as_text(name: str) -> str:
+    """`name` with its bytes that are no UTF-8 written out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def as_bytes(name: str) -> str:
+    """What `as_text` was given."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found.group(1), 16)), name)
 
 
 def check_run(run: Run, given: Optional[str], digest: Optional[str] = None) -> None:

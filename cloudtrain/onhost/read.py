@@ -9,7 +9,7 @@ import stat
 import sys
 
 from .base import CHUNK, TYPE_CHECKING, Failure, Later, Options, from_os
-from .files import Run, check_name, file_size, list_links, list_outputs, load, touch
+from .files import Run, as_bytes, check_name, file_size, list_links, list_outputs, load, touch
 from .processes import look
 from .stream import frame, read_tail, whole_lines, write_all
 
@@ -143,6 +143,8 @@ def open_result(run: Run, name: str) -> int:
                 raise refusal
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
+        if as_bytes(name) != name:
+            return open_result(run, as_bytes(name))
         raise Failure("no_such_file", "the run has no %s" % name)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):

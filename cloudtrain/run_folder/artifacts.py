@@ -35,13 +35,9 @@ _ORDERS = frozenset(
 _SHORTCUTS = (".lnk", ".url", ".scf", ".library-ms", ".search-ms")
 
 # Files that a run's folder holds beside the results; a result must not replace them.
-_TAKEN = frozenset(
-    re.findall(
-        r"\S+",
-        "run.json console.log console.times events.jsonl sha256sums code.tar.gz .pull config.toml report.html "
-        "cloudtrain-report.html",
-    )
-)
+_TAKEN = frozenset({"run.json", "console.log", "console.times", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
+# Others of ours. The last release took results by these names, so they are not refused where they lie.
+_OURS_NOW = frozenset({"config.toml", "report.html", "cloudtrain-report.html"})
 # Log and events of the machines that a run was on before its last one.
 OF_ATTEMPTS = re.compile(r"console\.\d+\.(?:log|times)|events\.\d+\.jsonl")
 PARTS = ".pull"
@@ -151,11 +147,16 @@ def _storable(name: str, windows: bool) -> str:
         # As the first one or a later one, and as the last one or another.
         whole = "/".join(["x"] * at + ["{}"] + ["x"] * (at < len(segments) - 1))
         for other in (segment, f"_{segment}", f"{segment}_", f"_{segment}_"):
-            if refusal(whole.format(other), windows=windows) is None:
+            if _welcome(whole.format(other), windows):
                 segments[at] = other
                 break
     found = "/".join(segments)
     return found if refusal(found, windows=windows) is None else _flat(found, name)
+
+
+def _welcome(name: str, windows: bool) -> bool:
+    """Whether a result that comes now may have this name here."""
+    return refusal(name, windows=windows) is None and _bare(name.split("/")[0]) not in _OURS_NOW
 
 
 def _unfit(character: str, windows: bool) -> bool:
@@ -211,7 +212,7 @@ def place(
         return path not in files and path not in folders and files.isdisjoint(above)
 
     def order(entry: FileEntry) -> tuple[bool, bool, str]:
-        return entry.link is not None, refusal(entry.name, windows=windows) is not None, entry.name
+        return entry.link is not None, not _welcome(entry.name, windows), entry.name
 
     for entry in sorted(entries, key=order):
         why = "the manifest holds it twice" if entry.name in placed else _dishonest(entry.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -160,8 +161,9 @@ def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
 
 
 def _link(folder: Path, name: str, to: str) -> Check:
-    if links.leads(folder, name, to):
-        return Check(name, Verdict.OK, f"a link to {to}")
+    with suppress(OSError):
+        if files.is_inside(folder, name) and links.leads(folder, name, to):
+            return Check(name, Verdict.OK, f"a link to {to}")
     if disk.present(folder / name):
         return Check(name, Verdict.DIFFERS, f"it is neither a link to {to} nor equal to it")
     return Check(name, Verdict.MISSING, "it is not here")

@@ -102,7 +102,7 @@ def _tell(emit: Emit, files: Sequence[FileEntry], left: Sequence[tuple[str, str]
     if left:
         emit(Warned(f"left there: {_some([f'{name}, {why}' for name, why in left])}"))
     if renamed := [f"{one.name} is {one.here}" for one in files if one.stored is not None]:
-        emit(Noted(f"under another name here, since programs or this computer give theirs a meaning: {_some(renamed)}"))
+        emit(Noted(f"renamed here, where their names cannot be stored or would be acted on: {_some(renamed)}"))
 
 
 def _some(told: Sequence[str]) -> str:

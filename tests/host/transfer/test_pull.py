@@ -242,6 +242,17 @@ def test_what_had_come_whole_stays_when_the_link_breaks(tmp_path: Path, dest: Pa
     assert there(dest) == {f"{number:02d}": bytes([number]) * 1000 for number in range(100)}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems elsewhere hold no such names")
+def test_a_name_that_is_no_text_arrives_with_its_bytes_written_out(tmp_path: Path, dest: Path, out: Path) -> None:
+    (out / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"latin")
+    (out / r"a\udcb.txt").write_bytes(b"as it is written")
+    (out / "link").symlink_to(os.fsdecode(b"caf\xe9.txt"))
+    host = Supervisor(LocalTransport(tmp_path), sys.executable, "host/run", "host")
+    report = pull(host, host.manifest(), dest, emit=discard)
+    expected = {r"caf\udce9.txt": b"latin", r"a\udcb.txt": b"as it is written", "link": b"latin"}
+    assert there(dest) == expected and report.left == ()
+
+
 def links_of(out: Path) -> None:
     (out / "ckpt" / "7").mkdir(parents=True)
     (out / "ckpt" / "7" / "model.pt").write_bytes(b"seven")

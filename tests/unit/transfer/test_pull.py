@@ -241,7 +241,9 @@ GOOD_NAMES = [
     "weights/best.pt",
     ".hydra/config.yaml",
     "config.yaml",
+    "config.toml",
     "args.json",
+    "report.html",
     "x.linkage",
 ]
 GOOD_NAMES += ["README.md", ".gitignore", ".ipynb_checkpoints/a.ipynb", "logs/events.out.tfevents.1.host", "index.html"]
@@ -283,6 +285,7 @@ def test_a_hostile_name_harms_nothing_here_and_keeps_nothing_from_coming(host: H
     ("name", "stored"),
     [
         ("@aux.pt", None),
+        ("sub/report.html", None),
         ("aux.pt", "_aux.pt"),
         ("sub/CON", "sub/_CON"),
         ("loss\\acc.txt", "loss_acc.txt"),
@@ -309,6 +312,12 @@ def test_no_result_leaves_the_folder_or_meets_another(names: list[str], windows:
         path = Path("/top", entry.here)
         assert refusal(entry.here, windows=windows) is None
         assert Path(os.path.normpath(path)).is_relative_to("/top") and os.path.normpath(path) == str(path) != "/top"
+
+
+@pytest.mark.parametrize("name", ["config.toml", "Report.html", ".env", "run.json", "sub/.git/config"])
+def test_no_host_puts_a_file_of_ours_or_of_a_program_here(name: str) -> None:
+    [entry], _ = place([entry_of(name, b"")], fold_case=False)
+    assert entry.here == name.replace(name.removeprefix("sub/"), f"_{name.removeprefix('sub/')}")
 
 
 def test_names_that_meet_on_this_disk_keep_apart() -> None:
