@@ -22,18 +22,8 @@ if TYPE_CHECKING:
 _TRAINING = ("model", "epochs", "batch_size", "seed", "lr", "recipe", "job")
 _WHERE = (
     *("device", "instance", "identity", "region", "profile", "spot", "spot_restarts", "ami", "subnet"),
-    *(
-        "login",
-        "tags",
-        "private_ip",
-        "security_group",
-        "ssh_cidr",
-        "volume_size",
-        "max_time",
-        "max_cost",
-        "grace",
-        "if_i_vanish",
-    ),
+    *("login", "tags", "private_ip"),
+    *("security_group", "ssh_cidr", "volume_size", "max_time", "max_cost", "grace", "if_i_vanish"),
 )
 # Flags that choose the place, and are none.
 _PLACE = ("local", "host", "host_key", "instance_id", "dry_run")

@@ -19,8 +19,8 @@ NAME = "config.toml"
 def toml(run: Run, start: Mapping[str, Any]) -> str:
     """The file's text. What the recipe decided is in it once the job has told (`start`, its event).
 
-    What belongs to a person, an account or a computer is left out: profile, tags, private key file, addresses, the
-    folder of the runs, and arguments for the job that name such a thing, of which a comment is left.
+    What belongs to a person, an account or a computer is left out: profile, tags, login, private key file, addresses,
+    the folder of the runs, and arguments for the job that name such a thing, of which a comment is left.
     """
     spec = run.plan.spec
     train, limits, ec2 = spec.train, spec.limits, spec.ec2
@@ -71,7 +71,6 @@ def _of_ec2(ec2: Ec2Spec) -> dict[str, Any]:
         "region": ec2.region,
         "spot": ec2.spot or None,
         "ami": ec2.ami,
-        "login": ec2.user if not ec2.instance_id else None,
         "subnet": ec2.subnet,
         "private_ip": ec2.private_ip or None,
         "security_group": ec2.security_group,

@@ -78,7 +78,8 @@ def listing(view: View, now: float, *, command: str | None, anyone: bool = False
         lines.append(_next(command, reached, safe))
     if away:
         what = "It is" if not reached and away == 1 else f"{away} of these {'is' if away == 1 else 'are'}"
-        lines.append(f"{what} another's and stays; {command} --owner any tells how to end what others have launched")
+        stay = "stays" if away == 1 else "stay"
+        lines.append(f"{what} another's and {stay}; {command} --owner any tells how to end what others have launched")
     return lines
 
 

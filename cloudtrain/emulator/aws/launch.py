@@ -84,10 +84,11 @@ class Launch:
         self._choose_zone()
 
     def _check_organization(self) -> None:
-        demanded = self.core.faults.find("tags-demanded")
-        tags = self.call._parse_tag_specification()
-        for kind in ("instance", "volume", "network-interface") if demanded else ():
-            if not set(demanded.values if demanded else ()) <= set(tags.get(kind, {})):
+        demanded, tags = self.core.faults.find("tags-demanded"), self.call._parse_tag_specification()
+        if demanded is None:
+            return
+        for kind in ("instance", "volume", "network-interface"):
+            if not set(demanded.values) <= set(tags.get(kind, {})):
                 of = f"arn:aws:ec2:{self.call.region}:{self.core.account}:{kind}/*"
                 raise ApiError(
                     "UnauthorizedOperation",

@@ -252,7 +252,7 @@ def _image(seen: _Seen) -> Iterator[Check]:
     arch = seen.kinds[0].arch if seen.kinds else "x86_64"
     found = images.resolve(arch, seen.clients.ec2, seen.clients.ssm, ami=seen.ec2.ami)
     seen.image = found
-    text = f"{found.id} {found.name} ({found.source}), {found.root_gb} GB, login {found.user}"
+    text = f"{found.id} {found.name} ({found.source}), {found.root_gb} GB, login {seen.ec2.user or found.user}"
     if found.notes:
         yield Check("image", "warn", f"{text}; {'; '.join(found.notes)}", "--ami names another image")
     else:

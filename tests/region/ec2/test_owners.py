@@ -48,6 +48,7 @@ def test_it_is_shown_with_its_owner_and_never_safe(theirs: Any) -> None:
         assert one.others and not one.safe and OTHER in one.why
         assert shown.record(one)["owner"] == OTHER and shown.record(one)["mine"] is False
     told = "\n".join(shown.listing(view, time.time(), command="cloudtrain clean"))
+    assert "2 of these are another's and stay;" in told
     assert told.count(OTHER) == 2 and "cloudtrain clean --owner any" in told
     assert "--yes" not in told
     remote = "\n".join(shown.remote(view, time.time()))

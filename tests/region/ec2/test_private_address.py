@@ -14,7 +14,7 @@ from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.instances import one
 from cloudtrain.provider.ec2.offer import prices
 from cloudtrain.provider.ec2.reach import adopt, existing
-from tests.region.ec2.conftest import QUICK
+from tests.region.ec2.conftest import QUICK, Notes
 from tests.region.ec2.test_offers import own_subnet
 
 
@@ -34,7 +34,11 @@ def test_from_the_launch_to_a_machine_that_is_woken(trip_of: Any, region_of: Any
     trip.open(instance).close()
     orphan = adopt.find(trip.clients, instance.id, "ubuntu")
     assert orphan.private and orphan.instance.address == instance.address
-    assert adopt.notes(orphan, trip.clients)["ec2_private"] is True
+    notes = Notes()
+    notes.write(adopt.notes(orphan, trip.clients))
+    adopt.enter(orphan, trip.clients, notes, trip.told.append, QUICK, identity=None).close()
+    assert notes.read()["ec2_private"] is True and not notes.read()["ec2_group"]
+    assert len(region.calls("AuthorizeSecurityGroupIngress")) == 1, "the rule of its launch stays as it is"
     trip.provider.keep(instance, trip.notes, trip.told.append)
     trip.clients.ec2.stop_instances(InstanceIds=[instance.id])
     woken = trip.provider.wake(instance, trip.notes, trip.told.append)

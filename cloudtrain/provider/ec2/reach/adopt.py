@@ -124,7 +124,7 @@ def notes(orphan: Orphan, clients: Clients) -> dict[str, Any]:
             "price": instance.price_per_hour,
             "at": orphan.launched_at,
         },
-        "ec2_group": {"id": orphan.group, "cidr": ""} if orphan.group else None,
+        "ec2_group": {"id": orphan.group, "cidr": ""} if orphan.group and not orphan.private else None,
         "ec2_reached": instance.id,
         "ec2_adopted": True,
     }
@@ -262,9 +262,10 @@ def enter_later(
 
 
 def _open_port(orphan: Orphan, clients: Clients, journal: Journal, ask_address: Callable[[], str]) -> None:
-    """Port 22 for this computer alone: the one that launched it may have had another address."""
-    if orphan.group:
-        cidr = network.caller_cidr(clients, None, ask_address, orphan.instance.address if orphan.private else None)
+    """Port 22 for this computer alone: the one that launched it may have had another address. What a VPN makes of an
+    address is not known here, so the rule of a launch over one stays."""
+    if orphan.group and not orphan.private:
+        cidr = network.caller_cidr(clients, None, ask_address)
         network.allow_only(clients, orphan.group, cidr)
         journal.write({"ec2_group": {"id": orphan.group, "cidr": cidr}})
 

@@ -244,7 +244,8 @@ class Door:
         message, hint, private = error.message, error.hint, self._private()
         if error.code == "auth_refused":
             message = f"{instance.id} answers but refuses the run's key"
-            hint = "its image may have another user: --login USER" if instance.owned else hint
+            own_image = self._journal.read().get("ec2_login_made")
+            hint = "its image may have another user: --login USER" if own_image else hint
         elif error.code in ("unreachable", "unknown_host", "no_banner"):
             where = f"at its private address {instance.address}, port" if private else "on port"
             message = f"{instance.id} ({state}) did not answer {where} {instance.port} within {within:.0f} s"
