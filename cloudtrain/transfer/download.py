@@ -123,6 +123,8 @@ class Fetcher:
                 pending = [coming for entry in entries if (coming := self._begun(entry)) is not None]
                 while pending:
                     small = [one for one in pending if one.entry.size <= _SMALL] if self._sends else []
+                    if not small:
+                        self._settle()  # a large file may take its time
                     rest = self._together(small) if small else self._alone(pending.pop(0))
                     pending = [*rest, *pending[len(small) :]]
             finally:
@@ -283,7 +285,7 @@ class Fetcher:
         now = time.monotonic()
         if now - self._told_at >= _TELL_EVERY_S or self._came == self._files:
             self._told_at = now
-            what = f"{self._came} of {self._files} files" if self._files > 1 else entry.name
+            what = f"{self._came} of {self._files} files," if self._files > 1 else entry.name
             self._emit(StepProgress(_TITLE, what, done=self._done, total=self._total, unit="B"))
 
 

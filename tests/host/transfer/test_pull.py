@@ -216,7 +216,7 @@ def test_many_small_files_come_in_one_stream_and_are_counted(tmp_path: Path, des
     assert transport.started == 2 and len(report.files) == 501  # a stream for all of them, and the large file
     assert there(dest) == {**{name: (out / name).read_bytes() for name in names}, "large": (out / "large").read_bytes()}
     [*_, last] = [event for event in told if isinstance(event, StepProgress)]
-    assert (last.detail, last.done) == ("501 of 501 files", last.total)
+    assert (last.detail, last.done) == ("501 of 501 files,", last.total)
 
 
 def test_what_had_come_whole_stays_when_the_link_breaks(tmp_path: Path, dest: Path, out: Path) -> None:
