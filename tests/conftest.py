@@ -15,6 +15,7 @@ from typing import Any
 import filelock
 import pytest
 from botocore.loaders import JSONFileLoader
+from hypothesis import settings
 
 from tests import order
 
@@ -32,6 +33,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for _name in ("SIGINT", "SIGHUP", "SIGQUIT"):
     if (_number := getattr(signal, _name, None)) is not None and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _name == "SIGINT" else signal.SIG_DFL)
+
+
+# The same inputs at each run, and no time limit that a busy computer breaks: a change is judged by what it changes.
+# `python -m tests.hostile` tries others.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 # botocore's service descriptions, megabytes of JSON, are read once: not for each session that a test opens, nor for
