@@ -13,7 +13,7 @@ from cloudtrain.cli.options import Json, Owner, Plain, Profile, Region, WhoseThi
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines, write_result
 from cloudtrain.console.reporters.base import may_ask
-from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged, UsageError
 from cloudtrain.core.events import Emit, Noted, Warned
 from cloudtrain.core.states import InstanceLife
 
@@ -30,6 +30,11 @@ def clean(
         list[str] | None,
         typer.Argument(metavar="[ID]...", help="Only these: i-..., vol-..., sg-...", show_default=False),
     ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="USER@ADDRESS", help="What runs left on this machine of yours, not in AWS.")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(help="Private key that opens HOST, if no run here knows it.")] = None,
+    host_key: Annotated[str | None, typer.Option("--host-key", help="What its host key must be: SHA256:...")] = None,
     region: Region = None,
     all_regions: Annotated[bool, typer.Option("--all-regions", help="Look into every Region of the account.")] = False,
     profile: Profile = None,
@@ -46,7 +51,19 @@ def clean(
     Alone it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
     pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it. What
     others have launched is listed with its owner, and touched with --owner any alone.
+
+    With --host: folders of runs on that machine. --yes removes those whose results are here and verified; others go
+    by their names or with --all, and none of a run that lives.
     """
+    if host is not None:
+        from cloudtrain.cli import host_leftovers
+
+        if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:
+            raise UsageError("--host is a machine of yours: AWS and rehearsals have no part in it", code="usage")
+        host_leftovers.clean(
+            host, ids or [], identity=identity, host_key=host_key, everything=everything, yes=yes, json=json
+        )
+        return
     from cloudtrain.billing import running
     from cloudtrain.cleanup import leftovers
     from cloudtrain.console.pages import leftovers as shown

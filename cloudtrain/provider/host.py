@@ -92,9 +92,15 @@ class HostProvider(Provider):
             UsageError: the user did not agree.
             ConnectionFailed: no SSH server answers there.
         """
-        host = _host_of(plan.spec)
+        instance = self.machine(plan.spec, emit)
+        journal.write({_NOTE: instance.to_dict()})
+        return instance
+
+    def machine(self, spec: RunSpec, emit: Emit) -> Instance:
+        """The machine that `spec` names, its key agreed to. Raises what `acquire` does."""
+        host = _host_of(spec)
         key = self._trusted_key(host, emit)
-        instance = Instance(
+        return Instance(
             id=_id(host),
             provider=Target.HOST,
             owned=False,
@@ -107,10 +113,12 @@ class HostProvider(Provider):
             life=InstanceLife.NONE,
             details={"identity": host.identity},
         )
-        journal.write({_NOTE: instance.to_dict()})
-        return instance
 
     def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
+        """See `Provider.open`."""
+        return self.connect(instance)
+
+    def connect(self, instance: Instance) -> Transport:
         """See `Provider.open`. What is pinned now counts, also for a run that began under an earlier key."""
         from cloudtrain.transport.ssh import connect
         from cloudtrain.transport.ssh_trust import PinnedHosts

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, optional, text, truth
+from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, number, optional, text, truth
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import ExitRecord, exit_record
@@ -73,6 +73,64 @@ class RunStatus:
     events_size: int = 0
     log: bytes = b""
     events: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFolder:
+    """A folder that a host keeps: of a run, or the pushed copy of a project (then `id` and `state` are empty).
+
+    Attributes:
+        id: what the run is known by; None: by its folder alone, as runs of the last release are.
+        state: "running", "starting", "exited", "lost" or "absent".
+        kept: why it was not removed, though that was wanted.
+    """
+
+    name: str
+    size: int
+    removed: bool
+    id: str | None = None
+    age_s: float = 0.0
+    state: str = ""
+    kept: str | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether a run goes on there, or may yet begin."""
+        return self.state not in ("exited", "lost", "absent")
+
+
+@dataclass(frozen=True, slots=True)
+class HostFolders:
+    """What lies below a host's work folder."""
+
+    runs: tuple[HostFolder, ...]
+    trees: tuple[HostFolder, ...]
+
+
+_QUOTED = 300
+
+
+def host_folders(answer: Mapping[str, Any]) -> HostFolders:
+    """What `clean` says."""
+    return HostFolders(tuple(each(_run_folder)(answer.get("runs"))), tuple(each(_tree)(answer.get("trees"))))
+
+
+def _run_folder(value: Any) -> HostFolder:
+    told, base = fields(value), _tree(value)
+    return replace(
+        base,
+        id=optional(text, told.get("id")),
+        age_s=number(told.get("age_s")),
+        state=text(told.get("state")),
+        kept=None if (kept := optional(text, told.get("kept"))) is None else kept[:_QUOTED],
+    )
+
+
+def _tree(value: Any) -> HostFolder:
+    told = fields(value)
+    return HostFolder(
+        name=text(told.get("name"))[:_QUOTED], size=count(told.get("bytes")), removed=truth(told.get("removed"))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

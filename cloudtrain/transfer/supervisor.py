@@ -11,9 +11,11 @@ from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, Conne
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.answers import (
     HostFacts,
+    HostFolders,
     RunStatus,
     Started,
     host_facts,
+    host_folders,
     how_it_stands,
     last_object,
     manifest,
@@ -171,6 +173,18 @@ class Supervisor:
         ]
         return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
 
+    def clean(self, remove: Mapping[str, tuple[str | None, Mapping[str, str] | None]]) -> HostFolders:
+        """What lies below the work folder, once those runs in `remove` that have ended are gone.
+
+        Args:
+            remove: by folder, the run's id and its results (name -> sha256). A run that holds others stays; None: it
+                goes whatever it holds.
+        """
+        argv = [self._python, "-I", "-S", "-c", BOOT, "clean", "--workdir", self._workdir]
+        wanted = {name: {"id": run_id, "files": files} for name, (run_id, files) in remove.items()}
+        stdin = packed(PASSING_LOADER) + json.dumps({"remove": wanted}).encode()
+        return self._answer("clean", host_folders, argv, stdin, 600.0)
+
     def manifest(self) -> list[FileEntry]:
         """The finished files and the links below `out/` as they are now."""
         return self._ask("manifest", manifest, timeout=600.0)
@@ -240,6 +254,7 @@ _CONSEQUENCES = {
     "start": "training has not started",
     "stop": "the run may still be going on",
     "manifest": "the results stay on the host",
+    "clean": "run it again to see what is left",
 }
 _STAYS = "the run goes on, its log and results stay on the host"
 _SAYS_MORE = "the end of supervisor.log in the run's folder on the host says more"

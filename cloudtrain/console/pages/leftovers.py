@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudtrain.cleanup.leftovers import View
+from cloudtrain.cleanup.on_host import Left
 from cloudtrain.console.pages.listing import age
-from cloudtrain.core.text import columns, counted, money, screen_safe, seconds
+from cloudtrain.core.text import columns, counted, money, screen_safe, seconds, size
 from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
+from cloudtrain.transfer.answers import HostFolder
 
 DAYS_A_MONTH = 30
 
@@ -197,6 +199,45 @@ def view_record(view: View, ended: Sequence[Ended] = (), *, acted: bool = False)
         "refused": [{"region": region, "code": e.code, "message": e.message} for region, e in view.refused],
         "leftovers": rows,
     }
+
+
+def on_host(host: str, left: Sequence[Left], trees: Sequence[HostFolder], *, asks: bool) -> list[str]:
+    """What a host of the user's own keeps, two lines each; and what to type to remove it, if it `asks`."""
+    if not left:
+        return [f"no run has a folder on {host}", *_trees(trees)]
+    facts = [[one.folder.name, size(one.folder.size), age(one.folder.age_s), one.folder.state] for one in left]
+    head, *rows = columns(["FOLDER", "SIZE", "AGE", "STATE"], facts)
+    lines = [head]
+    for row, one in zip(rows, left, strict=True):
+        lines += [row, f"  {'safe to remove' if one.safe else 'keep'}: {one.why}"]
+    lines += _trees(trees)
+    if asks:
+        command = f"cloudtrain clean --host {host}"
+        lines += [f"{command} --yes removes what is safe; {command} NAME --yes, or --all --yes, also what may be lost"]
+    return [screen_safe(line) for line in lines]
+
+
+def _trees(trees: Sequence[HostFolder]) -> list[str]:
+    total = size(sum(one.size for one in trees))
+    what = f"{counted(len(trees), 'pushed copy').replace('copys', 'copies')} of code, {total}"
+    return [f"stays: {what}: it makes the next sync quick, and goes 30 days after its last push"] if trees else []
+
+
+def removed_on_host(host: str, left: Sequence[Left]) -> list[str]:
+    """What became of each."""
+    lines = []
+    for one in left:
+        here = "; results are here and verified" if one.safe else ""
+        told = f"removed {one.folder.name}, {size(one.folder.size)}, from {host}{here}"
+        lines.append(told if one.folder.removed else f"kept    {one.folder.name}: {one.folder.kept or one.why}")
+    return [screen_safe(line) for line in lines]
+
+
+def host_record(one: Left) -> dict[str, Any]:
+    """A run's folder on a host, for programs; sizes in bytes, ages in seconds."""
+    folder = one.folder
+    told = {"folder": folder.name, "run": one.run, "bytes": folder.size, "age_s": folder.age_s, "state": folder.state}
+    return {**told, "safe": one.safe, "why": one.why, "removed": folder.removed, "kept": folder.kept}
 
 
 def _named(one: Leftover) -> str:

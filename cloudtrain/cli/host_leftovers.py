@@ -1,0 +1,85 @@
+"""`cloudtrain clean --host`: what runs have left on a machine of the user's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cloudtrain.console.choose import Look, reporter
+from cloudtrain.console.lines import print_lines, write_result
+from cloudtrain.console.reporters.base import may_ask
+from cloudtrain.core.errors import ConnectionFailed, UsageError
+
+if TYPE_CHECKING:
+    from cloudtrain.cleanup.on_host import Left
+
+
+def clean(
+    host: str, names: list[str], *, identity: str | None, host_key: str | None, everything: bool, yes: bool, json: bool
+) -> None:
+    """List it; remove what is chosen: with `names` those, with `everything` all that does not live, else what is here.
+
+    Raises:
+        UsageError: nothing there has one of the names.
+        ConnectionFailed: something that was chosen stays (code `not_removed`).
+    """
+    from cloudtrain.cleanup import on_host
+    from cloudtrain.console.pages import failure
+    from cloudtrain.console.pages import leftovers as shown
+    from cloudtrain.store import Store
+
+    console = reporter(Look(plain=True))
+    store = Store()
+    spec = on_host.spec(host, store, identity=_identity(identity), fingerprint=host_key)
+
+    def ask(question: str) -> bool:
+        return console.ask(question, default=False, otherwise="--host-key SHA256:... pins the key without asking")
+
+    with on_host.supervisor(spec, ask, console.emit) as there:
+        found = there.clean({})
+        left = on_host.known(found, store)
+        if missing := set(names) - {one.folder.name for one in left}:
+            raise UsageError(
+                f"no run's folder on {host} is called {', '.join(sorted(missing))}",
+                hint=f"cloudtrain clean --host {host} lists what is there",
+                consequence="nothing was changed",
+                code="no_leftover",
+            )
+        left = [one for one in left if not names or one.folder.name in names]
+        chosen = [one for one in left if names or one.safe or (everything and not one.folder.lives)]
+        if not json:
+            print_lines(*shown.on_host(host, left, found.trees, asks=not yes))
+        if chosen and not yes and not json and may_ask():
+            yes = console.ask(_question(chosen), default=False, consequence="nothing was changed")
+        if yes and chosen:
+            found = there.clean({one.folder.name: (one.folder.id, one.files if one.safe else None) for one in chosen})
+            left = on_host.known(found, store, before=left)
+    stay = [one for one in left if one.folder.kept is not None]
+    why = "; ".join(f"{one.folder.name} stays: {one.folder.kept}" for one in stay)
+    error = ConnectionFailed(why, consequence="it is as it was", code="not_removed") if stay else None
+    if json:
+        told = failure.record(error) if error else None
+        records = [shown.host_record(one) for one in left]
+        write_result(
+            "", int(error.exit_code) if error else 0, host=host, runs=records, regions=[], refused=[], leftovers=[],
+            error=told,
+        )  # fmt: skip
+        raise typer.Exit(int(error.exit_code) if error else 0)
+    if yes and chosen:
+        print_lines(*shown.removed_on_host(host, left))
+    if error:
+        raise error
+
+
+def _question(chosen: list[Left]) -> str:
+    lost = [one.folder.name for one in chosen if not one.safe]
+    loss = f", with results of {', '.join(lost)} that may be nowhere else" if lost else ""
+    return f"Remove {len(chosen)} of these{loss}?"
+
+
+def _identity(given: str | None) -> str | None:
+    from cloudtrain.config import settings
+
+    found: str | None = settings.load({"identity": given}).get("identity")
+    return found
