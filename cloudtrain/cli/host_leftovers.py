@@ -53,7 +53,9 @@ def clean(
         if chosen and not yes and not json and may_ask():
             yes = console.ask(_question(chosen), default=False, consequence="nothing was changed")
         if yes and chosen:
-            found = there.clean({one.folder.name: (one.folder.id, one.files if one.safe else None) for one in chosen})
+            # The host looks once more whether all of it is here; what is named goes whatever it holds.
+            files = {one.folder.name: one.files if one.safe and not names else None for one in chosen}
+            found = there.clean({one.folder.name: (one.folder.id, files[one.folder.name]) for one in chosen})
             left = on_host.known(found, store, before=left)
     stay = [one for one in left if one.folder.kept is not None]
     why = "; ".join(f"{one.folder.name} stays: {one.folder.kept}" for one in stay)

@@ -45,6 +45,7 @@ def test_what_is_verified_here_goes_and_nothing_else_unasked(
     runs = {name: trains(name) for name in ("lives", "whole", "spoilt")}
     for name in ("whole", "spoilt"):
         cli("stop", name, "--yes")
+    folders = {path.name.partition("-")[0]: path for path in (state_dir() / "local" / "runs").iterdir()}
     spoilt = next(path for path in runs["spoilt"].folder.rglob("*") if path.name in _results(store, "spoilt"))
     spoilt.write_bytes(b"changed")
     (state_dir() / "local" / "runs" / "other" / "out").mkdir(parents=True)
@@ -60,16 +61,31 @@ def test_what_is_verified_here_goes_and_nothing_else_unasked(
     shown = cli("clean", "--host", HOST, "--yes")
     assert "removed whole-" in shown.out and f"from {HOST}; results are here and verified" in shown.out
     assert "kept    other: not known here" in shown.out
-    del before["whole"]
+    del before["whole"], folders["whole"]
     assert listed(cli("clean", "--host", HOST, "--json")) == before
 
     assert listed(cli("clean", "--host", HOST, "other", "--yes", "--json"))["other"][2] is True
-    living = next(path.name for path in (state_dir() / "local" / "runs").iterdir() if path.name.startswith("lives"))
+    living = folders["lives"].name
     assert "stays: it lives" in cli("clean", "--host", HOST, living, "--yes", code=6).err
     assert "not_removed" in cli("clean", "--host", HOST, living, "--yes", "--json", code=6).out
     assert "no run's folder" in cli("clean", "--host", HOST, "other", code=2).err
     shown = cli("clean", "--host", HOST, "--all", "--yes")
     assert "removed spoilt-" in shown.out and "kept    lives-" in shown.out
+
+
+@pytest.mark.usefixtures("there")
+def test_what_the_job_left_elsewhere_stays_until_its_folder_is_named(
+    cli: Callable[..., Typed], trains: Callable[[str], Run]
+) -> None:
+    trains("whole")
+    cli("stop", "whole", "--yes")
+    (folder,) = (state_dir() / "local" / "runs").iterdir()
+    (folder / "code" / "model.pt").write_bytes(b"m")
+    for everything in ([], ["--all"]):
+        kept = cli("clean", "--host", HOST, *everything, "--yes", code=6)
+        assert f"{folder.name} stays: it holds code/model.pt, which is not here" in kept.err
+    cli("clean", "--host", HOST, folder.name, "--yes")
+    assert not folder.exists()
 
 
 def _results(store: Store, name: str) -> set[str]:
