@@ -187,7 +187,7 @@ def test_a_command_that_is_asked_to_end_says_how_its_run_stands(tmp_path: Path) 
     with place.started(*place.toy("left-run", "--pause", "0.1", "--epochs", "500", flags=("--json",))) as command:
         place.wait_for(lambda: place.processes("left-run") != {} and place.shown("left-run")["state"] == "running")
         command.terminate()
-        out, _ = command.communicate(timeout=60)
+        out, _ = command.communicate(timeout=200)
     answer = Answer([json.loads(line) for line in out.splitlines()], command.returncode, "")
     check("run", answer, "run, then SIGTERM")
     assert (answer.code, answer.result["error"]["code"], answer.result["state"]) == (8, "still_running", "running")

@@ -142,7 +142,7 @@ def _full(scene: Scene) -> None:
 
 
 def _stopped_between_writes(scene: Scene, command: Command) -> None:
-    """Stop `command` at a moment at which it does not hold the registry, for which others would wait."""
+    """Stop `command` at a moment at which it does not hold the registry, not even to read it, for which others would wait."""
 
     def stopped() -> bool:
         command.signal(signal.SIGSTOP)
@@ -178,7 +178,7 @@ def _overtaken(scene: Scene) -> None:
         scene.until(lambda: scene.here(100))
         with scene.started("logs", NAME) as second:
             scene.until(lambda: "epoch 1 line 0" in second.said)
-            second.signal(signal.SIGSTOP)
+            _stopped_between_writes(scene, second)
             first.wait(100)
             second.signal(signal.SIGCONT)
             second.wait(100)
