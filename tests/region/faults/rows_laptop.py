@@ -142,7 +142,7 @@ def _full(scene: Scene) -> None:
 
 
 def _stopped_between_writes(scene: Scene, command: Command) -> None:
-    """Stop `command` at a moment at which it does not hold the registry, not even to read it, for which others would wait."""
+    """Stop `command` at a moment at which it does not hold the registry, nor reads it, for which others would wait."""
 
     def stopped() -> bool:
         command.signal(signal.SIGSTOP)
