@@ -123,7 +123,7 @@ class Account:
         deadline = time.monotonic() + limit
         while (seen := self.look(instance))["State"]["Name"] != state:
             assert time.monotonic() < deadline, f"{instance} is {seen['State']['Name']}, not {state}"
-            time.sleep(0.02)
+            time.sleep(0.1)
         return seen
 
     def address(self, instance: str) -> tuple[str, int]:
