@@ -237,7 +237,7 @@ class FakeHost(Transport):
         gpu = {"name": "Tesla T4", "memory_mib": 15360}
         return {
             "python": python, "torch": "2.13.0", "cuda": "13.0", "driver": "580.105", "gpus": [gpu], "cpus": 4,
-            "disk_free": 10**11, "os": "Linux", "home": "/home/ubuntu", "boot_id": "a-boot",
+            "disk_free": 10**11, "os": "Linux", "home": "/home/ubuntu", "boot_id": "a-boot", "at": self.now,
         }  # fmt: skip
 
     def _receive(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
@@ -273,10 +273,13 @@ class FakeHost(Transport):
         if run.state == "absent":
             if self.trees.get(spec["tree"], {}).get("digest") != spec["digest"]:
                 raise Refusal("tree_changed", "the tree on the host is not the one that was sent")
-            run.spec, run.job = spec, self.job(run)
+            run.spec, run.job = spec | self._ending_in(spec.get("lasts")), self.job(run)
             run.go_on()
             return {"state": "running", "started": True, "pid": 4711}
         return {"state": run.state, "started": False, "pid": 4711}
+
+    def _ending_in(self, lasts: float | None) -> dict[str, float | None]:
+        return {"deadline": None if lasts is None else self.now + lasts}
 
     def _poll(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
         log, events = run.log[int(options["--log"]) :], run.events[int(options["--events"]) :]
@@ -294,7 +297,10 @@ class FakeHost(Transport):
     def _lease(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
         if run.state == "absent":
             raise Refusal("absent", "this run has not been started")
-        run.lease |= {name: float(options[f"--{name}"]) for name in ("deadline", "grace") if f"--{name}" in options}
+        if "--lasts" in options:
+            run.lease |= self._ending_in(float(options["--lasts"]))
+        if "--grace" in options:
+            run.lease["grace"] = float(options["--grace"])
         return {"state": run.state, "deadline": run.lease.get("deadline"), "grace": run.lease.get("grace")}
 
     def _manifest(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import time_of_day
+from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.text import date_and_time, time_of_day
 from cloudtrain.store import Run
 
 # Between SIGTERM and SIGKILL.
@@ -65,12 +67,29 @@ def ends_at(run: Run) -> float | None:
     return run.created_at + run.plan.limit_s if run.plan.limit_s else None
 
 
-def away(run: Run, now: float) -> bool:
-    """Whether the run's machine is parked, or may be by now without anybody here having seen it."""
-    if run.state.final or run.life is InstanceLife.TERMINATED:
-        return False
+def away(run: Run) -> bool:
+    """Whether the machine of a run that has not ended is parked: EC2 has said so."""
+    return not run.state.final and run.life is InstanceLife.PARKED
+
+
+def overdue_s(run: Run, now: float) -> float | None:
+    """Seconds by which the machine of a run is past its end at `now` (unix seconds) without EC2 having said that it has
+    ended; None: it is not."""
     end = expires_at(run)
-    return run.life is InstanceLife.PARKED or (run.state is RunState.RUNNING and end is not None and now >= end)
+    up = run.life in (InstanceLife.LAUNCHING, InstanceLife.RUNNING)
+    return now - end if up and not run.state.final and end is not None and now >= end else None
+
+
+def overdue_words(run: Run, now: float) -> str:
+    """ "should have ended by 22:21, not confirmed; cloudtrain stop NAME", of a run that is overdue."""
+    end = expires_at(run) or now
+    at = time_of_day(end, now) if now - end < 86400 else date_and_time(end)
+    return f"should have ended by {at}, not confirmed; cloudtrain stop {run.name}"
+
+
+def ended_at(instance: Instance, at: float) -> Instance:
+    """`instance`, which EC2 has ended at `at` (unix seconds), whatever its lease was."""
+    return replace(instance, details={**instance.details, "expires_at": at})
 
 
 def kept_until(run: Run) -> float | None:

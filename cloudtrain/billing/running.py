@@ -29,7 +29,8 @@ def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, An
 
     Returns:
         `running`: one may be up and billed by the hour; `parked`: the disk of one may be billed; `ends_by`: ISO 8601
-        UTC, when the last of those that may be up has ended itself, null where none is.
+        UTC, when the last of those that may be up has ended itself, null where none is, or where one should have
+        ended and that is not confirmed.
     """
     ends: list[float | None] = []
     parked = False
@@ -39,12 +40,12 @@ def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, An
             continue
         end = expiry.ends_at(run)
         over = end is not None and at >= end
-        if _may_be_up(run, notes) and not over:
-            ends.append(end)
+        if _may_be_up(run, notes):
+            ends.append(None if over else end)
         parked = (
             parked or run.life is InstanceLife.PARKED or (over and _may_be_up(run, notes) and expiry.parks(run.plan))
         )
-    last = max((end for end in ends if end is not None), default=None)
+    last = None if None in ends else max((end for end in ends if end is not None), default=None)
     return {"running": bool(ends), "parked": parked, "ends_by": iso(last)}
 
 

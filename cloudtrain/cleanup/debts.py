@@ -16,8 +16,9 @@ from cloudtrain.core.events import Emit, Noted, Warned, discard
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator import service
-from cloudtrain.lifecycle import stop, story
-from cloudtrain.lifecycle.session import Context
+from cloudtrain.lifecycle import overdue, stop, story
+from cloudtrain.lifecycle.run_lock import claim
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of, rehearsal_folder
 from cloudtrain.provider.ec2.pace import Pace
@@ -39,6 +40,8 @@ def owes(run: Run, store: Store) -> bool:
         # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
         trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
         return run.life.may_exist and (bool(notes.get("pulled")) or not trained)
+    if overdue.is_due(run, time.time()):
+        return True
     # A command was killed between telling the machine to end and seeing that it did.
     return bool(notes.get("ec2_release_pending")) and (bool(notes.get("pulled")) or not run.state.trains)
 
@@ -107,7 +110,10 @@ def _settle_all(
         error = failures.get(run.name)
         if isinstance(error, Busy):
             continue
-        if not owes(store.get(run.name), store):
+        now = store.get(run.name)
+        if now.life is InstanceLife.PARKED:
+            emit(Noted(f"{_named(run)}: stopped, its disk keeps the results; cloudtrain pull {run.name} fetches them"))
+        elif not owes(now, store):
             emit(Noted(f"{_named(run)}: ended, nothing of it is billed any more"))
         else:
             why = f": {error.message}" if error else f" within {limit_s:.0f} s"
@@ -120,7 +126,10 @@ def _settle_all(
 
 
 def _pay(run: Run, context: Context) -> None:
-    if run.state.final:
+    if overdue.is_due(run, context.clock()):
+        with claim(run.name), Session(run, context, wakes=False) as session:
+            session.guard.look()
+    elif run.state.final:
         admit(run, context.store)
         stop.settle(run, context)
     elif run.state is RunState.PULLING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,7 +109,7 @@ def ssh(
         raise UsageError("a shell has no JSON form", hint="leave out --json, or add --setup")
     store = Store()
     row = store.find(run)
-    if expiry.away(row, time.time()):
+    if expiry.away(row):
         raise UsageError(
             f"{row.name} is {listing.status(row)}: there is nothing to log in to",
             hint=f"cloudtrain pull {row.name} starts its machine, fetches the results and ends it",

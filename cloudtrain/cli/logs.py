@@ -56,8 +56,10 @@ def logs(
             following.show_epochs(row, reporter, last=lines)
         else:
             following.show_log(row, reporter, last=lines, since=began)
-        if expiry.away(row, time.time()):
+        if expiry.away(row):
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
+        elif expiry.overdue_s(row, time.time()) is not None:
+            reporter.emit(Noted(f"its machine {expiry.overdue_words(row, time.time())}"))
         if not follow or row.state.final:
             reporter.leave(following.context(store, reporter).result(row), int(ExitCode.DONE))
             return

@@ -43,8 +43,10 @@ def machine_up(run: Run, now: float) -> str | None:
         now: unix seconds.
     """
     instance, end = run.instance, expiry.expires_at(run)
-    if instance is None or end is None or now >= end or run.life not in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
+    if instance is None or end is None or run.life not in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
         return None
+    if now >= end:
+        return f"{instance.id} {expiry.overdue_words(run, now)}"
     rehearsal = run.plan.spec.rehearsal
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
     keeps = expiry.parks(run.plan) and run.state.trains

@@ -192,7 +192,7 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
     hint = f"cloudtrain pull {run.name}"
     if run.state.final:
         raise _not_extended(f"{run.name} has ended ({run.state.value})", f"cloudtrain show {run.name}")
-    if run.state is RunState.PULLING or expiry.away(run, context.clock()):
+    if run.state is RunState.PULLING or expiry.away(run):
         raise _not_extended(f"{run.name} does not train any more", hint)
     if run.state is not RunState.RUNNING:
         raise _not_extended(f"{run.name} does not train yet", f"cloudtrain logs {run.name}")
@@ -233,7 +233,7 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
                 run, instance=replace(instance, details={**instance.details, "expires_at": told.after})
             )
             margin = expiry.margin_s(run.plan.limit_s or 0.0)
-        session.supervisor().lease(deadline=told.after - margin)
+        session.supervisor().lease(lasts=told.after - margin - context.clock())
         session.journal.write({"ends_at": told.after})
         receipt.update(run, context.store, context.emit)
     return told

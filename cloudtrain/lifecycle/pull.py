@@ -61,7 +61,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
         ConnectionFailed: the host cannot be reached, or is gone and had what is missing here.
         ArtifactRefused: a file is not what the host's manifest says; the others are here.
     """
-    if expiry.away(run, context.clock()):
+    if expiry.away(run):
         raise UsageError(
             f"{run.name} has a machine that is parked, and it is not started for a part of the results",
             hint=f"cloudtrain pull {run.name} starts it, fetches everything and ends it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
@@ -13,6 +13,7 @@ from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStar
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import overdue
 from cloudtrain.provider.base import Provider
 from cloudtrain.run_folder import outcome, receipt
 from cloudtrain.run_folder.outcome import Result
@@ -25,7 +26,9 @@ from cloudtrain.transport.base import Transport
 T = TypeVar("T")
 
 # Codes of failures that a new connection does not mend.
-_HOST_SAID_NO = frozenset({"disk_full", "tree_changed", "bad_spec", "auth_refused", "login_shell", GONE, RECLAIMED})
+_HOST_SAID_NO = frozenset(
+    {"disk_full", "tree_changed", "bad_spec", "auth_refused", "login_shell", "parked", GONE, RECLAIMED}
+)
 # Of a run's journal, the name of its folder in `runs/` on its host. It is there where the program on the host knows the
 # run by its id.
 ON_HOST = "on_host"
@@ -45,6 +48,7 @@ class Context:
     emit: Emit = discard
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    steady: Callable[[], float] = overdue.steady
     trickle_mib_s: float = 0.0
 
     def result(self, run: Run) -> Result:
@@ -60,9 +64,10 @@ class Session:
     """
 
     def __init__(self, run: Run, context: Context, *, wakes: bool = True) -> None:
-        self.context = context
         self.provider = context.provider(run.plan.spec)
         self.journal = context.store.journal(run.name)
+        self.guard = overdue.Guard(run, context.store, self.provider, self.journal, context.clock, context.steady)
+        self.context = replace(context, emit=self.guard.hearing(context.emit))
         self.instance = run.instance
         notes = self.journal.read()
         # A run of the last release, or one that `adopt` has found, is known on its host by its name alone.
@@ -73,9 +78,11 @@ class Session:
         self._transport: Transport | None = None
 
     def __enter__(self) -> Session:
+        self.guard.start()
         return self
 
     def __exit__(self, *exit_info: object) -> None:
+        self.guard.close()
         self.drop()
 
     @property
@@ -112,10 +119,13 @@ class Session:
         if self._transport is None:
             self.find()
             assert self.instance is not None
+            # A machine that is over its end is ended before anything is asked of it.
+            self.guard.look()
+            self.guard.say(self.context.emit)
             try:
                 self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
             except ConnectionFailed as error:
-                if error.code != "parked" or not (self._wakes and wakes):
+                if error.code != "parked" or not (self._wakes and wakes and self.guard.wakes):
                     raise
                 self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
         return self._transport
@@ -185,6 +195,7 @@ class Session:
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+        self.guard.say(self.context.emit)
 
     def forget(self) -> None:
         """The machine is gone: the run gets another one."""

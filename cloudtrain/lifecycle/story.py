@@ -22,10 +22,11 @@ from cloudtrain.core.errors import (
     LimitReached,
     RunLost,
 )
-from cloudtrain.core.events import Warned
+from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import background_pull, checkpoints, machine_end, spot
+from cloudtrain.core.text import seconds
+from cloudtrain.lifecycle import background_pull, checkpoints, machine_end, overdue, spot
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.run_lock import claim
@@ -35,7 +36,11 @@ from cloudtrain.run_folder import files as folder_files
 from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled
 from cloudtrain.source import tree
 from cloudtrain.store import Run
+from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transfer.follow import Follower
+
+# A difference between two clocks that is worth a line, in seconds.
+CLOCK_OFF_S = 120.0
 
 
 def resume(
@@ -108,11 +113,21 @@ def reach(run: Run, session: Session) -> Run:
         with session.step("environment", limit_s=60) as closing:
             facts = session.insist(lambda: session.supervisor().probe())
             closing.append(facts.summary())
+        _tell_clock(facts, session)
         assert session.instance is not None
         job = Path(run.plan.spec.job.source)
         python = session.provider.prepare(session.instance, session.transport(), facts, job, session.context.emit)
         session.journal.write({"host": asdict(facts), "python": python})
         return session.move(run, RunState.SYNCING)
+
+
+def _tell_clock(facts: HostFacts, session: Session) -> None:
+    """The times in a log are its host's: a clock there that is far off is told once. No end depends on it."""
+    off = 0.0 if facts.at is None else facts.at - session.context.clock()
+    if abs(off) > CLOCK_OFF_S:
+        which = "ahead of" if off > 0 else "behind"
+        told = f"the clock of this machine is {seconds(abs(off))} {which} this computer's"
+        session.context.emit(Noted(f"{told}: times in its log are its own; limits hold all the same"))
 
 
 def push_and_start(run: Run, session: Session) -> Run:
@@ -148,14 +163,15 @@ def push_and_start(run: Run, session: Session) -> Run:
             "digest": pushed.digest,
             "argv": [python, "-m", run.plan.spec.job.module, *run.plan.spec.train.argv()],
             "env": onward,
-            "deadline": expiry.deadline(run, instance),
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
             "spot": bool(instance.details.get("spot")),
         }
         with session.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
-            session.insist(lambda: session.supervisor().start(spec))
+            # In seconds from now: the host's clock may be wrong.
+            end, clock = expiry.deadline(run, instance), session.context.clock
+            session.insist(lambda: session.supervisor().start({**spec, "lasts": end - clock() if end else None}))
             closing.append(f"survives disconnects; log: cloudtrain logs {run.name}")
         crash.point("K6")
         return session.move(run, RunState.RUNNING)
@@ -186,6 +202,9 @@ def follow(run: Run, session: Session) -> Run:
         return run
     crash.point("K6")
     context = session.context
+    if session.journal.read().get("stop_wanted"):
+        within_s = expiry.STOP_GRACE_S + overdue.STOP_S
+        session.guard.last_call(within_s, f"asked to stop, it did not end within {within_s:.0f} s")
     progress = Progress(run, context.store)
     outputs, rate = run.plan.spec.job.outputs, context.trickle_mib_s
     with background_pull.Trickle(session, run.folder, outputs, session.journal, context.emit, mib_s=rate) as beside:
@@ -208,6 +227,7 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
     if discarded(run, notes):
         background_pull.keep(run.folder, session.journal)
         return run
+    session.guard.last_call(overdue.LAST_S, f"what it has did not come within {seconds(overdue.LAST_S)}")
     check_log(run, session)
     try:
         files = fetch_results(run, session)

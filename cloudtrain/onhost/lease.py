@@ -8,7 +8,7 @@ import time
 
 from .base import TYPE_CHECKING, Failure, Later, Options
 from .files import Run, load, save, touched_at
-from .processes import look
+from .processes import look, uptime
 
 if TYPE_CHECKING:
     import shutil
@@ -40,16 +40,21 @@ def do_lease(options: Options) -> Dict[str, Any]:
     if state == "absent":
         raise Failure("absent", "this run has not been started")
     lease = lease_of(run)
-    if options.deadline is not None:
-        lease["deadline"] = options.deadline
+    if options.lasts is not None:
+        lease.update(ending_in(options.lasts))
     if options.grace is not None:
         lease["grace"] = options.grace
     save(run.path("lease.json"), {"v": 1, **lease})
     return {"state": state, "deadline": lease.get("deadline"), "grace": lease.get("grace")}
 
 
+def ending_in(lasts: float) -> Dict[str, float]:
+    """The end of a job that has so many seconds from now: `deadline` by this machine's clock, `ends` by its uptime."""
+    return {"deadline": time.time() + lasts, "ends": uptime() + lasts}
+
+
 def lease_of(run: Run) -> Dict[str, Any]:
-    """What `lease` has set since the start: `deadline` (only ever later than the spec's) and `grace`."""
+    """What `lease` has set since the start: `deadline`, `ends` (only ever later than the spec's) and `grace`."""
     return load(run.path("lease.json")) or {}
 
 

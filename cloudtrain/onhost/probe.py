@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 
 from .base import LINUX, TYPE_CHECKING, Failure, Later, Options
 from .processes import boot_id
@@ -67,6 +68,7 @@ def do_probe(options: Options) -> Dict[str, Any]:
         "os": os_name(),
         "home": home,
         "boot_id": boot_id(),
+        "at": time.time(),
     }
 
 

@@ -37,6 +37,11 @@ def look(run: Run) -> Tuple[str, Optional[Dict[str, Any]]]:
     return "lost", None
 
 
+def uptime() -> float:
+    """Seconds since this machine was started, those that it slept included. Its clock may be wrong; this is not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def boot_id() -> Optional[str]:
     """Changes whenever the machine starts anew; None where the system has no such name."""
     try:

@@ -10,6 +10,7 @@ import time
 
 from .base import HEADER_LIMIT, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
 from .files import Run, check_key, check_run, hash_file, load, remove_tree, save
+from .lease import ending_in
 from .locks import held, take
 from .processes import end_processes
 
@@ -65,14 +66,14 @@ def job_pid(run: Run) -> Optional[int]:
 def check_spec(raw: bytes) -> Dict[str, Any]:
     try:
         spec = json.loads(raw.decode("utf-8"))
-        argv, env, deadline, grace = spec["argv"], spec.get("env") or {}, spec.get("deadline"), spec.get("grace", 10)
+        argv, env, lasts, grace = spec["argv"], spec.get("env") or {}, spec.get("lasts"), spec.get("grace", 10)
         good = (
             spec["v"] == 1
             and isinstance(argv, list)
             and bool(argv)
             and all(isinstance(part, str) and "\0" not in part for part in argv)
             and all(isinstance(k, str) and isinstance(v, str) and "\0" not in k + v for k, v in env.items())
-            and (deadline is None or isinstance(deadline, (int, float)))
+            and (lasts is None or isinstance(lasts, (int, float)))
             and isinstance(grace, (int, float))
             and isinstance(spec["digest"], str)
             and isinstance(spec.get("lingers", False), bool)
@@ -83,7 +84,8 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
     if not good:
         raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
     check_key(spec["tree"])
-    return {**spec, "env": env, "deadline": deadline, "grace": grace}
+    ends = {"deadline": None, "ends": None} if lasts is None else ending_in(lasts)
+    return {**spec, "env": env, **ends, "grace": grace}
 
 
 def make_code(run: Run, spec: Dict[str, Any]) -> None:

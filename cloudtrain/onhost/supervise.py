@@ -13,7 +13,7 @@ from .files import Run, file_size, hash_file, list_outputs, load, save
 from .job import Job
 from .lease import lease_of, power_off_unless_wanted
 from .locks import take
-from .processes import boot_id, end_processes, oom_kills, start_of
+from .processes import boot_id, end_processes, oom_kills, start_of, uptime
 from .spot import SpotWatch
 from .stop import intend
 
@@ -175,17 +175,17 @@ class Ending:
         return LEFTOVER_GRACE_S if self.stop is None else max(0.0, self._kill_at - time.monotonic())
 
     def _due(self, spot_left: Optional[float] = None) -> Optional[Dict[str, Any]]:
-        """The stop that a spot notice, shutdown or the deadline asks for, the latter by the wall clock: the time that
-        a machine sleeps counts.
+        """The stop that a spot notice, shutdown or the deadline asks for, the latter by the time that this machine is
+        up: its clock may be wrong, or be set meanwhile.
 
         `spot_left`: seconds that the notice leaves to the job; None: there is none.
         """
-        deadline, grace = self._spec["deadline"], self._spec["grace"]
+        ends, grace = self._spec["ends"], self._spec["grace"]
         if spot_left is not None:
             reason, grace = "spot", spot_left
         elif self._signals.asked_to_end:
             reason = "shutdown"
-        elif deadline is not None and time.time() >= max(deadline, lease_of(self._run).get("deadline") or 0.0):
+        elif ends is not None and uptime() >= max(ends, lease_of(self._run).get("ends") or 0.0):
             reason = "deadline"
         else:
             return None

@@ -10,6 +10,7 @@ from cloudtrain.core.events import Emit
 from cloudtrain.core.instance import Instance, Journal, Login, Released
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.base import Transport
 
@@ -99,6 +100,20 @@ class Provider(ABC):
     @abstractmethod
     def find(self, run: str, journal: Journal) -> Instance | None:
         """The live instance of a run, or None if there is none (any more)."""
+
+    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
+        """End an instance of ours that has outlived its lease, whatever runs on it, and confirm it by its state.
+
+        Args:
+            parks: its disk is kept.
+
+        Returns:
+            What it is now, TERMINATED or PARKED, and whether it had to be told.
+
+        Raises:
+            CloudtrainError: it may still be running.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, number, optional, text, truth
+from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, moment, number, optional, text, truth
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.frames import ExitRecord, exit_record
@@ -30,6 +30,7 @@ class HostFacts:
         torch, cuda: versions of torch and of the CUDA that it was built for; None: has none.
         disk_free: bytes, where runs are kept.
         boot_id: changes when the machine starts anew; None where the system has no such name.
+        at: unix seconds by its clock, as it answered.
     """
 
     python: str
@@ -43,6 +44,7 @@ class HostFacts:
     os: str
     home: str
     boot_id: str | None
+    at: float | None = None
 
     def summary(self) -> str:
         """One line for people: "torch 2.13.0 (CUDA 12.6), Tesla T4 15 GiB, Python 3.12.3"."""
@@ -157,6 +159,7 @@ def host_facts(answer: Mapping[str, Any]) -> HostFacts:
         os=text(answer.get("os")),
         home=text(answer.get("home")),
         boot_id=optional(text, answer.get("boot_id")),
+        at=optional(moment, answer.get("at")),
     )
 
 

@@ -264,7 +264,7 @@ class Follower:
             )
 
     def _wait_to_reconnect(self, error: ConnectionFailed) -> None:
-        if error.code in (GONE, RECLAIMED):
+        if error.code in (GONE, RECLAIMED, "parked"):
             raise error
         if self._failures >= len(BACKOFF_S):
             raise ConnectionFailed(

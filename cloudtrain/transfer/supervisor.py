@@ -161,16 +161,14 @@ class Supervisor:
         """
         return self._ask("stop", how_it_stands, "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
 
-    def lease(self, *, deadline: float | None = None, grace: float | None = None) -> RunStatus:
-        """Move the run's deadline (unix seconds), or have its machine power itself off `grace` seconds after the job's
-        end, counted anew whenever a client looks at the run. None leaves the one or the other as it is.
+    def lease(self, *, lasts: float | None = None, grace: float | None = None) -> RunStatus:
+        """Move the run's deadline to `lasts` seconds from now, or have its machine power itself off `grace` seconds
+        after the job's end, counted anew whenever a client looks at the run. None leaves the one or the other as it is.
 
         Raises:
             ConnectionFailed: the link broke, or nothing was ever started there.
         """
-        options = [
-            f"--{name}={value}" for name, value in (("deadline", deadline), ("grace", grace)) if value is not None
-        ]
+        options = [f"--{name}={value}" for name, value in (("lasts", lasts), ("grace", grace)) if value is not None]
         return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
 
     def clean(self, remove: Mapping[str, tuple[str | None, Mapping[str, str] | None]]) -> HostFolders:

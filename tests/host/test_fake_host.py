@@ -145,7 +145,7 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
             "digest": digest,
             "argv": argv,
             "env": {},
-            "deadline": None,
+            "lasts": None,
             "grace": 5,
         }
 
@@ -174,7 +174,7 @@ def script(transport: Noted, workdir: str, source: Path) -> list[Any]:
     second = run_of("second", "its-id")
     told.append(second.start(spec("second", digest)).state)
     ready(second)
-    told += [second.start(spec("second", digest)).started, second.lease(deadline=4e9, grace=60.0).state]
+    told += [second.start(spec("second", digest)).started, second.lease(lasts=4e9, grace=60.0).state]
     another = run_of("second", "another")
     told.append(refused(lambda: another.start(spec("second", digest))))
     told += [refused(act) for act in (another.poll, another.stop, another.lease, another.manifest)]

@@ -78,7 +78,7 @@ def _words(run: Run) -> set[str]:
         words.add("done")
     if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
         words.add("limit")
-    if expiry.away(run, time.time()) or run.life is InstanceLife.PARKED:
+    if run.life is InstanceLife.PARKED:
         words.add("parked")
     if expiry.is_kept(run, time.time()):
         words.add("kept")
@@ -101,10 +101,14 @@ def table(runs: Iterable[Run]) -> list[str]:
         usd = cost(run, now)
         unbilled = "not billed" if run.plan.spec.rehearsal else "-"
         told = (run.name, str(run.plan.spec.train.model), where(run), status(run))
-        accuracy, spent = percent(run.progress.get("best_test_acc")), money(usd) if usd is not None else unbilled
+        # Until its end; more, if it has not ended.
+        more = "+" if expiry.overdue_s(run, now) is not None else ""
+        accuracy, spent = percent(run.progress.get("best_test_acc")), money(usd) + more if usd is not None else unbilled
         rows.append((*told, accuracy, spent, age(now - run.created_at)))
     lines = columns(header, rows, right=(4, 5))
-    lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run, now)]
+    lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
+    overdue = [run for run in runs if expiry.overdue_s(run, now) is not None]
+    lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
     lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
     lines += [f"{run.name}: {expiry.kept_hint(run)}" for run in runs if expiry.is_kept(run, now)]
@@ -118,10 +122,8 @@ def table(runs: Iterable[Run]) -> list[str]:
 
 
 def fetch(run: Run) -> str:
-    """What to do about a run whose machine has ended itself, or must have by now."""
-    if expiry.parks(run.plan) or run.life is InstanceLife.PARKED:
-        return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
-    return f"cloudtrain pull {run.name} sees what is left"
+    """What to do about a run whose machine has parked."""
+    return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
 
 
 def record(run: Run) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def record(run: Run) -> dict[str, Any]:
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
         "ends_by": iso(expiry.expires_at(run)) if not run.state.final or expiry.is_kept(run, time.time()) else None,
         "kept_until": iso(expiry.kept_until(run)) if expiry.is_kept(run, time.time()) else None,
-        "parked_per_day": expiry.parked_per_day(run.plan) if expiry.away(run, time.time()) else None,
+        "parked_per_day": expiry.parked_per_day(run.plan) if expiry.away(run) else None,
         "created": iso(run.created_at),
         "ended": iso(run.ended_at),
         "folder": str(run.folder),
@@ -180,8 +182,10 @@ def owed(run: Run) -> bool:
 
 
 def _status(run: Run) -> str:
-    if expiry.away(run, time.time()):
+    if expiry.away(run):
         return _away(run)
+    if expiry.overdue_s(run, time.time()) is not None:
+        return "past its end, not confirmed"
     if run.state is RunState.RUNNING:
         if ended_unseen(run):
             return "ended, not pulled yet"
@@ -198,12 +202,10 @@ def _status(run: Run) -> str:
 
 
 def _away(run: Run) -> str:
-    """A run whose machine has ended itself, or must have by now; nobody was asked."""
-    if not expiry.parks(run.plan) and run.life is not InstanceLife.PARKED:
-        return "its limit is over, not pulled"
+    """A run whose machine has parked."""
     usd = expiry.parked_per_day(run.plan)
     daily = f", {money(usd)} a day" if usd is not None and not run.plan.spec.rehearsal else ""
-    return f"{'parked' if run.life is InstanceLife.PARKED else 'parked or ended'}{daily}"
+    return f"parked{daily}"
 
 
 def ended_unseen(run: Run) -> bool:
@@ -273,8 +275,10 @@ def _settings(run: Run, started: Mapping[str, Any]) -> list[str]:
 def _machine(run: Run) -> list[str]:
     """What becomes of its machine."""
     now = time.time()
-    if expiry.away(run, now):
+    if expiry.away(run):
         return [f"  machine  {fetch(run)}"]
+    if expiry.overdue_s(run, now) is not None:
+        return [f"  machine  {expiry.overdue_words(run, now)}"]
     if expiry.is_kept(run, now):
         return [f"  machine  {expiry.kept_words(run, now)}, then it ends itself", f"           {expiry.kept_hint(run)}"]
     ends = expiry.expires_at(run)
@@ -287,7 +291,8 @@ def _files_and_cost(run: Run, outcome: Result) -> list[str]:
         total = sum(entry.size for entry in outcome.artifacts)
         lines.append(f"  files    {len(outcome.artifacts)}, {size(total)}, checksums verified")
     if outcome.cost_usd is not None:
-        lines.append(f"  cost     about {money(outcome.cost_usd)}")
+        more = " until its end; more, if it has not ended" if expiry.overdue_s(run, time.time()) is not None else ""
+        lines.append(f"  cost     about {money(outcome.cost_usd)}{more}")
     elif run.plan.spec.rehearsal:
         real = f". The same time on EC2: about {money(outcome.rehearsed_usd)}" if outcome.rehearsed_usd else ""
         lines.append(f"  cost     nothing is billed: a rehearsal{real}")

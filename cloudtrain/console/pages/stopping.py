@@ -28,7 +28,7 @@ def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
     at = f" after epoch {epoch} of {epochs}" if epoch and epochs and run.state is RunState.RUNNING else ""
     if not run.state.trains:
         return f"Stop {run.name}" + (f" and terminate {machine}?" if machine else "?")
-    if expiry.away(run, time.time()):
+    if expiry.away(run):
         return f"{run.name} is parked. Start {machine} to pull its results, then terminate it?"
     if keep_s:
         price = f" at ${run.instance.price_per_hour:.3f} an hour" if _billed(run) and run.instance else ""
@@ -79,9 +79,9 @@ def _costs(run: Run) -> str:
     if not _billed(run) or run.instance is None:
         return "not billed" if run.plan.spec.rehearsal else "nothing"
     now = time.time()
-    if expiry.away(run, now):
+    if expiry.away(run):
         usd = expiry.parked_per_day(run.plan)
         return f"{money(usd)} a day" if usd is not None else "its disk"
     ends = expiry.expires_at(run)
-    by = f", ends itself by {time_of_day(ends, now)}" if ends and ends > now else ""
+    by = f", {'ends itself' if ends > now else 'should have ended'} by {time_of_day(ends, now)}" if ends else ""
     return f"${run.instance.price_per_hour:.3f} an hour{by}"

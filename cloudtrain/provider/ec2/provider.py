@@ -112,6 +112,10 @@ class Ec2Provider(Provider):
         journal.write({"ec2_ends_by": expires_at})
         return True
 
+    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
+        with self._recorded(journal, instance.details.get("region")) as clients:
+            return lease.enforce(instance, clients, emit, self._pace, parks=parks)
+
     def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
         with self._recorded(journal, instance.details.get("region")) as clients:
             return lease.wake(instance, clients, journal, emit, self._pace)

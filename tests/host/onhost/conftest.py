@@ -114,7 +114,7 @@ class Host:
             "digest": self.push({"job.py": script.encode()}),
             "argv": [sys.executable, "job.py", *arguments],
             "env": {},
-            "deadline": None,
+            "lasts": None,
             "grace": 5,
         }
         return json.dumps({**spec, **changes}).encode()

@@ -118,7 +118,7 @@ def test_the_wish_to_stop_is_enough(host: Any) -> None:
 
 
 def test_the_deadline_ends_it(host: Any) -> None:
-    started(host, TREE, deadline=time.time() + 4, grace=3)
+    started(host, TREE, lasts=4, grace=3)
     record = host.finished()
     assert (record["code"], record["stop"]) == (143, "deadline")
     assert host.poll()["stop"] == "deadline"
@@ -126,7 +126,7 @@ def test_the_deadline_ends_it(host: Any) -> None:
 
 
 def test_a_deadline_that_has_passed_ends_it_at_once(host: Any) -> None:
-    host.start(SLEEPER, deadline=time.time() - 3600, grace=1)
+    host.start(SLEEPER, lasts=-3600, grace=1)
     assert host.finished()["stop"] == "deadline"
 
 

@@ -31,17 +31,17 @@ def powered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_deadline_moves_while_the_job_runs(host: Any) -> None:
-    host.start("import time\ntime.sleep(60)\n", deadline=time.time() + 3, grace=1)
+    host.start("import time\ntime.sleep(60)\n", lasts=3, grace=1)
     moved = time.time() + 6
-    assert host.ask("lease", "--deadline", str(moved))["deadline"] == moved
+    assert host.ask("lease", "--lasts", "6")["deadline"] == pytest.approx(moved, abs=2.0)
     record = host.finished()
-    assert record["stop"] == "deadline" and record["at"] >= moved
+    assert record["stop"] == "deadline" and record["at"] >= moved - 0.1
 
 
 def test_a_deadline_is_never_moved_forward(host: Any) -> None:
     """What was promised at the start holds, whatever a late command says."""
-    host.start("import time\ntime.sleep(2)\n", deadline=time.time() + 60)
-    host.ask("lease", "--deadline", str(time.time() - 60))
+    host.start("import time\ntime.sleep(2)\n", lasts=60)
+    host.ask("lease", "--lasts", "-60")
     assert host.finished()["stop"] is None
 
 

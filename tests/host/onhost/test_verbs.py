@@ -144,7 +144,7 @@ def test_a_program_that_cannot_run_is_an_exit_of_127(host: Any, argv: list[str])
 
 @pytest.mark.parametrize(
     "changes",
-    [{"v": 2}, {"argv": []}, {"argv": "ls"}, {"env": {"A": 1}}, {"deadline": "soon"}, {"tree": "../x"}, {"tree": ""}],
+    [{"v": 2}, {"argv": []}, {"argv": "ls"}, {"env": {"A": 1}}, {"lasts": "soon"}, {"tree": "../x"}, {"tree": ""}],
 )
 def test_a_spec_that_is_not_one_is_refused(host: Any, changes: dict[str, Any]) -> None:
     answer = host.ask("start", stdin=host.spec("", **changes))
@@ -217,7 +217,7 @@ json.dump({"v": 1, "digest": digest, "files": {"job.py": entry}}, open(small + "
 def ask(verb, spec=b""):
     done = subprocess.run([python, supervise, verb, "--run", small + "/runs/r"], input=spec, stdout=subprocess.PIPE)
     return json.loads(done.stdout)
-spec = {"v": 1, "run": "r", "tree": "t", "digest": digest, "argv": [python, "job.py"], "env": {}, "deadline": None}
+spec = {"v": 1, "run": "r", "tree": "t", "digest": digest, "argv": [python, "job.py"], "env": {}, "lasts": None}
 assert ask("start", json.dumps(spec).encode())["started"]
 for _ in range(600):
     answer = ask("poll")

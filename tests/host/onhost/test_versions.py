@@ -74,7 +74,7 @@ def act(name):
         return supervisor.probe().python
     if name == "start":
         spec = {"v": 1, "run": "brave-otter", "tree": "job-1", "digest": tree.digest, "env": {"COLOUR": "blue"}}
-        return supervisor.start({**spec, "argv": [python, "job/train.py"], "deadline": None, "grace": 20}).started
+        return supervisor.start({**spec, "argv": [python, "job/train.py"], "lasts": None, "grace": 20}).started
     if name == "poll":
         return supervisor.poll().state
     if name == "lease":

@@ -51,7 +51,7 @@ class Host:
         done = self.transport.run(argv, stdin=[json.dumps(header).encode() + b"\n", archive.getvalue()])
         assert done.exit_code == 0, done
         spec = {"v": 1, "run": "brave-otter", "tree": "t", "digest": digest, "argv": [sys.executable, "job.py"]}
-        return {**spec, "env": {}, "deadline": None, "grace": 5, **changes}
+        return {**spec, "env": {}, "lasts": None, "grace": 5, **changes}
 
     def clean(self) -> None:
         subprocess.run(

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.billing import cost, expiry
+from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing, summary
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
@@ -25,7 +26,7 @@ from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, Trai
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.lifecycle import machine_end, planning, stop, story
+from cloudtrain.lifecycle import machine_end, overdue, planning, stop, story
 from cloudtrain.lifecycle import pull as lifecycle_pull
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
@@ -161,6 +162,36 @@ def test_a_lease_that_ends_after_training_began_parks_and_pull_fetches_everythin
     assert "parked" in scene.said()
 
 
+def outlives(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that trains on a machine which should have ended 1 s ago, and does not."""
+    monkeypatch.setattr(overdue, "AFTER_S", 0.0)
+    monkeypatch.setattr(overdue, "_LOOK_S", 0.1)
+    run = scene.trains("--pause", "0.05", "--lines", "20", "--epochs", "1000", max_time_s=600.0)
+    assert run.instance is not None
+    details = {**run.instance.details, "expires_at": time.time() - 1.0}
+    return scene.context.store.note(run, instance=replace(run.instance, details=details))
+
+
+def test_who_follows_a_machine_that_outlives_its_end_parks_it_through_ec2(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlives(scene, monkeypatch)
+    result = scene.pull()
+    assert (result.state, result.life) == (RunState.STOPPED, InstanceLife.TERMINATED)
+    assert (result.folder / "console.log").stat().st_size > 0
+    assert scene.region.calls("StopInstances") and "EC2 was asked to end it, and says at" in scene.said()
+    gone(scene)
+
+
+def test_a_command_that_only_passes_by_parks_it_too(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    outlives(scene, monkeypatch)
+    told: list[Event] = []
+    provider = scene.context.provider
+    debts.settle(scene.context.store, told.append, provider=provider, limit_s=30.0)
+    assert scene.state() == "stopped" and scene.run.life is InstanceLife.PARKED
+    assert f"cloudtrain pull {NAME} fetches them" in str(told) and "nothing of it is billed" not in str(told)
+
+
 def test_a_machine_parks_once_its_job_has_ended_and_nobody_looks(scene: Scene) -> None:
     scene.trains(max_time_s=600.0, grace_s=3.0)
     scene.until("stopped")
@@ -285,9 +316,9 @@ def test_extend_moves_timer_tag_deadline_and_registry(scene: Scene) -> None:
 def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: Scene) -> None:
     scene.trains(max_time_s=600.0, grace_s=1.0)
     scene.until("stopped")
-    # Nobody here has seen it yet: the row says so only once its lease must be over.
+    # Nobody here has seen it yet, so nobody says so.
     later = time.time() + 3600
-    assert expiry.away(scene.run, later) and not expiry.away(scene.run, time.time())
+    assert not expiry.away(scene.run) and expiry.overdue_s(scene.run, later) and not expiry.overdue_s(scene.run, 0.0)
     with pytest.raises(ConnectionFailed, match="parked"):
         machine_end.extend(scene.run, scene.context, 30.0)
     assert scene.state() == "stopped"

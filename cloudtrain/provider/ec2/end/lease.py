@@ -21,9 +21,11 @@ from typing import Any
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import machine_lease, tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, address_of, reason_of, to_instance, watched
+from cloudtrain.provider.ec2.end.release import terminate
+from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, state_of, to_instance, watched
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
@@ -70,6 +72,35 @@ def _at_poweroff(instance: Instance, clients: Clients, behaviour: str, told: str
         clients.ec2.modify_instance_attribute(
             InstanceId=instance.id, InstanceInitiatedShutdownBehavior={"Value": behaviour}
         )
+
+
+def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, parks: bool) -> tuple[InstanceLife, bool]:
+    """End an instance from outside: stopped if it `parks`, else terminated. See `Provider.end`.
+
+    Raises:
+        CloudtrainError: EC2 does not say that it has ended.
+    """
+    found = one(clients, instance.id)
+    state = state_of(found) if found else "terminated"
+    if state in ENDED:
+        return InstanceLife.TERMINATED, False
+    if state == "stopped":
+        return InstanceLife.PARKED, False
+    if not parks:
+        terminate(clients, instance.id, emit, pace, enough=ENDED)
+        return InstanceLife.TERMINATED, True
+    forced = {False: 0.0, True: pace.end / 2}
+    for found, state, gone in watched(clients, instance.id, emit, pace, step="release", within_s=pace.end):
+        if found is None or state in ENDED:
+            return InstanceLife.TERMINATED, True
+        if state == "stopped":
+            return InstanceLife.PARKED, True
+        # Asked first, and later not asked any more: what runs on it may hold up a shutdown.
+        for force in [force for force, after in forced.items() if gone >= after]:
+            del forced[force]
+            with translated(f"stop {instance.id}", profile=clients.profile, consequence="it may still be billed"):
+                clients.ec2.stop_instances(InstanceIds=[instance.id], Force=force)
+    raise ConnectionFailed(f"{instance.id} is still {state} after {pace.end:.0f} s", code="not_stopped")
 
 
 def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Instance:
