@@ -126,7 +126,8 @@ def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
 def place_of(spec: RunSpec) -> dict[str, Any]:
     """The arguments of `build` that say where: the place of a run that is to go on."""
     host, ec2 = spec.host, spec.ec2
-    address = f"[{host.address}]" if host and ":" in host.address else host.address if host else ""
+    name = (host.name or host.address) if host else ""
+    address = f"[{name}]" if ":" in name else name
     return {
         "local": spec.target is Target.LOCAL,
         "host": f"{host.user}@{address}:{host.port}" if host else None,

@@ -80,11 +80,22 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How to log in by another SSH client: private key file, the pinned host key as OpenSSH writes it, and the user, if
-    another than the instance names."""
+    """How to log in by another SSH client.
 
-    identity: Path
+    Attributes:
+        identities: private key files.
+        host_key: the pinned one, as OpenSSH writes it.
+        agent: socket of an agent that may hold further keys, or the variable that names it; None: none is asked.
+        only: of the agent's keys only those of `identities`.
+        through: command line of the program that carries the bytes; None: none is needed.
+        user: who logs in, if another than the instance names.
+    """
+
+    identities: tuple[Path, ...]
     host_key: str
+    agent: str | None = "SSH_AUTH_SOCK"
+    only: bool = True
+    through: str | None = None
     user: str | None = None
 
 

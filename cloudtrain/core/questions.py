@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 
-def nobody(question: str) -> str | None:
+class Ask(Protocol):
+    """Puts a question and gives the line that was typed, which is not shown if it is `hidden`; None: nobody is there,
+    or wants no question."""
+
+    def __call__(self, question: str, *, hidden: bool = False) -> str | None:
+        """Put it."""
+
+
+def nobody(question: str, *, hidden: bool = False) -> str | None:
     """Puts no question: what holds outside of a command."""
     return None
 
 
-ask: Callable[[str], str | None] = nobody
-"""Puts a question and gives the line that was typed; None: nobody is there, or wants no question."""
+ask: Ask = nobody

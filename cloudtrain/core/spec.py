@@ -93,13 +93,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSpec:
-    """A machine that is already there."""
+    """A machine that is already there.
+
+    Attributes:
+        name: what the user's own SSH configuration knows it by; None: nothing was asked of that.
+        origin: what that configuration has decided, for people; "": nothing.
+    """
 
     user: str
     address: str
     port: int = 22
     identity: str | None = None
     fingerprint: str | None = None
+    name: str | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,18 @@ there.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtrain.core import disk, programs
+from cloudtrain.core import disk
 from cloudtrain.core.errors import GONE, CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.core.instance import Login
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
+from cloudtrain.transport import ssh_config
 
 INCLUDE = "Include cloudtrain/config"
 _NOTE = "# Written by cloudtrain: one entry for each run with a machine. Changes here are lost.\n"
@@ -24,24 +27,35 @@ _NOTE = "# Written by cloudtrain: one entry for each run with a machine. Changes
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How OpenSSH gets to a run's machine: where it is, who logs in by which key, and the file of its pinned key."""
+    """How OpenSSH gets to a run's machine: where it is, who logs in, how, and the file of its pinned key.
+
+    Attributes:
+        alias: the name by which that file has the key.
+    """
 
     address: str
     port: int
     user: str
-    identity: Path
+    login: Login
+    alias: str
     known_hosts: Path
 
-    def options(self) -> dict[str, str]:
-        """What OpenSSH must and must not do there, by the names of its configuration."""
-        return {
-            "IdentitiesOnly": "yes",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": str(self.known_hosts),
-            "GlobalKnownHostsFile": "none",
-            "UpdateHostKeys": "no",
-            "ForwardAgent": "no",
-        }
+    def options(self) -> list[tuple[str, str]]:
+        """What OpenSSH must and must not do there, by the names of its configuration, as that writes them."""
+        login = self.login
+        return [
+            *(("IdentityFile", _path(file)) for file in login.identities),
+            ("IdentitiesOnly", "yes" if login.only else "no"),
+            ("IdentityAgent", _path(login.agent or "none")),
+            # To the end of the line it is that program's, as it is.
+            *([("ProxyCommand", login.through.replace("%", "%%"))] if login.through is not None else []),
+            ("HostKeyAlias", self.alias),
+            ("StrictHostKeyChecking", "yes"),
+            ("UserKnownHostsFile", _path(self.known_hosts)),
+            ("GlobalKnownHostsFile", "none"),
+            ("UpdateHostKeys", "no"),
+            ("ForwardAgent", "no"),
+        ]
 
 
 def way(run: Run, session: Session) -> Way:
@@ -57,10 +71,9 @@ def way(run: Run, session: Session) -> Way:
         raise UsageError(f"{run.name} trains on {instance.id}: there is no machine to log in to", code="no_ssh")
     folder = disk.private_dir(disk.state_dir() / "keys" / run.name)
     known = folder / "known_hosts"
-    # OpenSSH looks a port other than 22 up by this form of the address.
-    place = instance.address if instance.port == 22 else f"[{instance.address}]:{instance.port}"
-    disk.write_durably(known, f"{place} {login.host_key}\n".encode())
-    return Way(instance.address, instance.port, login.user or instance.user or "ubuntu", login.identity, known)
+    alias = host(run.name)
+    disk.write_durably(known, f"{alias} {login.host_key}\n".encode())
+    return Way(instance.address, instance.port, login.user or instance.user or "ubuntu", login, alias, known)
 
 
 def check_there(run: Run, session: Session) -> None:
@@ -93,7 +106,7 @@ def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]
         UsageError: the run has no machine with SSH, or there is no `ssh` here.
         ConnectionFailed: its machine is gone.
     """
-    program = programs.find("ssh", beside=Path.cwd())
+    program = ssh_config.client()
     if program is None:
         raise UsageError(
             "there is no OpenSSH client on this computer",
@@ -101,10 +114,9 @@ def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]
             code="no_ssh",
         )
     to = way(run, session)
-    line = [program, "-F", "none", "-i", str(to.identity), "-p", str(to.port)]
-    for name, value in to.options().items():
-        # ssh splits the value of an option at blanks, as in its configuration file.
-        line += ["-o", f"{name}={quoted(value)}"]
+    line = [program, "-F", "none", "-p", str(to.port)]
+    for name, value in to.options():
+        line += ["-o", f"{name}={value}"]
     line += ["-l", to.user, to.address]
     return [*line, "--", typed_there(argv)] if argv else line
 
@@ -115,9 +127,13 @@ def typed_there(argv: tuple[str, ...]) -> str:
     return argv[0] if len(argv) == 1 else shlex.join(argv)
 
 
-def quoted(value: str) -> str:
-    """A value as OpenSSH's configuration wants it: in quotes where it has blanks."""
-    return f'"{value}"' if " " in value else value
+def _path(path: Path | str) -> str:
+    """A path as OpenSSH's configuration wants it: in quotes, and nothing in it is a token or an escape."""
+    text = str(path).replace("%", "%%")
+    if os.name != "nt":
+        text = text.replace("\\", "\\\\")
+    text = text.replace('"', '\\"')
+    return f'"{text}"'
 
 
 def host(run: str) -> str:
@@ -177,14 +193,8 @@ def write(entries: dict[str, Way]) -> None:
 
 
 def _entry(run: str, way: Way) -> str:
-    lines = {
-        "HostName": way.address,
-        "Port": str(way.port),
-        "User": way.user,
-        "IdentityFile": str(way.identity),
-        **way.options(),
-    }
-    return f"\nHost {host(run)}\n" + "".join(f"    {name} {quoted(value)}\n" for name, value in lines.items())
+    lines = [("HostName", way.address), ("Port", str(way.port)), ("User", way.user), *way.options()]
+    return f"\nHost {host(run)}\n" + "".join(f"    {name} {value}\n" for name, value in lines)
 
 
 def _refused(path: Path, error: OSError) -> UsageError:

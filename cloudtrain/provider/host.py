@@ -1,4 +1,7 @@
-"""A machine that is already there and stays: `--host user@address[:port]`. It is used, and never stopped or ended."""
+"""A machine that is already there and stays: `--host user@address[:port]`, or a name of the user's SSH configuration.
+
+It is used, and never stopped or ended.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from cloudtrain.core.errors import ConfirmationNeeded, HostKeyMismatch, UsageError
+from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted
 from cloudtrain.core.instance import Instance, Journal, Login, Released
 from cloudtrain.core.plan import Candidate, Offer, Plan
@@ -17,8 +20,11 @@ from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.base import Provider
 from cloudtrain.transport.base import Transport
 
+if TYPE_CHECKING:
+    from cloudtrain.transport.ssh_config import Road
+
 CONNECT_S = 20.0
-"""Seconds for connecting and logging in."""
+"""Seconds for each step of connecting and logging in, where the SSH configuration names no others."""
 
 _NOTE = "host_instance"
 _PLACE = re.compile(
@@ -28,25 +34,28 @@ _USER = re.compile(r"[^\s:/\\-][^\s:/\\]*")
 
 
 def parse_host(text: str, *, identity: str | None = None, fingerprint: str | None = None) -> HostSpec:
-    """`user@address[:port]` as a spec; an IPv6 address stands in brackets.
+    """`user@address[:port]` as a spec; an IPv6 address stands in brackets. What is not said, and where the name leads,
+    is what the user's own SSH configuration says (`ssh -G`).
 
     Args:
         identity: file of the private key to log in with (`--identity`).
         fingerprint: what the host key must be (`--host-key`), `SHA256:...`.
 
     Raises:
-        UsageError: it is not of this form.
+        UsageError: it is not of this form, or nothing says who logs in.
     """
+    from cloudtrain.transport import ssh_config
+
     user, at, place = text.strip().rpartition("@")
-    if not at or not _USER.fullmatch(user):
+    if at and not _USER.fullmatch(user):
         raise _unusable(text, "it names no user", f"--host ubuntu@{place or 'address'}")
     if place.count(":") > 1 and not place.startswith("["):
-        raise _unusable(text, "an IPv6 address stands in brackets", f"--host {user}@[{place}]")
+        raise _unusable(text, "an IPv6 address stands in brackets", f"--host {user or 'ubuntu'}@[{place}]")
     found = _PLACE.fullmatch(place)
     if not found:
         raise _unusable(text, "the address cannot be read", "--host user@address, or user@address:port")
-    port = int(found["port"]) if found["port"] else 22
-    if not 0 < port < 65536:
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and not 0 < port < 65536:
         raise _unusable(text, f"there is no port {port}", "ports go from 1 to 65535")
     if fingerprint is not None:
         from cloudtrain.transport.ssh_keys import check_fingerprint
@@ -54,8 +63,24 @@ def parse_host(text: str, *, identity: str | None = None, fingerprint: str | Non
         fingerprint = check_fingerprint(fingerprint)
     if identity is not None:
         identity = str(Path(identity).expanduser().absolute())
-    address = found["v6"] or found["name"]
-    return HostSpec(user=user, address=address, port=port, identity=identity, fingerprint=fingerprint)
+    name = found["v6"] or found["name"]
+    road = ssh_config.road(name, port, user or None)
+    if not user and (road is None or not road.told):
+        says = "names none" if road else "is not read, since there is no OpenSSH client here"
+        raise _unusable(text, f"it names no user, and the SSH configuration {says}", f"--host ubuntu@{place}")
+    if road is None:
+        return HostSpec(user=user, address=name, port=port or 22, identity=identity, fingerprint=fingerprint)
+    if not (_PLACE.fullmatch(road.address) or _PLACE.fullmatch(f"[{road.address}]")) or not _USER.fullmatch(road.user):
+        raise _unusable(text, "the SSH configuration gives it no address or user that can be used", f"ssh -G {name}")
+    return HostSpec(
+        user=road.user,
+        address=road.address,
+        port=road.port,
+        identity=identity,
+        fingerprint=fingerprint,
+        name=name,
+        origin=f"{name} of the SSH configuration: {road.told}" if road.told else "",
+    )
 
 
 def _unusable(text: str, why: str, hint: str) -> UsageError:
@@ -79,9 +104,10 @@ class HostProvider(Provider):
         self._ask = ask
 
     def survey(self, spec: RunSpec) -> Offer:
-        """See `Provider.survey`. The identity is read; the machine is not contacted."""
+        """See `Provider.survey`. There is a key to log in with; the machine is not contacted."""
         host = _host_of(spec)
-        return Offer(where=_id(host), candidates=(Candidate(type="existing machine", note="stays as it is"),))
+        where = f"{_id(host)} ({host.origin})" if host.origin else _id(host)
+        return Offer(where=where, candidates=(Candidate(type="existing machine", note="stays as it is"),))
 
     def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
         """See `Provider.acquire`. At the first contact the host's key is shown and must be agreed to.
@@ -99,7 +125,8 @@ class HostProvider(Provider):
     def machine(self, spec: RunSpec, emit: Emit) -> Instance:
         """The machine that `spec` names, its key agreed to. Raises what `acquire` does."""
         host = _host_of(spec)
-        key = self._trusted_key(host, emit)
+        road = _road_of(host)
+        key = self._trusted_key(host, road, emit)
         return Instance(
             id=_id(host),
             provider=Target.HOST,
@@ -111,7 +138,7 @@ class HostProvider(Provider):
             host_key=key,
             type="existing machine",
             life=InstanceLife.NONE,
-            details={"identity": host.identity},
+            details={"identity": host.identity, "name": host.name, "alias": road.alias},
         )
 
     def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
@@ -123,22 +150,20 @@ class HostProvider(Provider):
         from cloudtrain.transport.ssh import connect
         from cloudtrain.transport.ssh_trust import PinnedHosts
 
-        assert instance.address is not None and instance.user is not None and instance.host_key is not None
-        pins = PinnedHosts()
-        key = pins.get(instance.address, instance.port) or instance.host_key
-        identity = Path(instance.details["identity"])
+        road, key, pins = _road_to(instance), _key_of(instance), PinnedHosts()
         try:
-            return connect(instance.address, instance.port, instance.user, identity, key, timeout=CONNECT_S)
+            return connect(
+                *(road.address, road.port, road.user, road.keys, key),
+                timeout=road.limit_s or CONNECT_S,
+                through=road.through,
+            )
         except HostKeyMismatch as error:
-            error.hint = pins.mismatch(instance.address, instance.port, key, "").hint
+            error.hint = pins.mismatch(*_pin(road), key, "").hint
             raise
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
-        from cloudtrain.transport.ssh_trust import PinnedHosts
-
-        assert instance.address is not None and instance.host_key is not None
-        key = PinnedHosts().get(instance.address, instance.port) or instance.host_key
-        return Login(Path(instance.details["identity"]), key)
+        road = _road_to(instance)
+        return Login(road.keys.files, _key_of(instance), road.keys.agent, road.keys.only, road.through)
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         noted = journal.read().get(_NOTE)
@@ -148,21 +173,26 @@ class HostProvider(Provider):
         """See `Provider.release`. The machine is left as it is."""
         return Released(life=InstanceLife.NONE, summary=f"{instance.id} stays as it is; it is not cloudtrain's to end")
 
-    def _trusted_key(self, host: HostSpec, emit: Emit) -> str:
+    def _trusted_key(self, host: HostSpec, road: Road, emit: Emit) -> str:
         from cloudtrain.transport.ssh import scan_host_key
         from cloudtrain.transport.ssh_keys import fingerprint
         from cloudtrain.transport.ssh_trust import PinnedHosts
 
-        pins = PinnedHosts()
-        pinned = pins.get(host.address, host.port)
+        pins, place = PinnedHosts(), _pin(road)
+        pinned = pins.get(*place)
         if pinned is not None:
             if host.fingerprint not in (None, fingerprint(pinned)):
-                raise pins.mismatch(host.address, host.port, pinned, f"{host.fingerprint} (given by --host-key)")
+                raise pins.mismatch(*place, pinned, f"{host.fingerprint} (given by --host-key)")
             return pinned
-        key = scan_host_key(host.address, host.port, CONNECT_S)
+        try:
+            key = scan_host_key(road.address, road.port, road.limit_s or CONNECT_S, road.through)
+        except ConnectionFailed as error:
+            if error.code == "unknown_host" and host.name is None:
+                error.hint = f"{error.hint}; there is no OpenSSH client here, so ~/.ssh/config is not read"
+            raise
         self._agree(host, fingerprint(key), key.partition(" ")[0])
-        pins.pin(host.address, host.port, key)
-        emit(Noted(f"host key {fingerprint(key)} of {host.address} is trusted from now on"))
+        pins.pin(*place, key)
+        emit(Noted(f"host key {fingerprint(key)} of {place[0]} is trusted from now on"))
         return key
 
     def _agree(self, host: HostSpec, shown: str, kind: str) -> None:
@@ -204,20 +234,60 @@ def _id(host: HostSpec) -> str:
 
 
 def _host_of(spec: RunSpec) -> HostSpec:
-    """The checked host of a spec, with an identity that can be used."""
-    from cloudtrain.transport.ssh_keys import check_fingerprint, private_key
+    """The checked host of a spec, with a key that can be used."""
+    from cloudtrain.transport.ssh_keys import check_fingerprint
+    from cloudtrain.transport.ssh_login import can_open
 
     host = spec.host
     if host is None:
         raise UsageError("no host was named", hint="--host user@address", code="bad_host")
-    if host.identity is None:
+    if host.identity is not None:
+        host = replace(host, identity=str(Path(host.identity).expanduser().absolute()))
+    if not can_open(_road_of(host).keys):
         raise UsageError(
-            f"say which private key opens {_id(host)}; cloudtrain looks for none by itself",
+            f"nothing says which private key opens {_id(host)}: no agent holds one, and no file of OpenSSH's is one",
             hint="--identity FILE, for example --identity ~/.ssh/id_ed25519",
             consequence="nothing was started",
             code="no_identity",
         )
-    identity = Path(host.identity).expanduser().absolute()
-    private_key(identity)
     checked = check_fingerprint(host.fingerprint) if host.fingerprint is not None else None
-    return replace(host, identity=str(identity), fingerprint=checked)
+    return replace(host, fingerprint=checked)
+
+
+def _road_of(host: HostSpec) -> Road:
+    """The way to a host as the user's SSH configuration has it now; where it leads stays as it was. An identity that is
+    named is the only key, be it that the agent holds it."""
+    from cloudtrain.transport import ssh_config
+    from cloudtrain.transport.ssh_keys import AGENT, Keys
+
+    found = ssh_config.road(host.name, host.port, host.user) if host.name is not None else None
+    keys = found.keys if found else Keys((), AGENT, only=False)
+    if host.identity is not None:
+        keys = Keys((Path(host.identity),), keys.agent)
+    plain = ssh_config.Road(address=host.address, port=host.port, user=host.user, keys=keys)
+    return replace(found, address=host.address, keys=keys) if found else plain
+
+
+def _road_to(instance: Instance) -> Road:
+    details = instance.details
+    assert instance.address is not None and instance.user is not None
+    host = HostSpec(
+        user=instance.user,
+        address=instance.address,
+        port=instance.port,
+        identity=details.get("identity"),
+        name=details.get("name"),
+    )
+    return replace(_road_of(host), alias=details.get("alias"))
+
+
+def _pin(road: Road) -> tuple[str, int]:
+    """Under which name a host's key is trusted; as for OpenSSH, one of its own has no port."""
+    return (road.alias, 22) if road.alias else (road.address, road.port)
+
+
+def _key_of(instance: Instance) -> str:
+    from cloudtrain.transport.ssh_trust import PinnedHosts
+
+    assert instance.host_key is not None
+    return PinnedHosts().get(*_pin(_road_to(instance))) or instance.host_key

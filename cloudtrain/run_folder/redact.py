@@ -61,7 +61,7 @@ class Redaction:
         facts = notes.get("host") or {}
         texts = [facts.get("home"), facts.get("python")]
         if spec.host is not None:
-            words += [spec.host.user, spec.host.address]
+            words += [spec.host.user, spec.host.address, spec.host.name or ""]
             texts.append(spec.host.identity)
         if spec.ec2 is not None:
             words.append(spec.ec2.profile or "")

@@ -101,6 +101,10 @@ class OurStream(Stream):
             return done
         return self._first.answer(Completed(done.exit_code, bytes(self._before), done.stderr), self._consequence)
 
+    def link_came(self) -> int:
+        """See `Stream.link_came`."""
+        return self._inner.link_came()
+
     def close(self) -> None:
         """See `Stream.close`."""
         self._inner.close()

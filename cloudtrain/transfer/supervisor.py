@@ -25,7 +25,7 @@ from cloudtrain.transfer.answers import (
 from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import End, Frame, FrameParser, packed_names
 from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
-from cloudtrain.transport.base import Closing, Completed, Stream, Transport
+from cloudtrain.transport.base import BUSY, Closing, Completed, Stream, Transport
 
 T = TypeVar("T")
 
@@ -34,6 +34,8 @@ BEAT_S = 4.0
 
 # A cold host takes its time to start Python: the first heartbeat may be this late.
 FIRST_BEAT_S = 60.0
+# Of a heartbeat that waits behind other bytes on a slow link, times as long.
+_TURNS = 50
 
 # Where images keep an interpreter with torch that is not the first in PATH (AWS Deep Learning AMIs).
 KNOWN_PYTHONS = ("/opt/pytorch/bin/python", "python3")
@@ -58,11 +60,15 @@ class Following(Closing):
             RunLost: the host has no such run directory.
         """
         parser = FrameParser()
-        patience = max(FIRST_BEAT_S, 3 * self._beat)
+        patience, waited = max(FIRST_BEAT_S, 3 * self._beat), 0
         while True:
+            came = self._stream.link_came()
             try:
                 data = self._stream.read(patience)
             except TimeoutError as error:
+                waited += 1
+                if self._stream.link_came() - came > BUSY and waited < _TURNS:
+                    continue
                 raise ConnectionFailed(
                     f"the host has been silent for {patience:.0f} s",
                     consequence="the run goes on, its log and results stay on the host",
@@ -71,7 +77,7 @@ class Following(Closing):
             if not data:
                 # Half a frame that is left in the parser is dropped: the next follow asks from the last whole one on.
                 raise _no_answer(self._stream.finish(10.0), "follow")
-            patience = 3 * self._beat
+            patience, waited = 3 * self._beat, 0
             for frame in parser.feed(data):
                 yield frame
                 if isinstance(frame, End):

@@ -22,6 +22,8 @@ MOST_ANSWER = 64 * 2**20
 """Bytes that a program may answer with."""
 MOST_STDERR = 256 * 1024
 """Bytes of stderr that are kept: the last ones."""
+BUSY = 4096
+"""Bytes of a link that are more than its signs of life: it carries something for others, and is slow, not silent."""
 _SLOWEST = 512  # bytes a second
 
 
@@ -86,6 +88,10 @@ class Stream(Closing):
         Raises:
             ConnectionFailed: the link broke, or no exit status came within `timeout` seconds.
         """
+
+    def link_came(self) -> int:
+        """Bytes that the whole link has brought so far, also for other programs; 0 where nothing is known of that."""
+        return 0
 
 
 class Transport(Closing):

@@ -6,7 +6,6 @@ Importing this module imports paramiko (about 0.1 s), so callers import it where
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,22 +13,32 @@ import paramiko
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.transport.base import Completed, Stream, Transport
-from cloudtrain.transport.ssh_keys import PublicKey, digest, parse_public_key, private_key
-from cloudtrain.transport.ssh_link import BROKEN, Watch, dial, handshake, hang_up, log_in, start_program, where
+from cloudtrain.transport.ssh_dial import Wire, dial, dial_through, where
+from cloudtrain.transport.ssh_keys import Keys, PublicKey, digest, parse_public_key, private_key
+from cloudtrain.transport.ssh_link import BROKEN, Watch, handshake, hang_up, start_program
+from cloudtrain.transport.ssh_login import log_in
 from cloudtrain.transport.ssh_program import Program
 
 
 def connect(
-    address: str, port: int, user: str, key: Path, host_key: PublicKey, *, timeout: float = 20.0
+    address: str,
+    port: int,
+    user: str,
+    key: Path | Keys,
+    host_key: PublicKey,
+    *,
+    timeout: float = 20.0,
+    through: str | None = None,
 ) -> SshTransport:
     """Connect and log in, if and only if the host presents `host_key`.
 
     No agent, no other keys, no password, no `~/.ssh`: what is named here is all that is used.
 
     Args:
-        key: file of the private key to log in with.
+        key: file of the private key to log in with, or the keys to try.
         host_key: the one public key that is trusted.
-        timeout: seconds for all of it.
+        timeout: seconds for each step: look-up, each address, greeting, key exchange, login.
+        through: command line of the program that carries the bytes; None: TCP.
 
     Raises:
         UsageError: `key` cannot be used.
@@ -37,12 +46,12 @@ def connect(
         ConnectionFailed: codes `unknown_host`, `unreachable`, `no_banner`, `handshake`, or `auth_refused`: the host
             does not accept the key for this user.
     """
-    deadline = time.monotonic() + timeout
-    private_key(key)
+    keys = key if isinstance(key, Keys) else Keys((key,))
+    if keys is not key:
+        private_key(keys.files[0])
     kind, blob = parse_public_key(host_key)
-    place = where(address, port)
-    wire = dial(address, port, timeout)
-    transport = handshake(wire, place, max(0.1, deadline - time.monotonic()), kind)
+    wire, place = _reached(address, port, timeout, through)
+    transport = handshake(wire, place, timeout, kind)
     try:
         shown = transport.get_remote_server_key().asbytes()
         if shown != blob:
@@ -51,27 +60,33 @@ def connect(
                 detail=f"trusted:   {digest(blob)}\npresented: {digest(shown)}",
                 consequence="nothing was sent; another machine answers at this address, or its key was replaced",
             )
-        log_in(transport, user, key, place, max(0.1, deadline - time.monotonic()))
+        log_in(transport, user, keys, place, timeout)
     except BaseException:
         hang_up(transport)
         raise
     return SshTransport(transport, Watch(transport, wire), f"{user}@{place}")
 
 
-def scan_host_key(address: str, port: int, timeout: float = 20.0) -> PublicKey:
+def scan_host_key(address: str, port: int, timeout: float = 20.0, through: str | None = None) -> PublicKey:
     """The key that the host presents, ed25519 if it has one. Nobody logs in, and nothing says that the key is right.
 
     Raises:
         ConnectionFailed: as `connect`.
     """
-    deadline = time.monotonic() + timeout
-    wire = dial(address, port, timeout)
-    transport = handshake(wire, where(address, port), max(0.1, deadline - time.monotonic()))
+    wire, place = _reached(address, port, timeout, through)
+    transport = handshake(wire, place, timeout)
     try:
         key = transport.get_remote_server_key()
         return f"{key.get_name()} {key.get_base64()}"
     finally:
         hang_up(transport)
+
+
+def _reached(address: str, port: int, timeout: float, through: str | None) -> tuple[Wire, str]:
+    """A way for bytes, and what to call the place: with the one of its addresses that was reached."""
+    wire = dial_through(through) if through is not None else dial(address, port, timeout)
+    place = where(address, port)
+    return wire, place if wire.peer in (None, address) else f"{place} ({wire.peer})"
 
 
 class SshTransport(Transport):
@@ -122,7 +137,7 @@ class SshTransport(Transport):
             channel = start_program(self._transport, command, timeout)
         except BROKEN as error:
             raise self._lost(error) from error
-        return Program(self._transport, channel, self._lost)
+        return Program(self._transport, channel, self._watch, self._lost)
 
     def _lost(self, cause: BaseException | None = None) -> ConnectionFailed:
         silent = ": it fell silent" if self._watch.gave_up else ""

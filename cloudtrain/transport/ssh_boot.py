@@ -13,8 +13,8 @@ from typing import TypeVar
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.transport.ssh import SshTransport, connect
+from cloudtrain.transport.ssh_dial import dial, where
 from cloudtrain.transport.ssh_keys import PublicKey
-from cloudtrain.transport.ssh_link import dial, where
 
 AUTH_LIMIT_S = 60.0
 """Seconds after the first greeting for which a refused key counts as "still booting": sshd starts before the first boot

@@ -8,20 +8,44 @@ import codecs
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
 
+from cloudtrain.core import questions
 from cloudtrain.core.disk import private_dir, sync_folder
 from cloudtrain.core.errors import UsageError
 
 PublicKey = str
 """A public key as OpenSSH writes it, without a comment: `ssh-ed25519 AAAA...`."""
 
+AGENT = "SSH_AUTH_SOCK"
+"""The agent of this session, by the variable that names its socket."""
+
+_TRIES = 3
+_OPENED: dict[Path, SSHPrivateKeyTypes] = {}  # so that a passphrase is asked for once in a command
 _BEGIN = re.compile(rb"^-----BEGIN (?!OPENSSH)[A-Z ]*PRIVATE KEY-----", re.MULTILINE)
+_OPENSSH = b"-----BEGIN OPENSSH"
+_PUBLIC = (b"ssh-", b"ecdsa-", b"sk-")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """By which keys somebody logs in.
+
+    Attributes:
+        files: private keys, or the public halves of keys that the agent holds.
+        agent: socket of an agent, or `AGENT`; None: none is asked.
+        only: of the agent's keys only those that `files` names.
+    """
+
+    files: tuple[Path, ...]
+    agent: str | None = None
+    only: bool = True
 
 
 def new_key(path: Path) -> PublicKey:
@@ -53,12 +77,17 @@ def written(key: SSHPrivateKeyTypes) -> bytes:
     )
 
 
-def private_key(path: Path) -> SSHPrivateKeyTypes:
+def private_key(path: Path, *, asks: bool = True) -> SSHPrivateKeyTypes:
     """The private key at `path`, in OpenSSH or PEM format; as for OpenSSH, text may stand before one in PEM.
 
+    Args:
+        asks: the user may be asked for its passphrase.
+
     Raises:
-        UsageError: there is no such file, it is not a private key, or a passphrase protects it.
+        UsageError: there is no such file, it is not a private key, or a passphrase protects it that nobody gives.
     """
+    if path in _OPENED:
+        return _OPENED[path]
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -67,29 +96,33 @@ def private_key(path: Path) -> SSHPrivateKeyTypes:
             hint="name the private key that the machine trusts: --identity FILE",
             code="bad_identity",
         ) from error
-    if data.startswith((b"ssh-", b"ecdsa-")):
+    if data.startswith(_PUBLIC):
         raise UsageError(
             f"{path} is the public half of a key",
             hint=f"--identity {path.with_suffix('')}" if path.suffix == ".pub" else "name the file without .pub",
             code="bad_identity",
         )
-    if not data.startswith(b"-----BEGIN OPENSSH"):
+    if not data.startswith(_OPENSSH):
         data = data.removeprefix(codecs.BOM_UTF8)
         found = _BEGIN.search(data)
         data = data[found.start() :] if found else b""
-    for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):
-        try:
-            key = load(data, password=None)
-        except TypeError as error:
-            raise _protected(path) from error
-        except ValueError as error:
-            if "assword" in str(error) or "ncrypted" in str(error):
-                raise _protected(path) from error
-            continue
-        except Exception:  # UnsupportedAlgorithm, or OpenSSL's own errors on damaged text: the next format may fit
-            continue
-        if isinstance(key, (ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
-            return key
+    key, protected = _loaded(data, None)
+    for _ in range(_TRIES if key is None and protected and asks else 0):
+        answer = questions.ask(f"Passphrase of {path}:", hidden=True)
+        if answer is None:
+            break
+        key, _ = _loaded(data, answer.rstrip("\r\n").encode())
+        if key is not None:
+            _OPENED[path] = key
+            break
+    if key is not None:
+        return key
+    if protected:
+        raise UsageError(
+            f"a passphrase protects the identity file {path}, and none was given that opens it",
+            hint=f"ssh-add {path} lets the agent of this session hold the key",
+            code="identity_protected",
+        )
     raise UsageError(
         f"{path} is not a private key that can be used",
         hint="its lines must not be indented; a new one is made with: ssh-keygen -t ed25519",
@@ -97,12 +130,45 @@ def private_key(path: Path) -> SSHPrivateKeyTypes:
     )
 
 
-def _protected(path: Path) -> UsageError:
-    return UsageError(
-        f"a passphrase protects the identity file {path}",
-        hint="use a key without one, for example: ssh-keygen -t ed25519 -N '' -f cloudtrain_key",
-        code="identity_protected",
-    )
+def _loaded(data: bytes, passphrase: bytes | None) -> tuple[SSHPrivateKeyTypes | None, bool]:
+    """The key in `data`, and whether it is one that needs another passphrase, or needs one at all."""
+    protected = False
+    for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):
+        try:
+            key = load(data, password=passphrase)
+        except TypeError:
+            protected = True
+        except ValueError as error:
+            protected = protected or "assword" in str(error) or "ncrypted" in str(error)
+        except Exception:  # UnsupportedAlgorithm, or OpenSSL's own errors on damaged text: the next format may fit
+            continue
+        else:
+            if isinstance(key, (ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+                return key, False
+    return None, protected
+
+
+def public_blob(path: Path) -> bytes | None:
+    """The public half of the key at `path`, in SSH wire format, without its passphrase; None where that tells nothing.
+
+    As for OpenSSH it stands in the file, which may be the public half alone, or beside it in one that ends in .pub.
+    """
+    for file in (path, path.with_name(f"{path.name}.pub")):
+        try:
+            data = file.read_bytes()
+            if data.startswith(_PUBLIC):
+                return parse_public_key(data.decode("utf-8", "replace").splitlines()[0])[1]
+            if data.startswith(_OPENSSH):
+                rest = base64.b64decode(b"".join(data.split(b"-----")[2].split())).removeprefix(b"openssh-key-v1\0")
+                for _ in range(3):  # the names of its cipher, its key derivation, and the options of that
+                    rest = rest[4 + int.from_bytes(rest[:4], "big") :]
+                return rest[8 : 8 + int.from_bytes(rest[4:8], "big")]
+        except (OSError, UsageError, ValueError, IndexError):
+            continue
+    try:
+        return parse_public_key(_openssh(private_key(path, asks=False)))[1]
+    except UsageError:
+        return None
 
 
 def public_key(path: Path) -> PublicKey:

@@ -1,23 +1,20 @@
-"""Below the transport: the socket, the handshake, and the proof that the peer is still there."""
+"""Below the transport: the handshake, what paramiko drops, and the proof that the peer is still there."""
 
 from __future__ import annotations
 
-import io
 import logging
 import socket
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import paramiko
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
 from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.transport.ssh_keys import private_key, written
+from cloudtrain.transport.ssh_dial import Wire
 
 # Without any handler Python would print paramiko's own error lines to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -28,44 +25,22 @@ BROKEN = (paramiko.SSHException, OSError, EOFError)
 WINDOW = 16 * 1024 * 1024
 """Bytes that the peer may send ahead on one channel: at 100 ms round trip this allows 160 MB/s."""
 
-_READ_AHEAD = 128 * 1024
-
 PROBE_AFTER_S = 4.0
 """Seconds of silence after which the peer is asked for a sign of life."""
 
 PROBE_LIMIT_S = 8.0
 """Seconds that it has to say anything at all; a dead link is so noticed within 12 s."""
 
+_AHEAD_S = 2.0
+_FIRST_AHEAD = 128 * 1024  # bytes, while nothing is known of the link
+_LEAST_AHEAD = 32 * 1024
+_SLOWEST = 4096.0
+"""Bytes a second that a link is taken to carry while nothing is known of it."""
+
 # GCM first: paramiko lists it last, and it is the fastest in every measurement (docs/benchmarks.md). No CBC, no SHA-1,
 # no MD5.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
-
-
-class Wire(socket.socket):
-    """A TCP socket that remembers when it last heard from the peer, and reads ahead.
-
-    paramiko asks for 16 bytes and then for the rest of each packet; reading ahead makes one system call of many.
-    """
-
-    def __init__(self, connected: socket.socket) -> None:
-        super().__init__(connected.family, connected.type, connected.proto, fileno=connected.detach())
-        self.heard = time.monotonic()
-        self._buffer = bytearray(_READ_AHEAD)
-        self._view = memoryview(self._buffer)
-        self._taken = self._held = 0
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """At most `size` bytes; `b""` once the peer has closed."""
-        if self._taken == self._held:
-            # In this order: the read may end in a timeout.
-            self._held = self._taken = 0
-            self._held = super().recv_into(self._buffer)
-            if self._held:
-                self.heard = time.monotonic()
-        part = bytes(self._view[self._taken : min(self._taken + size, self._held)])
-        self._taken += len(part)
-        return part
 
 
 class Packets(Packetizer):
@@ -105,54 +80,18 @@ class Packets(Packetizer):
         return kind, message
 
 
-def where(address: str, port: int) -> str:
-    """Address and port for people: `example.org`, `example.org:2222`, `[::1]:2222`."""
-    if port == 22:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def dial(address: str, port: int, timeout: float) -> Wire:
-    """Open a TCP connection within `timeout` seconds.
-
-    Raises:
-        ConnectionFailed: no such host (code `unknown_host`), refused or no answer (code `unreachable`).
-    """
-    try:
-        plain = socket.create_connection((address, port), timeout=timeout)
-    except (socket.gaierror, UnicodeError) as error:
-        raise ConnectionFailed(
-            f"no host is known by the name {address}",
-            hint="check the spelling and that this computer is online",
-            consequence="nothing was sent",
-            code="unknown_host",
-            detail=str(error),
-        ) from error
-    except OSError as error:
-        said = "did not answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
-        raise ConnectionFailed(
-            f"cannot reach {where(address, port)}: {said}",
-            hint="check the address, the port and that the machine is on",
-            consequence="nothing was sent",
-            code="unreachable",
-        ) from error
-    # paramiko leaves Nagle's algorithm on, which costs 40 ms at every turn of the conversation.
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Wire(plain)
-
-
 def handshake(wire: Wire, place: str, timeout: float, key_type: str = "ssh-ed25519") -> paramiko.Transport:
     """Agree on keys with the peer. Nobody has logged in yet and nothing is verified: the caller compares the host key.
 
     Args:
         place: for messages.
-        timeout: seconds for banner and key exchange together.
+        timeout: seconds for the greeting, and again for the key exchange.
         key_type: host key to ask for first; any other is accepted too, so that a mismatch can name what was shown.
 
     Raises:
         ConnectionFailed: no SSH server there, or no common algorithms; `wire` is closed.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + 2 * timeout
     transport = paramiko.Transport(wire, default_window_size=WINDOW, packetizer_class=Packets)
     options = transport.get_security_options()
     options.ciphers = _CIPHERS
@@ -161,15 +100,24 @@ def handshake(wire: Wire, place: str, timeout: float, key_type: str = "ssh-ed255
     first = ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)
     known = options.key_types
     options.key_types = (*(k for k in first if k in known), *(k for k in known if k not in first))
-    transport.banner_timeout = transport.handshake_timeout = timeout
+    transport.banner_timeout, transport.handshake_timeout = timeout, 2 * timeout
     try:
-        transport.start_client(timeout=timeout)
+        transport.start_client(timeout=2 * timeout)
         # At its time limit start_client returns as if all were well.
         if not transport.initial_kex_done:
             raise TimeoutError
         transport.get_remote_server_key()
     except BROKEN as error:
+        said = wire.said() if not transport.remote_version else None
         hang_up(transport)
+        if said is not None:
+            raise ConnectionFailed(
+                f"cannot reach {place} the way that the SSH configuration names",
+                detail=said,
+                hint="ssh, typed by hand, shows what is asked or missing on that way",
+                consequence="nothing was sent",
+                code="unreachable",
+            ) from error
         if not transport.remote_version:
             raise ConnectionFailed(
                 f"{place} accepts connections but sent no SSH greeting",
@@ -185,47 +133,6 @@ def handshake(wire: Wire, place: str, timeout: float, key_type: str = "ssh-ed255
             code="handshake",
         ) from error
     return transport
-
-
-def _identity(path: Path) -> paramiko.PKey:
-    """The private key in a file, of which paramiko itself reads less than OpenSSH does."""
-    key = private_key(path)
-    kind: type[paramiko.PKey] = paramiko.Ed25519Key
-    if isinstance(key, rsa.RSAPrivateKey):
-        kind = paramiko.RSAKey
-    elif isinstance(key, ec.EllipticCurvePrivateKey):
-        kind = paramiko.ECDSAKey
-    return kind.from_private_key(io.StringIO(written(key).decode("ascii")))
-
-
-def log_in(transport: paramiko.Transport, user: str, key: Path, place: str, timeout: float) -> None:
-    """Log in by the private key in the file `key`, and by nothing else. The host key has been compared before.
-
-    Raises:
-        ConnectionFailed: refused (code `auth_refused`), or the link broke.
-    """
-    transport.auth_timeout = timeout
-    identity = _identity(key)
-    try:
-        further = transport.auth_publickey(user, identity)
-    except BROKEN as error:
-        # Both a refusal and a link that breaks meanwhile may arrive as an AuthenticationException.
-        refused = isinstance(error, paramiko.AuthenticationException) and transport.is_active()
-        if refused or isinstance(error, paramiko.BadAuthenticationType):
-            raise ConnectionFailed(
-                f"{place} refused the key for user {user}",
-                hint="check user and identity: its public half must be in ~/.ssh/authorized_keys there",
-                consequence="nothing was sent",
-                code="auth_refused",
-            ) from error
-        raise ConnectionFailed(f"lost the connection to {place} while logging in", detail=str(error)) from error
-    if further:
-        raise ConnectionFailed(
-            f"{place} asks for more than a key: {', '.join(further)}",
-            hint="cloudtrain logs in by key alone; allow that for this user on the machine",
-            consequence="nothing was sent",
-            code="auth_refused",
-        )
 
 
 def hang_up(transport: paramiko.Transport) -> None:
@@ -273,47 +180,84 @@ def _request(
 
 
 class Watch:
-    """Asks a silent peer for a sign of life and hangs up when none comes.
+    """Asks a silent peer for a sign of life, hangs up when none comes, and keeps what is on its way to the peer short.
 
     paramiko's own keepalive wants no reply, so it never notices a peer that went away without a word; this one does
-    within `PROBE_AFTER_S + PROBE_LIMIT_S`. Any byte from the peer counts, so a busy slow link is not taken for dead.
+    within `PROBE_AFTER_S + PROBE_LIMIT_S`. Any byte from the peer counts. The answer to a question comes after all
+    that was sent before it has arrived: so the pace of a slow link is known, no more is sent ahead than it takes in
+    `_AHEAD_S`, and what is on its way has the time that it needs.
     """
 
     def __init__(self, transport: paramiko.Transport, wire: Wire) -> None:
         self._transport = transport
         self._wire = wire
-        self._stop = threading.Event()
+        self._stop = False
+        self._news, self._room = threading.Event(), threading.Event()
+        self._arrived = wire.sent
+        self._allowed, self._pace = _FIRST_AHEAD, _SLOWEST
         self.gave_up = False
         self._thread = threading.Thread(target=self._run, name="ssh-watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the watch; returns at once."""
-        self._stop.set()
+        self._stop = True
+        self._news.set()
+
+    def came(self) -> int:
+        """Bytes that have come from the peer so far."""
+        return self._wire.came
+
+    def wait_for_room(self, timeout: float) -> None:
+        """Until more may be sent.
+
+        Raises:
+            TimeoutError: it may not within `timeout` seconds.
+        """
+        if self._on_its_way() >= self._allowed // 2:
+            self._news.set()
+        end = time.monotonic() + timeout
+        while self._on_its_way() >= self._allowed and self._transport.is_active():
+            self._room.clear()
+            if self._on_its_way() >= self._allowed and not self._room.wait(max(0.0, end - time.monotonic())):
+                raise TimeoutError
+
+    def _on_its_way(self) -> int:
+        return self._wire.sent - self._arrived
 
     def _run(self) -> None:
-        quiet = 0.0
-        while not self._stop.wait(PROBE_AFTER_S - quiet) and self._transport.is_active():
-            quiet = time.monotonic() - self._wire.heard
-            if quiet >= PROBE_AFTER_S:
+        while not self._stop and self._transport.is_active():
+            self._news.clear()
+            left = self._wire.heard + PROBE_AFTER_S - time.monotonic()
+            if self._on_its_way() >= self._allowed // 2 or left <= 0:
                 self._probe()
-                quiet = 0.0
+            else:
+                self._news.wait(left)
+        self._room.set()
 
     def _probe(self) -> None:
-        asked = time.monotonic()
+        asked, sent = time.monotonic(), self._wire.sent
+        ahead = sent - self._arrived
         # The request may not even get out of this computer, so its time limit is kept by another thread.
-        judge = threading.Thread(target=self._judge, args=(asked,), name="ssh-judge", daemon=True)
+        limit = PROBE_LIMIT_S + ahead / self._pace
+        answered = threading.Event()
+        judge = threading.Thread(target=self._judge, args=(answered, asked, limit), name="ssh-judge", daemon=True)
         judge.start()
         try:
             self._transport.global_request("keepalive@openssh.com", wait=True)
         except BROKEN:
             return
+        finally:
+            answered.set()
+        if ahead >= min(self._allowed // 2, _FIRST_AHEAD // 2):
+            self._pace = max(_SLOWEST, ahead / (time.monotonic() - asked))
+            self._allowed = max(_LEAST_AHEAD, int(self._pace * _AHEAD_S))
+        self._arrived = sent
+        self._room.set()
 
-    def _judge(self, asked: float) -> None:
-        while not self._stop.wait(0.25) and self._transport.is_active():
-            if self._wire.heard > asked:
-                return
-            if time.monotonic() - asked >= PROBE_LIMIT_S:
+    def _judge(self, answered: threading.Event, asked: float, limit: float) -> None:
+        while not answered.wait(0.25) and not self._stop and self._transport.is_active():
+            if time.monotonic() - max(asked, self._wire.heard) >= limit:
                 self.gave_up = True
                 hang_up(self._transport)
                 return

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import paramiko
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.transport.base import FIRST_WORD_S, MOST_BEFORE, MOST_STDERR, Completed, Stream, check_answer
-from cloudtrain.transport.ssh_link import BROKEN, Packets, send_signal
+from cloudtrain.transport.base import BUSY, FIRST_WORD_S, MOST_BEFORE, MOST_STDERR, Completed, Stream, check_answer
+from cloudtrain.transport.ssh_link import BROKEN, Packets, Watch, send_signal
 
 _CHUNK = 1024 * 1024
 _WAKE_S = 0.5
@@ -33,13 +33,16 @@ class Program(Stream):
         self,
         transport: paramiko.Transport,
         channel: paramiko.Channel,
+        watch: Watch,
         lost: Callable[[BaseException | None], ConnectionFailed],
     ) -> None:
         self._transport = transport
         self._channel = channel
+        self._watch = watch
         self._lost = lost
         self._stderr = bytearray()
         self._moved = self._fed = time.monotonic()
+        self._came = watch.came()
         self._closed = False
         # Set while either pipe holds bytes. Taking the last byte clears it for both, so `read` looks at both pipes
         # after each taking and before each wait.
@@ -84,6 +87,9 @@ class Program(Stream):
                 raise ConnectionFailed(f"the program's end was not reported within {timeout:.0f} s")
             raise self._gone(None)
         return Completed(code, b"", bytes(self._stderr))
+
+    def link_came(self) -> int:
+        return self._watch.came()
 
     def close(self) -> None:
         if self._closed:
@@ -159,6 +165,7 @@ class Program(Stream):
             left = piece
             while left:
                 try:
+                    self._watch.wait_for_room(_WAKE_S)
                     sent = self._channel.send(left)
                 except TimeoutError as error:
                     self._check_progress(timeout, error)
@@ -201,6 +208,11 @@ class Program(Stream):
 
     def _check_progress(self, timeout: float, cause: BaseException) -> None:
         if time.monotonic() - self._moved >= timeout:
+            came, self._came = self._came, self._watch.came()
+            if self._came - came > BUSY and time.monotonic() - self._fed < 10 * timeout:
+                # It is others' bytes that the link carries: ours wait for their turn.
+                self._moved = time.monotonic()
+                return
             raise ConnectionFailed(
                 f"nothing moved for {timeout:.0f} s",
                 consequence="a run on that machine goes on without it",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from cloudtrain.console.lines import tell
@@ -88,13 +90,17 @@ class Reporter(ABC):
             if answer in ("", "y", "yes", "n", "no"):
                 return default if not answer else answer.startswith("y")
 
-    def line(self, question: str) -> str | None:
+    def line(self, question: str, *, hidden: bool = False) -> str | None:
         """What is typed in answer to `question`; None: nobody is there, or wants no question (`core.questions`)."""
         if not (self.asks and may_ask()):
             return None
         self.close()
         self.ring()
         tell(question, end=" ")
+        if hidden:
+            with suppress(EOFError):
+                return getpass.getpass("")
+            return None
         return sys.stdin.readline() or None
 
 

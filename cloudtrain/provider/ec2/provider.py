@@ -143,7 +143,7 @@ class Ec2Provider(Provider):
             return None
         run = str(instance.details["run"])
         key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
-        return Login(key, str(pinned), notes.get("ec2_user"))
+        return Login((key,), str(pinned), user=notes.get("ec2_user"))
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""

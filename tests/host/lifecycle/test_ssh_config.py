@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.core.instance import Login
 from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.openssh import Way
 
@@ -22,7 +23,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def a_way(home: Path, port: int = 22) -> Way:
-    return Way("203.0.113.20", port, "ubuntu", home / "keys" / "id", home / "keys" / "known_hosts")
+    login = Login((home / "keys" / "id",), "ssh-ed25519 AAAA")
+    return Way("203.0.113.20", port, "ubuntu", login, "ct-brave-otter", home / "keys" / "known_hosts")
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client")

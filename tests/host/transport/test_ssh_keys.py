@@ -14,9 +14,10 @@ from cloudtrain.transport.ssh_keys import (
     check_fingerprint,
     fingerprint,
     new_key,
+    private_key,
     public_key,
 )
-from cloudtrain.transport.ssh_link import _identity
+from cloudtrain.transport.ssh_login import paramiko_key
 
 needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
 
@@ -70,9 +71,11 @@ def test_of_a_key_with_text_around_it_openssh_and_we_take_the_same(
     path.write_bytes(change(path.read_bytes()))
     reads = subprocess.run(["ssh-keygen", "-y", "-f", str(path)], capture_output=True, text=True)
     if reads.returncode == 0:
-        assert public_key(path).split()[1] == reads.stdout.split()[1] == str(_identity(path).get_base64())
+        assert (
+            public_key(path).split()[1] == reads.stdout.split()[1] == str(paramiko_key(private_key(path)).get_base64())
+        )
     elif change is _windows:  # OpenSSH takes such line ends in PEM alone, we also in its own format
-        assert public_key(path).endswith(_identity(path).get_base64())
+        assert public_key(path).endswith(paramiko_key(private_key(path)).get_base64())
     else:
         with pytest.raises(UsageError) as caught:
             public_key(path)
@@ -86,4 +89,4 @@ def test_a_byte_order_mark_is_no_part_of_a_key(form: str, tmp_path: Path) -> Non
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-m", form, "-f", str(path)], check=True)
     public = public_key(path)
     path.write_bytes(_mark(path.read_bytes()))
-    assert public_key(path) == public and public.endswith(_identity(path).get_base64())
+    assert public_key(path) == public and public.endswith(paramiko_key(private_key(path)).get_base64())
