@@ -26,6 +26,7 @@ _LIMIT_S = 20.0
 _MOST = 256 * 1024
 _TOKEN = re.compile(r"%(.?)|\$\{(\w+)\}")
 _PLAIN = re.compile(r"[\w.:%@+-]*")  # what cannot be anything else to a shell
+_NUMBER = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ def road(name: str, port: int | None = None, user: str | None = None) -> Road | 
     program = client()
     if program is None:
         return None
+    if not all(map(_PLAIN.fullmatch, (name, user or ""))):
+        raise _unusable(name, "its configuration might hand a shell characters that it obeys")
     said = _settings([program, "-G", *(["-p", str(port)] if port else []), *(["-l", user] if user else []), name], name)
 
     def first(key: str) -> str | None:
@@ -73,7 +76,7 @@ def road(name: str, port: int | None = None, user: str | None = None) -> Road | 
 
     address, login = first("hostname") or name, first("user") or user or getpass.getuser()
     number = first("port") or "22"
-    if not (number.isdecimal() and 0 < int(number) < 65536):
+    if not (_NUMBER.fullmatch(number) and 0 < int(number) < 65536):
         raise _unusable(name, f"{screen_safe(number)!r} is no port")
     alias, home = first("hostkeyalias"), str(Path.home())
     here = socket.gethostname()
@@ -106,7 +109,7 @@ def road(name: str, port: int | None = None, user: str | None = None) -> Road | 
         alias=alias,
         through=through,
         way=way,
-        limit_s=float(limit) if limit and limit.isdecimal() and int(limit) else None,
+        limit_s=float(limit) if limit and _NUMBER.fullmatch(limit) and int(limit) else None,
         told=", ".join([*told, *([way] if way else [])]),
     )
 

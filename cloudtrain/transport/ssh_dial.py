@@ -105,9 +105,7 @@ def dial(address: str, port: int, timeout: float) -> Wire:
             consequence="nothing was sent",
             code="unreachable",
         )
-    # paramiko leaves Nagle's algorithm on, which costs 40 ms at every turn of the conversation.
-    reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Wire(reached, str(reached.getpeername()[0]))
+    return reached
 
 
 def _looked_up(address: str, port: int, timeout: float) -> _Found:
@@ -136,7 +134,7 @@ def _looked_up(address: str, port: int, timeout: float) -> _Found:
     )
 
 
-def _first(found: _Found, timeout: float, failed: dict[str, str]) -> socket.socket | None:
+def _first(found: _Found, timeout: float, failed: dict[str, str]) -> Wire | None:
     """The first connection that is made; why the others were not goes into `failed`."""
     left, next_at = list(found), 0.0
     waiting: dict[socket.socket, float] = {}
@@ -146,14 +144,17 @@ def _first(found: _Found, timeout: float, failed: dict[str, str]) -> socket.sock
             if left and (now >= next_at or not waiting):
                 family, place = left.pop(0)
                 next_at = now + NEXT_AFTER_S
-                sock = closing.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                sock.setblocking(False)
                 try:
+                    sock = closing.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                    sock.setblocking(False)
+                    # paramiko leaves Nagle's algorithm on, which costs 40 ms at every turn of the conversation.
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     sock.connect(place)
                 except BlockingIOError:
                     pass
                 except OSError as error:
                     failed[str(place[0])] = (error.strerror or str(error)).lower()
+                    next_at = 0.0
                     continue
                 waiting[sock] = now + timeout
                 selector.register(sock, selectors.EVENT_WRITE, str(place[0]))
@@ -163,7 +164,7 @@ def _first(found: _Found, timeout: float, failed: dict[str, str]) -> socket.sock
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code:
                     sock.settimeout(timeout)
-                    return sock.dup()
+                    return Wire(sock.dup(), key.data)
                 selector.unregister(sock)
                 del waiting[sock]
                 failed[key.data] = os.strerror(code).lower()

@@ -22,7 +22,7 @@ _NETWORK = ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket.s
 def nothing_but_python() -> Iterator[list[str]]:
     """What starts a process, uses the network or sleeps fails at once, or at the test's end if something caught that.
 
-    There is no git either: whatever asks for its verdict is answered as on a computer without it. The value is what
+    There is no git and no ssh either: whatever asks for them is answered as on a computer without. The value is what
     the test has done so far of all that.
     """
     broken: list[str] = []
@@ -45,6 +45,7 @@ def nothing_but_python() -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess.Popen, "__init__", process)
+        patch.setattr("cloudtrain.transport.ssh_config.client", lambda: None)
         for place, name in _PROCESSES:
             if hasattr(place, name):  # Windows has no fork
                 patch.setattr(place, name, refusing(f"starts a process ({name})"))
