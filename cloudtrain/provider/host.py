@@ -85,7 +85,7 @@ def parse_host(text: str, *, identity: str | None = None, fingerprint: str | Non
 
 def _unusable(text: str, why: str, hint: str) -> UsageError:
     return UsageError(
-        f"cannot use --host {text!r}: {why}", hint=hint, consequence="nothing was started", code="bad_host"
+        f"cannot use --host {text[:80]!r}: {why}", hint=hint, consequence="nothing was started", code="bad_host"
     )
 
 

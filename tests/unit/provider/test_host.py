@@ -31,7 +31,8 @@ def test_what_names_a_host(text, user, address, port):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "@", "host", "@host", "me@", "me@host:", "me@host:0", "me@host:65536", "me@host:ssh", "me@::1", "me@::1:22",
+        "", "@", "host", "@host", "me@", "me@host:", "me@host:0", "me@host:65536", "me@h:" + "9" * 5000,
+        "me@host:ssh", "me@::1", "me@::1:22",
         "me@[::1", "me@[]", "me@-oProxyCommand=x", "-me@host", "me@ho st", "m e@host", "me@host/path", "me@host\n",
     ][:-1],
 )  # fmt: skip
@@ -39,7 +40,7 @@ def test_what_names_no_host(text):
     with pytest.raises(UsageError) as caught:
         parse_host(text)
     assert caught.value.exit_code is ExitCode.USAGE
-    assert caught.value.hint and caught.value.consequence
+    assert caught.value.hint and caught.value.consequence and len(caught.value.message) < 200
 
 
 def test_flags_of_a_host_are_checked(tmp_path, monkeypatch):
