@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,10 @@ def check(packages: Sequence[str] = PACKAGES) -> None:
         return
     message = f"this Python has no {', no '.join(missing)}"
     hint = f"on the machine that trains: {sys.executable} -m pip install {' '.join(missing)}"
+    if (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").exists() and sys.prefix == sys.base_prefix:
+        # That Python's pip installs nothing (PEP 668).
+        hint = "on the machine that trains: python3 -m venv --system-site-packages ~/venv; "
+        hint += f"~/venv/bin/pip install {' '.join(missing)}; then add --python '~/venv/bin/python'"
     sys.stderr.write(f"error: {message}\nhint: {hint}\n")
     told = os.environ.get("CLOUDTRAIN_EVENTS")
     if told:

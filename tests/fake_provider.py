@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Emit
@@ -28,6 +28,7 @@ class FakeProvider(Provider):
         fails: what a release says instead of doing it.
         sold_out: what is said instead of launching one.
         refuses: what opening a machine says instead.
+        has: of its machines, see `FakeHost`; gpu: what they promise.
     """
 
     target: ClassVar[Target] = Target.LOCAL
@@ -41,6 +42,8 @@ class FakeProvider(Provider):
         self.sold_out: CloudtrainError | None = None
         self.fails: CloudtrainError | None = None
         self.refuses: CloudtrainError | None = None
+        self.has: dict[str, Any] = {}
+        self.gpu = ""
 
     @property
     def host(self) -> FakeHost:
@@ -65,11 +68,14 @@ class FakeProvider(Provider):
             raise self.sold_out
         now, number = self.clock(), len(self.machines) + 1
         self.machines[f"i-{number}"] = FakeHost(self.job, now, number)
-        lease = {"expires_at": now + (plan.limit_s or DEFAULT_LIMIT_S), "spot": True} if self._owned else {}
+        self.host.has = self.has
+        details: dict[str, Any] = {"gpu": self.gpu}
+        if self._owned:
+            details |= {"expires_at": now + (plan.limit_s or DEFAULT_LIMIT_S), "spot": True}
         return Instance(
             id=f"i-{number}", provider=plan.spec.target, owned=self._owned, workdir="w", type="fake",
             zone=f"zone-{number}", price_per_hour=0.36 if self._owned else None, life=InstanceLife.RUNNING,
-            details=lease,
+            details=details,
         )  # fmt: skip
 
     def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:

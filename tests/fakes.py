@@ -134,6 +134,7 @@ class FakeHost(Transport):
         asked: the verbs, in their order.
         lose: verbs whose answer is lost the next time, after their effect.
         dead: what every call of the host says instead of an answer.
+        has: what its probe finds, where that is not what all find.
     """
 
     def __init__(self, job: Job, now: float = 1_800_000_000.0, number: int = 1) -> None:
@@ -143,6 +144,7 @@ class FakeHost(Transport):
         self.asked: list[str] = []
         self.lose: list[str] = []
         self.dead: CloudtrainError | None = None
+        self.has: dict[str, Any] = {}
 
     def clock(self) -> float:
         """The time here, and of whoever is handed this."""
@@ -238,6 +240,9 @@ class FakeHost(Transport):
         return {
             "python": python, "torch": "2.13.0", "cuda": "13.0", "driver": "580.105", "gpus": [gpu], "cpus": 4,
             "disk_free": 10**11, "os": "Linux", "home": "/home/ubuntu", "boot_id": "a-boot", "at": self.now,
+            "without_cuda": False,
+            "why": None, "looked": [], "nvidia_smi": "", "cuda_fault": None, "serves": "13.0", "logout": None,
+            **self.has,
         }  # fmt: skip
 
     def _receive(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:

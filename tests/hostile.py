@@ -92,6 +92,13 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "os": "x",
         "home": "/h",
         "boot_id": "b",
+        "without_cuda": True,
+        "why": "given",
+        "looked": ["/p"],
+        "nvidia_smi": "words",
+        "cuda_fault": "words",
+        "serves": "12.4",
+        "logout": "ends",
     },
     "start": {"ok": True, "state": "running", "started": True, "pid": 3},
     "poll": {**STANDS, "log_size": 3, "events_size": 3, "log": TAIL, "events": TAIL},
@@ -202,6 +209,7 @@ def answers(told: tuple[str, Any]) -> None:
     said = getattr(ask, verb)(*([{}] if verb == "start" else []))
     if verb == "probe":
         said.summary()
+        said.idle_gpu("1x T4")
 
 
 class _Link:

@@ -15,7 +15,7 @@ from cloudtrain.console.pages.summary import ends_by
 from cloudtrain.console.reporters.base import Reporter, may_ask
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
-from cloudtrain.lifecycle import spot
+from cloudtrain.lifecycle import spot, suited
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder.outcome import Result
@@ -115,7 +115,9 @@ def left(run: Run, context: Context, reporter: Reporter) -> int:
 
 def detached(run: Run, context: Context, reporter: Reporter) -> int:
     """The command leaves, and the run goes on: what becomes of it by itself, and the way back. The exit code."""
-    if run.state.trains:
+    if run.state.trains and suited.ends_at_logout(context.store.read_journal(run.name)):
+        reporter.emit(Warned(f"detached; the host of {run.name} ends it with this connection", hint=suited.LINGER))
+    elif run.state.trains:
         reporter.emit(Noted(f"detached; {run.name} goes on.{_limit(run)} To return: cloudtrain logs {run.name}"))
     else:
         told = f"left while {run.name} was being set up.{_limit(run)}"

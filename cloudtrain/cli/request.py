@@ -24,7 +24,7 @@ SHORTEST_KEEP_S = 60.0
 # Settings that say which instance and how: name -> field of `Ec2Spec`.
 OF_EC2 = {name: name for name in ("region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr")}
 OF_EC2 |= {"instance": "types", "volume_size": "volume_gb", "boot_limit": "boot_limit_s", "login": "user"}
-OF_EC2 |= {name: name for name in ("private_ip", "tags")}
+OF_EC2 |= {name: name for name in ("private_ip", "tags", "allow_cpu")}
 
 
 def build(
@@ -60,7 +60,7 @@ def build(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,
         train=check_train(train),
-        job=_job(settings),
+        job=_job(settings, away=target is Target.HOST or (target is Target.EC2 and not dry_run)),
         runs_dir=str(settings.runs_dir),
         limits=limits,
         host=parse_host(host, identity=get("identity"), fingerprint=host_key)
@@ -116,6 +116,8 @@ def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
         "spot_restarts": limits.spot_restarts,
         "spot": ec2.spot if ec2 else None,
     }
+    if not elsewhere:
+        values["python"] = spec.job.python
     if spec.host is not None and not elsewhere:
         values["identity"] = spec.host.identity
     if ec2 is not None and not elsewhere:
@@ -156,7 +158,10 @@ def refuse_other_training(given: Mapping[str, object]) -> None:
 def going_on(spec: RunSpec, continued: RunSpec) -> RunSpec:
     """`spec`, which says where and within which limits, with the training of the run that it continues."""
     return replace(
-        spec, train=replace(continued.train, device=spec.train.device), job=continued.job, resume=continued.resume
+        spec,
+        train=replace(continued.train, device=spec.train.device),
+        job=replace(continued.job, python=spec.job.python),
+        resume=continued.resume,
     )
 
 
@@ -206,7 +211,8 @@ def _recipe(settings: Settings, *, dry_run: bool, args: tuple[str, ...]) -> str 
     return "fast" if dry_run and free and "--recipe" not in args else asked
 
 
-def _job(settings: Settings) -> JobSpec:
+def _job(settings: Settings, *, away: bool) -> JobSpec:
+    """The training package; its interpreter is a setting where it trains `away` from this computer."""
     given: str | None = settings.get("job")
     source = (settings.project / given).absolute() if given else job_folder()
     if not source.is_dir():
@@ -215,7 +221,8 @@ def _job(settings: Settings) -> JobSpec:
         )
     module = settings.get("module") or (f"{source.name}.train" if given else "job.train")
     _check_not_hidden(source, module)
-    return JobSpec(source=str(source), module=module, outputs=settings.get("outputs") or ("**",))
+    python = settings.get("python") if away else None
+    return JobSpec(source=str(source), module=module, outputs=settings.get("outputs") or ("**",), python=python)
 
 
 def _check_not_hidden(source: Path, module: str) -> None:

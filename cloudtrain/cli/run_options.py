@@ -21,6 +21,12 @@ Config = Annotated[
     Path | None, typer.Option(help="File of settings that beats the project's, such as runs/NAME/config.toml.")
 ]
 Job = Annotated[str | None, typer.Option(help="Folder of a training package, instead of the shipped one.")]
+Python = Annotated[
+    str | None, typer.Option(metavar="PATH", help="Python on the machine; else one with torch is looked for there.")
+]
+AllowCpu = Annotated[
+    bool | None, typer.Option("--allow-cpu", help="Train also where a launched machine's GPU cannot be used.")
+]
 Local = Annotated[bool, typer.Option("--local", help="Train on this computer.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed.")

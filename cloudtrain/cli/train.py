@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Flags by what they say: what is trained, and where and within which limits. Each is a setting as well.
 _TRAINING = ("model", "epochs", "batch_size", "seed", "lr", "recipe", "job")
 _WHERE = (
+    *("python", "allow_cpu"),
     *("device", "instance", "identity", "region", "profile", "spot", "spot_restarts", "ami", "subnet"),
     *("login", "tags", "private_ip"),
     *("security_group", "ssh_cidr", "volume_size", "max_time", "max_cost", "grace", "if_i_vanish"),
@@ -59,6 +60,8 @@ def run(
     security_group: of.SecurityGroup = None,
     ssh_cidr: of.SshCidr = None,
     volume_size: of.VolumeSize = None,
+    python: of.Python = None,
+    allow_cpu: of.AllowCpu = None,
     fault: of.Fault = None,
     max_time: of.MaxTime = None,
     max_cost: of.MaxCost = None,
@@ -85,6 +88,9 @@ def run(
 
     if spot and not dry_run and (local or host):
         raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
+    if python and (local or dry_run):
+        hint = "leave it out, or use --host or --instance"
+        raise UsageError("--python is for other machines than this computer", hint=hint, code="bad_setting")
     if resume is not None:
         training = {key: given[key] for key in (*_TRAINING, "config")}
         request.refuse_other_training({**training, "": context.args or None})

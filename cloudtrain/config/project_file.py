@@ -29,6 +29,7 @@ EXPLAINED: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("job", '"train"', "its folder; it is sent to the machine"),
             ("module", '"train.main"', "what `python -m` runs there"),
+            ("python", '"~/miniconda3/envs/ml/bin/python"', "interpreter on the machine, instead of looking for torch"),
             ("outputs", '["**", "!*.tmp"]', "which of its results are pulled; a later pattern wins"),
             ("runs_dir", '"runs"', "folder of the results, seen from this file"),
         ),
@@ -49,6 +50,7 @@ EXPLAINED: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("security_group", '"sg-0123456789abcdef0"', "instead of an own one"),
             ("ssh_cidr", '"203.0.113.0/24"', "addresses that may reach port 22, instead of yours"),
             ("volume_size", "60", "root disk in GiB"),
+            ("allow_cpu", "false", "train also where the GPU of a launched machine cannot be used"),
             ("boot_limit", '"10m"', "how long a new machine may take until it answers; then it is ended"),
             ("identity", '"~/.ssh/id_ed25519"', "private key file for --host or --instance-id"),
         ),

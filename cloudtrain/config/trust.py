@@ -24,7 +24,7 @@ from cloudtrain.core.spec import Limits
 # Any value of these.
 _ALWAYS = (
     *("instance", "region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr", "volume_size"),
-    *("identity", "if_i_vanish", "private_ip"),
+    *("identity", "if_i_vanish", "private_ip", "allow_cpu"),
     # Who on the machine gets the key and sudo.
     "login",
     # Who pays, and, in an account whose policies go by tags, who else may log in and end it.

@@ -67,11 +67,13 @@ class JobSpec:
         source: the folder.
         module: run as `python -m MODULE` beside the folder's copy on the host.
         outputs: gitignore-style patterns of the files under the output folder that are pulled.
+        python: interpreter on the host; None: one with torch is looked for there.
     """
 
     source: str
     module: str = "job.train"
     outputs: tuple[str, ...] = ("**",)
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ class Ec2Spec:
         rehearsal: use the emulated region on this computer; nothing is billed.
         faults: script for the emulated region (`emulator`), only with `rehearsal`.
         volume_gb: root volume in GiB; None: the image's own size.
+        allow_cpu: train also where the GPU of a launched machine cannot be used.
         boot_limit_s: seconds that a new instance may take to run and to be logged in to; None: `provider.ec2.pace`.
         tags: further ones for all that is launched.
         private_ip: no public address is asked for, and the private one is connected to.
@@ -139,6 +142,7 @@ class Ec2Spec:
     boot_limit_s: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     private_ip: bool = False
+    allow_cpu: bool = False
     rehearsal: bool = False
     faults: tuple[str, ...] = ()
     identity: str | None = None

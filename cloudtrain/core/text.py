@@ -50,6 +50,12 @@ def screen_safe(text: str) -> str:
     return "".join(c for c in text if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """Foreign text for a message: one line, nothing that a terminal obeys, at most `most` characters."""
+    line = " ".join(screen_safe(text[: 4 * most].replace("\n", " ")).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 MOST_LINE = 64 * 1024
 """Characters of a line that are kept until its end comes."""
 

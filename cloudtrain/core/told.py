@@ -108,7 +108,7 @@ _ERROR: _Readers = {
     "exit": lambda value: int(_exit_code(value)),
 }
 _HOST: _Readers = {
-    **dict.fromkeys(("python", "python_version", "torch", "cuda", "driver", "os", "home", "boot_id"), text),
+    **dict.fromkeys(("python", "python_version", "torch", "cuda", "driver", "os", "home", "boot_id", "logout"), text),
     **dict.fromkeys(("cpus", "disk_free"), count),
     "gpus": each(lambda gpu: known(fields(gpu), {"name": text, "memory_mib": count})),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from cloudtrain.core.errors import (
     LimitReached,
     RunLost,
 )
-from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.events import Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
-from cloudtrain.lifecycle import background_pull, checkpoints, machine_end, overdue, spot
+from cloudtrain.lifecycle import background_pull, checkpoints, machine_end, overdue, spot, suited
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.run_lock import claim
@@ -36,11 +36,7 @@ from cloudtrain.run_folder import files as folder_files
 from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled
 from cloudtrain.source import tree
 from cloudtrain.store import Run
-from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transfer.follow import Follower
-
-# A difference between two clocks that is worth a line, in seconds.
-CLOCK_OFF_S = 120.0
 
 
 def resume(
@@ -70,7 +66,7 @@ def _attempt(run: Run, session: Session, *, detach: bool, leave_refused: bool) -
     """The story on one machine."""
     try:
         run = acquire(run, session)
-        run = reach(run, session)
+        run = reach(run, session, detach=detach)
         run = push_and_start(run, session)
         machine_end.park_at_end(run, session)
         if detach and run.state is RunState.RUNNING:
@@ -103,31 +99,26 @@ def acquire(run: Run, session: Session) -> Run:
         return session.move(run, RunState.BOOTING, instance=session.instance, life=session.instance.life)
 
 
-def reach(run: Run, session: Session) -> Run:
+def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
     """BOOTING -> SYNCING: the machine answers, and can run the job."""
     if run.state is not RunState.BOOTING:
         return run
     crash.point("K5")
     with _or_failed(run, session):
         session.transport()
-        with session.step("environment", limit_s=60) as closing:
-            facts = session.insist(lambda: session.supervisor().probe())
-            closing.append(facts.summary())
-        _tell_clock(facts, session)
         assert session.instance is not None
+        # On this computer it is the one that runs this command.
+        here = session.instance.python if run.plan.spec.target is Target.LOCAL else None
+        only = run.plan.spec.job.python or here
+        with session.step("environment", limit_s=60) as closing:
+            facts = session.insist(lambda: session.supervisor().probe(only))
+            facts = replace(facts, why=None) if here else facts
+            closing.append(facts.summary())
+        suited.check(run, session, facts, detach=detach)
         job = Path(run.plan.spec.job.source)
         python = session.provider.prepare(session.instance, session.transport(), facts, job, session.context.emit)
         session.journal.write({"host": asdict(facts), "python": python})
         return session.move(run, RunState.SYNCING)
-
-
-def _tell_clock(facts: HostFacts, session: Session) -> None:
-    """The times in a log are its host's: a clock there that is far off is told once. No end depends on it."""
-    off = 0.0 if facts.at is None else facts.at - session.context.clock()
-    if abs(off) > CLOCK_OFF_S:
-        which = "ahead of" if off > 0 else "behind"
-        told = f"the clock of this machine is {seconds(abs(off))} {which} this computer's"
-        session.context.emit(Noted(f"{told}: times in its log are its own; limits hold all the same"))
 
 
 def push_and_start(run: Run, session: Session) -> Run:
@@ -166,13 +157,15 @@ def push_and_start(run: Run, session: Session) -> Run:
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
             "spot": bool(instance.details.get("spot")),
+            "scope": (notes.get("host") or {}).get("logout") == "scope",
         }
         with session.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
             # In seconds from now: the host's clock may be wrong.
             end, clock = expiry.deadline(run, instance), session.context.clock
             session.insist(lambda: session.supervisor().start({**spec, "lasts": end - clock() if end else None}))
-            closing.append(f"survives disconnects; log: cloudtrain logs {run.name}")
+            lasts = "ends with its login" if suited.ends_at_logout(notes) else "survives disconnects"
+            closing.append(f"{lasts}; log: cloudtrain logs {run.name}")
         crash.point("K6")
         return session.move(run, RunState.RUNNING)
 
@@ -216,6 +209,8 @@ def follow(run: Run, session: Session) -> Run:
         end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
     record: dict[str, Any] = {"state": end.state, **(asdict(end.exit) if end.exit else {})}
+    if end.exit is None and suited.ends_at_logout(session.journal.read()):
+        record["logout"] = True
     return session.move(run, RunState.PULLING, ending=record)
 
 

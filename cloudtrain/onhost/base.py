@@ -15,6 +15,8 @@ HEADER_LIMIT = 64 * 1024 * 1024
 TREE_WAIT_S = 60.0
 # A process in an uninterruptible system call survives SIGKILL until the call returns; nobody waits longer for it.
 UNKILLABLE_S = 30.0
+# Before a program: it runs in a scope of the user's own manager, which outlives the login where lingering is on.
+IN_SCOPE = ["systemd-run", "--user", "--scope", "--quiet", "--"]
 
 
 class Later:

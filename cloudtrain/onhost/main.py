@@ -36,7 +36,7 @@ def number(text: str) -> int:
 RUN: Dict[str, Any] = {"run": (str, ...), "id": (str, None)}
 OFFSETS: Dict[str, Any] = {"log": (number, 0), "events": (number, 0)}
 VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
-    "probe": ("probe", "do_probe", {"run": (str, None), "python": (str, []), "workdir": (str, None)}),
+    "probe": ("probe", "do_probe", {**dict.fromkeys(("run", "only", "workdir"), (str, None)), "python": (str, [])}),
     "receive": ("receive", "do_receive", {"run": (str, None), "workdir": (str, ...), "tree": (str, ...)}),
     "start": ("start", "do_start", RUN),
     "_supervise": ("supervise", "do_supervise", {**RUN, "lock": (int, ...)}),

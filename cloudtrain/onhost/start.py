@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 
-from .base import HEADER_LIMIT, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
+from .base import HEADER_LIMIT, IN_SCOPE, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
 from .files import Run, check_key, check_run, hash_file, load, remove_tree, save
 from .lease import ending_in
 from .locks import held, take
@@ -48,7 +48,7 @@ def do_start(options: Options) -> Dict[str, Any]:
             raise Failure("stopped", "this run was asked to stop before it began")
         make_code(run, spec)
         save(run.path("spec.json"), spec)
-        return {"started": True, **spawn_supervisor(run, lock)}
+        return {"started": True, **spawn_supervisor(run, lock, IN_SCOPE if spec.get("scope") else [])}
     finally:
         os.close(lock)
 
@@ -78,6 +78,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec["digest"], str)
             and isinstance(spec.get("lingers", False), bool)
             and isinstance(spec.get("spot", False), bool)
+            and isinstance(spec.get("scope", False), bool)
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)
@@ -121,10 +122,10 @@ def make_code(run: Run, spec: Dict[str, Any]) -> None:
         remove_tree(aside)
 
 
-def spawn_supervisor(run: Run, lock: int) -> Dict[str, Any]:
+def spawn_supervisor(run: Run, lock: int, within: List[str]) -> Dict[str, Any]:
     # From beside this package, where the verb itself came from.
     program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervise.py")
-    argv = [sys.executable, "-I", "-S", program, "_supervise", "--run", run.dir, "--lock", str(lock)]
+    argv = within + [sys.executable, "-I", "-S", program, "_supervise", "--run", run.dir, "--lock", str(lock)]
     options: Dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "cwd": run.dir}
     log = run.path("supervisor.log")
     with open(log, "ab") as errors:

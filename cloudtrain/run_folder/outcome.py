@@ -96,10 +96,14 @@ def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
     """The final state that the host's exit record stands for, and the error to show with it."""
     record = run.ending or {}
     if record.get("state") != "exited":
+        cause, mend = "killed, or the machine went down", ""
+        if record.get("logout"):
+            cause = "its host ends what a login has started with that login: KillUserProcesses"
+            mend = "; once, on the host: loginctl enable-linger"
         return RunState.LOST, {
             "code": "run_lost",
-            "message": f"{run.name} was lost: its supervisor ended without a record (killed, or the machine went down)",
-            "hint": f"what could be saved is in {run.folder}",
+            "message": f"{run.name} was lost: its supervisor ended without a record ({cause})",
+            "hint": f"what could be saved is in {run.folder}{mend}",
         }
     if record.get("stop") == "spot":
         # A job may end well for having saved: only what it told counts as its end.

@@ -75,6 +75,7 @@ def _of_ec2(ec2: Ec2Spec) -> dict[str, Any]:
         "private_ip": ec2.private_ip or None,
         "security_group": ec2.security_group,
         "volume_size": ec2.volume_gb,
+        "allow_cpu": ec2.allow_cpu or None,
         "boot_limit": ec2.boot_limit_s,
     }
 

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field
 
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.core.text import screen_safe
+from cloudtrain.core.text import shortened
 from cloudtrain.transport.base import MOST_BEFORE, Completed, Stream
 
-_QUOTED = 200
+_MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class FirstLine:
 
 def not_ours(said: bytes, consequence: str) -> ConnectionFailed:
     """The error for a login that has said something else and never the first line."""
-    words = " ".join(screen_safe(said[: 4 * _QUOTED].decode("utf-8", "replace").replace("\n", " ")).split())
-    quoted = f'said "{words[:_QUOTED]}{"..." if len(words) > _QUOTED else ""}"' if words else "said nothing"
+    words = shortened(said[:_MOST].decode("utf-8", "replace"))
+    quoted = f'said "{words}"' if words else "said nothing"
     return ConnectionFailed(
         f"a start-up file of the login there runs something else in place of cloudtrain's program; it {quoted}",
         hint="in ~/.bashrc there (zsh: ~/.zshenv) let only terminals reach what it runs, by a line at its top: "

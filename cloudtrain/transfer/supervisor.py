@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from cloudtrain.core.decode import Odd, text
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
+from cloudtrain.core.text import shortened
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.answers import (
     HostFacts,
@@ -36,9 +37,6 @@ BEAT_S = 4.0
 FIRST_BEAT_S = 60.0
 # Of a heartbeat that waits behind other bytes on a slow link, times as long.
 _TURNS = 50
-
-# Where images keep an interpreter with torch that is not the first in PATH (AWS Deep Learning AMIs).
-KNOWN_PYTHONS = ("/opt/pytorch/bin/python", "python3")
 
 
 class Following(Closing):
@@ -123,21 +121,20 @@ class Supervisor:
         self._workdir = workdir
         self._run = ("--run", run_dir) if run_id is None else ("--run", run_dir, "--id", run_id)
 
-    def probe(self, pythons: Sequence[str] = ()) -> HostFacts:
+    def probe(self, only: str | None = None) -> HostFacts:
         """What the host has.
 
         Args:
-            pythons: interpreters to look for torch in, before the host's own and the usual places; the first that has
-                torch is chosen.
+            only: the interpreter that the job is to have; None: one with torch is looked for.
 
         Raises:
             ConnectionFailed: the link broke, no usable Python is there, or the login runs something else (code
                 `login_shell`).
+            UsageError: `only` is not there, or no Python (code `bad_python`).
         """
         argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
-        for candidate in dict.fromkeys((*pythons, self._python, *KNOWN_PYTHONS)):
-            argv += ["--python", candidate]
-        return self._answer("probe", host_facts, argv, packed(PASSING_LOADER), 120.0)
+        argv += ["--python", self._python] if only is None else ["--only", only]
+        return self._answer("probe", host_facts, argv, packed(PASSING_LOADER), 150.0)
 
     def start(self, spec: Mapping[str, Any]) -> Started:
         """Start the job detached; safe to call again, a run starts once.
@@ -294,6 +291,9 @@ def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
         return ArtifactRefused(message, hint="look at the file on the host", consequence=consequence)
     if code == "another_run":
         return UsageError(message, hint="start it under another --name", consequence=consequence, code="another_run")
+    if code == "bad_python":
+        hint = "--python PATH of an interpreter there; without it the usual places are looked at"
+        return UsageError(shortened(message, 500), hint=hint, consequence="nothing was sent", code="bad_python")
     rows = (
         ("disk_full", "free space on the host, then run again"),
         ("not_writable", "make the folder on the host writable"),

@@ -22,7 +22,7 @@ from botocore.utils import JSONFileCache, parse_timestamp
 
 from cloudtrain.core import questions
 from cloudtrain.core.errors import SignInError
-from cloudtrain.core.text import screen_safe
+from cloudtrain.core.text import shortened
 from cloudtrain.provider.ec2.translate import NOTHING, profile_text, with_profile
 
 # Where the AWS CLI keeps the sessions of assumed roles: one MFA code serves both until the session ends.
@@ -90,12 +90,6 @@ def look_up(core: botocore.session.Session, profile: str | None) -> Credentials 
         ) from error
     credentials: Credentials | None = found
     return credentials
-
-
-def shortened(text: str, most: int = 200) -> str:
-    """Foreign text for a message: one line, nothing that a terminal obeys, at most `most` characters."""
-    line = " ".join(screen_safe(text[: 4 * most].replace("\n", " ")).split())
-    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _check_readable(path: Path, profile: str | None) -> None:

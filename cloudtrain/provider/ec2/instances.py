@@ -216,9 +216,13 @@ def to_instance(
     run: str,
     price: float | None,
     owned: bool = True,
+    gpu: str = "",
 ) -> Instance:
     """Our `Instance` of EC2's description of it; `notes`: the journal's, with who logs in, by which address, and the
-    pinned key."""
+    pinned key.
+
+    `gpu` is what its type has. A machine that says of itself that it is a process of this computer has none.
+    """
     marks = tags.as_map(found.get("Tags"))
     state = state_of(found)
     life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
@@ -246,5 +250,6 @@ def to_instance(
             "token": marks.get(tags.TOKEN, ""),
             "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
             "spot": found.get("InstanceLifecycle") == "spot",
+            "gpu": "" if port else gpu,
         },
     )

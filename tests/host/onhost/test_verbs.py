@@ -228,57 +228,6 @@ print(json.dumps(answer["exit"]))
 """
 
 
-def test_probe_names_the_interpreter_with_torch(host: Any, tmp_path: Path) -> None:
-    for name, torch in (("without", False), ("with", True)):
-        package = tmp_path / name / "torch"
-        package.mkdir(parents=True)
-        if torch:
-            (package / "__init__.py").write_text("raise RuntimeError('torch was imported')")
-            (package / "version.py").write_text("__version__ = '2.13.0+cu126'\ncuda: Optional[str] = '12.6'\n")
-            info = tmp_path / name / "torch-2.13.0+cu126.dist-info"
-            info.mkdir()
-            (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+cu126\n")
-        wrapper = tmp_path / f"python-{name}"
-        wrapper.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path / name}" exec "{sys._base_executable}" "$@"\n')
-        wrapper.chmod(0o755)
-    argv = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(host.program),
-        "probe",
-        "--python",
-        "/no/such",
-        "--workdir",
-        str(host.workdir),
-    ]
-    for name in ("without", "with"):
-        argv += ["--python", str(tmp_path / f"python-{name}")]
-    facts = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
-    assert facts["ok"] is True
-    assert (facts["torch"], facts["cuda"]) == ("2.13.0+cu126", "12.6")
-    assert facts["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
-    assert facts["cpus"] >= 1
-    assert facts["disk_free"] > 0
-    assert facts["home"] == str(Path.home())
-    assert isinstance(facts["gpus"], list)
-
-
-def test_probe_reads_nvidia_smi_and_does_not_wait_for_a_hung_one(host: Any, tmp_path: Path) -> None:
-    smi = tmp_path / "bin" / "nvidia-smi"
-    smi.parent.mkdir()
-    smi.write_text("#!/bin/sh\necho '580.1, 15360, Tesla T4'\necho '580.1, 15360, Tesla T4'\n")
-    smi.chmod(0o755)
-    argv = [sys.executable, "-I", "-S", str(host.program), "probe"]
-    env = {**os.environ, "PATH": f"{smi.parent}:{os.environ['PATH']}"}
-    facts = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=60, env=env).stdout)
-    assert facts["driver"] == "580.1"
-    assert facts["gpus"] == [{"name": "Tesla T4", "memory_mib": 15360}] * 2
-    smi.write_text("#!/bin/sh\nexec sleep 30\n")
-    facts = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=28, env=env).stdout)
-    assert (facts["driver"], facts["gpus"]) == (None, [])
-
-
 @pytest.mark.parametrize(
     "argv", [[], ["dance"], ["poll"], ["poll", "--run", "x", "--log", "-1"], ["read", "--run", "x"]]
 )

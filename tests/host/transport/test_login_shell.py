@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import discard
 from cloudtrain.source import tree
 from cloudtrain.transfer.frames import End, LogFrame
@@ -155,3 +155,16 @@ def test_a_host_without_python_is_still_said_to_need_one(login: Login) -> None:
     with pytest.raises(ConnectionFailed) as caught:
         login.supervisor(login.dial(login.server)).probe()
     assert caught.value.code == "no_answer" and "Python 3.8" in str(caught.value.hint)
+
+
+def test_an_interpreter_of_any_path_comes_through_the_shell_whole(login: Login) -> None:
+    name = 'it\'s "100%" $HOME `x` \\ ~'
+    python = login.home / name / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    with login.dial(login.server) as transport:
+        facts = login.supervisor(transport).probe(f"~/{name}/python")
+        assert (facts.python, facts.why) == (str(python), "given")
+        with pytest.raises(UsageError, match=r"no\\such: 100% cannot be run there") as caught:
+            login.supervisor(transport).probe("/no\\such: 100%")
+    assert caught.value.code == "bad_python" and caught.value.consequence == "nothing was sent"

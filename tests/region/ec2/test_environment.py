@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,16 +53,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTrans
 
 
 @pytest.fixture
-def image(tmp_path: Path, host: LocalTransport, monkeypatch: pytest.MonkeyPatch) -> Path:
+def image(tmp_path: Path, host: LocalTransport) -> Path:
     """An image's own environment with torch and pip, as /opt/pytorch has."""
     folder = tmp_path / "image"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
     own = next((folder / "lib").glob("python*")) / "site-packages"
     # torch and pip of the interpreter that runs the tests, seen but never written to.
     (own / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    python = folder / "bin" / "python"
-    monkeypatch.setattr(environment, "IMAGE_PYTHON", str(python))
-    return python
+    return folder / "bin" / "python"
 
 
 def facts(python: Path | str, torch: str | None) -> HostFacts:
@@ -94,11 +93,6 @@ def test_an_image_that_has_all_is_taken_as_it_is(host: LocalTransport, image: Pa
     assert python == str(image) and told == []
 
 
-def test_torch_on_the_image_is_found_even_if_the_probe_looked_elsewhere(host: LocalTransport, image: Path) -> None:
-    python, told = prepared(host, facts("/usr/bin/python3", None), None)
-    assert python == str(image) and told == []
-
-
 def test_what_is_missing_is_added_to_the_images_environment(host: LocalTransport, image: Path, tmp_path: Path) -> None:
     wanted = needs(tmp_path, "ctneeded>=1.2  # why", "pip")
     python, told = prepared(host, facts(image, "2.12"), wanted)
@@ -122,17 +116,18 @@ def test_an_image_that_may_not_be_written_gets_an_environment_beside_it(
     assert prepared(host, facts(image, "2.12"), wanted) == (python, [])
 
 
+@pytest.mark.parametrize(
+    ("why", "says"), [(None, "none of these has it: python3, ~/venv"), ("given", "/bin/py has none")]
+)
 def test_an_image_without_torch_is_said_and_nothing_is_installed(
-    host: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: LocalTransport, tmp_path: Path, why: str | None, says: str
 ) -> None:
-    bare = tmp_path / "bare"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=60)
-    monkeypatch.setenv("PATH", f"{bare / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr(environment, "IMAGE_PYTHON", "/nowhere/python")
+    found = replace(facts("/bin/py", None), looked=("python3", "~/venv"), why=why)
     with pytest.raises(ConnectionFailed, match="could not find torch on the instance") as caught:
-        prepared(host, facts(bare / "bin" / "python3", None), needs(tmp_path, "ctneeded"))
+        prepared(host, found, needs(tmp_path, "ctneeded"))
     assert caught.value.code == "environment" and "--ami" in (caught.value.hint or "")
-    assert "/nowhere/python, python3" in str(caught.value.detail) and caught.value.consequence == "nothing has trained"
+    assert "--python" in (caught.value.hint or "")
+    assert caught.value.detail == says and caught.value.consequence == "nothing has trained"
     assert list((tmp_path / "login").iterdir()) == []
 
 

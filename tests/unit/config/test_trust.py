@@ -32,6 +32,7 @@ EVIL = {
     "tags": {"team": "theirs"},
     "private_ip": True,
     "if_i_vanish": "terminate",
+    "allow_cpu": True,
     "max_time": "9d",
     "grace": "9d",
     "spot_restarts": 900,
@@ -79,7 +80,7 @@ def agree(path: Path) -> None:
 def test_every_setting_is_of_one_class() -> None:
     of_the_job = {
         *("model", "recipe", "epochs", "batch_size", "lr", "seed", "device", "args", "module", "outputs"),
-        *("boot_limit", "trickle_rate", "plain"),
+        *("boot_limit", "trickle_rate", "plain", "python"),
     }
     assert of_the_job | set(trust.SETTINGS) == set(settings.SETTINGS) and not of_the_job & set(trust.SETTINGS)
     assert set(EVIL) | {"max_cost"} == set(trust.SETTINGS)

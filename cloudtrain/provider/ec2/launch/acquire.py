@@ -116,7 +116,9 @@ class Acquisition:
             if running := self._wait_running(record, launch):
                 attempts.forget_ended(self._clients, self._journal)
                 notes = self._journal.read()
-                return to_instance(running, self._clients, notes, run=attempt["run"], price=record.get("price"))
+                offered = {one.type: one.gpu for one in self._plan.offer.candidates}
+                gpu, price = offered.get(str(running.get("InstanceType")), ""), record.get("price")
+                return to_instance(running, self._clients, notes, run=attempt["run"], price=price, gpu=gpu)
             record = None
         raise self._none_free(slots)
 

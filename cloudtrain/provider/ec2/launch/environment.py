@@ -17,8 +17,6 @@ from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
 from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.base import Transport
 
-# Where the Deep Learning AMIs keep torch (their release notes: python_location).
-IMAGE_PYTHON = "/opt/pytorch/bin/python"
 # Made by us below the login directory, once for each machine.
 OWN_FOLDER = "cloudtrain/env"
 OWN_PYTHON = f"{OWN_FOLDER}/bin/python"
@@ -108,7 +106,8 @@ def prepare(transport: Transport, facts: HostFacts, job_requirements: Path | Non
     began = time.monotonic()
     found = _best(transport, facts, wanted)
     if found is None:
-        raise _failed("find torch", f"none of these has it: {', '.join(_candidates(facts))}")
+        looked = f"none of these has it: {', '.join(facts.looked)}"
+        raise _failed("find torch", f"{facts.python} has none" if facts.why == "given" else looked)
     if not found.lacks:
         return found.python
     emit(StepStarted("packages", f"adding {', '.join(found.lacks)}", PACKAGES_LIMIT_S))
@@ -155,7 +154,8 @@ def _best(transport: Transport, facts: HostFacts, wanted: Sequence[str]) -> Inte
 
 
 def _candidates(facts: HostFacts) -> list[str]:
-    return list(dict.fromkeys([OWN_PYTHON, *([facts.python] if facts.torch else []), IMAGE_PYTHON, "python3"]))
+    # What was made here before sees the same torch.
+    return [OWN_PYTHON, facts.python] if facts.torch else []
 
 
 def _examine(transport: Transport, python: str, wanted: Sequence[str]) -> Interpreter | None:
@@ -222,7 +222,7 @@ def _check(transport: Transport, argv: Sequence[str], limit_s: float, emit: Emit
 def _failed(what: str, why: str) -> ConnectionFailed:
     return ConnectionFailed(
         f"could not {what} on the instance",
-        hint="leave out --ami to get an image that has torch, or install it on your own image",
+        hint="leave out --ami to get an image that has torch, or install it on your own image; --python PATH names it",
         consequence="nothing has trained",
         code="environment",
         detail=why,

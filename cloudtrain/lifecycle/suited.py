@@ -1,0 +1,97 @@
+"""Whether a machine suits its run: asked once the probe has told what it has, before anything is sent or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cloudtrain.core import questions
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.spec import JobSpec, Target
+from cloudtrain.core.text import seconds
+from cloudtrain.lifecycle.session import Session
+from cloudtrain.store import Run
+from cloudtrain.transfer.answers import HostFacts
+
+LINGER = "once, on the host: loginctl enable-linger"
+_AGREED = "gpu_idle_agreed"
+# A difference between two clocks that is worth a line, in seconds.
+_CLOCK_OFF_S = 120.0
+
+
+def ends_at_logout(notes: Mapping[str, Any]) -> bool:
+    """Whether the run's host ends what a login has started when that login ends; `notes` of the run's journal."""
+    return (notes.get("host") or {}).get("logout") == "ends"
+
+
+def check(run: Run, session: Session, facts: HostFacts, *, detach: bool) -> None:
+    """Say what does not suit, and ask where it costs money.
+
+    Raises:
+        UsageError: it ends a run that is to be left alone (`ends_at_logout`), lacks torch (`no_torch`), or its GPU
+            cannot be used and nobody has agreed to that (`gpu_unusable`).
+    """
+    _clock(session, facts)
+    _logout(run, session, facts, detach)
+    _torch(run, session, facts)
+    _gpu(run, session, facts)
+
+
+def _logout(run: Run, session: Session, facts: HostFacts, detach: bool) -> None:
+    if facts.logout != "ends" or run.plan.spec.target is Target.LOCAL:
+        return
+    told = "the host ends all programs of a login when that login ends (KillUserProcesses of its systemd-logind)"
+    if detach:
+        hint = f"leave out --detach and stay connected; or {LINGER}"
+        raise UsageError(f"cannot detach: {told}", hint=hint, consequence="nothing was sent", code="ends_at_logout")
+    session.context.emit(Warned(f"{told}: the run is lost when this connection ends", hint=LINGER))
+
+
+def _clock(session: Session, facts: HostFacts) -> None:
+    """The times in a log are its host's: a clock there that is far off is told once. No end depends on it."""
+    off = 0.0 if facts.at is None else facts.at - session.context.clock()
+    if abs(off) > _CLOCK_OFF_S:
+        which = "ahead of" if off > 0 else "behind"
+        told = f"the clock of this machine is {seconds(abs(off))} {which} this computer's"
+        session.context.emit(Noted(f"{told}: times in its log are its own; limits hold all the same"))
+
+
+def _torch(run: Run, session: Session, facts: HostFacts) -> None:
+    """On a machine that was launched the provider looks further, and what is missing is its to say."""
+    assert session.instance is not None
+    if facts.torch or session.instance.owned:
+        return
+    given = facts.why == "given"
+    seen = f"{facts.python} there has no torch" if given else "no Python there has torch"
+    looked = "" if given else f"; looked at: {', '.join(facts.looked)[:500]}"
+    hint = "--python PATH of one that has it; or make one there: python3 -m venv ~/venv; ~/venv/bin/pip install torch"
+    if run.plan.spec.job.module == JobSpec(source="").module:
+        raise UsageError(seen + looked, hint=hint, consequence="nothing was sent", code="no_torch")
+    session.context.emit(Warned(seen + looked, hint=hint))
+
+
+def _gpu(run: Run, session: Session, facts: HostFacts) -> None:
+    machine, spec = session.instance, run.plan.spec
+    assert machine is not None
+    promised = str(machine.details.get("gpu") or "")
+    why = facts.idle_gpu(promised)
+    if why is None or spec.train.device == "cpu" or (promised and not facts.torch):
+        return
+    what = f"the GPU of {machine.type} ({promised})" if promised else f"the GPU of {machine.id}"
+    told = f"{what} cannot be used: {why}"
+    if not promised:
+        session.context.emit(Warned(told, hint="--device cpu trains there without this warning"))
+        return
+    hour = f", at ${machine.price_per_hour:.3f} an hour" if machine.price_per_hour else ""
+    if not (spec.ec2 is not None and spec.ec2.allow_cpu) and not session.journal.read().get(_AGREED):
+        answer = questions.ask(f"{told}.\nGo on without it{hour}? [y/N]")
+        if answer is None or not answer.strip().lower().startswith("y"):
+            raise UsageError(
+                told,
+                hint="the same command with --allow-cpu goes on without it; or another --ami or --python",
+                consequence="nothing has trained",
+                code="gpu_unusable",
+            )
+        session.journal.write({_AGREED: True})
+    session.context.emit(Warned(f"{told}; it goes on without it{hour}, as you allowed"))
