@@ -190,7 +190,8 @@ def dial_through(command: str) -> Wire:
         its.close()
         raise ConnectionFailed(
             f"the program that leads to the host cannot be started: {error.strerror}",
-            detail=command,
+            detail=screen_safe(command),
+            hint="check ProxyCommand and ProxyJump in the SSH configuration",
             consequence="nothing was sent",
             code="unreachable",
         ) from error

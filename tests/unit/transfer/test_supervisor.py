@@ -18,7 +18,7 @@ from cloudtrain.core.text import screen_safe
 from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, ExitRecord, Frame, FrameParser, LogFrame, Notice, Shrunk
 from cloudtrain.transfer.program import IMPORTED
-from cloudtrain.transfer.supervisor import Supervisor
+from cloudtrain.transfer.supervisor import Following, Supervisor
 from cloudtrain.transport.base import Completed, Stream, Transport
 
 # --- frames ----------------------------------------------------------------------------------------------------------
@@ -138,6 +138,31 @@ def test_a_shell_that_echoes_its_command_does_not_print_the_first_line() -> None
     with pytest.raises(ConnectionFailed) as caught:
         first.answer(done, "nothing")
     assert caught.value.code == "login_shell"
+
+
+class Late(Pieces):
+    """A stream whose first piece comes after `late` waits, in each of which the link brings `others` more bytes."""
+
+    def __init__(self, late: int, others: int) -> None:
+        super().__init__([encode(Beat(1.0, 0, 0))])
+        self.late, self.others, self.came = late, others, 0
+
+    def read(self, timeout: float) -> bytes:
+        if self.late:
+            self.late, self.came = self.late - 1, self.came + self.others
+            raise TimeoutError
+        return super().read(timeout)
+
+    def link_came(self) -> int:
+        return self.came
+
+
+@pytest.mark.parametrize(("late", "others", "heard"), [(20, 8000, True), (1, 200, False), (1000, 8000, False)])
+def test_a_heartbeat_behind_other_bytes_on_a_slow_link_is_waited_for(late: int, others: int, heard: bool) -> None:
+    got: list[Frame] = []
+    with pytest.raises(ConnectionFailed) as caught:
+        got.extend(Following(Late(late, others), beat=4.0))
+    assert (got == [Beat(1.0, 0, 0)]) == heard == (caught.value.code != "silent")
 
 
 @given(st.lists(frame, min_size=1, max_size=5), st.integers(1, 10_000))
