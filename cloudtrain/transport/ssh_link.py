@@ -193,7 +193,7 @@ class Watch:
         self._wire = wire
         self._stop = False
         self._news, self._room = threading.Event(), threading.Event()
-        self._arrived = wire.sent
+        self._arrived, self._since = wire.sent, time.monotonic()
         self._allowed, self._pace = _FIRST_AHEAD, _SLOWEST
         self.gave_up = False
         self._thread = threading.Thread(target=self._run, name="ssh-watch", daemon=True)
@@ -249,10 +249,13 @@ class Watch:
             return
         finally:
             answered.set()
+        now = time.monotonic()
         if ahead >= min(self._allowed // 2, _FIRST_AHEAD // 2):
-            self._pace = max(_SLOWEST, ahead / (time.monotonic() - asked))
+            # They all came after the last answer, and some perhaps before this question.
+            least, most = ahead / max(1e-6, now - self._since), ahead / max(1e-6, now - asked)
+            self._pace = max(_SLOWEST, min(max(self._pace, least), most))
             self._allowed = max(_LEAST_AHEAD, int(self._pace * _AHEAD_S))
-        self._arrived = sent
+        self._arrived, self._since = sent, now
         self._room.set()
 
     def _judge(self, answered: threading.Event, asked: float, limit: float) -> None:

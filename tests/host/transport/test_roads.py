@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -346,3 +347,24 @@ def test_slow_is_not_silent(sshd: Any, dial: Any, relay: Any, monkeypatch: pytes
         host.run(["true"])
     assert time.monotonic() - began < 2
     link.thaw()
+
+
+def test_what_arrived_long_ago_does_not_make_a_slow_link_a_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 kB went in small parts, over 20 s; the answer to the question behind them comes at once."""
+    now = [0.0]
+    monkeypatch.setattr(ssh_link, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def answered_after(seconds: float) -> Any:
+        return SimpleNamespace(
+            is_active=lambda: False, global_request=lambda *_, **__: now.__setitem__(0, now[0] + seconds)
+        )
+
+    wire: Any = SimpleNamespace(sent=0, heard=0.0)
+    watch = ssh_link.Watch(answered_after(0.3), wire)
+    now[0], wire.sent = 20.0, 64 * 1024
+    watch._probe()
+    assert watch._allowed == ssh_link._LEAST_AHEAD
+    for _ in range(8):  # a fast link is known for one soon
+        wire.sent += watch._allowed
+        watch._probe()
+    assert watch._allowed > 10_000_000
