@@ -21,8 +21,9 @@ _MADE_AGAIN = (
 _NAMED = 3
 _SECRET = re.compile(
     r"(?:^|[._-])(?:secrets?|passwords?|passwd|credentials?|(?:api|access|private)[_-]?keys?)(?:[._-]|$)"
-    r"|(?:^|[._-])token(?:\.(?:txt|json))?$|^kubeconfig$|^\.(?:npmrc|dockercfg)$"
-    r"|\.(?:env|tfvars|tfstate|kdbx|ovpn|gpg|keystore)$"
+    r"|(?:^|[._-])token(?:\.(?:txt|json))?$|^kubeconfig$|^\.(?:npmrc|dockercfg|pgpass|my\.cnf|s3cfg)$|^rclone\.conf$"
+    r"|\.env(?:\.(?:local|dev|development|staging|prod|production))?$"
+    r"|\.(?:tfvars|tfvars\.json|tfstate|tfstate\.backup|kdbx|ovpn|gpg|keystore|p8)$"
 )
 _PROGRAM = (".py", ".pyi", ".ipynb", ".md", ".rst", ".html", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go")
 
@@ -56,7 +57,10 @@ def warnings(found: Tree) -> tuple[str, ...]:
     if not names:
         return ()
     told = ", ".join(_few(names[:_NAMED], len(names)))
-    return (f"by its name a secret, and sent: {told}; a line in {OWN_FILE} keeps it here",)
+    return (
+        f"by its name a secret: {told}; it is sent, and kept in the run's code.tar.gz; a line in {OWN_FILE} keeps it"
+        " out of both",
+    )
 
 
 def _looks_secret(name: str) -> bool:

@@ -41,6 +41,15 @@ def test_a_wrong_setting_names_its_file(tmp_path: Path, text: str) -> None:
     assert "cloudtrain.toml" in raised.value.message and raised.value.hint
 
 
+@pytest.mark.parametrize("name", settings.SETTINGS)
+@pytest.mark.parametrize("value", ["[[]]", "[{}]", "1979-05-27", "{ a = [] }"])
+def test_no_setting_takes_a_value_of_another_type(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "cloudtrain.toml").write_text(f"{name} = {value}")
+    with pytest.raises(UsageError, match=r"cloudtrain\.toml") as raised:
+        settings.load({}, folder=tmp_path, environment={})
+    assert raised.value.code == "bad_setting"
+
+
 @pytest.mark.parametrize("name", ["cloudtrain.toml", "pyproject.toml", "other.toml"])
 def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str) -> None:
     table = "[tool.cloudtrain]\r\n" if name == "pyproject.toml" else ""

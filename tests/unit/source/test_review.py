@@ -44,15 +44,40 @@ def test_what_is_made_again_is_not_spoken_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["prod.env", "secret.json", "my-secrets.yml", "db_password.txt", "API_KEY", "credentials_aws.txt", "token"]
+    "name",
+    [
+        "prod.env",
+        "app.env.local",
+        "secret.json",
+        "my-secrets.yml",
+        "db_password.txt",
+        "API_KEY",
+        "credentials_aws.txt",
+        "token",
+        ".pgpass",
+        "rclone.conf",
+        "main.tfvars.json",
+        "terraform.tfstate.backup",
+        "AuthKey.p8",
+    ],
 )
 def test_what_looks_like_a_secret_is_named_before_it_is_sent(name: str) -> None:
     (said,) = review.warnings(tree(files=(f"deep/{name}", "train.py")))
-    assert f"job/deep/{name}" in said and ".cloudtrainignore" in said
+    assert f"job/deep/{name}" in said and ".cloudtrainignore" in said and "code.tar.gz" in said
 
 
 @pytest.mark.parametrize(
-    "name", ["tokenizer.json", "tokens.txt", "secretary.csv", "secrets.py", "password.md", "conda-env.yml", "keys.csv"]
+    "name",
+    [
+        "tokenizer.json",
+        "tokens.txt",
+        "secretary.csv",
+        "secrets.py",
+        "password.md",
+        "conda-env.yml",
+        "env.yml",
+        "keys.csv",
+    ],
 )
 def test_what_trainings_need_is_no_secret(name: str) -> None:
     assert review.warnings(tree(files=(name,))) == ()

@@ -116,7 +116,7 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
         alternatives=tuple(machine.shown for machine in beside),
         account=f"{who.text}, {clients.region} (from {clients.region_source})",
         price_note=_price_note(table, [*used, *(machine.price for machine in beside)], disk_gb, market, now),
-        enforcer="a timer on the instance itself, laptop on or off",
+        enforcer="the instance ends itself, laptop on or off",
         warnings=(
             *usable.left_out,
             *prices.warnings(used, clients.region),
