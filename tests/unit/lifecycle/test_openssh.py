@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError
+from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError, UsageError
 from cloudtrain.core.instance import Instance, Journal
 from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.session import Context, Session
@@ -61,3 +62,19 @@ def test_a_machine_that_may_be_up_is(tmp_path: Path, says: Instance | SignInErro
 )
 def test_one_word_is_a_line_of_the_shell_there(argv: tuple[str, ...], typed: str) -> None:
     assert openssh.typed_there(argv) == typed
+
+
+@pytest.mark.skipif(os.name == "nt", reason="programs have another name there")
+def test_no_ssh_of_the_project_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "ssh").touch(mode=0o755)
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", os.pathsep.join((".", "", str(project))))
+    store = Store(tmp_path / "registry.sqlite")
+    run = kept(store, tmp_path, 600.0)
+    with (
+        Session(run, Context(store=store, provider=lambda spec: LocalProvider())) as session,
+        pytest.raises(UsageError, match="no OpenSSH client"),
+    ):
+        openssh.command(run, session)
