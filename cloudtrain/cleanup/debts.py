@@ -126,7 +126,7 @@ def _settle_all(
 
 
 def _pay(run: Run, context: Context) -> None:
-    if overdue.is_due(run, context.clock()):
+    if run.state.trains and overdue.is_due(run, context.clock()):
         with claim(run.name), Session(run, context, wakes=False) as session:
             session.guard.look()
     elif run.state.final:

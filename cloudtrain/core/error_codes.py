@@ -139,7 +139,7 @@ CODES: dict[str, ErrorCode] = {
     "not_removed": ErrorCode((6,), "a folder on a host could not be removed, or lives, or holds what is not here"),
     "not_seen": ErrorCode((6,), "a Region did not answer, so its machines are not in the list"),
     "not_started": ErrorCode((6,), "the parked machine did not start in time"),
-    "not_stopped": ErrorCode((6,), "your own instance did not stop in time"),
+    "not_stopped": ErrorCode((6,), "an instance did not stop in time"),
     "not_terminated": ErrorCode((6,), "a machine was told to end and has not ended in time"),
     "not_trusted": ErrorCode((2,), "a settings file decides of money or trust, and is not trusted with that"),
     "not_writable": ErrorCode((6,), "the host does not let this user write there"),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import Busy, UsageError
 from cloudtrain.core.states import RunState
-from cloudtrain.lifecycle import background_pull, machine_end, spot, story
+from cloudtrain.lifecycle import background_pull, machine_end, overdue, spot, story
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.lifecycle.watch import finished_elsewhere, unless_gone
@@ -88,6 +88,8 @@ def _ended(run: Run, context: Context, *, wakes: bool = True) -> Result:
     if run.state is RunState.RUNNING:
         limit_s = expiry.STOP_GRACE_S + 10
         with unless_gone(), Session(run, context, wakes=wakes) as session, session.step("stop", limit_s=limit_s):
+            within_s = expiry.STOP_GRACE_S + overdue.STOP_S
+            session.guard.last_call(within_s, f"asked to stop, it gave no answer within {within_s:.0f} s")
             session.supervisor().stop(reason="user", grace=expiry.STOP_GRACE_S)
     return finished_elsewhere(run, context, leave_refused=True)
 

@@ -40,8 +40,11 @@ def do_lease(options: Options) -> Dict[str, Any]:
     if state == "absent":
         raise Failure("absent", "this run has not been started")
     lease = lease_of(run)
-    if options.lasts is not None:
-        lease.update(ending_in(options.lasts))
+    lasts = options.lasts
+    if options.deadline is not None:  # of a client of the last release
+        lasts = options.deadline - time.time()
+    if lasts is not None:
+        lease.update(ending_in(lasts))
     if options.grace is not None:
         lease["grace"] = options.grace
     save(run.path("lease.json"), {"v": 1, **lease})

@@ -43,7 +43,7 @@ VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "poll": ("read", "do_poll", {**RUN, **OFFSETS}),
     "follow": ("follow", "do_follow", {**RUN, **OFFSETS, "beat": (float, 5.0)}),
     "stop": ("stop", "do_stop", {**RUN, "reason": (str, "user"), "grace": (float, 10.0)}),
-    "lease": ("lease", "do_lease", {**RUN, "lasts": (float, None), "grace": (float, None)}),
+    "lease": ("lease", "do_lease", {**RUN, "lasts": (float, None), "deadline": (float, None), "grace": (float, None)}),
     "clean": ("clean", "do_clean", {"workdir": (str, ...)}),
     "manifest": ("read", "do_manifest", RUN),
     "send": ("read", "do_send", {**RUN, "files": (str, ...)}),

@@ -39,7 +39,10 @@ def look(run: Run) -> Tuple[str, Optional[Dict[str, Any]]]:
 
 def uptime() -> float:
     """Seconds since this machine was started, those that it slept included. Its clock may be wrong; this is not."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    for clock in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
+        if hasattr(time, clock):
+            return time.clock_gettime(getattr(time, clock))
+    return time.monotonic()
 
 
 def boot_id() -> Optional[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -171,7 +172,10 @@ class Supervisor:
         Raises:
             ConnectionFailed: the link broke, or nothing was ever started there.
         """
-        options = [f"--{name}={value}" for name, value in (("lasts", lasts), ("grace", grace)) if value is not None]
+        given = {"lasts": lasts, "grace": grace}
+        if lasts is not None and "--id" not in self._run:
+            given = {"deadline": time.time() + lasts, "grace": grace}  # a run of the last release, by its host's clock
+        options = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
 
     def clean(self, remove: Mapping[str, tuple[str | None, Mapping[str, str] | None]]) -> HostFolders:

@@ -109,6 +109,8 @@ def table(runs: Iterable[Run]) -> list[str]:
     lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
     overdue = [run for run in runs if expiry.overdue_s(run, now) is not None]
     lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
+    ended = [run for run in runs if run.life is InstanceLife.TERMINATED and not run.state.final]
+    lines += [f"{run.name}: cloudtrain pull {run.name} tells what had come before its machine ended" for run in ended]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
     lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
     lines += [f"{run.name}: {expiry.kept_hint(run)}" for run in runs if expiry.is_kept(run, now)]
@@ -186,6 +188,8 @@ def _status(run: Run) -> str:
         return _away(run)
     if expiry.overdue_s(run, time.time()) is not None:
         return "past its end, not confirmed"
+    if run.life is InstanceLife.TERMINATED and not run.state.final:
+        return "its machine has ended"
     if run.state is RunState.RUNNING:
         if ended_unseen(run):
             return "ended, not pulled yet"

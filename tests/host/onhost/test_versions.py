@@ -44,7 +44,7 @@ HOSTS = lambda supervisor: supervisor
 # A client that does what its command line names, one after the other, and tells what came of it. The host is HOST, seen
 # as from its login directory; results come to HERE.
 CLIENT = """\
-import json, sys
+import json, sys, time
 from pathlib import Path
 
 HOST, SOURCE, HERE, *acts = sys.argv[1:]
@@ -78,7 +78,8 @@ def act(name):
     if name == "poll":
         return supervisor.poll().state
     if name == "lease":
-        return supervisor.lease(grace=3600.0).state
+        later = {"lasts": 3600.0} if HOSTS(supervisor) is supervisor else {"deadline": time.time() + 3600.0}
+        return supervisor.lease(grace=3600.0, **later).state
     if name == "stop":
         return supervisor.stop("user", 20.0).stop
     if name == "follow":

@@ -100,7 +100,12 @@ def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, par
             del forced[force]
             with translated(f"stop {instance.id}", profile=clients.profile, consequence="it may still be billed"):
                 clients.ec2.stop_instances(InstanceIds=[instance.id], Force=force)
-    raise ConnectionFailed(f"{instance.id} is still {state} after {pace.end:.0f} s", code="not_stopped")
+    raise ConnectionFailed(
+        f"{instance.id} is still {state} after {pace.end:.0f} s",
+        hint=f"cloudtrain stop {instance.details.get('run', '')}".strip(),
+        consequence="it may still be billed",
+        code="not_stopped",
+    )
 
 
 def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Instance:
