@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from cloudtrain.core import disk
 from cloudtrain.core.events import Emit
 from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
-from cloudtrain.lifecycle.fetch_results import spoilt
+from cloudtrain.lifecycle import host_folder
 from cloudtrain.provider.host import HostProvider, parse_host
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.answers import HostFolder, HostFolders
 from cloudtrain.transfer.supervisor import Supervisor
@@ -75,18 +72,9 @@ def known(found: HostFolders, store: Store, before: Sequence[Left] = ()) -> list
     left = []
     for folder in found.runs:
         run, notes = runs.get(folder.id or "", (None, {}))
-        files = _verified(run, notes.get("pulled")) if run is not None else None
+        files = host_folder.verified(run, notes) if run is not None and run.state.final else None
         left.append(Left(folder, run.name if run else None, files, _why(folder, run, files)))
     return left
-
-
-def _verified(run: Run, pulled: Sequence[Mapping[str, Any]] | None) -> Mapping[str, str] | None:
-    """The results of a run that is over, where each is here and what it was when it was pulled; and its log."""
-    log = (run.ending or {}).get("log_sha256")
-    if not run.state.final or pulled is None or not log or disk.sha256(run.folder / "console.log") != log:
-        return None
-    entries = [FileEntry(**entry) for entry in pulled]
-    return None if spoilt(run, entries) else {entry.name: entry.sha256 for entry in entries}
 
 
 def _why(folder: HostFolder, run: Run | None, files: Mapping[str, str] | None) -> str:

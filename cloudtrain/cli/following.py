@@ -72,8 +72,8 @@ def context(store: Store, reporter: Reporter) -> Context:
         # One for plan and run: the clients that made the look-ups make the launch.
         return provider_of(spec, ask)
 
-    rate = float(settings_.known("trickle_rate"))
-    return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=rate)
+    rate, keeps = float(settings_.known("trickle_rate")), bool(settings_.known("keep_on_host"))
+    return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=rate, cleans_hosts=not keeps)
 
 
 def begin(

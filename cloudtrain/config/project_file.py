@@ -69,6 +69,7 @@ EXPLAINED: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "Here",
         (
             ("trickle_rate", "4.0", "MiB a second at which results come down during the training; 0: only at its end"),
+            ("keep_on_host", "false", "a host of yours keeps a run's folder also once all of it is here and verified"),
             ("plain", "false", "one fact a line, nothing redrawn: for screen readers"),
         ),
     ),

@@ -128,7 +128,7 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("device", "recipe", "runs_dir", "job", "module", "region", "profile", "identity"), _text),
     **dict.fromkeys(("python", "ami", "subnet", "security_group", "ssh_cidr", "if_i_vanish"), _text),
     **dict.fromkeys(("boot_limit", "max_time", "grace"), duration),
-    **dict.fromkeys(("spot", "private_ip", "plain", "allow_cpu"), _truth),
+    **dict.fromkeys(("spot", "private_ip", "plain", "allow_cpu", "keep_on_host"), _truth),
     **dict.fromkeys(("outputs", "instance"), _words),
     "args": _arguments,
     "tags": _tags,
@@ -145,6 +145,7 @@ DEFAULTS: dict[str, Any] = {
     "runs_dir": "runs",
     "confirm_above": 0.0,
     "trickle_rate": 4.0,
+    "keep_on_host": False,
 }
 
 

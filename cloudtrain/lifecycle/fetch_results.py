@@ -10,6 +10,7 @@ from pathlib import Path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.lifecycle import checkpoints, spot
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder import files, log_times
@@ -101,9 +102,14 @@ def fetch_again(run: Run, session: Session, only: Sequence[str] = ()) -> None:
 def gone(run: Run, why: str) -> ConnectionFailed:
     """The error of a run whose results are not all here, for the reason `why`, and that has no machine any more."""
     return ConnectionFailed(
-        f"{why}, and {run.name} has no machine any more",
+        f"{why}, and {no_more(run)}",
         hint=f"restore the files in {run.folder} from a copy, or train again",
     )
+
+
+def no_more(run: Run) -> str:
+    """Why nothing can be fetched any more, for people."""
+    return f"{run.name} has no machine any more" if run.life is InstanceLife.TERMINATED else "its host keeps it no more"
 
 
 def bring_log_times(folder: Path, session: Session) -> None:

@@ -13,8 +13,8 @@ from cloudtrain.billing import expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy, UsageError
 from cloudtrain.core.events import Noted, Warned
-from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import fetch_results, story
+from cloudtrain.core.states import RunState
+from cloudtrain.lifecycle import fetch_results, host_folder, story
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.lifecycle.stop import settle
@@ -70,10 +70,10 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
         )
     if not (run.state.final or run.state.trains):
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
-    pulled = context.store.read_journal(run.name).get("pulled")
-    if run.state.final and pulled is not None:
+    notes = context.store.read_journal(run.name)
+    if run.state.final and notes.get("pulled") is not None:
         entries = _verified(run, context, names)
-    elif run.life is InstanceLife.TERMINATED:
+    elif host_folder.is_gone(run, notes):
         raise fetch_results.gone(run, "no result of it was pulled")
     else:
         entries = _fetched(run, context, names)
@@ -87,7 +87,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
 def _verified(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry]:
     """Of a run that is over and pulled: what is spoilt here is fetched again as it was."""
     entries = result_groups.chosen(context.result(run).artifacts, names)
-    if run.life is InstanceLife.TERMINATED:
+    if host_folder.is_gone(run, context.store.read_journal(run.name)):
         fetch_results.check_here(run, entries)
     elif fetch_results.spoilt(run, entries):
         with claim(run.name), Session(run, context, wakes=False) as session:
@@ -173,7 +173,7 @@ def pull_again(run: Run, context: Context) -> Result:
     """
     if expiry.kept_until(run) is not None:
         return _from_kept(run, context)
-    if run.life is InstanceLife.TERMINATED:
+    if host_folder.is_gone(run, context.store.read_journal(run.name)):
         return _all_here(run, context)
     with claim(run.name), Session(run, context) as session:
         session.journal.write({"pulled": [entry.to_dict() for entry in fetch_results.fetch_results(run, session)]})
@@ -185,11 +185,13 @@ def pull_again(run: Run, context: Context) -> Result:
 
 
 def _all_here(run: Run, context: Context) -> Result:
-    """How a run stands whose machine is gone, once its files here have been checked."""
+    """How a run stands that can be fetched no more, once its files here have been checked."""
     outcome = context.result(run)
     fetch_results.check_here(run, outcome.artifacts)
     receipt.update(run, context.store, context.emit)
-    context.emit(Noted(f"its machine is gone; all {len(outcome.artifacts)} files are here, checksums verified"))
+    context.emit(
+        Noted(f"{fetch_results.no_more(run)}; all {len(outcome.artifacts)} files are here, checksums verified")
+    )
     return outcome
 
 

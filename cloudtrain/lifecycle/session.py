@@ -41,6 +41,7 @@ class Context:
     Attributes:
         provider: gives the provider of a target.
         trickle_mib_s: rate at which results come down while a run is followed, in MiB a second; 0: they do not.
+        cleans_hosts: a run whose results are here and verified leaves nothing on a machine of the user's own.
     """
 
     store: Store
@@ -50,6 +51,7 @@ class Context:
     sleep: Callable[[float], None] = time.sleep
     steady: Callable[[], float] = overdue.steady
     trickle_mib_s: float = 0.0
+    cleans_hosts: bool = False
 
     def result(self, run: Run) -> Result:
         """How `run` stands now, from the registry and its folder alone."""

@@ -26,7 +26,7 @@ from cloudtrain.core.events import Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
-from cloudtrain.lifecycle import background_pull, checkpoints, machine_end, overdue, spot, suited
+from cloudtrain.lifecycle import background_pull, checkpoints, host_folder, machine_end, overdue, spot, suited
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.run_lock import claim
@@ -281,6 +281,7 @@ def release(run: Run, session: Session) -> Result:
     if held is not None:
         life, leftovers, session.instance = InstanceLife.RUNNING, (held.leftover,), held.instance
     elif session.instance is not None:
+        host_folder.remove(run, session)
         try:
             released = session.provider.release(session.instance, session.journal, session.context.emit)
             life, leftovers = released.life, released.leftovers

@@ -254,7 +254,7 @@ def test_reboots_by_itself_once(open_account):
 
 
 def test_slow_boot_refuses_connections_first(open_account):
-    account = open_account("slow-boot:700ms")
+    account = open_account("slow-boot:2s")
     instance = account.launch()
     host, port = account.address(instance)
     import socket

@@ -80,7 +80,7 @@ def agree(path: Path) -> None:
 def test_every_setting_is_of_one_class() -> None:
     of_the_job = {
         *("model", "recipe", "epochs", "batch_size", "lr", "seed", "device", "args", "module", "outputs"),
-        *("boot_limit", "trickle_rate", "plain", "python"),
+        *("boot_limit", "trickle_rate", "keep_on_host", "plain", "python"),
     }
     assert of_the_job | set(trust.SETTINGS) == set(settings.SETTINGS) and not of_the_job & set(trust.SETTINGS)
     assert set(EVIL) | {"max_cost"} == set(trust.SETTINGS)
