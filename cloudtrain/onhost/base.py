@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False  # What `typing` has by this name, without the import of it.
 if TYPE_CHECKING:
-    from typing import Any, Dict
+    from typing import Any, Dict, Optional
 
 LINUX = sys.platform.startswith("linux")
 CHUNK = 256 * 1024
@@ -49,6 +49,11 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def whole_number(text: str) -> Optional[int]:
+    """The number that a foreign text is, None if it is none: what `isdigit` likes, `int` may refuse."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 13 else None
 
 
 def from_os(error: OSError) -> Failure:

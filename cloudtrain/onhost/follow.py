@@ -7,7 +7,7 @@ import select
 import sys
 import time
 
-from .base import CHUNK, LINUX, TYPE_CHECKING, Later, Options
+from .base import CHUNK, LINUX, TYPE_CHECKING, Later, Options, whole_number
 from .files import Run, file_size, load
 from .processes import look
 from .stream import frame, read_tail, whole_lines
@@ -93,9 +93,10 @@ class GpuWatch:
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             parts = [part.strip() for part in line.decode("ascii", "replace").split(",")]
-            if len(parts) == 4 and parts[0].isdigit():
-                busy, used, total = [int(part) if part.isdigit() else None for part in parts[1:]]
-                self._rows[int(parts[0])] = {"busy": busy, "used_mib": used, "total_mib": total, "at": time.monotonic()}
+            index, *numbers = map(whole_number, parts)
+            if len(parts) == 4 and index is not None:
+                busy, used, total = numbers
+                self._rows[index] = {"busy": busy, "used_mib": used, "total_mib": total, "at": time.monotonic()}
 
     def new(self) -> Optional[List[Dict[str, Any]]]:
         """One entry a GPU, if any was read since the last call."""

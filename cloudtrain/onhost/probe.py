@@ -8,7 +8,7 @@ import re
 import sys
 import time
 
-from .base import IN_SCOPE, LINUX, TYPE_CHECKING, Failure, Later, Options
+from .base import IN_SCOPE, LINUX, TYPE_CHECKING, Failure, Later, Options, whole_number
 from .processes import boot_id
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def choose_python(first: List[str], serves: Optional[str]) -> Tuple[Dict[str, An
 
 def major(version: str) -> int:
     digits = version.split(".")[0]
-    return int(digits) if digits.isdigit() else 0
+    return whole_number(digits) or 0
 
 
 def every_python(first: List[str]) -> Iterator[str]:
@@ -188,7 +188,7 @@ def ask_gpu() -> Dict[str, Any]:
         rows = [[part.strip() for part in line] for line in lines if len(line) == 3]
         # Of a GPU that shares the machine's memory it says "[N/A]".
         rows = [row for row in rows if re.match(r"[\d.]+$", row[0]) and re.match(r"\d+$|\[", row[1])]
-        answer["gpus"] = [{"name": row[2], "memory_mib": int(row[1]) if row[1].isdigit() else None} for row in rows]
+        answer["gpus"] = [{"name": row[2], "memory_mib": whole_number(row[1])} for row in rows]
         answer["driver"] = rows[0][0] if rows else None
         answer["nvidia_smi"] = "" if rows else "no answer within %d s" % SMI_S if said is None else words_of(said)
     asked = output_of([sys.executable, "-I", "-S", "-c", ASK_CUDA], CUDA_S)

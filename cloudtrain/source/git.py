@@ -98,8 +98,8 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
                 differing.discard(path)
             else:
                 differing.add(path)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+    except (OSError, subprocess.SubprocessError, ValueError, RecursionError):
+        return None  # RecursionError: a crafted repository may nest submodules without an end
     total = hashlib.sha256()
     for name_, path in sorted((os.fsencode(prefix + path), path) for path in differing):
         entry = sent.get(path)

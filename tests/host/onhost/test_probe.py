@@ -184,6 +184,7 @@ def test_a_given_path_that_is_no_python_is_said(home: Path, path: str, says: str
         (MISMATCH, 18, [], MISMATCH),
         (MISMATCH, 0, [], MISMATCH),
         ("Sorry, the GPU is lost, ask, please, an operator", 0, [], "Sorry, the GPU is lost, ask, please, an operator"),
+        ("580.1, " + "9" * 5000 + ", GB10", 0, [("GB10", None)], ""),
         ("No devices were found", 6, [], "No devices were found"),
         ("", 9, [], "nothing"),
     ],
