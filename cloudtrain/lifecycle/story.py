@@ -260,7 +260,8 @@ def interrupted(run: Run, session: Session, error: ConnectionFailed) -> Run:
 def unpulled(run: Run, session: Session) -> Run:
     """RUNNING, PULLING -> STOPPED, on request: the machine ends with what was still on it; what had arrived is kept."""
     give_back(run, session)
-    return _ended(run, session, RunState.STOPPED, not_pulled(run, checkpoints.onward(run, session.journal.read())))
+    now, onward = session.context.store.get(run.name), checkpoints.onward(run, session.journal.read())
+    return _ended(run, session, RunState.STOPPED, not_pulled(now, onward))
 
 
 def _ended(run: Run, session: Session, state: RunState, told: dict[str, Any]) -> Run:
@@ -294,7 +295,7 @@ def release(run: Run, session: Session) -> Result:
     elif state in (RunState.STOPPED, RunState.LOST) and ended_by is not None:
         notes = session.journal.read()
         onward = checkpoints.onward(run, notes)
-        ended_by = not_pulled(run, onward) if discarded(run, notes) else {**ended_by, **onward}
+        ended_by = not_pulled(replace(run, life=life), onward) if discarded(run, notes) else {**ended_by, **onward}
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     session.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
     machine = {"instance": held.instance} if held is not None else {}

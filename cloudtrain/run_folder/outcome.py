@@ -176,7 +176,10 @@ def discarded(run: Run, notes: Mapping[str, Any]) -> bool:
 def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
     """The `error` of a run that was ended on request without a pull; `onward`: see `checkpoints.onward`."""
     told = {"code": "not_pulled", "message": f"{run.name} was stopped; its results were not pulled, as you asked"}
-    if run.instance is not None and run.instance.owned:
+    if run.instance is not None and run.instance.owned and run.life is InstanceLife.RUNNING:
+        told["consequence"] = f"what had come down before is in {run.folder}; the end of its machine is not confirmed"
+        told["hint"] = f"cloudtrain stop {run.name} tries again"
+    elif run.instance is not None and run.instance.owned:
         told["consequence"] = f"what had come down before is in {run.folder}; the rest was deleted with the machine"
         told |= {"hint": f"cloudtrain rerun {run.name} begins anew", **onward}
     else:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.core.states import RunState
+from cloudtrain.core.spec import Ec2Spec, Target
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.run_folder import outcome
 from cloudtrain.store import Store
 from tests import plans
@@ -43,3 +44,13 @@ def test_a_job_that_was_killed_says_by_what_and_why(
     state, error = outcome.ending(run)
     assert state is RunState.FAILED and error is not None and said in error["message"]
     assert helps in error["hint"] and error["hint"].endswith(f"the whole log: cloudtrain logs {run.name}")
+
+
+def test_what_was_not_pulled_is_called_deleted_once_its_machine_has_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path / "registry.sqlite")
+    run = store.add(plans.plan(tmp_path / "runs", target=Target.EC2, ec2=Ec2Spec()))
+    for life, told in ((InstanceLife.RUNNING, "not confirmed"), (InstanceLife.TERMINATED, "was deleted")):
+        run = store.note(run, life=life, instance=plans.machine())
+        error = outcome.not_pulled(run, {})
+        assert told in error["consequence"]
+        assert ("cloudtrain stop" in error["hint"]) is (life is InstanceLife.RUNNING)
