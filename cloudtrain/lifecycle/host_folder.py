@@ -55,7 +55,7 @@ def remove(run: Run, session: Session) -> None:
     where, stays = instance.address or instance.id, f"what {run.name} has left there stays"
     session.journal.write({GONE_THERE: True})
     try:
-        found = session.insist(lambda: session.supervisor().clean({folder: (notes["id"], files)}))
+        found = session.insist(lambda: session.supervisor().clean({folder: (notes["id"], files)}, trees=False))
     except CloudtrainError as error:
         session.journal.write({GONE_THERE: False})
         session.context.emit(Warned(f"{stays}: {error.message}", hint="cloudtrain clean --host removes it"))

@@ -33,8 +33,9 @@ OURS = frozenset(
 def do_clean(options: Options) -> Dict[str, Any]:
     top = os.path.realpath(options.workdir)
     try:
-        wanted = json.loads(sys.stdin.buffer.read(HEADER_LIMIT).decode("utf-8"))["remove"]
-        chosen = {str(name): (one["id"], one["files"]) for name, one in wanted.items()}
+        wanted = json.loads(sys.stdin.buffer.read(HEADER_LIMIT).decode("utf-8"))
+        chosen = {str(name): (one["id"], one["files"]) for name, one in wanted["remove"].items()}
+        sweeps = bool(chosen) and wanted.get("trees", True) is True
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("usage", "what to remove cannot be read: %s" % error)
     for name, path in folders(top, ""):
@@ -52,9 +53,7 @@ def do_clean(options: Options) -> Dict[str, Any]:
             runs[-1]["removed"] = why is None
     trees = []
     for name, path in folders(top, "trees"):
-        trees.append(
-            {"name": name, "bytes": size_of(path), "removed": bool(chosen) and remove_tree_of(top, name, path)}
-        )
+        trees.append({"name": name, "bytes": size_of(path), "removed": sweeps and remove_tree_of(top, name, path)})
     return {"runs": runs, "trees": trees}
 
 

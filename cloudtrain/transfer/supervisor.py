@@ -178,16 +178,19 @@ class Supervisor:
         options = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
 
-    def clean(self, remove: Mapping[str, tuple[str | None, Mapping[str, str] | None]]) -> HostFolders:
+    def clean(
+        self, remove: Mapping[str, tuple[str | None, Mapping[str, str] | None]], *, trees: bool = True
+    ) -> HostFolders:
         """What lies below the work folder, once those runs in `remove` that have ended are gone.
 
         Args:
             remove: by folder, the run's id and its results (name -> sha256). A run that holds others stays; None: it
                 goes whatever it holds.
+            trees: with a removal go pushed trees that have long not been pushed, too, whoever's they are.
         """
         argv = [self._python, "-I", "-S", "-c", BOOT, "clean", "--workdir", self._workdir]
         wanted = {name: {"id": run_id, "files": files} for name, (run_id, files) in remove.items()}
-        stdin = packed(PASSING_LOADER) + json.dumps({"remove": wanted}).encode()
+        stdin = packed(PASSING_LOADER) + json.dumps({"remove": wanted, "trees": trees}).encode()
         return self._answer("clean", host_folders, argv, stdin, 600.0)
 
     def manifest(self) -> list[FileEntry]:
