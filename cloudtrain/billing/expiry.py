@@ -76,8 +76,7 @@ def overdue_s(run: Run, now: float) -> float | None:
     """Seconds by which the machine of a run is past its end at `now` (unix seconds) without EC2 having said that it has
     ended; None: it is not."""
     end = expires_at(run)
-    up = run.life in (InstanceLife.LAUNCHING, InstanceLife.RUNNING)
-    return now - end if up and not run.state.final and end is not None and now >= end else None
+    return now - end if run.life.may_be_up and not run.state.final and end is not None and now >= end else None
 
 
 def overdue_words(run: Run, now: float) -> str:

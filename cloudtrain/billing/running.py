@@ -50,7 +50,7 @@ def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, An
 
 
 def _may_be_up(run: Run, notes: Mapping[str, Any]) -> bool:
-    if run.life in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
+    if run.life.may_be_up:
         return True
     # A launch without a usable answer may show up yet, an end that was not confirmed may not have come.
     return run.life is InstanceLife.NONE and bool(notes.get("owed"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -187,8 +188,6 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
-    import traceback
-
     from cloudtrain.core import disk
 
     where = "it could not be written down"

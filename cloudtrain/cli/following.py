@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,18 @@ def console(
         reporter.close()
 
 
+def trusts(reporter: Reporter, question: str) -> bool:
+    """Whether the user trusts a host's key, which `question` shows."""
+    return reporter.ask(question, default=False, otherwise="--host-key SHA256:... pins the key without asking")
+
+
 def context(store: Store, reporter: Reporter) -> Context:
     """The story's context for this command."""
-
-    def ask(question: str) -> bool:
-        return reporter.ask(question, default=False, otherwise="--host-key SHA256:... pins the key without asking")
 
     @cache
     def provider(spec: RunSpec) -> Provider:
         # One for plan and run: the clients that made the look-ups make the launch.
-        return provider_of(spec, ask)
+        return provider_of(spec, partial(trusts, reporter))
 
     rate, keeps = float(settings_.known("trickle_rate")), bool(settings_.known("keep_on_host"))
     return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=rate, cleans_hosts=not keeps)

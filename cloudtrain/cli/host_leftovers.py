@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,6 +26,7 @@ def clean(
         ConnectionFailed: something that was chosen stays (code `not_removed`).
     """
     from cloudtrain.cleanup import on_host
+    from cloudtrain.cli import following
     from cloudtrain.console.pages import failure
     from cloudtrain.console.pages import leftovers as shown
     from cloudtrain.store import Store
@@ -33,10 +35,7 @@ def clean(
     store = Store()
     spec = on_host.spec(host, store, identity=_identity(identity), fingerprint=host_key)
 
-    def ask(question: str) -> bool:
-        return console.ask(question, default=False, otherwise="--host-key SHA256:... pins the key without asking")
-
-    with on_host.supervisor(spec, ask, console.emit) as there:
+    with on_host.supervisor(spec, partial(following.trusts, console), console.emit) as there:
         found = there.clean({})
         left = on_host.known(found, store)
         if missing := set(names) - {one.folder.name for one in left}:

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, UsageError
-from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import time_of_day
 from cloudtrain.store import Run, Store
 
@@ -43,7 +42,7 @@ def machine_up(run: Run, now: float) -> str | None:
         now: unix seconds.
     """
     instance, end = run.instance, expiry.expires_at(run)
-    if instance is None or end is None or run.life not in (InstanceLife.LAUNCHING, InstanceLife.RUNNING):
+    if instance is None or end is None or not run.life.may_be_up:
         return None
     if now >= end:
         return f"{instance.id} {expiry.overdue_words(run, now)}"

@@ -62,9 +62,14 @@ class InstanceLife(StrEnum):
     TERMINATED = "terminated"
 
     @property
+    def may_be_up(self) -> bool:
+        """Whether there may be a machine that cloudtrain owns and that is billed by the hour: coming up, or up."""
+        return self in (InstanceLife.LAUNCHING, InstanceLife.RUNNING)
+
+    @property
     def may_exist(self) -> bool:
         """Whether there may be a machine that cloudtrain owns: coming up, up or parked."""
-        return self not in (InstanceLife.NONE, InstanceLife.TERMINATED)
+        return self.may_be_up or self is InstanceLife.PARKED
 
 
 def may_move(old: RunState, new: RunState) -> bool:

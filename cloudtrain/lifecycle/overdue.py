@@ -165,6 +165,6 @@ def something_to_lose(run: Run, notes: dict[str, Any]) -> bool:
 
 def _can_park(run: Run, notes: dict[str, Any]) -> bool:
     """Whether the machine is the run's own, is up as far as is known, and may hold results that parking keeps."""
-    up = run.life in (InstanceLife.LAUNCHING, InstanceLife.RUNNING) and expiry.expires_at(run) is not None
+    up = run.life.may_be_up and expiry.expires_at(run) is not None
     spot = run.plan.spec.ec2 is not None and run.plan.spec.ec2.spot
     return up and not spot and run.state.trains and notes.get("pulled") is None

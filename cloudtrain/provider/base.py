@@ -108,12 +108,12 @@ class Provider(ABC):
             parks: its disk is kept.
 
         Returns:
-            What it is now, TERMINATED or PARKED, and whether it had to be told.
+            What it is now, TERMINATED or PARKED, and whether it had to be told; as it was for one that nothing ends.
 
         Raises:
             CloudtrainError: it may still be running.
         """
-        raise NotImplementedError
+        return instance.life, False
 
     @abstractmethod
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:

@@ -23,7 +23,7 @@ PublicKey = str
 """A public key as OpenSSH writes it, without a comment: `ssh-ed25519 AAAA...`."""
 
 AGENT = "SSH_AUTH_SOCK"
-"""The agent of this session, by the variable that names its socket."""
+"""The SSH agent that runs, by the variable that names its socket."""
 
 _TRIES = 3
 _OPENED: dict[Path, SSHPrivateKeyTypes] = {}  # so that a passphrase is asked for once in a command
@@ -120,7 +120,7 @@ def private_key(path: Path, *, asks: bool = True) -> SSHPrivateKeyTypes:
     if protected:
         raise UsageError(
             f"a passphrase protects the identity file {path}, and none was given that opens it",
-            hint=f"ssh-add {path} lets the agent of this session hold the key",
+            hint=f"ssh-add {path} lets your SSH agent hold the key",
             code="identity_protected",
         )
     raise UsageError(
