@@ -150,7 +150,8 @@ class HostProvider(Provider):
         from cloudtrain.transport.ssh import connect
         from cloudtrain.transport.ssh_trust import PinnedHosts
 
-        road, key, pins = _road_to(instance), _key_of(instance), PinnedHosts()
+        road, pins = _road_to(instance), PinnedHosts()
+        key = _key_of(instance, road)
         try:
             return connect(
                 *(road.address, road.port, road.user, road.keys, key),
@@ -163,7 +164,7 @@ class HostProvider(Provider):
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
         road = _road_to(instance)
-        return Login(road.keys.files, _key_of(instance), road.keys.agent, road.keys.only, road.through)
+        return Login(road.keys.files, _key_of(instance, road), road.keys.agent, road.keys.only, road.through)
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         noted = journal.read().get(_NOTE)
@@ -286,8 +287,8 @@ def _pin(road: Road) -> tuple[str, int]:
     return (road.alias, 22) if road.alias else (road.address, road.port)
 
 
-def _key_of(instance: Instance) -> str:
+def _key_of(instance: Instance, road: Road) -> str:
     from cloudtrain.transport.ssh_trust import PinnedHosts
 
     assert instance.host_key is not None
-    return PinnedHosts().get(*_pin(_road_to(instance))) or instance.host_key
+    return PinnedHosts().get(*_pin(road)) or instance.host_key
