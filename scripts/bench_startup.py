@@ -21,8 +21,8 @@ from _terminal import ROOT, Stop, entry, environment
 MEASURED = {
     "python -c pass": (["-c", "pass"], None),
     "cloudtrain --version": (["-m", "cloudtrain", "--version"], None),
-    "cloudtrain --help": (["-m", "cloudtrain", "--help"], 8.0),
-    "cloudtrain ls": (["-m", "cloudtrain", "ls"], 22.0),
+    "cloudtrain --help": (["-m", "cloudtrain", "--help"], 5.0),
+    "cloudtrain ls": (["-m", "cloudtrain", "ls"], 14.0),
 }
 RUNS = 20
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import typer
 from typer import core
 
+from cloudtrain.cli.values import ReadingCommand, ReadingGroup
+
 
 class Command(NamedTuple):
     """One command.
@@ -31,7 +33,9 @@ class Command(NamedTuple):
             return typer.main.get_group(loaded.app)
         alone = plain_typer(add_completion=False)
         settings = {"allow_extra_args": True} if self.passes_on else None
-        alone.command(name, context_settings=settings, hidden=not self.help)(getattr(loaded, function))
+        alone.command(name, cls=ReadingCommand, context_settings=settings, hidden=not self.help)(
+            getattr(loaded, function)
+        )
         return typer.main.get_command(alone)
 
 
@@ -84,7 +88,7 @@ class _OnDemand(Mapping[str, Any]):
         return len(COMMANDS)
 
 
-class Commands(core.TyperGroup):
+class Commands(ReadingGroup):
     """The group of all commands. Its help and the completion of a command's name load none of them."""
 
     def __init__(self, **attributes: Any) -> None:

@@ -9,14 +9,17 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Yes, look
+from cloudtrain.cli.values import ReadingCommand, ReadingGroup
 from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import columns, screen_safe
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from.")
+app = typer.Typer(
+    cls=ReadingGroup, no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from."
+)
 
 
-@app.command("show")
+@app.command("show", cls=ReadingCommand)
 def show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Settings without a value, too.")] = False,

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
-    *("torch", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "filelock"),
+    *("torch", "pydantic", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "filelock"),
     *("cloudtrain.lifecycle.session", "cloudtrain.lifecycle.story", "cloudtrain.transfer.supervisor"),
 )
 
@@ -68,6 +68,6 @@ def test_a_call_loads_the_modules_of_its_command_alone() -> None:
     program = "import sys; from cloudtrain.cli.app import app; app(['logs', '--help'], standalone_mode=False); "
     program += "print([name for name in sys.modules if name.startswith('cloudtrain.cli.')])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    ours = {"app", "commands", "options", "logs"}
+    ours = {"app", "commands", "options", "values", "logs"}
     imported = ast.literal_eval(done.stdout.splitlines()[-1])
     assert set(imported) == {f"cloudtrain.cli.{name}" for name in ours}
