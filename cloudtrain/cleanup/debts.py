@@ -86,6 +86,12 @@ def settle(
         _settle_all(owing, store, emit, provider or _quick, limit_s)
 
 
+def settle_beside(spec: RunSpec, store: Store, emit: Emit, *, skip: str | None = None) -> None:
+    """The same for a command about one run, which is called `skip`, if that command talks to AWS for it."""
+    if spec.target is Target.EC2 and not spec.rehearsal:
+        settle(store, emit, skip=skip)
+
+
 def _settle_all(
     owing: Sequence[Run], store: Store, emit: Emit, provider: Callable[[RunSpec], Provider], limit_s: float
 ) -> None:

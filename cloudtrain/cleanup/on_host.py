@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from cloudtrain.core.events import Emit
 from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.lifecycle import host_folder
-from cloudtrain.provider.host import HostProvider, parse_host
+from cloudtrain.provider.host import HostProvider
+from cloudtrain.provider.host_address import parse_host
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.answers import HostFolder, HostFolders
 from cloudtrain.transfer.supervisor import Supervisor

@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("report.compare", "Put runs side by side: results, settings that differ."),
     "export": Command("report.export", "Write a run's epochs in the form of another tool."),
     "extend": Command("lease.extend", "Give a run that trains more time."),
-    "ssh": Command("cloud.ssh", "Open a shell on a run's machine, or run a command there.", passes_on=True),
+    "ssh": Command("shell.ssh", "Open a shell on a run's machine, or run a command there.", passes_on=True),
     "instances": Command("cloud.instances", "List GPU types with prices, your quota and zones."),
     "doctor": Command("cloud.doctor", "Check all that a launch needs; nothing is created."),
     "init": Command("config.init", "Write a cloudtrain.toml with each setting explained."),

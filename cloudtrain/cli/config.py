@@ -10,7 +10,12 @@ import typer
 
 from cloudtrain.cli.options import Json, Yes, look
 from cloudtrain.cli.values import ReadingCommand, ReadingGroup
+from cloudtrain.config import files, project_file, settings
+from cloudtrain.config import trust as trust_
+from cloudtrain.config.project_file import EXPLAINED
+from cloudtrain.console.choose import reporter
 from cloudtrain.console.lines import print_lines, tell, write_result
+from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import columns, screen_safe
 
@@ -27,8 +32,6 @@ def show(
     json: Json = False,
 ) -> None:
     """Print the settings that a run started here would use."""
-    from cloudtrain.config import settings
-
     found = settings.load({}, config=config).origins()
     if json:
         told = {
@@ -66,9 +69,6 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a cloudtrain.toml with each setting explained, and keep runs/ out of git."""
-    from cloudtrain.config import project_file
-    from cloudtrain.console.text import shown_path
-
     written = project_file.write(folder)
     if json:
         write_result(files=[{"path": str(path), "done": what} for path, what in written])
@@ -87,12 +87,6 @@ def trust(
 
     That holds until one of these settings is changed in the file. Flags and your own file need no such word.
     """
-    from cloudtrain.config import files, settings
-    from cloudtrain.config import trust as trust_
-    from cloudtrain.config.project_file import EXPLAINED
-    from cloudtrain.console.choose import reporter
-    from cloudtrain.console.text import shown_path
-
     file = files.of_project(path.absolute()) if path.is_dir() else files.read(path)
     if file is None:
         raise UsageError(f"there is no settings file in {path.absolute()}", hint="cloudtrain init", code="bad_setting")

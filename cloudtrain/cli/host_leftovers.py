@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import typer
 
+from cloudtrain.cleanup import on_host
+from cloudtrain.cleanup.on_host import Left
+from cloudtrain.cli import following
+from cloudtrain.config import settings
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines, write_result
+from cloudtrain.console.pages import failure
+from cloudtrain.console.pages import leftovers as shown
 from cloudtrain.console.reporters.base import may_ask
 from cloudtrain.core.errors import ConnectionFailed, UsageError
-
-if TYPE_CHECKING:
-    from cloudtrain.cleanup.on_host import Left
+from cloudtrain.store import Store
 
 
 def clean(
@@ -25,12 +28,6 @@ def clean(
         UsageError: nothing there has one of the names.
         ConnectionFailed: something that was chosen stays (code `not_removed`).
     """
-    from cloudtrain.cleanup import on_host
-    from cloudtrain.cli import following
-    from cloudtrain.console.pages import failure
-    from cloudtrain.console.pages import leftovers as shown
-    from cloudtrain.store import Store
-
     console = reporter(Look(plain=True))
     store = Store()
     spec = on_host.spec(host, store, identity=_identity(identity), fingerprint=host_key)
@@ -80,7 +77,5 @@ def _question(chosen: list[Left]) -> str:
 
 
 def _identity(given: str | None) -> str | None:
-    from cloudtrain.config import settings
-
     found: str | None = settings.load({"identity": given}).get("identity")
     return found

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
+from cloudtrain.config.settings import duration
 from cloudtrain.console.lines import write_result
 from cloudtrain.core import text
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted
+from cloudtrain.store import Store
 
 
 def extend(
@@ -22,9 +24,7 @@ def extend(
 ) -> None:
     """Move the end of a run that trains: on its machine, for its job, and in the most that it can cost."""
     from cloudtrain.cli import following
-    from cloudtrain.config.settings import duration
     from cloudtrain.lifecycle import machine_end
-    from cloudtrain.store import Store
 
     try:
         seconds = duration(by)

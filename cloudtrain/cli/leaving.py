@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from cloudtrain import report
 from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
 from cloudtrain.cli import standing
@@ -33,7 +34,6 @@ def write_report(result: Result, store: Store, reporter: Reporter) -> None:
     """Put the report into the folder of a run that is over."""
     if not (result.state.final and result.folder.is_dir()):
         return
-    from cloudtrain import report
 
     try:
         report.write(store.get(result.run), store)

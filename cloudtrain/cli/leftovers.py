@@ -5,24 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from cloudtrain.billing import running
+from cloudtrain.cleanup import adoption, debts, leftovers
+from cloudtrain.cleanup.leftovers import View
+from cloudtrain.cli import following, host_leftovers
 from cloudtrain.cli.options import Json, Owner, Plain, Profile, Region, WhoseThings, Yes, look
+from cloudtrain.config import settings
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines, write_result
+from cloudtrain.console.pages import failure, listing
+from cloudtrain.console.pages import leftovers as shown
+from cloudtrain.console.pages.listing import record
 from cloudtrain.console.reporters.base import may_ask
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged, UsageError
 from cloudtrain.core.events import Emit, Noted, Warned
+from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife
-
-if TYPE_CHECKING:
-    from cloudtrain.cleanup.leftovers import View
-    from cloudtrain.core.spec import RunSpec
-    from cloudtrain.provider.ec2.clients import Clients
-    from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
-    from cloudtrain.store import Store
+from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
+from cloudtrain.source.shipped import job_folder
+from cloudtrain.store import Store
 
 
 def clean(
@@ -56,18 +62,12 @@ def clean(
     by their names or with --all, and none of a run that lives.
     """
     if host is not None:
-        from cloudtrain.cli import host_leftovers
-
         if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:
             raise UsageError("--host is a machine of yours: AWS and rehearsals have no part in it", code="usage")
         host_leftovers.clean(
             host, ids or [], identity=identity, host_key=host_key, everything=everything, yes=yes, json=json
         )
         return
-    from cloudtrain.billing import running
-    from cloudtrain.cleanup import leftovers
-    from cloudtrain.console.pages import leftovers as shown
-
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
     console = reporter(Look(plain=True))
     store = _registry(console.emit)
@@ -124,16 +124,6 @@ def adopt(
 
     Its host key is checked against its console output. The way in is a copy of the run's key, or EC2 Instance Connect.
     """
-    from cloudtrain.billing import running
-    from cloudtrain.cleanup import adoption, debts
-    from cloudtrain.cli import following
-    from cloudtrain.config import settings
-    from cloudtrain.console.pages.listing import record
-    from cloudtrain.core.spec import JobSpec
-    from cloudtrain.provider.ec2.clients import Clients
-    from cloudtrain.source.shipped import job_folder
-    from cloudtrain.store import Store
-
     got = settings.load({"region": region, "profile": profile})
     store = Store()
     with following.console(look(json, plain), "", lines=False) as reporter:
@@ -160,9 +150,6 @@ def adopt(
 
 def remote(*, region: str | None, profile: str | None, json: bool) -> None:
     """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
-    from cloudtrain.console.pages import leftovers as shown
-    from cloudtrain.console.pages import listing
-
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
     where = _places(store, emit, region=region, everywhere=False, profile=profile, dry_run=False)
@@ -179,28 +166,14 @@ def remote(*, region: str | None, profile: str | None, json: bool) -> None:
 
 def settle_debts() -> None:
     """Before a command that talks to AWS about no run of its own: end what earlier runs still owe."""
-    from cloudtrain.cleanup import debts
-
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
     if store is not None:
         debts.settle(store, emit)
 
 
-def settle_debts_beside(spec: RunSpec, store: Store, emit: Emit, *, skip: str | None = None) -> None:
-    """The same before a command about one run, which is called `skip`, if that command talks to AWS for it."""
-    from cloudtrain.core.spec import Target
-
-    if spec.target is Target.EC2 and not spec.rehearsal:
-        from cloudtrain.cleanup import debts
-
-        debts.settle(store, emit, skip=skip)
-
-
 def _registry(emit: Emit) -> Store | None:
     """The registry, if it can be read: losing it must not hide a machine."""
-    from cloudtrain.store import Store
-
     try:
         store = Store()
         store.runs()  # one row that is torn must hide no machine either
@@ -213,9 +186,6 @@ def _registry(emit: Emit) -> Store | None:
 def _places(
     store: Store | None, emit: Emit, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool
 ) -> list[Clients]:
-    from cloudtrain.cleanup import debts, leftovers
-    from cloudtrain.config import settings
-
     if dry_run:
         return leftovers.rehearsal_places()
     if store is not None:
@@ -229,8 +199,6 @@ def _places(
 def _look(
     where: list[Clients], store: Store | None, emit: Emit, ids: list[str] | None, *, anyone: bool = False
 ) -> View:
-    from cloudtrain.cleanup import leftovers
-
     known = leftovers.known_runs(store) if store is not None else []
     view = leftovers.look(where, known, time.time(), emit, anyone=anyone)
     return view.only(ids) if ids else view
@@ -243,8 +211,6 @@ def _code(view: View) -> int:
 
 def _unseen(view: View) -> dict[str, Any] | None:
     """The `error` of a command that could not see all it was asked to look at."""
-    from cloudtrain.console.pages import failure
-
     if not view.unseen:
         return None
     regions = ", ".join(region for region, _ in view.refused)
@@ -253,8 +219,6 @@ def _unseen(view: View) -> dict[str, Any] | None:
 
 def _unended(ended: Sequence[Ended]) -> dict[str, Any] | None:
     """The `error` of a command after which something may still be billed."""
-    from cloudtrain.console.pages import failure
-
     left = [one.leftover.item.id for one in ended if one.may_cost]
     return (
         failure.record(ConnectionFailed(f"may still be billed: {', '.join(left)}", code="not_ended")) if left else None

@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from cloudtrain.billing import expiry
 from cloudtrain.cli.options import Bell, Json, Plain, RunName, look
+from cloudtrain.config.settings import duration
+from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.core.events import Noted
+from cloudtrain.store import Store
 
 
 def logs(
@@ -33,11 +37,7 @@ def logs(
     bell: Bell = False,
 ) -> None:
     """Show a run's console log; follow it while the run lives, then pull its results."""
-    from cloudtrain.billing import expiry
     from cloudtrain.cli import following
-    from cloudtrain.config.settings import duration
-    from cloudtrain.console.pages import listing
-    from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)

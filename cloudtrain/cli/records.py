@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
+from cloudtrain.config import settings
 from cloudtrain.console.lines import print_lines, write_result
+from cloudtrain.console.pages import failure, records
 from cloudtrain.core.errors import ArtifactRefused, ExitCode
 from cloudtrain.core.events import Noted
-
-if TYPE_CHECKING:
-    from cloudtrain.run_folder.verify import Verification
+from cloudtrain.core.names import new_name
+from cloudtrain.core.spec import check_name
+from cloudtrain.report import sources
+from cloudtrain.run_folder import verify as verify_
+from cloudtrain.run_folder.verify import Verification
+from cloudtrain.store import Store
 
 
 def verify(run: RunOrFolder = None, json: Json = False) -> None:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
-    from cloudtrain.console.pages import failure, records
-    from cloudtrain.report import sources
-    from cloudtrain.run_folder import verify as verify_
-    from cloudtrain.store import Store
-
     store = Store()
     place = sources.meant(run, store)
     found = verify_.check(place if isinstance(place, Path) else place.folder, store)
@@ -69,12 +69,9 @@ def rerun(
     plain: Plain = False,
 ) -> None:
     """Repeat a run from its own record: same settings, seed, place, and the very code that it ran."""
-    from cloudtrain.cli import following, leftovers
-    from cloudtrain.config import settings
-    from cloudtrain.core.names import new_name
-    from cloudtrain.core.spec import check_name
+    from cloudtrain.cleanup import debts
+    from cloudtrain.cli import following
     from cloudtrain.lifecycle.repeat import repetition
-    from cloudtrain.store import Store
 
     store = Store()
     row = store.find(run)
@@ -83,7 +80,7 @@ def rerun(
         again = repetition(row, store, new)
         reporter.emit(Noted(again.code_from))
         if not only_plan:
-            leftovers.settle_debts_beside(again.spec, store, reporter.emit)
+            debts.settle_beside(again.spec, store, reporter.emit)
         code = following.begin(
             again.spec,
             following.context(store, reporter),

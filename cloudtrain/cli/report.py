@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
 from cloudtrain.console.lines import print_lines, tell, write_result
+from cloudtrain.console.pages.comparison import lines
+from cloudtrain.console.text import shown_path
+from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import screen_safe
-
-if TYPE_CHECKING:
-    from cloudtrain.report.facts import Facts
+from cloudtrain.report import comparison, markdown, page, record, sources, write_facts
+from cloudtrain.report.export import write_epochs
+from cloudtrain.report.facts import Facts
+from cloudtrain.store import Store
 
 
 class Format(StrEnum):
@@ -49,9 +55,6 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="As --format json, in the result of a command.")] = False,
 ) -> None:
     """Make the report of a run: goals, learning curves, confusion matrix, mistakes, time, cost, settings."""
-    from cloudtrain.report import sources
-    from cloudtrain.store import Store
-
     format = Format.JSON if json else format
     if open_ and format is not Format.HTML:
         raise UsageError(f"--open is for the page, not for {format.value}", hint="leave one of them out")
@@ -59,8 +62,6 @@ def report(
     if format is Format.HTML:
         _page(facts, out, open_)
     elif format is Format.MD:
-        from cloudtrain.report import markdown
-
         told = f"the section to hand in: goals, results, layer table, cleaned log ({len(facts.log)} lines)"
         _text(facts, markdown.section(facts), told, out)
     else:
@@ -68,8 +69,6 @@ def report(
 
 
 def _page(facts: Facts, out: Path | None, open_: bool) -> None:
-    from cloudtrain.report import write_facts
-
     _check_free(out, facts)
     with _writing(out or facts.folder):
         path = write_facts(facts, out)
@@ -80,10 +79,6 @@ def _page(facts: Facts, out: Path | None, open_: bool) -> None:
 
 def _record(facts: Facts, out: Path | None, json: bool) -> None:
     """The figures of a run: as a file or on stdout, or with `json` in the command's result or beside it."""
-    from json import dumps
-
-    from cloudtrain.report import record
-
     built = record.build(facts)
     text = dumps(built, indent=2) + "\n"
     if not json:
@@ -105,8 +100,6 @@ def _text(facts: Facts, text: str, told: str, out: Path | None) -> None:
 
 
 def _write(facts: Facts, text: str, out: Path) -> None:
-    from cloudtrain.core import disk
-
     _check_free(out, facts)
     with _writing(out):
         disk.write_durably(out, text.encode("utf-8", "replace"), mode=0o644)
@@ -124,24 +117,17 @@ def compare(
     json: Json = False,
 ) -> None:
     """Put runs side by side: results, and the settings that differ."""
-    from cloudtrain.report import comparison, sources
-    from cloudtrain.store import Store
-
     if len(runs) < 2:
         raise UsageError("one run cannot be compared", hint="cloudtrain compare RUN RUN")
     store = Store()
     found = comparison.compare([sources.find(run, store) for run in runs])
     if html is not None:
-        from cloudtrain.core import disk
-        from cloudtrain.report import page
-
         with _writing(html):
             disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
         tell(f"wrote {_shown(html)}")
     if json:
         write_result(**comparison.record(found))
         return
-    from cloudtrain.console.pages.comparison import lines
 
     print_lines(*lines(found))
 
@@ -156,10 +142,6 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a run's epochs in the form of another tool."""
-    from cloudtrain.report import sources
-    from cloudtrain.report.export import write_epochs
-    from cloudtrain.store import Store
-
     store = Store()
     row = store.find(run)
     with _writing(out or row.folder):
@@ -172,8 +154,6 @@ def export(
 
 
 def _shown(path: Path) -> str:
-    from cloudtrain.console.text import shown_path
-
     return screen_safe(shown_path(path))
 
 
@@ -206,7 +186,5 @@ def _check_free(out: Path | None, facts: Facts) -> None:
 
 
 def _open(path: Path) -> None:
-    import webbrowser
-
     if not webbrowser.open(path.absolute().as_uri()):
         tell("no browser was found here; open the file yourself")

@@ -15,7 +15,7 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.names import new_name
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
 from cloudtrain.lifecycle import machine_end
-from cloudtrain.provider.host import parse_host
+from cloudtrain.provider.host_address import parse_host
 from cloudtrain.source.shipped import job_folder
 from cloudtrain.store import Store
 

@@ -9,9 +9,13 @@ import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
 from cloudtrain.console.lines import print_lines, tell, write_result
+from cloudtrain.console.pages import failure, listing
+from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import CloudtrainError, ExitCode
 from cloudtrain.core.events import Noted
 from cloudtrain.core.text import counted
+from cloudtrain.run_folder import receipt
+from cloudtrain.store import Store
 
 
 def ls(
@@ -32,9 +36,6 @@ def ls(
     json: Json = False,
 ) -> None:
     """List the runs of this computer, latest first: what lives, and the latest 20. Asks nobody, but with --remote."""
-    from cloudtrain.console.pages import failure, listing
-    from cloudtrain.store import Store
-
     if remote:
         from cloudtrain.cli import leftovers
 
@@ -71,14 +72,9 @@ def ls(
 
 def show(run: RunName = None, json: Json = False) -> None:
     """Show one run: settings, epochs, goals, files, cost."""
-    from cloudtrain.console.pages import listing
-    from cloudtrain.store import Store
-
     store = Store()
     row = store.find(run)
     if json:
-        from cloudtrain.run_folder import receipt
-
         write_result(row.name, **listing.record(row), receipt=receipt.build(row, store))
         return
     print_lines(*listing.page(row, store))
@@ -110,18 +106,17 @@ def pull(
     plain: Plain = False,
 ) -> None:
     """Fetch a run's results, verified; what is here already is checked and not fetched again."""
-    from cloudtrain.cli import following, leftovers, standing
-    from cloudtrain.console.text import shown_path
+    from cloudtrain.cleanup import debts
+    from cloudtrain.cli import following, standing
     from cloudtrain.lifecycle import pull as partial
     from cloudtrain.run_folder import copy_out, result_groups
-    from cloudtrain.store import Store
 
     names = result_groups.check(only or ())
     store = Store()
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
         context = following.context(store, reporter)
-        leftovers.settle_debts_beside(row.plan.spec, store, reporter.emit, skip=row.name)
+        debts.settle_beside(row.plan.spec, store, reporter.emit, skip=row.name)
         with standing.told(row.name, store):
             if names:
                 part = partial.pull(row, context, names)

@@ -8,9 +8,13 @@ import typer
 
 from cloudtrain.cli import run_options as of
 from cloudtrain.cli.options import Bell, Json, Keep, OnInterrupt, OnlyPlan, Plain, Profile, Region, Yes, look
+from cloudtrain.config import settings as settings_
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted
+from cloudtrain.core.names import new_name
+from cloudtrain.core.spec import check_name
+from cloudtrain.store import Store
 
 if TYPE_CHECKING:
     from cloudtrain.config.settings import Settings
@@ -84,7 +88,6 @@ def run(
     """
     given = locals()  # every flag by its name
     from cloudtrain.cli import following, request
-    from cloudtrain.store import Store
 
     if spot and not dry_run and (local or host):
         raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
@@ -101,7 +104,8 @@ def run(
 
 def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> int:
     """Start the run that the flags `given` ask for, and follow it. Returns the exit code."""
-    from cloudtrain.cli import following, leftovers, request
+    from cloudtrain.cleanup import debts
+    from cloudtrain.cli import following, request
 
     story, name, only_plan = following.context(store, reporter), given["name"], given["only_plan"]
     on_interrupt = given["on_interrupt"]
@@ -113,7 +117,7 @@ def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> i
     rest = _rest(given, store, reporter) if given["resume"] is not None else None
     settings, spec = _asked(given, rest, store)
     if not only_plan:
-        leftovers.settle_debts_beside(spec, store, reporter.emit)
+        debts.settle_beside(spec, store, reporter.emit)
     return following.begin(
         spec,
         story,
@@ -131,8 +135,6 @@ def _join_or_begin(given: dict[str, Any], store: Store, reporter: Reporter) -> i
 
 def _rest(given: dict[str, Any], store: Store, reporter: Reporter) -> Continuation:
     """What is left to train of the run that `--resume` names."""
-    from cloudtrain.core.names import new_name
-    from cloudtrain.core.spec import check_name
     from cloudtrain.lifecycle.repeat import continuation
 
     name = check_name(given["name"]) if given["name"] else new_name(set(store.names()))
@@ -144,7 +146,6 @@ def _rest(given: dict[str, Any], store: Store, reporter: Reporter) -> Continuati
 def _asked(given: dict[str, Any], rest: Continuation | None, store: Store) -> tuple[Settings, RunSpec]:
     """Flags, settings files and environment as one run; of a run that goes on, what no flag says is as it was."""
     from cloudtrain.cli import request
-    from cloudtrain.config import settings as settings_
 
     training, where, place = ({key: given[key] for key in keys} for keys in (_TRAINING, _WHERE, _PLACE))
     if rest is not None:

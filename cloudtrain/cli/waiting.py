@@ -12,7 +12,9 @@ import typer
 
 from cloudtrain.cli import signals
 from cloudtrain.cli.options import Bell, Json, Plain, complete_run, look
+from cloudtrain.config.settings import duration
 from cloudtrain.core.errors import ExitCode, UsageError
+from cloudtrain.store import Store
 
 
 def wait(
@@ -26,8 +28,6 @@ def wait(
 ) -> None:
     """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
     from cloudtrain.cli import following
-    from cloudtrain.config.settings import duration
-    from cloudtrain.store import Store
 
     store = Store()
     rows = [store.find(name) for name in runs]

@@ -3,6 +3,7 @@ said beside it on stderr."""
 
 from __future__ import annotations
 
+import json  # here, since most commands write none
 import math
 import sys
 import time
@@ -61,8 +62,6 @@ def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
 
 def write_json(value: Any) -> None:
     """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
-    import json  # here, since most commands write none
-
     print_lines(json.dumps(finite(value), allow_nan=False))
 
 

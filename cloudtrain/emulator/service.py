@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -154,8 +156,6 @@ def stop(folder: Path, *, limit_s: float = 30.0) -> bool:
 
 def sweep(folder: Path) -> int:
     """End what a region that died left in `folder`: processes and disks of its machines. Returns how many processes."""
-    import shutil
-
     try:
         told = json.loads((folder / "region.json").read_bytes())
         pid, mark = int(told["pid"]), str(told["mark"])
@@ -235,8 +235,6 @@ def _start(
 
 
 def _check_installed() -> None:
-    import importlib.util
-
     missing = [name for name in ("moto", "asyncssh", "flask") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(

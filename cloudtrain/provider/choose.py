@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.spec import Ec2Spec, RunSpec, Target
+from cloudtrain.emulator import service
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.ec2.pace import Pace
 
@@ -32,7 +33,7 @@ def provider_of(spec: RunSpec, ask: Callable[[str], bool], pace: Pace | None = N
             ec2 = spec.ec2 or Ec2Spec()
             if ec2.boot_limit_s is not None:
                 pace = (pace or Pace()).booting_within(ec2.boot_limit_s)
-            return _rehearsal(spec.name, ec2, pace) if ec2.rehearsal else _ec2(ec2, pace)
+            return _ec2(spec.name, ec2, pace)
 
 
 def rehearsal_folder(run: str, spec: Ec2Spec) -> Path:
@@ -40,22 +41,16 @@ def rehearsal_folder(run: str, spec: Ec2Spec) -> Path:
     return disk.state_dir() / "rehearsal" / (run if spec.faults else "region")
 
 
-def _ec2(spec: Ec2Spec, pace: Pace | None) -> Provider:
+def _ec2(run: str, spec: Ec2Spec, pace: Pace | None) -> Provider:
+    """The account's Region; of a rehearsal the one on this computer, away from every account."""
     from cloudtrain.provider.ec2.clients import Clients
     from cloudtrain.provider.ec2.provider import Ec2Provider
 
-    return Ec2Provider(Clients(spec.profile, spec.region), pace=pace)
-
-
-def _rehearsal(run: str, spec: Ec2Spec, pace: Pace | None) -> Provider:
-    """The EC2 provider, pointed at the region on this computer and away from every account."""
-    from cloudtrain.emulator import service
-    from cloudtrain.provider.ec2.clients import Clients
-    from cloudtrain.provider.ec2.provider import Ec2Provider
-
-    folder = rehearsal_folder(run, spec)
+    if not spec.rehearsal:
+        return Ec2Provider(Clients(spec.profile, spec.region), pace=pace)
     data = os.environ.get("CLOUDTRAIN_DATA") or disk.cache_dir() / "data" / "mnist"
     name = spec.region or "us-east-1"
+    folder = rehearsal_folder(run, spec)
     endpoint = service.ensure(folder, faults=spec.faults, region=name, data=Path(data).absolute())
     keys = (endpoint.environment["AWS_ACCESS_KEY_ID"], endpoint.environment["AWS_SECRET_ACCESS_KEY"])
     return Ec2Provider(Clients(region=name, endpoint_url=endpoint.url, access_key=keys), pace=pace)

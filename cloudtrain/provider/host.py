@@ -5,7 +5,6 @@ It is used, and never stopped or ended.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,12 @@ from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import HostSpec, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.base import Provider
+from cloudtrain.transport import ssh_config
 from cloudtrain.transport.base import Transport
+from cloudtrain.transport.ssh import connect, scan_host_key
+from cloudtrain.transport.ssh_keys import AGENT, Keys, check_fingerprint, fingerprint
+from cloudtrain.transport.ssh_login import can_open
+from cloudtrain.transport.ssh_trust import PinnedHosts
 
 if TYPE_CHECKING:
     from cloudtrain.transport.ssh_config import Road
@@ -27,66 +31,6 @@ CONNECT_S = 20.0
 """Seconds for each step of connecting and logging in, where the SSH configuration names no others."""
 
 _NOTE = "host_instance"
-_PLACE = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[^\s@:/\\\[\]-][^\s@:/\\\[\]]*))(?::(?P<port>[0-9]{1,9}))?"
-)
-_USER = re.compile(r"[^\s:/\\-][^\s:/\\]*")
-
-
-def parse_host(text: str, *, identity: str | None = None, fingerprint: str | None = None) -> HostSpec:
-    """`user@address[:port]` as a spec; an IPv6 address stands in brackets. What is not said, and where the name leads,
-    is what the user's own SSH configuration says (`ssh -G`).
-
-    Args:
-        identity: file of the private key to log in with (`--identity`).
-        fingerprint: what the host key must be (`--host-key`), `SHA256:...`.
-
-    Raises:
-        UsageError: it is not of this form, or nothing says who logs in.
-    """
-    from cloudtrain.transport import ssh_config
-
-    user, at, place = text.strip().rpartition("@")
-    if at and not _USER.fullmatch(user):
-        raise _unusable(text, "it names no user", f"--host ubuntu@{place or 'address'}")
-    if place.count(":") > 1 and not place.startswith("["):
-        raise _unusable(text, "an IPv6 address stands in brackets", f"--host {user or 'ubuntu'}@[{place}]")
-    found = _PLACE.fullmatch(place)
-    if not found:
-        raise _unusable(text, "the address cannot be read", "--host user@address, or user@address:port")
-    port = int(found["port"]) if found["port"] else None
-    if port is not None and not 0 < port < 65536:
-        raise _unusable(text, f"there is no port {port}", "ports go from 1 to 65535")
-    if fingerprint is not None:
-        from cloudtrain.transport.ssh_keys import check_fingerprint
-
-        fingerprint = check_fingerprint(fingerprint)
-    if identity is not None:
-        identity = str(Path(identity).expanduser().absolute())
-    name = found["v6"] or found["name"]
-    road = ssh_config.road(name, port, user or None)
-    if not user and (road is None or not road.told):
-        says = "names none" if road else "is not read, since there is no OpenSSH client here"
-        raise _unusable(text, f"it names no user, and the SSH configuration {says}", f"--host ubuntu@{place}")
-    if road is None:
-        return HostSpec(user=user, address=name, port=port or 22, identity=identity, fingerprint=fingerprint)
-    if not (_PLACE.fullmatch(road.address) or _PLACE.fullmatch(f"[{road.address}]")) or not _USER.fullmatch(road.user):
-        raise _unusable(text, "the SSH configuration gives it no address or user that can be used", f"ssh -G {name}")
-    return HostSpec(
-        user=road.user,
-        address=road.address,
-        port=road.port,
-        identity=identity,
-        fingerprint=fingerprint,
-        name=name,
-        origin=f"{name} of the SSH configuration: {road.told}" if road.told else "",
-    )
-
-
-def _unusable(text: str, why: str, hint: str) -> UsageError:
-    return UsageError(
-        f"cannot use --host {text[:80]!r}: {why}", hint=hint, consequence="nothing was started", code="bad_host"
-    )
 
 
 class HostProvider(Provider):
@@ -147,9 +91,6 @@ class HostProvider(Provider):
 
     def connect(self, instance: Instance) -> Transport:
         """See `Provider.open`. What is pinned now counts, also for a run that began under an earlier key."""
-        from cloudtrain.transport.ssh import connect
-        from cloudtrain.transport.ssh_trust import PinnedHosts
-
         road, pins = _road_to(instance), PinnedHosts()
         key = _key_of(instance, road)
         try:
@@ -175,10 +116,6 @@ class HostProvider(Provider):
         return Released(life=InstanceLife.NONE, summary=f"{instance.id} stays as it is; it is not cloudtrain's to end")
 
     def _trusted_key(self, host: HostSpec, road: Road, emit: Emit) -> str:
-        from cloudtrain.transport.ssh import scan_host_key
-        from cloudtrain.transport.ssh_keys import fingerprint
-        from cloudtrain.transport.ssh_trust import PinnedHosts
-
         pins, place = PinnedHosts(), _pin(road)
         pinned = pins.get(*place)
         if pinned is not None:
@@ -236,9 +173,6 @@ def _id(host: HostSpec) -> str:
 
 def _host_of(spec: RunSpec) -> HostSpec:
     """The checked host of a spec, with a key that can be used."""
-    from cloudtrain.transport.ssh_keys import check_fingerprint
-    from cloudtrain.transport.ssh_login import can_open
-
     host = spec.host
     if host is None:
         raise UsageError("no host was named", hint="--host user@address", code="bad_host")
@@ -258,9 +192,6 @@ def _host_of(spec: RunSpec) -> HostSpec:
 def _road_of(host: HostSpec) -> Road:
     """The way to a host as the user's SSH configuration has it now; where it leads stays as it was. An identity that is
     named is the only key, be it that the agent holds it."""
-    from cloudtrain.transport import ssh_config
-    from cloudtrain.transport.ssh_keys import AGENT, Keys
-
     found = ssh_config.road(host.name, host.port, host.user) if host.name is not None else None
     keys = found.keys if found else Keys((), AGENT, only=False)
     if host.identity is not None:
@@ -288,7 +219,5 @@ def _pin(road: Road) -> tuple[str, int]:
 
 
 def _key_of(instance: Instance, road: Road) -> str:
-    from cloudtrain.transport.ssh_trust import PinnedHosts
-
     assert instance.host_key is not None
     return PinnedHosts().get(*_pin(road)) or instance.host_key

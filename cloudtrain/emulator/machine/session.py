@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import struct
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -186,7 +187,6 @@ def _resize(terminal: BinaryIO | None, width: int, height: int) -> None:
     if terminal is None or sys.platform == "win32":
         return
     import fcntl
-    import struct
     import termios
 
     # A closed file says so by a ValueError.

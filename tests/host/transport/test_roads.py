@@ -26,7 +26,8 @@ from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.openssh import Way
-from cloudtrain.provider.host import HostProvider, parse_host
+from cloudtrain.provider.host import HostProvider
+from cloudtrain.provider.host_address import parse_host
 from cloudtrain.transport import ssh_dial, ssh_keys, ssh_link
 from cloudtrain.transport.ssh_trust import PinnedHosts
 

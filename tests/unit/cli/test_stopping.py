@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.cli import stopping
+from cloudtrain.cli import ending
 from cloudtrain.console.pages import stopping as lines
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.spec import Ec2Spec, Target
@@ -80,10 +80,10 @@ def test_a_look_that_hangs_keeps_nobody_from_ending_a_machine(
     import threading
 
     hangs = threading.Event()
-    monkeypatch.setattr(stopping, "LOOK_S", 0.1)
+    monkeypatch.setattr(ending, "LOOK_S", 0.1)
     monkeypatch.setattr(pull, "missing", lambda run, context: hangs.wait(60))
     context = story.Context(store=store, provider=lambda spec: LocalProvider())
-    assert stopping._look(kept(store, tmp_path, 60.0), context) == (None, "no answer within 0 s")
+    assert ending._look(kept(store, tmp_path, 60.0), context) == (None, "no answer within 0 s")
     hangs.set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloudtrain.core.errors import ExitCode, HostKeyMismatch, StoreDamaged, UsageError
-from cloudtrain.provider.host import parse_host
+from cloudtrain.provider.host_address import parse_host
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
 from cloudtrain.transport.ssh_trust import PinnedHosts
 

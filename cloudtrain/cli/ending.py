@@ -1,0 +1,170 @@
+"""What `cloudtrain stop` does: one run or all of them ended, and what was lost or kept said."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+from cloudtrain.billing import expiry, running
+from cloudtrain.cleanup import debts
+from cloudtrain.cli import following, leaving, signals, standing
+from cloudtrain.console.lines import write_result
+from cloudtrain.console.pages import failure, stopping
+from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core.errors import CloudtrainError, ExitCode
+from cloudtrain.core.events import Noted, Warned, discard
+from cloudtrain.lifecycle import pull as lifecycle_pull
+from cloudtrain.lifecycle import stop as lifecycle_stop
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.run_folder import outcome
+from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.run_folder.outcome import Result
+from cloudtrain.store import Run, Store
+
+# What is not pulled yet is looked up for so long, in seconds; a machine that does not answer is ended all the same.
+LOOK_S = 20.0
+UNCHANGED = "nothing was changed"
+
+
+def stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull: bool, yes: bool) -> int:
+    """End one run, if the user agrees; the exit code. `keep_s`: seconds for which its machine is kept up."""
+    context = following.context(store, reporter)
+    if keep_s:
+        lifecycle_stop.check_keep(row)
+    if row.state.final and expiry.kept_until(row) is None:
+        reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
+    else:
+        if not pull:
+            _say_losses(row, context, reporter)
+        asked = stopping.question(row, keep_s=keep_s, pull=pull)
+        otherwise = "add --yes" if pull else "add --yes to end it without what is named above"
+        if not yes and not reporter.ask(asked, default=pull, otherwise=otherwise, consequence=UNCHANGED):
+            reporter.emit(Noted(UNCHANGED))
+            return int(ExitCode.DONE)
+    _pay_others(row, store, reporter)
+    reporter.own_exit = ExitCode.DONE
+    return leaving.stopped(row, context, reporter, keep_s=keep_s, pull=pull)
+
+
+def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
+    """Every run that lives, each whatever became of the others. The worst exit code."""
+    context = following.context(store, reporter)
+    damaged: list[CloudtrainError] = []
+    rows = [run for run in store.runs(damaged.append) if outcome.lives(run)]
+    for error in damaged:
+        reporter.emit(Warned(f"{error.message}; whether it lives is not known", hint="cloudtrain clean finds machines"))
+    if not rows:
+        reporter.emit(Noted("no run of this computer lives: nothing is there to end"))
+    elif not _agreed(rows, context, reporter, pull=pull, yes=yes):
+        reporter.emit(Noted(UNCHANGED))
+        return int(ExitCode.DONE)
+    told: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        try:
+            ended = _end(row, context, reporter, pull=pull)
+        except (KeyboardInterrupt, signals.Leave):
+            left = ", ".join(run.name for run in rows[number:])
+            reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
+            raise
+        told.append(_tell(row, ended, store, reporter, json=json))
+    worst = reduce(_worse, (*(one["exit"] for one in told), *(int(error.exit_code) for error in damaged)), 0)
+    if json:
+        failed = [one["error"] for one in told if one["exit"] == worst] or [failure.record(one) for one in damaged]
+        write_result("", worst, runs=told, error=failed[0] if worst else None, billing=running.now())
+    elif rows:
+        done = sum(1 for one in told if not one["exit"])
+        reporter.emit(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
+    return worst
+
+
+def _agreed(rows: Sequence[Run], context: Context, reporter: Reporter, *, pull: bool, yes: bool) -> bool:
+    """Whether the user wants these runs ended, having seen what they are and what is lost."""
+    for line in () if yes else stopping.table(rows):
+        reporter.emit(Noted(line))
+    for row in () if pull else rows:
+        _say_losses(row, context, reporter)
+    what = "pull their results and end" if pull else "end, without pulling,"
+    count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
+    return yes or reporter.ask(f"Stop, {what} {count}?", default=pull, consequence=UNCHANGED)
+
+
+def _end(row: Run, context: Context, reporter: Reporter, *, pull: bool) -> Result | CloudtrainError:
+    """End one of several runs. What went wrong is returned: it keeps no other from being ended."""
+    store = context.store
+    reporter.about(row, lambda: store.get(row.name))
+    try:
+        _pay_others(row, store, reporter)
+        with standing.told(row.name, store):
+            return lifecycle_stop.stop(row, context) if pull else lifecycle_stop.discard(row, context)
+    except CloudtrainError as error:
+        return error
+    except Exception as error:  # whatever it is: the other runs are to be ended all the same
+        why = f"something unexpected happened: {type(error).__name__}: {error}"
+        return CloudtrainError(why, hint=f"cloudtrain stop {row.name} tries again")
+
+
+def _tell(row: Run, ended: Result | CloudtrainError, store: Store, reporter: Reporter, *, json: bool) -> dict[str, Any]:
+    """Report on one of several runs, and return what has become of it."""
+    if isinstance(ended, CloudtrainError):
+        for line in () if json else failure.lines(ended):
+            reporter.emit(Noted(f"{row.name}: {line}"))
+        return _fate(row.name, store.get(row.name), ended)
+    if json:
+        leaving.write_report(ended, store, reporter)
+    else:
+        leaving.ended(ended, store, reporter)
+    return _fate(row.name, ended)
+
+
+def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) -> dict[str, Any]:
+    """What has become of a run, as `runs` of the result: how it stands, and why it could not be ended."""
+    return {
+        "run": run,
+        "exit": int(error.exit_code) if error else 0,
+        "state": stands.state.value,
+        "life": stands.life.value,
+        "error": failure.record(error) if error else None,
+    }
+
+
+def _worse(one: int, other: int) -> int:
+    """The exit code that matters more: a machine that may be running, then whatever has failed."""
+    return int(ExitCode.CONNECTION) if int(ExitCode.CONNECTION) in (one, other) else max(one, other)
+
+
+def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
+    """Say what a run would lose that ends without a pull."""
+    if not row.state.trains:
+        return
+    missing, why = _look(row, context)
+    for line in stopping.losses(row, missing, why, context.store.read_journal(row.name)):
+        reporter.emit(Warned(f"{row.name}: {line}"))
+
+
+def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
+    """What a run has finished that is not here, or why that cannot be told: in a moment, whatever its machine does."""
+    found: list[list[FileEntry]] = []
+    failed: list[CloudtrainError] = []
+
+    def look() -> None:
+        try:
+            found.append(lifecycle_pull.missing(row, replace(context, emit=discard)))
+        except CloudtrainError as error:
+            failed.append(error)
+
+    # A daemon: a connection that hangs must neither keep anybody from ending the machine nor outlive the command.
+    thread = threading.Thread(target=look, name=f"look {row.name}", daemon=True)
+    thread.start()
+    thread.join(LOOK_S)
+    if found:
+        return found[0], ""
+    return None, failed[0].message if failed else f"no answer within {LOOK_S:.0f} s"
+
+
+def _pay_others(row: Run, store: Store, reporter: Reporter) -> None:
+    """A command that talks to AWS ends what other runs still owe, and takes on what a killed one left of this run."""
+    debts.settle_beside(row.plan.spec, store, reporter.emit, skip=row.name)
+    debts.admit(row, store)

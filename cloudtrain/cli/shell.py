@@ -1,0 +1,90 @@
+"""`cloudtrain ssh`: a shell on a run's machine."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloudtrain.billing import expiry
+from cloudtrain.cli.options import Json, RunName, Yes
+from cloudtrain.console.choose import Look, reporter
+from cloudtrain.console.lines import write_result
+from cloudtrain.console.pages import listing
+from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core.errors import CloudtrainError, UsageError
+from cloudtrain.core.events import Noted
+from cloudtrain.store import Store
+
+if TYPE_CHECKING:
+    from cloudtrain.lifecycle.session import Session
+    from cloudtrain.store import Run
+
+
+def ssh(
+    context: typer.Context,
+    run: RunName = None,
+    setup: Annotated[
+        bool, typer.Option("--setup", help="Write an entry for ssh and for editors that use it, then leave.")
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Open a shell on a run's machine, or run what stands after --; one quoted word is a whole line for the shell
+    there. The host key is the pinned one."""
+    if json and not setup:
+        raise UsageError("a shell has no JSON form", hint="leave out --json, or add --setup")
+    from cloudtrain.cli import following
+    from cloudtrain.lifecycle import openssh
+    from cloudtrain.lifecycle.session import Session
+
+    store = Store()
+    row = store.find(run)
+    if expiry.away(row):
+        raise UsageError(
+            f"{row.name} is {listing.status(row)}: there is nothing to log in to",
+            hint=f"cloudtrain pull {row.name} starts its machine, fetches the results and ends it",
+            consequence="nothing was changed",
+            code="parked",
+        )
+    told = reporter(Look(plain=True))
+    story = following.context(store, told)
+    with Session(row, story) as session:
+        openssh.check_there(row, session)
+        if setup:
+            _set_up(row, session, told, yes=yes, json=json)
+            return
+        argv = openssh.command(row, session, tuple(context.args))
+    raise typer.Exit(subprocess.run(argv, check=False).returncode)
+
+
+def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool) -> None:
+    """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
+    from cloudtrain.lifecycle import openssh
+    from cloudtrain.lifecycle.session import Session
+
+    entries = {row.name: openssh.way(row, session)}
+    for other in session.context.store.runs(damaged=lambda _: None):
+        # Of other runs only what is known here; a look at each machine is not worth the wait.
+        if other.name != row.name and not other.state.final and other.instance is not None:
+            with Session(other, session.context, wakes=False) as its_session:
+                try:
+                    entries[other.name] = openssh.way(other, its_session)
+                except CloudtrainError:
+                    continue
+    openssh.write(entries)
+    if not openssh.included():
+        asked = f'Add "{openssh.INCLUDE}" as the first line of {openssh.user_file()}?'
+        # A program is not asked: without --yes the user's own file stays as it is.
+        if yes or (not json and told.ask(asked, default=False, otherwise="add --yes")):
+            openssh.include()
+        elif not json:
+            told.emit(Noted(f"{openssh.our_file()} is written, and your own file is as it was"))
+            return
+    name = openssh.host(row.name)
+    if json:
+        hosts = [openssh.host(known) for known in entries]
+        write_result(row.name, host=name, hosts=hosts, config=str(openssh.our_file()), included=openssh.included())
+        return
+    told.emit(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))
