@@ -37,6 +37,7 @@ RUN: Dict[str, Any] = {"run": (str, ...), "id": (str, None)}
 OFFSETS: Dict[str, Any] = {"log": (number, 0), "events": (number, 0)}
 VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "probe": ("probe", "do_probe", {**dict.fromkeys(("run", "only", "workdir"), (str, None)), "python": (str, [])}),
+    "left": ("receive", "do_left", {"run": (str, None), "workdir": (str, ...), "tree": (str, ...)}),
     "receive": ("receive", "do_receive", {"run": (str, None), "workdir": (str, ...), "tree": (str, ...)}),
     "start": ("start", "do_start", RUN),
     "_supervise": ("supervise", "do_supervise", {**RUN, "lock": (int, ...)}),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import hashlib
     import shutil
     import tarfile
-    from typing import Any, Dict, List, Optional, Set
+    from typing import Any, Dict, List, Optional, Set, Tuple
 else:
     hashlib = Later("hashlib")
     shutil = Later("shutil")
@@ -37,12 +37,19 @@ def do_receive(options: Options) -> Dict[str, Any]:
     if size > free:
         raise Failure("disk_full", "the disk of the host is full: %d bytes to receive, %d free" % (size, free))
     # Staged without the tree's lock: a push whose client fell silent keeps nobody else waiting.
-    sweep_staging(folder)
     staging = os.path.join(folder, "staging-%d-%s" % (os.getpid(), os.urandom(4).hex()))
     own = take(staging + ".lock", wait=5.0)
+    stays = False
     try:
         os.mkdir(staging)
-        staged = unpack(header["files"], staging)
+        begun = begin(header, folder, staging)
+        sweep_staging(folder)
+        try:
+            staged = unpack(header["files"], staging, begun)
+        except Failure as failure:
+            # What has arrived waits for the push that goes on; the push after that one, or one from new, removes it.
+            stays = failure.code == "cut_short" and bool(os.listdir(staging))
+            raise
         lock = take(os.path.join(folder, "lock"), wait=TREE_WAIT_S)
         if lock is None:
             raise Failure("tree_busy", "another push to the same tree has been under way for %d s" % TREE_WAIT_S)
@@ -54,7 +61,46 @@ def do_receive(options: Options) -> Dict[str, Any]:
             os.close(lock)
         return {"digest": header["digest"], "files": len(header["files"]), "bytes": size}
     finally:
-        remove_staging(staging, own)
+        if not stays:
+            remove_staging(staging, own)
+
+
+def do_left(options: Options) -> Dict[str, Any]:
+    """What pushes to this tree that were cut short have left: bytes by the sha256 of the file that they begin."""
+    folder = os.path.join(os.path.realpath(options.workdir), "trees", check_key(options.tree))
+    return {"left": {sha256: size for sha256, (size, _) in left_of(folder).items()}}
+
+
+def left_of(folder: str) -> Dict[str, Tuple[int, str]]:
+    """sha256 -> bytes there and their file, of pushes that were cut short or wait for their client."""
+    found: Dict[str, Tuple[int, str]] = {}
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        if not name.startswith("staging-") or name.endswith(".lock"):
+            continue
+        try:
+            for file in os.listdir(os.path.join(folder, name)):
+                path, sha256 = os.path.join(folder, name, file), file.rpartition("-")[2]
+                found[sha256] = max(found.get(sha256, (0, "")), (os.path.getsize(path), path))
+        except FileNotFoundError:  # swept meanwhile
+            pass
+    return found
+
+
+def begin(header: Dict[str, Any], folder: str, staging: str) -> Dict[str, Tuple[int, Any, str]]:
+    """Copy what the client goes on from: name -> bytes, their running sha256 and the staged file."""
+    begun: Dict[str, Tuple[int, Any, str]] = {}
+    there = left_of(folder) if header["left"] else {}
+    for name, (_, sha256, _) in header["files"].items():
+        size = header["left"].get(sha256, 0)
+        if size:
+            have, path = there.get(sha256, (0, ""))
+            if have < size:
+                raise Failure("cut_short", "what an earlier transfer had left is gone")
+            target, total = os.path.join(staging, "%d-%s" % (len(begun), sha256)), hashlib.sha256()
+            with open(path, "rb") as file:
+                copy_bytes(file, size, target, total)
+            begun[name] = (size, total, target)
+    return begun
 
 
 def remove_staging(staging: str, lock: Optional[int]) -> None:
@@ -88,6 +134,10 @@ def check_header(line: bytes) -> Dict[str, Any]:
                 raise Failure("bad_header", "the header gives %r an impossible sha256" % name)
         for name in header.setdefault("delete", []):
             check_name(name)
+        sizes = {sha256: size for size, sha256, _ in header["files"].values()}
+        for sha256, size in header.setdefault("left", {}).items():
+            if type(size) is not int or not 0 < size <= sizes[sha256]:
+                raise Failure("bad_header", "the header goes on from an impossible place")
         if not isinstance(header["digest"], str) or not isinstance(header["base"], (str, type(None))):
             raise Failure("bad_header", "the header gives no digest")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -126,10 +176,18 @@ def digest_of(files: Dict[str, List[Any]]) -> str:
     return total.hexdigest()
 
 
-def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
-    """Name -> staged file, checked by size and sha256. Staged under numbers: no name of the archive reaches a path."""
+def unpack(wanted: Dict[str, List[Any]], staging: str, begun: Dict[str, Tuple[int, Any, str]]) -> Dict[str, str]:
+    """Name -> staged file, checked by size and sha256. Staged as NUMBER-SHA256: no name of the archive reaches a path.
+
+    Of what is `begun` the archive holds the rest, and nothing where that is all of it.
+    """
     staged: Dict[str, str] = {}
-    if not wanted:
+    for name, (have, total, path) in begun.items():
+        size, sha256, mode = wanted[name]
+        if have == size:
+            settle(name, path, total, sha256, mode)
+            staged[name] = path
+    if len(staged) == len(wanted):
         return staged
     incoming: Any = sys.stdin.buffer
     if not incoming.peek(1):
@@ -145,14 +203,13 @@ def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
                 if name in staged:
                     raise Failure("refused", "%r arrived twice" % name)
                 size, sha256, mode = wanted[name]
-                if member.size != size:
-                    raise Failure("damaged", "%r arrived with %d bytes, not %d" % (name, member.size, size))
-                path = os.path.join(staging, str(len(staged)))
+                new = os.path.join(staging, "%d-%s" % (len(begun) + len(staged), sha256))
+                have, total, path = begun.get(name, (0, hashlib.sha256(), new))
+                if member.size != size - have:
+                    raise Failure("damaged", "%r arrived with %d bytes, not %d" % (name, member.size, size - have))
                 # It stands at the first byte of the member: from below the archive, bytes are copied once less.
-                if copy_member(archive.fileobj, size, path) != sha256:
-                    raise Failure("damaged", "%r did not arrive as it was sent" % name)
-                # Now and not when it is moved: here the time is the network's, there the client waits for it.
-                os.chmod(path, mode | 0o600)
+                copy_bytes(archive.fileobj, size - have, path, total)
+                settle(name, path, total, sha256, mode)
                 staged[name] = path
                 archive.members = []  # type: ignore[attr-defined]  # Or the archive keeps every member it has passed.
     except tarfile.TarError as error:
@@ -164,10 +221,17 @@ def unpack(wanted: Dict[str, List[Any]], staging: str) -> Dict[str, str]:
     return staged
 
 
-def copy_member(source: Any, left: int, path: str) -> str:
-    """Write the next `left` bytes to a new file; their sha256."""
-    total = hashlib.sha256()
-    with open(path, "xb", 0) as file:
+def settle(name: str, path: str, total: Any, sha256: str, mode: int) -> None:
+    """Check a file that is there as a whole, and give it its mode."""
+    if total.hexdigest() != sha256:
+        raise Failure("damaged", "%r did not arrive as it was sent" % name)
+    # Now and not when it is moved: here the time is the network's, there the client waits for it.
+    os.chmod(path, mode | 0o600)
+
+
+def copy_bytes(source: Any, left: int, path: str, total: Any) -> None:
+    """Append the next `left` bytes of `source` to a file, and to their sha256 `total`."""
+    with open(path, "ab", 0) as file:
         while left:
             part = source.read(min(left, PIECE))
             if not part:
@@ -176,7 +240,6 @@ def copy_member(source: Any, left: int, path: str) -> str:
             left -= len(part)
             while part:
                 part = part[file.write(part) :]
-    return total.hexdigest()
 
 
 def commit(folder: str, files: Dict[str, List[Any]], header: Dict[str, Any], staged: Dict[str, str]) -> None:

@@ -40,13 +40,16 @@ class Archive:
         root: Path,
         files: Mapping[str, FileEntry],
         progress: Callable[[int], None],
+        begun: Mapping[str, int] | None = None,
     ) -> None:
-        """`files`: paths relative to `root` with what is in them; `progress` is called with bytes of files read."""
+        """`files`: paths relative to `root` with what is in them; `progress` is called with bytes of files read;
+        `begun`: path -> bytes at its beginning that the host has, and that are left out."""
         self.changed: str | None = None
         self.sent = 0
         self._root = root
         self._files = files
         self._progress = progress
+        self._begun = begun or {}
         self._crc = 0
         self._length = 0
 
@@ -93,17 +96,17 @@ class Archive:
         for path in sorted(self._files):
             entry = self._files[path]
             info = tarfile.TarInfo(path)
-            info.size, info.mode = entry.size, entry.mode
+            info.size, info.mode = entry.size - self._begun.get(path, 0), entry.mode
             yield True, info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
             yield from self._content(path, entry)
             if self.changed is not None:
                 return
-            yield True, bytes(-entry.size % tarfile.BLOCKSIZE)
+            yield True, bytes(-info.size % tarfile.BLOCKSIZE)
         yield True, bytes(2 * tarfile.BLOCKSIZE)
 
     def _content(self, path: str, entry: FileEntry) -> Iterator[tuple[bool, bytes]]:
         """A file's bytes, checked against `entry` on the way: never more than it names, and the hash last."""
-        total, left, shrinks = hashlib.sha256(), entry.size, None
+        total, left, shrinks, there = hashlib.sha256(), entry.size, None, self._begun.get(path, 0)
         try:
             with (self._root / path).open("rb") as file:
                 while chunk := file.read(min(_READ, left + 1)):
@@ -114,7 +117,9 @@ class Archive:
                         shrinks = _shrinks(chunk)
                     total.update(chunk)
                     self._progress(len(chunk))
-                    yield shrinks, chunk
+                    skipped = min(there, len(chunk))
+                    there -= skipped
+                    yield shrinks, chunk[skipped:] if skipped else chunk
         except OSError:  # gone, or no longer readable
             left = -1
         if left != 0 or total.hexdigest() != entry.sha256:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.decode import count, fields
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.core.text import counted
@@ -80,7 +81,8 @@ def push(
     """Make `WORKDIR/trees/KEY` on the host equal to `tree`, and put the supervisor into `run_dir`.
 
     Only the difference to what the host was last known to hold is sent; a host that holds something else says so and
-    gets everything. A file that changes while it is sent is noticed, and the folder is scanned and sent once more.
+    gets everything. A push that was cut short goes on at the byte where it was. A file that changes while it is sent is
+    noticed, and the folder is scanned and sent once more.
 
     Args:
         python: interpreter on the host.
@@ -94,18 +96,23 @@ def push(
     """
     started = time.monotonic()
     # Isolated, and without site-packages: nothing on the host can get in its way, and it starts twice as fast.
-    boot = [python, "-I", "-S", "-c", BOOT, workdir, run_dir, "receive", "--workdir", workdir, "--tree", key]
+    boot = [python, "-I", "-S", "-c", BOOT, workdir, run_dir]
+    of_tree = ["--workdir", workdir, "--tree", key]
     note = _note_of(target_id, workdir, key)
-    known = _known(note)
+    known, begun = _known(note), note.with_suffix(".begun")
+    left = _left(_exchange(transport, [*boot, "left", *of_tree], [packed(LOADER)])) if begun.exists() else {}
+    with suppress(OSError):  # what cannot be noted is sent anew if this push is cut short
+        disk.private_dir(note.parent)
+        begun.touch()
     sent = 0
     for last in (False, True):
-        body = _Body(tree, known, emit)
-        answer = _exchange(transport, boot, body)
+        body = _Body(tree, known, left, emit)
+        answer = _send(transport, [*boot, "receive", *of_tree], body)
         sent += body.sent
-        if answer.get("code") == "need_full" and known is not None:
-            known = None
-            body = _Body(tree, None, emit)
-            answer = _exchange(transport, boot, body)
+        if answer.get("code") in ("need_full", "cut_short", "damaged") and (known is not None or left):
+            known, left = None, {}
+            body = _Body(tree, None, left, emit)
+            answer = _send(transport, [*boot, "receive", *of_tree], body)
             sent += body.sent
         if body.changed is None:
             break
@@ -114,6 +121,8 @@ def push(
         tree = tree.rescan()
     _accept(answer, tree)
     _remember(note, tree)
+    with suppress(OSError):
+        begun.unlink()
     return PushReport(
         files_sent=len(body.files),
         bytes_sent=sent,
@@ -127,16 +136,18 @@ def push(
 class _Body:
     """Everything that one `receive` reads from stdin; iterate once."""
 
-    def __init__(self, tree: Tree, known: Mapping[str, FileEntry] | None, emit: Emit) -> None:
+    def __init__(self, tree: Tree, known: Mapping[str, FileEntry] | None, left: Mapping[str, int], emit: Emit) -> None:
         base = known if known is not None else {}
         self.files = {path: entry for path, entry in tree.files.items() if base.get(path) != entry}
+        self._begun = {path: left[e.sha256] for path, e in self.files.items() if 0 < left.get(e.sha256, 0) <= e.size}
         self._tree = tree
         self._known = known
         self._emit = emit
         self._total = sum(entry.size for entry in self.files.values())
-        self._done = 0
+        to_send = {path: e for path, e in self.files.items() if self._begun.get(path, -1) < e.size}
+        self._done = self._total - sum(entry.size for entry in to_send.values())
         self._told_at = 0.0
-        self._archive = Archive(tree.root, self.files, self._progress)
+        self._archive = Archive(tree.root, to_send, self._progress, self._begun)
         self._head = 0
 
     @property
@@ -155,6 +166,7 @@ class _Body:
             "base": None if self._known is None else digest_of(self._known),
             "digest": self._tree.digest,
             "files": self.files,
+            "left": {self.files[path].sha256: size for path, size in self._begun.items()},
             "delete": [] if self._known is None else sorted(self._known.keys() - self._tree.files.keys()),
         }
         head = packed(LOADER) + json.dumps(header).encode() + b"\n"
@@ -173,16 +185,29 @@ class _Body:
             self._emit(StepProgress(_TITLE, detail, done=self._done, total=self._total, unit="B"))
 
 
-def _exchange(transport: Transport, argv: list[str], body: _Body) -> dict[str, Any]:
+def _send(transport: Transport, argv: list[str], body: _Body) -> dict[str, Any]:
     """Send `body`, return the host's answer. A body that was cut short has none: the caller looks at `changed`."""
-    first = FirstLine()
     try:
-        done = transport.run([*argv, first.argument], stdin=body, timeout=QUIET_S, awaits=first.line)
+        answer = _exchange(transport, argv, body)
     except ConnectionFailed:
-        if body.changed is not None:
-            return {}
-        raise
-    return {} if body.changed is not None else _answer(first.answer(done, _NOT_STARTED))
+        if body.changed is None:
+            raise
+        return {}
+    return {} if body.changed is not None else answer
+
+
+def _exchange(transport: Transport, argv: list[str], stdin: Iterable[bytes]) -> dict[str, Any]:
+    first = FirstLine()
+    done = transport.run([*argv, first.argument], stdin=stdin, timeout=QUIET_S, awaits=first.line)
+    return _answer(first.answer(done, _NOT_STARTED))
+
+
+def _left(answer: Mapping[str, Any]) -> dict[str, int]:
+    """Of what pushes that were cut short have left on the host: bytes by sha256."""
+    try:
+        return {sha256: count(size) for sha256, size in fields(answer.get("left")).items()}
+    except ValueError:
+        return {}
 
 
 def _answer(done: Completed) -> dict[str, Any]:

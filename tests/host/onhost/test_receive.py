@@ -174,6 +174,7 @@ def test_a_transfer_that_ends_early_changes_nothing(host: Any, share: float) -> 
     answer = host.receive({name: entry(body) for name, body in bodies.items()}, archive[: int(len(archive) * share)])
     assert answer["code"] == "cut_short"
     assert tree_of(host) == {"before": b"1"}
+    host.push({"before": b"2"})
     no_staging(host)
 
 

@@ -238,6 +238,50 @@ def test_a_cut_link_leaves_the_old_tree_and_the_next_push_heals(place: Place, cu
     place.check()
 
 
+def test_a_push_that_is_cut_again_and_again_arrives(place: Place) -> None:
+    """Each goes on where the one before was, within a file too, and what is left of them goes at the end."""
+    for number in range(6):
+        place.write(f"data/{number}.bin", random.Random(number).randbytes(200_000))
+    sent = 0
+    for _ in range(3):
+        place.transport.chunks.clear()
+        place.transport.cut_after = 400_000
+        with pytest.raises(ConnectionFailed):
+            place.push()
+        sent += sum(place.transport.chunks)
+    place.transport.chunks.clear()
+    place.transport.cut_after = None
+    told = place.push()
+    place.check()
+    assert told.files_sent == told.files_total
+    assert sent + sum(place.transport.chunks) < 1_200_000 + 10 * 60_000  # each call brings the program as well
+    assert sum(place.transport.chunks) < 500_000
+    assert [path.name for path in place.tree_folder.iterdir() if "staging" in path.name] == []
+    place.transport.chunks.clear()
+    place.push()  # what was cut short is over: nothing is asked before
+    assert place.transport.runs == 1 + 2 * 3 + 1
+
+
+@pytest.mark.parametrize("how", ["gone", "spoilt", "invented"])
+def test_what_an_earlier_push_left_is_not_believed(place: Place, how: str) -> None:
+    place.push()
+    place.write("big.bin", random.Random(3).randbytes(600_000))
+    place.transport.chunks.clear()
+    place.transport.cut_after = 300_000
+    with pytest.raises(ConnectionFailed):
+        place.push()
+    place.transport.cut_after = None
+    (left,) = place.tree_folder.glob("staging-*/*")
+    if how == "gone":
+        left.unlink()
+    elif how == "spoilt":
+        left.write_bytes(bytes(left.stat().st_size))
+    else:
+        left.write_bytes(bytes(10**6))
+    place.push()
+    place.check()
+
+
 def test_a_host_without_python_is_a_clear_error(place: Place) -> None:
     with pytest.raises(ConnectionFailed) as caught:
         place.push(python="no-such-python")
