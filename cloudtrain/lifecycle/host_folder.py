@@ -52,13 +52,14 @@ def remove(run: Run, session: Session) -> None:
         return
     if not folder or files is None:
         return
-    where, stays = instance.address or instance.id, f"what {run.name} has left there stays"
+    where, left = instance.address or instance.id, f"something of what {run.name} has left there"
     session.journal.write({GONE_THERE: True})
     try:
         found = session.insist(lambda: session.supervisor().clean({folder: (notes["id"], files)}, trees=False))
     except CloudtrainError as error:
         session.journal.write({GONE_THERE: False})
-        session.context.emit(Warned(f"{stays}: {error.message}", hint="cloudtrain clean --host removes it"))
+        # The answer may be lost where the work was done.
+        session.context.emit(Warned(f"{where} may keep {left}: {error.message}", hint="cloudtrain clean --host tells"))
         return
     mine = next((each for each in found.runs if each.name == folder), None)
     if mine is None or mine.removed:
@@ -67,4 +68,4 @@ def remove(run: Run, session: Session) -> None:
         return
     session.journal.write({GONE_THERE: False})
     why = screen_safe(mine.kept or "it was not removed")
-    session.context.emit(Noted(f"{stays}: {why}. cloudtrain clean --host lists it"))
+    session.context.emit(Noted(f"{where} keeps {left}: {why}. cloudtrain clean --host lists it"))

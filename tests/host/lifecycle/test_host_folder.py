@@ -6,12 +6,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudtrain.core.disk import state_dir
+from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.lifecycle import host_folder
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer.supervisor import Supervisor
 from tests.typed import Typed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a job here is ended by a signal")
@@ -54,6 +57,26 @@ def test_it_stays_where_that_is_wanted_and_where_it_cannot_be_removed(
     [folder] = [path for path in there() if path.name.startswith("other")]
     (folder / "code" / "notes.txt").write_text("written by the job, and not a result")
     told = cli("stop", "other", "--yes").err
-    assert "what other has left there stays: " in told and "cloudtrain clean --host" in told and folder.exists()
+    assert (
+        "keeps something of what other has left there: " in told
+        and "cloudtrain clean --host" in told
+        and folder.exists()
+    )
     (folder / "out" / "weights" / "last.bin").stat()
     assert "checksums verified" in cli("pull", "other").err and "no more" not in told
+
+
+def test_an_answer_that_is_lost_is_not_told_as_if_nothing_had_been_removed(
+    cli: Callable[..., Typed], trains: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trains("long-run")
+    clean = Supervisor.clean
+
+    def lost(self: Supervisor, *args: Any, **more: Any) -> Any:
+        clean(self, *args, **more)
+        raise ConnectionFailed("lost the connection", code="disk_full")  # a code that nobody tries again
+
+    monkeypatch.setattr(Supervisor, "clean", lost)
+    told = cli("stop", run.name, "--yes").err
+    assert there() == []
+    assert f"may keep something of what {run.name} has left there: lost the connection" in told
