@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk, told
-from cloudtrain.core.decode import checked, count, each, fields, json_object, moment, optional, text
+from cloudtrain.core.decode import checked, count, each, fields, json_object, made, moment, optional, text
 from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
@@ -265,7 +265,7 @@ class Store:
                 state=RunState(row["state"]),
                 life=InstanceLife(row["life"]),
                 plan=Plan.from_dict(json_object(row["plan"])),
-                instance=Instance.from_dict(json_object(row["instance"])) if row["instance"] else None,
+                instance=made(Instance, json_object(row["instance"])) if row["instance"] else None,
                 # What a host or a job told is left out where it is odd: it must not keep anybody from the run.
                 progress=told.figures(_object(row["progress"])),
                 ending=told.ending(_object(row["ending"])) if row["ending"] else None,

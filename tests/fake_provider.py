@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Instance, Journal, Released
+from cloudtrain.core.instance import Details, Instance, Journal, Released
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Candidate, Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
@@ -69,9 +70,9 @@ class FakeProvider(Provider):
         now, number = self.clock(), len(self.machines) + 1
         self.machines[f"i-{number}"] = FakeHost(self.job, now, number)
         self.host.has = self.has
-        details: dict[str, Any] = {"gpu": self.gpu}
+        details = Details(gpu=self.gpu)
         if self._owned:
-            details |= {"expires_at": now + (plan.limit_s or DEFAULT_LIMIT_S), "spot": True}
+            details = replace(details, expires_at=now + (plan.limit_s or DEFAULT_LIMIT_S), spot=True)
         return Instance(
             id=f"i-{number}", provider=plan.spec.target, owned=self._owned, workdir="w", type="fake",
             zone=f"zone-{number}", price_per_hour=0.36 if self._owned else None, life=InstanceLife.RUNNING,

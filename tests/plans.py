@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.core.instance import Instance
+from cloudtrain.core.instance import Details, Instance
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife
@@ -46,7 +46,7 @@ def machine(**details: Any) -> Instance:
         workdir="cloudtrain",
         price_per_hour=0.5,
         life=InstanceLife.RUNNING,
-        details=details,
+        details=Details(**details),
     )
 
 

@@ -19,8 +19,8 @@ def would_cost(run: Run, now: float) -> float | None:
     # after its spot instance was taken back has had others before (`lifecycle/spot.py`, `priced`).
     details = instance.details
     # A machine that is kept (`lifecycle/machine_end.py`) is billed beyond its run's end.
-    ended_at = None if details.get("kept_until") else run.ended_at
-    until = min(ended_at or now, details.get("ended_at") or now, details.get("expires_at") or float("inf"))
-    began = float(details.get("began_at") or run.created_at)
-    seconds = max(60.0, until - began - float(details.get("parked_s") or 0.0))
-    return instance.price_per_hour * seconds / 3600 + float(details.get("before_usd") or 0.0)
+    ended_at = None if details.kept_until else run.ended_at
+    until = min(ended_at or now, details.ended_at or now, details.expires_at or float("inf"))
+    began = details.began_at or run.created_at
+    seconds = max(60.0, until - began - (details.parked_s or 0.0))
+    return instance.price_per_hour * seconds / 3600 + details.before_usd

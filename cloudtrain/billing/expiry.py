@@ -28,8 +28,7 @@ def expires_at(run: Run, instance: Instance | None = None) -> float | None:
     instance = instance or run.instance
     if instance is None or not instance.owned:
         return None
-    at = instance.details.get("expires_at")
-    return float(at) if at else None
+    return instance.details.expires_at or None
 
 
 def deadline(run: Run, instance: Instance) -> float | None:
@@ -55,8 +54,7 @@ def parks(plan: Plan) -> bool:
 
 def parked_per_day(plan: Plan) -> float | None:
     """USD that a parked machine of this plan costs a day: its disk. None: not known."""
-    usd = plan.offer.details.get("parked_per_day")
-    return float(usd) if usd is not None else None
+    return plan.offer.details.parked_per_day
 
 
 def ends_at(run: Run) -> float | None:
@@ -88,7 +86,7 @@ def overdue_words(run: Run, now: float) -> str:
 
 def ended_at(instance: Instance, at: float) -> Instance:
     """`instance`, which EC2 has ended at `at` (unix seconds), whatever its lease was."""
-    return replace(instance, details={**instance.details, "expires_at": at})
+    return replace(instance, details=replace(instance.details, expires_at=at))
 
 
 def kept_until(run: Run) -> float | None:
@@ -96,8 +94,7 @@ def kept_until(run: Run) -> float | None:
     known here."""
     if not run.state.final or run.life is not InstanceLife.RUNNING or run.instance is None:
         return None
-    at = run.instance.details.get("kept_until")
-    return float(at) if at else None
+    return run.instance.details.kept_until or None
 
 
 def is_kept(run: Run, now: float) -> bool:

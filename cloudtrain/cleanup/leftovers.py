@@ -77,8 +77,8 @@ def known_runs(store: Store) -> list[Known]:
     for run in store.runs():
         notes = store.read_journal(run.name)
         tokens = set(notes.get("ec2_seeds") or ())
-        if run.instance is not None and run.instance.details.get("token"):
-            tokens.add(run.instance.details["token"])
+        if run.instance is not None and run.instance.details.token:
+            tokens.add(run.instance.details.token)
         if run.plan.spec.target is not Target.EC2 or not tokens:
             continue
         been = {state for state, _ in store.moves(run.name)}
@@ -260,7 +260,7 @@ def _open_regions(store: Store) -> list[str]:
         ec2 = run.plan.spec.ec2
         if ec2 is None or ec2.rehearsal or not run.life.may_exist:
             continue
-        region = store.read_journal(run.name).get("ec2_region") or (run.instance and run.instance.details.get("region"))
+        region = store.read_journal(run.name).get("ec2_region") or (run.instance and run.instance.details.region)
         if region and region not in found:
             found.append(str(region))
     return found

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import is_dataclass
-from functools import cache
+from dataclasses import asdict, is_dataclass
+from dataclasses import fields as declared
+from enum import Enum
+from functools import cache, partial
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from cloudtrain.core.text import LAST_SECOND
 
@@ -118,6 +120,11 @@ def moment(value: Any) -> float:
     return float(value)
 
 
+Moment = Annotated[float, moment]
+"""Unix seconds."""
+Count = Annotated[int, count]
+
+
 def fields(value: Any) -> Mapping[str, Any]:
     """An object, by the names of its fields."""
     if not isinstance(value, dict):
@@ -164,48 +171,112 @@ def checked(values: Mapping[str, Any], readers: Mapping[str, Callable[[Any], Any
             raise Odd(f"{name} is {error}") from error
 
 
-def fitting(value: T) -> T:
-    """`value`, a dataclass, if each field, also of those within, is what it is declared to be.
+_PLAIN: Mapping[Any, Callable[[Any], Any]] = {str: text, bool: truth, int: integer, float: number}
+
+
+def made(kind: type[T], value: Any, *, leave_out: bool = False) -> T:
+    """The dataclass `kind` that the object `value` is, each field read as it is declared; other keys are passed over.
+
+    Args:
+        leave_out: a field that is not what it is declared to be has its default.
 
     Raises:
         Odd: naming the first that is not.
     """
-    kind: type = type(value)
-    for name, fits in _declared(kind):
-        if not fits(getattr(value, name)):
-            raise Odd(f"{kind.__name__}.{name} is not what it should be")
-    return value
+    told = fields(value)
+    given = {}
+    for name, read in _readers(cast("Any", kind)):
+        try:
+            if name in told:
+                given[name] = read(told[name])
+        except Odd as error:
+            if not leave_out:
+                raise Odd(f"{kind.__name__}.{name} is {error}") from error
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise Odd(f"not a {kind.__name__}: {error}") from error
 
 
 @cache
-def _declared(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
-    return tuple((name, _test(hint)) for name, hint in get_type_hints(kind).items() if not name.startswith("_"))
+def _readers(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple((one.name, _reader(hints[one.name])) for one in declared(kind) if one.init)
 
 
-def _test(hint: Any) -> Callable[[Any], bool]:
-    """Whether a value is what an annotation of our dataclasses says."""
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """What reads a value of an annotation of our dataclasses."""
+    origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
-        return lambda _: True
-    inner = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        tests = [_test(one) for one in inner]
-        return lambda value: any(fits(value) for fits in tests)
-    if get_origin(hint) is tuple:
-        fits_one = _test(inner[0])
-        return lambda value: isinstance(value, tuple) and all(fits_one(one) for one in value)
-    if isinstance(hint, type) and is_dataclass(hint):
-        tests_of = _declared(hint)
-        return lambda value: isinstance(value, hint) and all(fits(getattr(value, name)) for name, fits in tests_of)
-    if hint in (float, int):
-        read = number if hint is float else integer
-        return lambda value: _reads(read, value)
-    kind = get_origin(hint) or hint
-    return lambda value: isinstance(value, kind)
+        return lambda value: value
+    if origin is Annotated:
+        return cast("Callable[[Any], Any]", inner[1])
+    if origin in (Union, UnionType):
+        one, none = inner
+        assert none is type(None)
+        return partial(optional, _reader(one))
+    if origin is tuple:
+        return _tuple(inner)
+    if origin is not None:
+        assert origin is Mapping
+        return _mapping(_reader(inner[1]))
+    if is_dataclass(hint):
+        return partial(made, cast("type[Any]", hint))
+    return _PLAIN.get(hint) or partial(_member, hint)
 
 
-def _reads(read: Callable[[Any], Any], value: Any) -> bool:
+def _tuple(inner: tuple[Any, ...]) -> Callable[[Any], Any]:
+    if inner[1:] == (...,):
+        read_all = each(_reader(inner[0]))
+        return lambda value: tuple(read_all(list(value) if isinstance(value, tuple) else value))
+    readers = tuple(map(_reader, inner))
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != len(readers):
+            raise Odd(f"not {len(readers)} values")
+        return tuple(one(part) for one, part in zip(readers, value, strict=True))
+
+    return read
+
+
+def _mapping(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: {name: read(inner) for name, inner in fields(value).items()}
+
+
+def _member(kind: type[Enum], value: Any) -> Enum:
     try:
-        read(value)
-    except Odd:
-        return False
-    return True
+        return kind(value)
+    except ValueError as error:
+        raise Odd(f"not a {kind.__name__}") from error
+
+
+def plain(value: Any) -> Any:
+    """The JSON-ready form of a value, of which `made` makes it again."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def brief(value: Any) -> dict[str, Any]:
+    """The JSON-ready form of a dataclass, without the fields that are as they are by default."""
+    whole = asdict(value)
+    return {one.name: whole[one.name] for one in declared(value) if whole[one.name] != one.default}
+
+
+class Given:
+    """Base of frozen dataclasses that know which of their fields they were given, be it as None: the others have
+    defaults, and do not count where the value is written down."""
+
+    given: frozenset[str]
+
+    def __new__(cls, **given: Any) -> Self:
+        made = super().__new__(cls)
+        object.__setattr__(made, "given", frozenset(given))
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form of what was given."""
+        names = (one.name for one in declared(self) if one.name in self.given)  # type: ignore[arg-type]
+        return {name: plain(getattr(self, name)) for name in names}

@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cloudtrain.core.decode import checked, fitting, moment, number
+from cloudtrain.core.decode import Moment, brief
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 
-# Of the details: what times and costs are reckoned from.
-_RECKONED = {
-    **dict.fromkeys(("expires_at", "kept_until", "ended_at", "began_at"), moment),
-    **dict.fromkeys(("parked_s", "before_usd"), number),
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What is known of an instance beyond the way to it.
+
+    Of EC2's these are the first eleven, of a machine of the user's the other three.
+
+    Attributes:
+        run: name of the run that it is for.
+        token: mark of its launch attempt.
+        gpu: what its type has, for people; "": none, or not known.
+        expires_at: unix seconds at which it ends itself.
+        kept_until: the same, of one that stays up although its run's results are here (`--keep`).
+        ended_at: unix seconds at which one that is over has ended.
+        parked_s: seconds that it was parked for certain, which cost no GPU; None: it was never woken.
+        began_at: unix seconds at which it was asked for, where the run had others before.
+        before_usd: what those before have cost.
+        identity: private key file.
+        name, alias: what the user's SSH configuration knows it by, and under which name its key is trusted.
+    """
+
+    run: str = ""
+    region: str | None = None
+    token: str = ""
+    spot: bool = False
+    gpu: str = ""
+    expires_at: Moment | None = None
+    kept_until: Moment | None = None
+    ended_at: Moment | None = None
+    parked_s: float | None = None
+    began_at: Moment | None = None
+    before_usd: float = 0.0
+    identity: str | None = None
+    name: str | None = None
+    alias: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +59,6 @@ class Instance:
         python: interpreter on the host for the supervisor (Python >= 3.8).
         host_key: the one pinned public key, OpenSSH format; None where there is no SSH.
         price_per_hour: USD, None where nothing is billed.
-        details: JSON-ready facts of the provider.
     """
 
     id: str
@@ -45,22 +74,11 @@ class Instance:
     zone: str | None = None
     price_per_hour: float | None = None
     life: InstanceLife = InstanceLife.NONE
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Details = Details()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, for the registry."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Instance:
-        """The inverse of `to_dict`.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is none.
-        """
-        made = cls(**{**data, "provider": Target(data["provider"]), "life": InstanceLife(data["life"])})
-        checked(made.details, _RECKONED)
-        return fitting(made)
+        return {**asdict(self), "details": brief(self.details)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

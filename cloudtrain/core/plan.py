@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cloudtrain.core.decode import Odd, checked, fitting, number
+from cloudtrain.core.decode import Given, Odd, made
 from cloudtrain.core.errors import Refused
 from cloudtrain.core.spec import RunSpec
 
@@ -33,6 +33,61 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A zone where a type may be launched, and of it the subnet, its VPC and its addresses; None: the default ones."""
+
+    zone: str
+    subnet: str | None = None
+    vpc: str | None = None
+    cidr: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launchable:
+    """A type that may be launched, and where, in the order to try; the price is USD an hour."""
+
+    type: str
+    price_per_hour: float | None = None
+    vcpus: int | None = None
+    zones: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferDetails(Given):
+    """What a provider has looked up, so that nobody asks again. Of EC2 (docs/ec2.md, "The offer").
+
+    Attributes:
+        market: "on-demand" or "spot".
+        image_owner: the account that published it, or "amazon"; `image_source`: how it was found, for people.
+        root_gb: GiB of the disk; `parked_per_day`: USD that it costs a day.
+        user: login name of the image.
+        owner: tag of whoever launches (`tags.owner_of`).
+        price_date: day of the oldest price, ISO 8601.
+        instance_id, state, zone: of an existing instance.
+        adopted: the run was planned elsewhere (`cloudtrain adopt`).
+    """
+
+    region: str | None = None
+    market: str | None = None
+    arch: str | None = None
+    image_id: str | None = None
+    image_name: str | None = None
+    image_owner: str | None = None
+    image_source: str | None = None
+    root_device: str | None = None
+    root_gb: int | None = None
+    parked_per_day: float | None = None
+    user: str | None = None
+    owner: str | None = None
+    price_date: str | None = None
+    candidates: tuple[Launchable, ...] = ()
+    instance_id: str | None = None
+    state: str | None = None
+    zone: str | None = None
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """What a provider found before anything exists.
 
@@ -44,7 +99,6 @@ class Offer:
         price_note: date and content of the prices, or None where nothing is billed.
         enforcer: who ends the machine when the limit is reached, for people; None: nothing to end.
         warnings: what the user should know before agreeing.
-        details: JSON-ready facts that `Provider.acquire` needs again.
     """
 
     where: str
@@ -54,7 +108,7 @@ class Offer:
     price_note: str | None = None
     enforcer: str | None = None
     warnings: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: OfferDetails = OfferDetails()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,44 +193,24 @@ class Plan:
         times = [_told(took, self.cost_on(machines[took.type])) for took in self.times if took.type in machines]
         cost = next((told["cost_usd"] for told in times if self.last and told["run"] == self.last.run), None)
         last = _told(self.last, cost) if self.last else None
-        return {**asdict(self), "spec": self.spec.to_dict(), "times": times, "last": last}
+        offer = {**asdict(self.offer), "details": self.offer.details.to_dict()}
+        return {**asdict(self), "offer": offer, "times": times, "last": last}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The inverse of `to_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            Odd: it is none.
         """
-        offer = dict(data["offer"])
-        for key in ("candidates", "alternatives"):
-            offer[key] = tuple(Candidate(**{**c, "zones": tuple(c["zones"])}) for c in offer.get(key) or ())
-        offer["warnings"] = tuple(offer["warnings"])
-        code = dict(data["code"])
-        code |= {key: tuple(code.get(key) or ()) for key in ("stays", "warnings")}
-        if not offer["candidates"]:
+        plan = made(cls, data)
+        if not plan.offer.candidates:
             raise Odd("not a plan: it has no machine")
-        checked(offer["details"], {"parked_per_day": number})
-        made = cls(
-            spec=RunSpec.from_dict(data["spec"]),
-            offer=Offer(**offer),
-            code=CodeSummary(**code),
-            price_per_hour=data["price_per_hour"],
-            limit_s=data["limit_s"],
-            at_most_usd=data["at_most_usd"],
-            times=tuple(_read(took) for took in data.get("times") or ()),
-            last=_read(data["last"]) if data.get("last") else None,
-            origins=data.get("origins") or {},
-        )
-        return fitting(made)
+        return plan
 
 
 def _told(took: Took, cost_usd: float | None) -> dict[str, Any]:
     return {**asdict(took), "total_s": took.total_s, "cost_usd": cost_usd}
-
-
-def _read(data: Mapping[str, Any]) -> Took:
-    return Took(**{one.name: data[one.name] for one in fields(Took)})
 
 
 def make_plan(

@@ -176,27 +176,6 @@ class RunSpec:
         """JSON-ready form, for the registry."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
-        """The inverse of `to_dict`."""
-        host, ec2, resume = data.get("host"), data.get("ec2"), data.get("resume")
-        train, job = dict(data["train"]), dict(data["job"])
-        train["args"] = tuple(train["args"])
-        job["outputs"] = tuple(job["outputs"])
-        if ec2 is not None:
-            ec2 = {**ec2, "types": tuple(ec2["types"]), "faults": tuple(ec2["faults"])}
-        return cls(
-            name=data["name"],
-            target=Target(data["target"]),
-            train=TrainSpec(**train),
-            job=JobSpec(**job),
-            runs_dir=data["runs_dir"],
-            limits=Limits(**data["limits"]),
-            host=HostSpec(**host) if host else None,
-            ec2=Ec2Spec(**ec2) if ec2 else None,
-            resume=ResumeSpec(**resume) if resume else None,
-        )
-
     @property
     def folder(self) -> Path:
         """Where the run's results go on this computer."""

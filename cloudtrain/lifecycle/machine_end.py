@@ -65,9 +65,9 @@ def check(spec: RunSpec) -> None:
 def over(run: Run, now: float) -> Instance | None:
     """The instance of `run`, given back at `now` (unix seconds): one that was kept is not billed beyond that."""
     instance = run.instance
-    if instance is None or not instance.details.get("kept_until"):
+    if instance is None or not instance.details.kept_until:
         return instance
-    return replace(instance, details={**instance.details, "ended_at": min(now, instance.details["kept_until"])})
+    return replace(instance, details=replace(instance.details, ended_at=min(now, instance.details.kept_until)))
 
 
 def asked(limits: Limits, notes: Mapping[str, Any]) -> float:
@@ -121,7 +121,7 @@ def take(run: Run, session: Session) -> Held | None:
         return None
     # The session's own: it may have been woken or looked up since.
     instance = session.instance or instance
-    kept = replace(instance, details={**instance.details, "expires_at": at, "kept_until": at})
+    kept = replace(instance, details=replace(instance.details, expires_at=at, kept_until=at))
     return Held(kept, _leftover(run, kept, at, now))
 
 
@@ -131,7 +131,7 @@ def _why_not(run: Run, instance: Instance, notes: Mapping[str, Any]) -> str | No
         return "it is yours, and is not ended"
     if (run.ending or {}).get("stop") in _GOING:
         return "it is about to go"
-    if "parked_s" in instance.details or notes.get("ec2_woken"):
+    if instance.details.parked_s is not None or notes.get("ec2_woken"):
         return "it had parked, and was started to fetch its results alone"
     return None
 
@@ -205,7 +205,7 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
     prices = [c.most_per_hour or c.price_per_hour for c in run.plan.offer.candidates]
     known = [price for price in prices if price]
     billed = run.plan.at_most_usd is not None and known
-    parked_s = float(run.instance.details.get("parked_s") or 0.0) if run.instance else 0.0
+    parked_s = (run.instance.details.parked_s or 0.0) if run.instance else 0.0
     seconds = after - run.created_at - parked_s
     return Extension(
         before=before, after=after, at_most_usd=-(-max(known) * seconds / 36 // 1) / 100 if billed else None
@@ -230,7 +230,7 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
         # The machine first: a job must never outlive it.
         if session.provider.extend(instance, session.transport(), told.after, session.journal, context.emit):
             run = context.store.note(
-                run, instance=replace(instance, details={**instance.details, "expires_at": told.after})
+                run, instance=replace(instance, details=replace(instance.details, expires_at=told.after))
             )
             margin = expiry.margin_s(run.plan.limit_s or 0.0)
         session.supervisor().lease(lasts=told.after - margin - context.clock())

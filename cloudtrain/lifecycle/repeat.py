@@ -47,7 +47,7 @@ def repetition(run: Run, store: Store, name: str) -> Repetition:
     ec2 = spec.ec2
     if ec2 is not None:
         # Where it ran then, whatever Region this shell has now.
-        ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.get("region"))
+        ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.region)
     # From its first step on: what it had gone on from is another run's, and changes nothing of what comes out.
     spec = replace(spec, name=name, job=replace(spec.job, source=str(source)), ec2=ec2, resume=None)
     return Repetition(spec, {"name": run.name, "id": notes.get("id")}, told)

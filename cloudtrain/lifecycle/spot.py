@@ -101,10 +101,10 @@ def plan_for(run: Run, notes: Mapping[str, Any], now: float) -> Plan:
 
 def priced(instance: Instance, notes: Mapping[str, Any], now: float) -> Instance:
     """`instance` with what the run's earlier machines have cost, for `billing/cost.py`."""
-    if attempt_of(notes) == 1 or "began_at" in instance.details:
+    if attempt_of(notes) == 1 or instance.details.began_at is not None:
         return instance
     before = sum(float(attempt.get("usd") or 0.0) for attempt in notes.get("attempts") or [])
-    return replace(instance, details={**instance.details, "began_at": now, "before_usd": before})
+    return replace(instance, details=replace(instance.details, began_at=now, before_usd=before))
 
 
 def source_of(run: Run, notes: Mapping[str, Any]) -> Path:
@@ -157,7 +157,7 @@ def go_on(run: Run, session: Session) -> Run | None:
     before = run.instance
     if before is not None:
         # What it cost is settled: it does not grow while the next one is looked for.
-        before = replace(before, details={**before.details, "ended_at": run.ended_at or now})
+        before = replace(before, details=replace(before.details, ended_at=run.ended_at or now))
     return session.move(
         run, RunState.PROVISIONING, life=InstanceLife.LAUNCHING, instance=before, ending=None, error=None
     )
@@ -226,7 +226,7 @@ def _usd(run: Run) -> float:
     """What this machine has cost, without those before it."""
     if run.instance is None:
         return 0.0
-    before = float(run.instance.details.get("before_usd") or 0.0)
+    before = run.instance.details.before_usd
     return (cost.would_cost(run, run.ended_at or run.updated_at) or before) - before
 
 

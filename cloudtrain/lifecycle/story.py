@@ -156,7 +156,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "env": onward,
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
-            "spot": bool(instance.details.get("spot")),
+            "spot": instance.details.spot,
             "scope": (notes.get("host") or {}).get("logout") == "scope",
         }
         with session.step("start", limit_s=60) as closing:

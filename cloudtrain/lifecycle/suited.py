@@ -74,7 +74,7 @@ def _torch(run: Run, session: Session, facts: HostFacts) -> None:
 def _gpu(run: Run, session: Session, facts: HostFacts) -> None:
     machine, spec = session.instance, run.plan.spec
     assert machine is not None
-    promised = str(machine.details.get("gpu") or "")
+    promised = machine.details.gpu
     why = facts.idle_gpu(promised)
     if why is None or spec.train.device == "cpu" or (promised and not facts.torch):
         return

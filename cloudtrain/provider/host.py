@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cloudtrain.core.decode import made
 from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted
-from cloudtrain.core.instance import Instance, Journal, Login, Released
+from cloudtrain.core.instance import Details, Instance, Journal, Login, Released
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import HostSpec, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
@@ -82,7 +83,7 @@ class HostProvider(Provider):
             host_key=key,
             type="existing machine",
             life=InstanceLife.NONE,
-            details={"identity": host.identity, "name": host.name, "alias": road.alias},
+            details=Details(identity=host.identity, name=host.name, alias=road.alias),
         )
 
     def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
@@ -109,7 +110,7 @@ class HostProvider(Provider):
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         noted = journal.read().get(_NOTE)
-        return Instance.from_dict(noted) if noted else None
+        return made(Instance, noted) if noted else None
 
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. The machine is left as it is."""
@@ -207,10 +208,10 @@ def _road_to(instance: Instance) -> Road:
         user=instance.user,
         address=instance.address,
         port=instance.port,
-        identity=details.get("identity"),
-        name=details.get("name"),
+        identity=details.identity,
+        name=details.name,
     )
-    return replace(_road_of(host), alias=details.get("alias"))
+    return replace(_road_of(host), alias=details.alias)
 
 
 def _pin(road: Road) -> tuple[str, int]:

@@ -224,11 +224,11 @@ def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str,
     return {
         "instance_id": instance.id if instance else None,
         "instance_type": instance.type if instance else None,
-        "region": details.get("region") if on_ec2 else None,
+        "region": details.region if on_ec2 else None,
         "zone": instance.zone if instance else None,
-        "market": details.get("market") if on_ec2 else None,
-        "image_id": details.get("image_id") if on_ec2 else None,
-        "image_name": public(details.get("image_name")) if on_ec2 else None,
+        "market": details.market if on_ec2 else None,
+        "image_id": details.image_id if on_ec2 else None,
+        "image_name": public(details.image_name) if on_ec2 else None,
         "gpus": [
             {"name": public(gpu.get("name")), "memory_mib": gpu.get("memory_mib")} for gpu in facts.get("gpus") or []
         ],
@@ -254,7 +254,7 @@ def _cost(run: Run) -> dict[str, Any]:
         "currency": "USD",
         "billed": estimate is not None and not run.plan.spec.rehearsal,
         "price_per_hour": run.instance.price_per_hour if run.instance else run.plan.price_per_hour,
-        "price_date": run.plan.offer.details.get("price_date"),
+        "price_date": run.plan.offer.details.price_date,
         "estimate": round(estimate, 6) if estimate is not None else None,
     }
 

@@ -21,7 +21,7 @@ from cloudtrain.cli import app as command_line
 from cloudtrain.console.lines import write_json
 from cloudtrain.console.reporters import jsonl
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.core.instance import Instance
+from cloudtrain.core.instance import Details, Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife
@@ -266,7 +266,7 @@ def test_billing_is_what_the_runs_life_says(
         store.write_journal(name, notes)
         machine = None
         if expires_in is not None:
-            details = {"expires_at": now + expires_in}
+            details = Details(expires_at=now + expires_in)
             machine = Instance(id="i-2", provider=Target.EC2, owned=not ec2.instance_id, workdir="w", details=details)
         store.note(run, life=life, **({"instance": machine} if machine else {}))
         told = billing.now(name)

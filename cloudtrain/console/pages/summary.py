@@ -78,15 +78,15 @@ def image_lines(plan: Plan) -> list[str]:
     """Whose image a launch boots, who may reach its port 22, and its further tags; nothing of a machine that is there
     already."""
     ec2, found = plan.spec.ec2, plan.offer.details
-    if ec2 is None or ec2.instance_id or "image_id" not in found:
+    if ec2 is None or ec2.instance_id or found.image_id is None:
         return []
-    owner = found.get("image_owner")
+    owner = found.image_owner
     by = f" of {owner}" if owner == "amazon" else f" of account {owner}" if owner else ""
     door = ec2.ssh_cidr or "your address alone"
     if ec2.security_group:
         door = f"whoever {ec2.security_group} lets in"
     at = "at its private address, " if ec2.private_ip else ""
-    lines = [f"  image    {found['image_id']}{by}, {found.get('image_name')}", f"  ssh      {at}open to {door}"]
+    lines = [f"  image    {found.image_id}{by}, {found.image_name}", f"  ssh      {at}open to {door}"]
     if ec2.tags:
         lines.append(f"  tags     {', '.join(f'{key}={value}' for key, value in ec2.tags.items())}")
     return lines
@@ -140,7 +140,7 @@ def away_line(plan: Plan) -> str | None:
     if not expiry.parks(plan):
         why = "a spot instance cannot park: " if ec2.spot else ""
         return f"{why}at the limit it is terminated, and what was not pulled by then is deleted with it"
-    usd, disk = expiry.parked_per_day(plan), plan.offer.details.get("root_gb")
+    usd, disk = expiry.parked_per_day(plan), plan.offer.details.root_gb
     costs = f"costs {money(usd)} a day" if usd is not None else "is billed"
     kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
     wait = seconds(plan.spec.limits.grace_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from cloudtrain.console.lines import now, write_json, write_result
@@ -78,8 +77,9 @@ class JsonReporter(Reporter):
         """Write the plan."""
         self._run = plan.spec.name
         # Logs are passed on: who signed in, of a root user the account's number, stays here.
-        offer = replace(plan.offer, details={k: v for k, v in plan.offer.details.items() if k != "owner"})
-        self._write("plan", plan=replace(plan, offer=offer).to_dict())
+        told = plan.to_dict()
+        told["offer"]["details"].pop("owner", None)
+        self._write("plan", plan=told)
 
     def result(self, result: Result) -> None:
         """Write the one `result`."""

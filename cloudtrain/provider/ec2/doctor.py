@@ -16,6 +16,7 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, Refused, UsageError
+from cloudtrain.core.plan import OfferDetails
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
@@ -342,7 +343,7 @@ def _rights(seen: _Seen) -> Iterator[Check]:
 
 def _trial_launch(seen: _Seen, image: Image, subnet: Subnet, marks: dict[str, str]) -> dict[str, Any]:
     size, _ = images.root_size(image, seen.ec2.volume_gb)
-    details = {"image_id": image.id, "root_device": image.root_device, "root_gb": size}
+    details = OfferDetails(image_id=image.id, root_device=image.root_device, root_gb=size)
     slot = launch.Slot(seen.kinds[0].name, subnet.zone, subnet.id)
     request = launch.request_for(
         slot, details, seen.ec2, seed=secrets.token_hex(8), group="", user_data="#cloud-config\n{}\n", marks=marks

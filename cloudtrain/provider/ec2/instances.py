@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
-from cloudtrain.core.instance import Instance
+from cloudtrain.core.instance import Details, Instance
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags
@@ -244,12 +244,12 @@ def to_instance(
         zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
         price_per_hour=price,
         life=life if owned else InstanceLife.NONE,
-        details={
-            "run": run,
-            "region": clients.region,
-            "token": marks.get(tags.TOKEN, ""),
-            "expires_at": tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
-            "spot": found.get("InstanceLifecycle") == "spot",
-            "gpu": "" if port else gpu,
-        },
+        details=Details(
+            run=run,
+            region=clients.region,
+            token=marks.get(tags.TOKEN, ""),
+            expires_at=tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
+            spot=found.get("InstanceLifecycle") == "spot",
+            gpu="" if port else gpu,
+        ),
     )

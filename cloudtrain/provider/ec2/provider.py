@@ -57,7 +57,7 @@ class Ec2Provider(Provider):
         return offers.survey(spec, self._clients)
 
     def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
-        with self._recorded(journal, plan.offer.details.get("region")) as clients:
+        with self._recorded(journal, plan.offer.details.region) as clients:
             if plan.spec.ec2 is not None and plan.spec.ec2.instance_id:
                 return existing.acquire_existing(plan, clients, journal, emit, self._pace)
             return Acquisition(plan, clients, journal, emit, self._pace, self._ask_address).instance()
@@ -67,8 +67,8 @@ class Ec2Provider(Provider):
         # Imported where a connection is made: paramiko costs 0.1 s that no other command needs.
         from cloudtrain.transport.ssh_boot import connect_booting
 
-        clients = self._of(journal, instance.details.get("region"))
-        run = str(instance.details["run"])
+        clients = self._of(journal, instance.details.region)
+        run = instance.details.run
         if instance.owned:
             key = trust.keys_folder(run) / "client"
         else:
@@ -94,30 +94,30 @@ class Ec2Provider(Provider):
     def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
         """See `Provider.keep`. The one call is recorded; a command that comes back does not make it again."""
         self._looked_at.add(instance.id)
-        with self._recorded(journal, instance.details.get("region")) as clients:
+        with self._recorded(journal, instance.details.region) as clients:
             return lease.keep(instance, clients, journal)
 
     def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
         if not instance.owned:
             return False
-        with self._recorded(journal, instance.details.get("region")) as clients:
+        with self._recorded(journal, instance.details.region) as clients:
             lease.hold(instance, transport, until, clients, journal)
         return True
 
     def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
         if not instance.owned:
             return False
-        with self._recorded(journal, instance.details.get("region")) as clients:
+        with self._recorded(journal, instance.details.region) as clients:
             lease.move(instance, transport, expires_at, clients)
         journal.write({"ec2_ends_by": expires_at})
         return True
 
     def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
-        with self._recorded(journal, instance.details.get("region")) as clients:
+        with self._recorded(journal, instance.details.region) as clients:
             return lease.enforce(instance, clients, emit, self._pace, parks=parks)
 
     def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
-        with self._recorded(journal, instance.details.get("region")) as clients:
+        with self._recorded(journal, instance.details.region) as clients:
             return lease.wake(instance, clients, journal, emit, self._pace)
 
     def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
@@ -141,7 +141,7 @@ class Ec2Provider(Provider):
         pinned = notes.get("ec2_host_key") or instance.host_key
         if not pinned:
             return None
-        run = str(instance.details["run"])
+        run = instance.details.run
         key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
         return Login((key,), str(pinned), user=notes.get("ec2_user"))
 
@@ -176,7 +176,7 @@ class Ec2Provider(Provider):
 
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. A machine that is not ours is left as it was found."""
-        with self._recorded(journal, instance.details.get("region")) as clients:
+        with self._recorded(journal, instance.details.region) as clients:
             if not instance.owned:
                 return existing.release_existing(instance, clients, journal, emit, self._pace)
             return release_own(instance, clients, journal, emit, self._pace)

@@ -30,7 +30,7 @@ from cloudtrain.core.events import (
     StepStarted,
     Warned,
 )
-from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan, Took, make_plan
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Plan, Took, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.run_folder.outcome import Result
@@ -75,7 +75,7 @@ def plan(*, tried: bool = True) -> Plan:
         ),
         price_note="$/HOUR has instance, public IPv4 and 45 GB disk; table of 2026-07-20.",
         enforcer="the instance ends itself, laptop on or off",
-        details={"root_gb": 45},
+        details=OfferDetails(root_gb=45),
     )
     code = CodeSummary(files=14, bytes=38_000, git="3f9c1d2 with 2 changed files")
     took = Took(run="dry-finch", type="g4dn.xlarge", setup_s=102.0, training_s=51.0, pull_s=8.0, scaled_from=15)

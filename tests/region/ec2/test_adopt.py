@@ -42,8 +42,8 @@ def enter(trip: Any, identity: Any = None) -> Any:
 
 def test_the_tags_tell_the_run(reached: Any, tmp_path: Any) -> None:
     orphan = adopt.find(reached.clients, reached.instance.id, "ubuntu")
-    assert (orphan.run, orphan.token) == ("brave-otter", reached.instance.details["token"])
-    assert orphan.expires_at == pytest.approx(reached.instance.details["expires_at"])
+    assert (orphan.run, orphan.token) == ("brave-otter", reached.instance.details.token)
+    assert orphan.expires_at == pytest.approx(reached.instance.details.expires_at)
     assert orphan.group is not None
     plan = adopt.plan(
         orphan, "us-east-1", profile=None, train=adopt.learnt({}), job=JobSpec(source="."), runs_dir=tmp_path / "runs"
@@ -117,7 +117,7 @@ def test_a_machine_that_shows_another_key_than_its_console_is_not_entered(trip_o
 
 
 def test_strangers_and_the_dead_are_refused(reached: Any) -> None:
-    image = reached.plan.offer.details["image_id"]
+    image = reached.plan.offer.details.image_id
     made = reached.clients.ec2.run_instances(ImageId=image, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1)
     stranger = made["Instances"][0]["InstanceId"]
     with pytest.raises(UsageError, match="not launched by cloudtrain"):

@@ -21,7 +21,7 @@ def test_an_offer_shows_what_the_region_sells(
         assert one.zones and one.gpu and one.vcpus == 4 and one.most_per_hour is None
         assert one.price_per_hour is not None and chosen.price_per_hour is not None
         assert one.price_per_hour > chosen.price_per_hour
-    assert [one["type"] for one in offer.details["candidates"]] == ["g4dn.xlarge"], "none of them is launched"
+    assert [one.type for one in offer.details.candidates] == ["g4dn.xlarge"], "none of them is launched"
     spot = offers.survey(spec_of(spot=True), clients)
     assert spot.alternatives, "spot is compared with spot"
     for one in spot.alternatives:

@@ -40,9 +40,9 @@ def test_everything_is_found_priced_and_ended_with_no_local_state(trip_of: Calla
 def test_a_run_that_is_known_is_judged_by_what_is_known(trip_of: Callable[..., Any]) -> None:
     trip = trip_of()
     instance = trip.acquire()
-    known = Known(run="brave-otter", tokens=frozenset({instance.details["token"]}))
+    known = Known(run="brave-otter", tokens=frozenset({instance.details.token}))
     assert all(one.safe and one.known is known for one in cleaning.find(trip.clients, [known], time.time()))
-    later = instance.details["expires_at"] + 3600
+    later = instance.details.expires_at + 3600
     trained = replace(known, trained=True)
     assert not any(one.safe for one in cleaning.find(trip.clients, [trained], later))
     assert all(one.safe for one in cleaning.find(trip.clients, [], later))

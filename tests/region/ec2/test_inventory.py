@@ -16,7 +16,7 @@ def test_everything_of_a_run_is_found_by_its_tags_alone(trip_of: Any) -> None:
     assert sorted(item.kind for item in found) == ["instance", "security group"]
     (item,) = [item for item in found if item.kind == "instance"]
     assert (item.id, item.run, item.type, item.zone) == (instance.id, "brave-otter", "g4dn.xlarge", "us-east-1a")
-    assert item.token == instance.details["token"]
+    assert item.token == instance.details.token
     assert item.expires_at is not None and 7000 < item.expires_at - time.time() < 7300
     assert inventory(trip.clients, run="calm-raven") == [] and inventory(trip.clients, tokens=["beef"]) == []
     assert len(inventory(trip.clients)) == 2
@@ -27,7 +27,7 @@ def test_everything_of_a_run_is_found_by_its_tags_alone(trip_of: Any) -> None:
 def test_strangers_are_never_listed(trip_of: Any) -> None:
     trip = trip_of()
     launched = trip.clients.ec2.run_instances(
-        ImageId=trip.plan.offer.details["image_id"], InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1
+        ImageId=trip.plan.offer.details.image_id, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1
     )
     stranger = launched["Instances"][0]["InstanceId"]
     assert inventory(trip.clients) == [] and trip.find() is None

@@ -34,7 +34,7 @@ def end_of(trip: Trip, instance: Instance) -> float | None:
 
 
 def extended(trip: Trip, instance: Instance, by_s: float) -> float:
-    later = float(int(instance.details["expires_at"] + by_s))
+    later = float(int(instance.details.expires_at + by_s))
     with trip.open(instance) as transport:
         assert trip.provider.extend(instance, transport, later, trip.notes, trip.told.append)
     return later

@@ -65,7 +65,7 @@ def test_the_machine_tells_whom_it_lets_in(trip_of: Any, own_image: Any, name: s
 def test_a_login_that_is_named_is_made_and_no_other_is_tried(trip_of: Any, own_image: Any) -> None:
     region, ami = own_image("vision-2026-11", "admin")
     trip = trip_of(region=region, ami=ami, user="trainer")
-    assert trip.plan.offer.details["user"] == "trainer"
+    assert trip.plan.offer.details.user == "trainer"
     assert logged_in(trip) == "trainer" and "has let in no" not in trip.said()
 
 

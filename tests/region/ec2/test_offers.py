@@ -29,7 +29,7 @@ Connects = Callable[..., Clients]
 def test_an_offer_has_everything_that_the_launch_needs(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
     region = region_of()
     offer = survey(spec_of(), clients_of(region))
-    details = json.loads(json.dumps(offer.details))
+    details = json.loads(json.dumps(offer.details.to_dict()))
     assert (details["region"], details["arch"], details["market"], details["user"]) == (
         "us-east-1",
         "x86_64",
@@ -78,13 +78,13 @@ def test_a_survey_is_lean_reads_only_and_asks_nothing_twice(
 def test_types_stay_in_the_order_asked_for(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
     offer = survey(spec_of("g6.xlarge", "g4dn.xlarge", "g6.xlarge"), clients_of(region_of()))
     assert [one.type for one in offer.candidates] == ["g6.xlarge", "g4dn.xlarge"]
-    assert [one["type"] for one in offer.details["candidates"]] == ["g6.xlarge", "g4dn.xlarge"]
+    assert [one.type for one in offer.details.candidates] == ["g6.xlarge", "g4dn.xlarge"]
 
 
 def test_an_arm_type_gets_an_arm_image(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
     offer = survey(spec_of("g5g.xlarge"), clients_of(region_of()))
-    assert offer.details["arch"] == "arm64"
-    assert "ARM64" in offer.details["image_name"]
+    assert offer.details.arch == "arm64"
+    assert "ARM64" in offer.details.image_name
 
 
 def test_types_of_two_architectures_do_not_share_a_run(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
@@ -98,10 +98,10 @@ def test_a_larger_disk_is_priced_and_a_smaller_one_is_raised(
 ) -> None:
     clients = clients_of(region_of())
     large = survey(spec_of(volume_gb=200), clients)
-    assert large.details["root_gb"] == 200
+    assert large.details.root_gb == 200
     assert large.candidates[0].price_per_hour == pytest.approx(0.531 + 200 * 0.08 / 730, abs=1e-5)
     small = survey(spec_of(volume_gb=10), clients)
-    assert small.details["root_gb"] == 45
+    assert small.details.root_gb == 45
     assert any("45 GB" in warning for warning in small.warnings)
 
 
@@ -112,7 +112,7 @@ def test_spot_shows_the_price_now_and_promises_the_on_demand_price(
     offer = survey(spec, clients_of(region_of()))
     [candidate] = offer.candidates
     extras = 0.005 + 45 * 0.08 / 730
-    assert offer.details["market"] == "spot"
+    assert offer.details.market == "spot"
     assert candidate.price_per_hour is not None
     assert candidate.price_per_hour < 0.526 + extras
     assert candidate.most_per_hour == pytest.approx(0.526 + extras, abs=1e-5)
@@ -203,7 +203,7 @@ def test_quota_zero(region_of: Opens, clients_of: Connects, spec_of: Specs) -> N
 def test_what_runs_already_is_counted(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
     region = region_of(quotas={"L-DB2E81BA": 6.0})
     clients = clients_of(region)
-    image = survey(spec_of(), clients).details["image_id"]
+    image = survey(spec_of(), clients).details.image_id
     clients.ec2.run_instances(ImageId=image, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1)
     error = refusal(spec_of(), clients)
     assert isinstance(error, QuotaExceeded)
@@ -241,8 +241,8 @@ def test_a_subnet_of_the_users_own(region_of: Opens, clients_of: Connects, spec_
     clients = clients_of(region_of())
     subnet = own_subnet(clients, routed=True)
     offer = survey(spec_of(subnet=subnet), clients)
-    [place] = offer.details["candidates"][0]["zones"]
-    assert (place["zone"], place["subnet"]) == ("us-east-1b", subnet)
+    [place] = offer.details.candidates[0].zones
+    assert (place.zone, place.subnet) == ("us-east-1b", subnet)
 
 
 def test_a_subnet_without_a_way_out_is_refused_before_launch(
@@ -344,12 +344,12 @@ def test_usage_routes_and_spot_prices_that_may_not_be_read(
 
 def test_an_existing_instance(region_of: Opens, clients_of: Connects, spec_of: Specs) -> None:
     clients = clients_of(region_of())
-    image = survey(spec_of(), clients).details["image_id"]
+    image = survey(spec_of(), clients).details.image_id
     made = clients.ec2.run_instances(ImageId=image, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1)
     instance_id = made["Instances"][0]["InstanceId"]
     offer = survey(spec_of(instance_id=instance_id), clients)
-    assert offer.details["instance_id"] == instance_id
-    assert (offer.details["user"], offer.details["image_id"]) == ("ubuntu", image)
+    assert offer.details.instance_id == instance_id
+    assert (offer.details.user, offer.details.image_id) == ("ubuntu", image)
     assert (offer.candidates[0].type, offer.candidates[0].price_per_hour) == ("g4dn.xlarge", 0.526)
     clients.ec2.terminate_instances(InstanceIds=[instance_id])
     clients.ec2.get_waiter("instance_terminated").wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 1})

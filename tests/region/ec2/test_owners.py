@@ -57,7 +57,7 @@ def test_it_is_shown_with_its_owner_and_never_safe(theirs: Any) -> None:
 
 
 def test_what_the_registry_here_has_launched_is_ours_whatever_its_tag(theirs: Any) -> None:
-    known = Known(run="brave-otter", tokens=frozenset({theirs.instance.details["token"]}))
+    known = Known(run="brave-otter", tokens=frozenset({theirs.instance.details.token}))
     assert not any(one.others for one in look(theirs, known).leftovers)
 
 

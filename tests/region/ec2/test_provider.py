@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.decode import made
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, SignInError, UsageError
 from cloudtrain.core.events import StepDone, StepProgress, StepStarted
 from cloudtrain.core.instance import Instance
@@ -31,11 +32,11 @@ def works(trip: Any, instance: Instance) -> bool:
 def test_an_instance_survives_the_registry(trip_of: Any) -> None:
     trip = trip_of()
     instance = trip.acquire()
-    assert Instance.from_dict(instance.to_dict()) == instance
+    assert made(Instance, instance.to_dict()) == instance
     assert instance.life is InstanceLife.RUNNING and instance.user == "ubuntu" and instance.workdir == "cloudtrain"
     listed = [(item.id, item.run) for item in inventory(trip.clients) if item.kind == "instance"]
     assert listed == [(instance.id, "brave-otter")]
-    assert works(trip, Instance.from_dict(instance.to_dict()))
+    assert works(trip, made(Instance, instance.to_dict()))
     titles = [event.title for event in trip.told if isinstance(event, StepDone)]
     assert titles == ["instance", "ssh"]
     trip.release(instance)
@@ -206,7 +207,7 @@ def test_a_run_is_found_without_any_note(trip_of: Any) -> None:
     instance = trip.acquire()
     trip.notes = Notes()
     found = trip.find()
-    assert found.id == instance.id and found.details["token"] == instance.details["token"]
+    assert found.id == instance.id and found.details.token == instance.details.token
     with pytest.raises(UsageError) as caught:
         trust.forget("brave-otter")
         trip.open(found)
@@ -233,7 +234,7 @@ def test_the_lease_ends_an_instance_that_nobody_ends(trip_of: Any) -> None:
     instance = trip.acquire()
     with trip.open(instance) as transport:
         elapses = lease_end(trip.region.machines()[instance.id].root)
-        assert elapses is not None and abs(elapses - instance.details["expires_at"]) < 2
+        assert elapses is not None and abs(elapses - instance.details.expires_at) < 2
         assert 3500 < elapses - time.time() <= 3600
         # Its time has come; the connection may not outlive it.
         with contextlib.suppress(ConnectionFailed):
@@ -249,7 +250,7 @@ def test_the_lease_ends_an_instance_that_nobody_ends(trip_of: Any) -> None:
 def test_a_users_own_group_is_used_and_left(trip_of: Any) -> None:
     first = trip_of()
     own = first.clients.ec2.create_security_group(
-        GroupName="mine", Description="mine", VpcId=first.plan.offer.details["candidates"][0]["zones"][0]["vpc"]
+        GroupName="mine", Description="mine", VpcId=first.plan.offer.details.candidates[0].zones[0].vpc
     )["GroupId"]
     first.clients.ec2.authorize_security_group_ingress(
         GroupId=own, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp="127.0.0.1/32"
@@ -274,7 +275,7 @@ def own_machine(trip_of: Any, tmp_path: Path) -> Any:
     private, host_key = trust.new_host_key("someone")
     details = trip.plan.offer.details
     launched = trip.clients.ec2.run_instances(
-        ImageId=details["image_id"],
+        ImageId=details.image_id,
         InstanceType="g4dn.xlarge",
         MinCount=1,
         MaxCount=1,
@@ -309,7 +310,7 @@ def own_machine(trip_of: Any, tmp_path: Path) -> Any:
 
 
 def _open_group(trip: Any) -> str:
-    vpc = trip.plan.offer.details["candidates"][0]["zones"][0]["vpc"]
+    vpc = trip.plan.offer.details.candidates[0].zones[0].vpc
     group = trip.clients.ec2.create_security_group(GroupName="theirs", Description="theirs", VpcId=vpc)["GroupId"]
     trip.clients.ec2.authorize_security_group_ingress(
         GroupId=group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp="127.0.0.0/8"

@@ -122,13 +122,13 @@ def test_the_next_machine_is_elsewhere_trusted_anew_and_ends_when_the_first_woul
     again(trip, 2, "us-east-1a")
     second = trip.acquire()
     assert (first.zone, second.zone) == ("us-east-1a", "us-east-1b") and second.id != first.id
-    assert second.details["spot"] and second.details["expires_at"] == first.details["expires_at"]
-    assert second.details["token"].endswith("-2") and len(set(tokens(trip))) == trip.effects() == 2
+    assert second.details.spot and second.details.expires_at == first.details.expires_at
+    assert second.details.token.endswith("-2") and len(set(tokens(trip))) == trip.effects() == 2
     assert second.host_key not in (pinned, first.host_key)
     with trip.open(second) as transport:
         assert transport.run(["true"]).exit_code == 0
         elapses = lease_end(trip.region.machines()[second.id].root)
-        assert elapses is not None and abs(elapses - first.details["expires_at"]) < 2
+        assert elapses is not None and abs(elapses - first.details.expires_at) < 2
     launch = trip.launches()[-1]["parameters"]
     assert launch["InstanceInitiatedShutdownBehavior"] == "terminate" and "one-time" in str(launch)
     assert trip.find() == trip.acquire() and alive(trip) == [second.id]
@@ -145,7 +145,7 @@ def test_after_a_release_the_lease_is_still_the_first_one(taken: tuple[Trip, Ins
     assert trip.left() == {}
     again(trip)
     second = trip.acquire()
-    assert second.details["expires_at"] == first.details["expires_at"] and second.details["token"].endswith("-2")
+    assert second.details.expires_at == first.details.expires_at and second.details.token.endswith("-2")
     trip.open(second).close()
     trip.release(second)
     assert trip.left() == {}
@@ -157,11 +157,11 @@ def test_a_shorter_plan_is_honoured_and_a_longer_one_is_not(taken: tuple[Trip, I
     trip.plan = replace(plan, limit_s=600.0)
     again(trip)
     second = trip.acquire()
-    assert second.details["expires_at"] < time.time() + 610
+    assert second.details.expires_at < time.time() + 610
     trip.plan = replace(plan, limit_s=86400.0)
     again(trip, 3)
     third = trip.acquire()
-    assert third.details["expires_at"] == first.details["expires_at"] and alive(trip) == [third.id]
+    assert third.details.expires_at == first.details.expires_at and alive(trip) == [third.id]
     trip.release(third)
     assert trip.left() == {}
 
@@ -184,7 +184,7 @@ def test_an_extended_lease_is_the_runs(trip_of: Any) -> None:
     again(trip)
     trip.plan = replace(trip.plan, limit_s=86400.0)
     second = trip.acquire()
-    assert second.details["expires_at"] == later
+    assert second.details.expires_at == later
     trip.release(second)
     assert trip.left() == {}
 
@@ -335,7 +335,7 @@ def test_full_everywhere_leaves_a_run_that_can_be_tried_again(taken: tuple[Trip,
     again(trip, 3)
     third = trip.acquire()
     trip.open(third).close()
-    assert third.details["expires_at"] == first.details["expires_at"]
+    assert third.details.expires_at == first.details.expires_at
     trip.release(third)
     assert trip.left() == {}
 
@@ -344,7 +344,7 @@ def test_the_first_attempt_is_as_it_always_was(trip_of: Any) -> None:
     trip = trip_of(spot=True)
     trip.notes.write({"attempt": 1, "avoid_zones": []})
     first = trip.acquire()
-    assert "-" not in first.details["token"] and trip.acquire().id == first.id and len(trip.launches()) == 1
-    assert tags.utc_seconds(tags.utc_text(trip.notes.read()["ec2_ends_by"])) == first.details["expires_at"]
+    assert "-" not in first.details.token and trip.acquire().id == first.id and len(trip.launches()) == 1
+    assert tags.utc_seconds(tags.utc_text(trip.notes.read()["ec2_ends_by"])) == first.details.expires_at
     trip.release(first)
     assert trip.left() == {}

@@ -53,7 +53,7 @@ def trains(trip: Trip, transport: Transport, instance: Instance, folder: Path) -
     )
     supervisor = Supervisor(transport, instance.python, RUN, instance.workdir)
     spec = {"v": 1, "run": "brave-otter", "tree": "deaf", "digest": pushed.digest, "env": {}, "lasts": None}
-    spec |= {"argv": ["python3", "package/deaf.py"], "grace": 5, "spot": bool(instance.details["spot"])}
+    spec |= {"argv": ["python3", "package/deaf.py"], "grace": 5, "spot": bool(instance.details.spot)}
     assert supervisor.start(spec).started
     return supervisor
 

@@ -82,7 +82,7 @@ def people(trip_of: Callable[..., Any], clients_of: Callable[..., Clients]) -> t
     anna = Person(ANNA, trip.clients, root, trip.region)
     ben = Person(BEN, clients_of(trip.region), root, trip.region)
     offer = trip.provider.survey(trip.plan.spec)
-    assert offer.details["owner"] == ANNA
+    assert offer.details.owner == ANNA
     trip.plan = replace(trip.plan, offer=offer)
     return trip, anna, ben
 

@@ -168,7 +168,7 @@ def outlives(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(overdue, "_LOOK_S", 0.1)
     run = scene.trains("--pause", "0.05", "--lines", "20", "--epochs", "1000", max_time_s=600.0)
     assert run.instance is not None
-    details = {**run.instance.details, "expires_at": time.time() - 1.0}
+    details = replace(run.instance.details, expires_at=time.time() - 1.0)
     return scene.context.store.note(run, instance=replace(run.instance, details=details))
 
 
@@ -329,7 +329,7 @@ def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: S
     with pytest.raises(UsageError, match="does not train any more"):
         machine_end.extension(run, scene.context, 30.0)
     verified(scene.pull())
-    assert scene.run.instance and scene.run.instance.details["parked_s"] == 0.0
+    assert scene.run.instance and scene.run.instance.details.parked_s == 0.0
     gone(scene)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.billing import cost, expiry
+from cloudtrain.core.instance import Details
 from cloudtrain.core.spec import Ec2Spec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle.session import Context
@@ -60,7 +61,7 @@ def test_the_gpu_costs_nothing_after_the_lease_and_while_parked(tmp_path: Path, 
     assert cost.cost(run, began + 7200 + 86400) == pytest.approx(1.0)
     assert run.instance is not None
     # Woken a day later, for ten minutes.
-    woken = {"expires_at": began + 7200 + 86400 + 1800, "parked_s": 86400.0}
+    woken = Details(expires_at=began + 7200 + 86400 + 1800, parked_s=86400.0)
     run = context.store.note(run, instance=replace(run.instance, details=woken))
     assert cost.cost(run, began + 7200 + 86400 + 600) == pytest.approx(0.5 * (7200 + 600) / 3600)
 

@@ -20,6 +20,7 @@ from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.reporters import base
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.plain import PlainReporter
+from cloudtrain.core import decode
 from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.spec import RunSpec
@@ -70,7 +71,7 @@ def test_flags_of_a_launch_reach_the_run_and_the_one_that_goes_on_from_it(monkey
     [spec] = seen
     assert spec.ec2 is not None and (spec.ec2.private_ip, spec.ec2.user) == (True, "trainer")
     assert spec.ec2.tags == {"team": "vision", "cost center": "4=2"}
-    assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert decode.made(RunSpec, json.loads(json.dumps(spec.to_dict()))) == spec
     again = settings.load({k: v for k, v in request.of_run(spec, elsewhere=False).items() if k in settings.SETTINGS})
     assert (again.get("tags"), again.get("private_ip"), again.get("login")) == (spec.ec2.tags, True, "trainer")
     assert command(monkeypatch, "run", "--dry-run", "--tag", "aws:x=1") == ExitCode.USAGE

@@ -10,7 +10,7 @@ import pytest
 
 from cloudtrain.console.pages.summary import ending_lines, plan_lines
 from cloudtrain.core.errors import ExitCode
-from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.plan import CodeSummary, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import RunState
 from cloudtrain.run_folder.outcome import Result
@@ -31,7 +31,7 @@ def test_where_the_best_epoch_was_picked_is_told(tmp_path: Path, further: dict[s
 
 
 def test_the_plan_names_image_port_and_the_files_that_decided(tmp_path: Path) -> None:
-    details = {"image_id": "ami-1", "image_name": "Deep Learning", "image_owner": "123456789012"}
+    details = OfferDetails(image_id="ami-1", image_name="Deep Learning", image_owner="123456789012")
     file = str(tmp_path / "cloudtrain.toml")
     ec2 = Ec2Spec(region="us-east-1", ssh_cidr="0.0.0.0/0")
     spec = plans.spec(tmp_path, target=Target.EC2, ec2=ec2)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudtrain.core import decode
 from cloudtrain.core.errors import Refused, UsageError
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import Limits, RunSpec, Target, TrainSpec, check_name, check_train
@@ -28,7 +29,7 @@ AT = Path("runs")
 )
 def test_specs_and_plans_survive_json(changes: dict) -> None:
     spec = plans.spec(AT, **changes)
-    assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert decode.made(RunSpec, json.loads(json.dumps(spec.to_dict()))) == spec
     plan = make_plan(spec, plans.offer(0.5), CODE)
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 

@@ -11,7 +11,9 @@ import pytest
 from cloudtrain.billing import cost, expiry
 from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing, summary
+from cloudtrain.core import decode
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.instance import Details
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, Limits, RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -49,7 +51,7 @@ def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
     assert expiry.kept_until(ended) is None
     # A run that was not kept stays as cheap as it ended.
     assert run.instance is not None
-    plain = store.note(run, instance=replace(run.instance, details={"expires_at": at}))
+    plain = store.note(run, instance=replace(run.instance, details=Details(expires_at=at)))
     assert cost.cost(plain, at) == cost.cost(plain, now)
 
 
@@ -98,7 +100,7 @@ def test_what_was_asked_for_is_in_the_plan_and_costs_no_more(tmp_path: Path, spo
     def plan(**limits: float) -> tuple[RunSpec, float | None, str]:
         spec = plans.spec(tmp_path, target=Target.EC2, ec2=Ec2Spec(spot=spot), limits=Limits(**limits))  # type: ignore[arg-type]
         made = make_plan(spec, plans.offer(0.5), CodeSummary(files=1, bytes=1))
-        return RunSpec.from_dict(spec.to_dict()), made.at_most_usd, "\n".join(summary.plan_lines(made))
+        return decode.made(RunSpec, spec.to_dict()), made.at_most_usd, "\n".join(summary.plan_lines(made))
 
     machine_end.check(plan(keep_s=1800.0)[0])
     assert plan(keep_s=1800.0)[1] == plan()[1]
@@ -107,4 +109,4 @@ def test_what_was_asked_for_is_in_the_plan_and_costs_no_more(tmp_path: Path, spo
     assert "Keep" not in plan()[2]
     old = plan(keep_s=1800.0)[0].to_dict()
     del old["limits"]["keep_s"]  # a row of an earlier version
-    assert RunSpec.from_dict(old).limits.keep_s is None
+    assert decode.made(RunSpec, old).limits.keep_s is None

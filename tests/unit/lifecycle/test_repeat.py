@@ -9,7 +9,7 @@ import pytest
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.plan import CodeSummary, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
 from cloudtrain.lifecycle.repeat import repetition
 from cloudtrain.run_folder import code_copy
@@ -94,7 +94,7 @@ def test_a_run_that_sent_nothing_takes_the_folder_as_it_is(store: Store, package
 
 def test_it_stays_in_its_region(store: Store, package: Path, tmp_path: Path) -> None:
     spec = plans.spec(tmp_path / "runs", target=Target.EC2, ec2=Ec2Spec(), job=JobSpec(source=str(package)))
-    offer = replace(plans.offer(0.5), details={"region": "eu-north-1"})
+    offer = replace(plans.offer(0.5), details=OfferDetails(region="eu-north-1"))
     row = store.add(make_plan(spec, offer, CodeSummary(files=1, bytes=1)))
     again = repetition(row, store, "calm-raven")
     assert again.spec.ec2 == Ec2Spec(region="eu-north-1") and again.spec.target is Target.EC2

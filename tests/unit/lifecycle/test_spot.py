@@ -14,7 +14,7 @@ from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Event, LogLines, Warned
-from cloudtrain.core.instance import Instance
+from cloudtrain.core.instance import Details, Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -68,7 +68,7 @@ def machine(number: int, **details: Any) -> Instance:
         zone=f"us-east-1{'abc'[number - 1]}",
         price_per_hour=0.36,
         life=InstanceLife.RUNNING,
-        details={"expires_at": 8200.0, "spot": True, **details},
+        details=Details(**{"expires_at": 8200.0, "spot": True, **details}),
     )
 
 

@@ -143,7 +143,7 @@ def test_a_rehearsed_machine_promises_no_gpu() -> None:
     found = {"InstanceId": "i-1", "State": {"Name": "running"}}
     port = {"Tags": [{"Key": "emulator:ssh-port", "Value": "2222"}]}
     promised = [
-        to_instance(one, Emulated(), {}, run="a", price=None, gpu="1x T4").details["gpu"]  # type: ignore[arg-type]
+        to_instance(one, Emulated(), {}, run="a", price=None, gpu="1x T4").details.gpu  # type: ignore[arg-type]
         for one in (found, {**found, **port})
     ]
     assert promised == ["1x T4", ""]

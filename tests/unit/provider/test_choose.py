@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.config.settings import load
+from cloudtrain.core import decode
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.provider.choose import provider_of
@@ -23,7 +24,7 @@ def pace_of(tmp_path: Path, boot_limit_s: float | None, pace: Pace | None = None
         runs_dir=str(tmp_path),
         ec2=Ec2Spec(region="us-east-1", boot_limit_s=boot_limit_s),
     )
-    assert RunSpec.from_dict(spec.to_dict()) == spec
+    assert decode.made(RunSpec, spec.to_dict()) == spec
     provider = provider_of(spec, lambda question: False, pace)
     assert isinstance(provider, Ec2Provider)
     return provider._pace

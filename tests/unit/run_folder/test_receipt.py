@@ -14,7 +14,7 @@ import pytest
 from cloudtrain.config import settings
 from cloudtrain.core.events import Warned
 from cloudtrain.core.instance import Instance
-from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.run_folder import receipt, settings_file
@@ -76,14 +76,14 @@ def of_ec2(store: Store, tmp_path: Path) -> Run:
     """A finished run on EC2 with something private in every place that a receipt is made from."""
     p = PRIVATE
     ec2 = Ec2Spec(profile=p["profile"], identity=p["identity"], region="us-east-1", ssh_cidr=f"{p['address']}/32")
-    details = {
-        "region": "us-east-1",
-        "market": "on-demand",
-        "image_id": "ami-0abc",
-        "image_name": f"Deep Learning AMI of {p['account']}",
-        "price_date": "2026-11-01",
-        "owner": "0f0f",
-    }
+    details = OfferDetails(
+        region="us-east-1",
+        market="on-demand",
+        image_id="ami-0abc",
+        image_name=f"Deep Learning AMI of {p['account']}",
+        price_date="2026-11-01",
+        owner="0f0f",
+    )
     offer = Offer(
         where="us-east-1",
         candidates=(Candidate(type="g4dn.xlarge", price_per_hour=0.536),),

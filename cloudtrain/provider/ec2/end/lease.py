@@ -40,7 +40,7 @@ def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
     Raises:
         CloudtrainError: it terminates itself still.
     """
-    if not instance.owned or instance.details.get("spot"):
+    if not instance.owned or instance.details.spot:
         # EC2 never stops a one-time spot instance, and a machine of the user's is none of our business.
         return False
     if journal.read().get("ec2_parks") == instance.id:
@@ -61,7 +61,7 @@ def hold(instance: Instance, transport: Transport, until: float, clients: Client
         CloudtrainError: AWS refused.
     """
     journal.write({"ec2_held": instance.id})
-    if not instance.details.get("spot"):
+    if not instance.details.spot:
         _at_poweroff(instance, clients, "terminate", "terminate itself", "its results are here")
         journal.write({"ec2_parks": None})
     move(instance, transport, until, clients)
@@ -102,7 +102,7 @@ def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, par
                 clients.ec2.stop_instances(InstanceIds=[instance.id], Force=force)
     raise ConnectionFailed(
         f"{instance.id} is still {state} after {pace.end:.0f} s",
-        hint=f"cloudtrain stop {instance.details.get('run', '')}".strip(),
+        hint=f"cloudtrain stop {instance.details.run}".strip(),
         consequence="it may still be billed",
         code="not_stopped",
     )
@@ -138,7 +138,7 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
             asked = True
     raise ConnectionFailed(
         f"{instance.id} did not start within {within_s:.0f} s",
-        hint=f"cloudtrain pull {instance.details.get('run', '')} tries again",
+        hint=f"cloudtrain pull {instance.details.run} tries again",
         consequence="its disk keeps the results",
         code="not_started",
     )
@@ -182,7 +182,7 @@ def move(instance: Instance, transport: Transport, expires_at: float, clients: C
         told = done.stderr.decode(errors="replace").strip()[-200:]
         raise ConnectionFailed(
             f"the end of {instance.id} could not be moved: {told or f'exit code {done.exit_code}'}",
-            hint="pull what there is before the old limit: cloudtrain pull " + str(instance.details.get("run", "")),
+            hint="pull what there is before the old limit: cloudtrain pull " + instance.details.run,
             consequence="it ends at the time that it had",
             code="lease",
         )
@@ -202,10 +202,9 @@ def _as_woken(instance: Instance, found: Mapping[str, Any], clients: Clients, jo
         "ec2_user": notes.get("ec2_user") or instance.user,
         "ec2_host_key": notes.get("ec2_host_key") or instance.host_key,
     }
-    woken = to_instance(found, clients, known, run=str(instance.details["run"]), price=instance.price_per_hour)
+    woken = to_instance(found, clients, known, run=instance.details.run, price=instance.price_per_hour)
     # The latest moment at which it can have parked is the end of its lease; from then on no GPU was billed.
-    before = instance.details.get("expires_at")
-    parked_s = max(0.0, pace.now() - float(before)) if before else 0.0
-    return replace(
-        woken, details={**woken.details, "parked_s": float(instance.details.get("parked_s") or 0.0) + parked_s}
-    )
+    before = instance.details.expires_at
+    parked_s = max(0.0, pace.now() - before) if before else 0.0
+    parked_s += instance.details.parked_s or 0.0
+    return replace(woken, details=replace(woken.details, parked_s=parked_s))

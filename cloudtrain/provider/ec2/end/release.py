@@ -147,8 +147,8 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
     """Delete the run's security group and keys; what is still there. None: it could not be listed."""
     notes = journal.read()
     seeds = list(notes.get("ec2_seeds") or [])
-    if instance.details.get("token") and instance.details["token"] not in seeds:
-        seeds.append(instance.details["token"])
+    if instance.details.token and instance.details.token not in seeds:
+        seeds.append(instance.details.token)
     try:
         left = left_of(clients, seeds)
         groups = [item.id for item in left if item.kind == "security group"]
@@ -162,8 +162,8 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
         emit(Warned(f"could not see what is left in {clients.region}: {error.message}", hint="cloudtrain clean"))
         return None
     journal.write({"ec2_group": None})
-    if instance.details.get("run"):
-        trust.forget(str(instance.details["run"]))
+    if instance.details.run:
+        trust.forget(instance.details.run)
     return left
 
 
@@ -187,7 +187,7 @@ def left_of(clients: Clients, seeds: list[str]) -> list[Item]:
 def _debt(error: CloudtrainError, instance: Instance, clients: Clients) -> CloudtrainError:
     """The loudest error there is: something may be billed that nobody watches."""
     price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour else ""
-    expiry = instance.details.get("expires_at")
+    expiry = instance.details.expires_at
     lease = f"its own lease switches it off at {utc_text(expiry)}" if expiry else "its own lease switches it off"
     kind = SignInError if isinstance(error, SignInError) else ConnectionFailed
     region = "" if clients.loopback else f" --region {clients.region}"
@@ -195,7 +195,7 @@ def _debt(error: CloudtrainError, instance: Instance, clients: Clients) -> Cloud
         f"{instance.id} could not be terminated and may still be billed{price}: {error.message}",
         hint=f"aws ec2 terminate-instances --instance-ids {instance.id}{region}"
         + (f"; first: {error.hint}" if error.hint else ""),
-        consequence=f"{lease} at the latest; cloudtrain stop {instance.details.get('run', '')} tries again",
+        consequence=f"{lease} at the latest; cloudtrain stop {instance.details.run} tries again",
         code="release_pending",
         detail=error.detail,
     )

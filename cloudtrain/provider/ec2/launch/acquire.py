@@ -180,13 +180,13 @@ class Acquisition:
         # All ClientTokens are made from the seed, so each attempt has its own.
         seed = secrets.token_hex(8) + (f"-{number}" if number > 1 else "")
         expires_at = attempts.lease_end(notes, now + (self._plan.limit_s or DEFAULT_LIMIT_S), now)
-        owner = details.get("owner") or self._owner()
+        owner = details.owner or self._owner()
         vpc = next((slot.vpc for slot in slots_of(details)), None)
         if own and vpc is None:
             vpc = network.default_vpc(self._clients)
-        login = str(self._spec.user or details.get("user") or "ubuntu")
+        login = self._spec.user or details.user or "ubuntu"
         # Whom an image of Amazon's lets in is known; of others only its name tells, if that.
-        made = self._spec.user or (None if details.get("image_owner") == "amazon" else user_data.LOGIN)
+        made = self._spec.user or (None if details.image_owner == "amazon" else user_data.LOGIN)
         host_private, host_public = trust.new_host_key(run)
         client = public_key(trust.client_key(run))
         attempt = {

@@ -16,6 +16,7 @@ from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, QuotaExceeded
 from cloudtrain.core.events import Emit, Noted, StepProgress
 from cloudtrain.core.instance import Journal
+from cloudtrain.core.plan import OfferDetails
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
@@ -47,22 +48,22 @@ class Slot:
         return f"{self.type} in {self.zone}"
 
 
-def slots_of(details: Mapping[str, Any]) -> list[Slot]:
+def slots_of(details: OfferDetails) -> list[Slot]:
     """The places in the order of the offer: types as stated, zones of each as listed, each once.
 
     A security group lives in one VPC, so only places in the VPC of the first are kept.
     """
     places: dict[tuple[str, str], Slot] = {}
-    for candidate in details["candidates"]:
-        for zone in candidate["zones"]:
+    for one in details.candidates:
+        for place in one.zones:
             slot = Slot(
-                type=candidate["type"],
-                zone=zone["zone"],
-                subnet=zone.get("subnet"),
-                price=candidate.get("price_per_hour"),
-                vcpus=candidate.get("vcpus"),
-                vpc=zone.get("vpc"),
-                cidr=zone.get("cidr"),
+                type=one.type,
+                zone=place.zone,
+                subnet=place.subnet,
+                price=one.price_per_hour,
+                vcpus=one.vcpus,
+                vpc=place.vpc,
+                cidr=place.cidr,
             )
             places.setdefault((slot.type, slot.zone), slot)
     first = next(iter(places.values()), None)
@@ -76,7 +77,7 @@ def client_token(seed: str, slot: Slot) -> str:
 
 def request_for(
     slot: Slot,
-    details: Mapping[str, Any],
+    details: OfferDetails,
     spec: Ec2Spec,
     *,
     seed: str,
@@ -91,7 +92,7 @@ def request_for(
     tagged = ["instance", "volume", "network-interface", *(["spot-instances-request"] if spec.spot else [])]
     request: dict[str, Any] = {
         "ClientToken": client_token(seed, slot),
-        "ImageId": details["image_id"],
+        "ImageId": details.image_id,
         "InstanceType": slot.type,
         "MinCount": 1,
         "MaxCount": 1,
@@ -99,10 +100,10 @@ def request_for(
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "BlockDeviceMappings": [
             {
-                "DeviceName": details["root_device"],
+                "DeviceName": details.root_device,
                 "Ebs": {
                     # Below the size of the image's snapshot EC2 refuses.
-                    "VolumeSize": max(int(details.get("root_gb") or 0), int(spec.volume_gb or 0), 8),
+                    "VolumeSize": max(details.root_gb or 0, spec.volume_gb or 0, 8),
                     "VolumeType": "gp3",
                     "DeleteOnTermination": True,
                 },

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cloudtrain.core.errors import Refused, UsageError
-from cloudtrain.core.plan import Candidate, Offer
+from cloudtrain.core.plan import Candidate, Offer, OfferDetails
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, one, state_of
 from cloudtrain.provider.ec2.offer import account, images, prices, types
@@ -49,18 +49,18 @@ def survey(instance_id: str, clients: Clients, now: datetime) -> Offer:
         enforcer="the training is ended; the instance is yours"
         + (" and is stopped again" if state == "stopped" else " and goes on"),
         warnings=tuple(_warnings(name, kind, price, clients.region)),
-        details={
-            "region": clients.region,
-            "market": SPOT if instance.get("InstanceLifecycle") == "spot" else ON_DEMAND,
-            "instance_id": instance_id,
-            "state": state,
-            "zone": zone,
-            "arch": instance.get("Architecture", kind.arch if kind else ""),
-            "image_id": instance["ImageId"],
-            "user": _user(instance, clients),
-            "owner": who.owner,
-            "price_date": prices.date_of([price]),
-        },
+        details=OfferDetails(
+            region=clients.region,
+            market=SPOT if instance.get("InstanceLifecycle") == "spot" else ON_DEMAND,
+            instance_id=instance_id,
+            state=state,
+            zone=zone,
+            arch=instance.get("Architecture", kind.arch if kind else ""),
+            image_id=instance["ImageId"],
+            user=_user(instance, clients),
+            owner=who.owner,
+            price_date=prices.date_of([price]),
+        ),
     )
 
 

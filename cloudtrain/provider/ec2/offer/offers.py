@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cloudtrain.core.errors import CloudtrainError, Refused, SignInError, UsageError
-from cloudtrain.core.plan import Candidate, Offer
+from cloudtrain.core.plan import Candidate, Launchable, Offer, OfferDetails, Place
 from cloudtrain.core.spec import Ec2Spec, RunSpec
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer import account, alternatives, images, named, prices, quota, types, zones
@@ -52,16 +52,14 @@ class _Machine:
     price: Price
     spots: tuple[Subnet, ...]
 
-    def record(self) -> dict[str, Any]:
+    def launchable(self) -> Launchable:
         """What the launch needs of it."""
-        return {
-            "type": self.shown.type,
-            "price_per_hour": self.shown.price_per_hour,
-            "vcpus": self.shown.vcpus,
-            "zones": [
-                {"zone": spot.zone, "subnet": spot.id, "vpc": spot.vpc, "cidr": spot.cidr} for spot in self.spots
-            ],
-        }
+        return Launchable(
+            type=self.shown.type,
+            price_per_hour=self.shown.price_per_hour,
+            vcpus=self.shown.vcpus,
+            zones=tuple(Place(zone=spot.zone, subnet=spot.id, vpc=spot.vpc, cidr=spot.cidr) for spot in self.spots),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +121,22 @@ def _launchable(ec2: Ec2Spec, clients: Clients, now: datetime) -> Offer:
             *_about_image(image),
             *usable.warnings,
         ),
-        details={
-            "region": clients.region,
-            "market": market,
-            "arch": image.arch,
-            "image_id": image.id,
-            "image_name": image.name,
-            "image_owner": image.owner,
-            "image_source": image.source,
-            "root_device": image.root_device,
-            "root_gb": disk_gb,
-            "parked_per_day": table.disk_per_hour(disk_gb) * 24,
-            "user": ec2.user or image.user,
-            "owner": who.owner,
-            "price_date": prices.date_of(used),
-            "candidates": [machine.record() for machine in usable.machines],
-        },
+        details=OfferDetails(
+            region=clients.region,
+            market=market,
+            arch=image.arch,
+            image_id=image.id,
+            image_name=image.name,
+            image_owner=image.owner,
+            image_source=image.source,
+            root_device=image.root_device,
+            root_gb=disk_gb,
+            parked_per_day=table.disk_per_hour(disk_gb) * 24,
+            user=ec2.user or image.user,
+            owner=who.owner,
+            price_date=prices.date_of(used),
+            candidates=tuple(machine.launchable() for machine in usable.machines),
+        ),
     )
 
 

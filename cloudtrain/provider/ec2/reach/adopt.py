@@ -15,7 +15,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, Noted
 from cloudtrain.core.instance import Instance, Journal
-from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags, trust
@@ -146,13 +146,13 @@ def plan(orphan: Orphan, region: str, *, profile: str | None, train: TrainSpec, 
         job=job,
         runs_dir=str(runs_dir),
         limits=Limits(max_time_s=limit_s),
-        ec2=Ec2Spec(types=(instance.type,), region=region, profile=profile, spot=bool(instance.details.get("spot"))),
+        ec2=Ec2Spec(types=(instance.type,), region=region, profile=profile, spot=instance.details.spot),
     )
     offer = Offer(
         where=region,
         candidates=(Candidate(type=instance.type, price_per_hour=price),),
         enforcer="the instance itself, by its own lease",
-        details={"region": region, "adopted": True},
+        details=OfferDetails(region=region, adopted=True),
     )
     at_most = -(-price * limit_s / 36 // 1) / 100 if price and limit_s else None
     code = CodeSummary(files=0, bytes=0)

@@ -200,7 +200,7 @@ class Door:
         if instance.owned and state_of(found) in ("stopping", "stopped"):
             raise ConnectionFailed(
                 f"{instance.id} is parked: {reason_of(found)}",
-                hint=f"cloudtrain pull {instance.details.get('run', '')} starts it and fetches the results",
+                hint=f"cloudtrain pull {instance.details.run} starts it and fetches the results",
                 consequence="its GPU is not billed any more, its disk keeps the results",
                 code="parked",
             ) from cause
@@ -285,7 +285,7 @@ def _stranger(error: HostKeyMismatch, instance: Instance) -> HostKeyMismatch:
         detail=error.detail,
         # `stop` has to ask the machine first: where its key stays another one, only EC2 can end it.
         hint=f"do not connect to it by other means; cloudtrain clean --all --yes {instance.id} ends it with what is on "
-        f"it (cloudtrain stop {instance.details.get('run', '')} once it shows its own key again)",
+        f"it (cloudtrain stop {instance.details.run} once it shows its own key again)",
         consequence=error.consequence or "nothing was sent",
     )
 

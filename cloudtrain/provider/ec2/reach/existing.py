@@ -50,7 +50,7 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
         "ec2_existing": spec.instance_id,
         "ec2_region": clients.region,
         "ec2_private": spec.private_ip,
-        "ec2_user": spec.user or str(plan.offer.details.get("user") or "ubuntu"),
+        "ec2_user": spec.user or plan.offer.details.user or "ubuntu",
         "ec2_identity": spec.identity,
         "ec2_host_key_given": spec.host_key,
     }

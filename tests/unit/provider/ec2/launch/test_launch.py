@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from cloudtrain.core.plan import Launchable, OfferDetails, Place
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2.launch.launch import Slot, client_token, request_for, slots_of
 
 ZONES = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1f"]
-DETAILS = {"image_id": "ami-1", "root_device": "/dev/sda1", "root_gb": 45}
+DETAILS = OfferDetails(image_id="ami-1", root_device="/dev/sda1", root_gb=45)
 
 
 def request(spec: Ec2Spec | None = None, slot: Slot | None = None, **details: Any) -> dict[str, Any]:
     return request_for(
         slot or Slot("g4dn.xlarge", "us-east-1a", "subnet-1"),
-        {**DETAILS, **details},
+        replace(DETAILS, **details),
         spec or Ec2Spec(),
         seed="feed",
         group="sg-1",
@@ -80,7 +82,7 @@ def test_each_place_has_its_own_token_and_always_the_same() -> None:
 
 
 def test_places_are_asked_in_stated_order_once_each_and_in_one_vpc() -> None:
-    zones = [{"zone": "a", "subnet": "s1", "vpc": "v"}, {"zone": "a", "subnet": "s2", "vpc": "v"}]
-    other = [{"zone": "b", "subnet": "s3", "vpc": "v"}, {"zone": "c", "subnet": "s4", "vpc": "w"}]
-    found = slots_of({"candidates": [{"type": "t1", "zones": zones}, {"type": "t2", "zones": other}]})
+    zones = (Place(zone="a", subnet="s1", vpc="v"), Place(zone="a", subnet="s2", vpc="v"))
+    other = (Place(zone="b", subnet="s3", vpc="v"), Place(zone="c", subnet="s4", vpc="w"))
+    found = slots_of(OfferDetails(candidates=(Launchable(type="t1", zones=zones), Launchable(type="t2", zones=other))))
     assert [(s.type, s.zone, s.subnet) for s in found] == [("t1", "a", "s1"), ("t2", "b", "s3")]
