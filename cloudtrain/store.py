@@ -8,16 +8,19 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from cloudtrain.core import disk, told
-from cloudtrain.core.decode import checked, count, each, fields, json_object, made, moment, optional, text
-from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.decode import brief, checked, json_object, made, moment, optional
+from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife, RunState, may_move
+from cloudtrain.core.told import ExitRecord, Figures
+
+T = TypeVar("T")
 
 _MADE_WITHIN_S = 10.0
 
@@ -27,9 +30,9 @@ class Run:
     """One row.
 
     Attributes:
-        progress: last known `epoch, epochs, test_acc, best_test_acc, best_epoch, parameters` of the job.
+        progress: the last known figures of the job.
         ending: the host's exit record once known, else None.
-        error: `code, message, hint` of what ended or stopped the story, else None.
+        error: what ended or stopped the story, else None.
         created_at, updated_at, ended_at: unix seconds.
     """
 
@@ -38,9 +41,9 @@ class Run:
     life: InstanceLife
     plan: Plan
     instance: Instance | None
-    progress: Mapping[str, Any] = field(default_factory=dict)
-    ending: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
+    progress: Figures = field(default_factory=Figures)
+    ending: ExitRecord | None = None
+    error: RunError | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
     ended_at: float | None = None
@@ -49,6 +52,21 @@ class Run:
     def folder(self) -> Path:
         """The run's results on this computer."""
         return self.plan.spec.folder
+
+    @property
+    def stop(self) -> str | None:
+        """Why its job was told to end ("user", "deadline", "spot", ...); None: it was not, or that is not known."""
+        return self.ending.stop if self.ending else None
+
+
+class Facts(TypedDict, total=False):
+    """What may be stored of a run beside its state."""
+
+    instance: Instance | None
+    life: InstanceLife
+    progress: Figures
+    ending: ExitRecord | None
+    error: RunError | None
 
 
 def _create_runs(db: sqlite3.Connection) -> None:
@@ -66,29 +84,12 @@ def _create_runs(db: sqlite3.Connection) -> None:
 MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("0001_runs", _create_runs),)
 
 
-def _object(text: Any) -> Any:
-    """The JSON object that a column holds; None for anything else."""
+def _sound(kind: type[T], text: Any) -> T:
+    """What a column holds, as far as it is that."""
     try:
-        return json_object(text)
+        return made(kind, json_object(text), leave_out=True)
     except (ValueError, TypeError):
-        return None
-
-
-def _file(value: Any) -> None:
-    """An entry of a manifest, as journals hold them."""
-    entry = fields(value)
-    text(entry.get("name")), count(entry.get("size")), text(entry.get("sha256"))
-
-
-# What the journal of every run may hold; the providers' own notes are theirs to read.
-_NOTES: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("pulled", "trickled"), each(_file)),
-    **dict.fromkeys(("attempts", "aws_requests"), each(fields)),
-    **dict.fromkeys(("checkpoint", "checkpoint_coming"), _file),
-    **dict.fromkeys(("code", "rerun_of", "resumed_from", "held"), fields),
-    **dict.fromkeys(("id", "python", "parks"), text),
-    "leftovers": each(text),
-}
+        return kind()
 
 
 class Store:
@@ -267,9 +268,9 @@ class Store:
                 plan=Plan.from_dict(json_object(row["plan"])),
                 instance=made(Instance, json_object(row["instance"])) if row["instance"] else None,
                 # What a host or a job told is left out where it is odd: it must not keep anybody from the run.
-                progress=told.figures(_object(row["progress"])),
-                ending=told.ending(_object(row["ending"])) if row["ending"] else None,
-                error=told.failure(_object(row["error"])) if row["error"] else None,
+                progress=_sound(Figures, row["progress"]),
+                ending=_sound(ExitRecord, row["ending"]) if row["ending"] else None,
+                error=_sound(RunError, row["error"]) if row["error"] else None,
                 created_at=moment(row["created_at"]),
                 updated_at=moment(row["updated_at"]),
                 ended_at=optional(moment, row["ended_at"]),
@@ -307,7 +308,7 @@ class Store:
             db.execute("INSERT INTO moves VALUES (?, ?, ?)", (name, RunState.PLANNED, now))
         return self.get(name)
 
-    def move(self, run: Run, new: RunState, **facts: Any) -> Run:
+    def move(self, run: Run, new: RunState, **facts: Unpack[Facts]) -> Run:
         """Take `run` from the state it was read in to `new`, storing `facts` (see `note`) in the same transaction.
 
         Raises:
@@ -332,8 +333,8 @@ class Store:
             self._set(db, run.name, facts)
         return self.get(run.name)
 
-    def note(self, run: Run, **facts: Any) -> Run:
-        """Store facts without a change of state: `instance`, `life`, `progress`, `ending`, `error`."""
+    def note(self, run: Run, **facts: Unpack[Facts]) -> Run:
+        """Store facts without a change of state."""
         with self._writing() as db:
             self._set(db, run.name, {**facts, "updated_at": self._clock()})
         return self.get(run.name)
@@ -341,12 +342,10 @@ class Store:
     @staticmethod
     def _set(db: sqlite3.Connection, name: str, facts: Mapping[str, Any]) -> None:
         for column, value in facts.items():
-            if column not in {"instance", "life", "progress", "ending", "error", "updated_at"}:
+            if column not in {*Facts.__annotations__, "updated_at"}:
                 raise ValueError(f"runs have no {column}")
-            if isinstance(value, Instance):
-                value = value.to_dict()
-            if isinstance(value, Mapping):
-                value = json.dumps(dict(value))
+            if is_dataclass(value):
+                value = json.dumps(value.to_dict() if isinstance(value, Instance) else brief(value))
             # The column is one of the names above, never input.
             db.execute(f"UPDATE runs SET {column} = ? WHERE name = ?", (value, name))
 
@@ -369,7 +368,7 @@ class Store:
     def _notes(self, name: str, journal: str) -> dict[str, Any]:
         try:
             notes = json_object(journal)
-            checked(notes, _NOTES)
+            checked(notes, told.NOTES)
         except (ValueError, TypeError) as error:
             raise self._damaged(name, error) from error
         return {**notes, "host": told.host(notes["host"])} if notes.get("host") is not None else notes

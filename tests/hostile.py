@@ -30,6 +30,7 @@ from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.jsonl import JsonReporter
 from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.console.reporters.plain import PlainReporter
+from cloudtrain.core.decode import made
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event
 from cloudtrain.core.states import InstanceLife, RunState
@@ -289,7 +290,7 @@ def events(told: Any) -> None:
 def _end(store: Store, reporters: Sequence[Reporter]) -> None:
     """The run ends in each way."""
     (run,) = store.runs()
-    run = store.move(run, RunState.PULLING, ending={**EXIT, "state": "exited", "code": 1})
+    run = store.move(run, RunState.PULLING, ending=made(ExitRecord, {**EXIT, "state": "exited", "code": 1}))
     state, error = outcome.ending(run)
     run = store.move(run, state, error=error)
     for reporter in reporters:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cloudtrain.billing import expiry
 from cloudtrain.core import disk
-from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, UsageError
+from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, RunError, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -236,7 +236,7 @@ def _record(store: Store, name: str, ended: Sequence[Ended]) -> None:
     store.write_journal(name, {**gone, "owed": False, "leftovers": []})
     if not run.state.final:
         state: RunState = RunState.STOPPED
-        error: dict[str, str] | None = {"code": "cleaned", "message": f"cloudtrain clean ended the machine of {name}"}
+        error: RunError | None = RunError(code="cleaned", message=f"cloudtrain clean ended the machine of {name}")
         if store.read_journal(name).get("pulled"):
             state, error = ending(run)
         with suppress(Busy):

@@ -141,7 +141,7 @@ def _cut_short(run: Run) -> str:
 
 def _stands(run: Run) -> str:
     """How far a run is and what an hour of it costs, in brackets."""
-    epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+    epoch, epochs = run.progress.epoch, run.progress.epochs
     told = [f"epoch {epoch}/{epochs}"] if epoch and epochs else []
     if cost(run, time.time()) is not None and run.instance and run.instance.price_per_hour:
         told.append(f"${run.instance.price_per_hour:.3f} an hour")

@@ -26,6 +26,7 @@ may rely on it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
@@ -76,6 +77,37 @@ class CloudtrainError(Exception):
         self.detail = detail
         if code is not None:
             self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunError:
+    """What a run has ended with, as the registry keeps it.
+
+    Attributes:
+        code, message, hint, consequence, detail: as of the error that a command shows for it.
+        cause: the job's own code of what it told last.
+        exit: exit code of a run that never trained.
+    """
+
+    code: str = "unexpected"
+    message: str = "it failed"
+    hint: str | None = None
+    consequence: str | None = None
+    detail: str | None = None
+    cause: str | None = None
+    exit: ExitCode | None = None
+
+    @classmethod
+    def of(cls, error: CloudtrainError) -> RunError:
+        """A run that `error` has ended before it trained."""
+        return cls(code=error.code, message=error.message, hint=error.hint, exit=error.exit_code)
+
+    def shown(self, kept: str) -> CloudtrainError:
+        """The error that a command shows for it; `kept`: what it means for money and data, where that is not said."""
+        consequence = self.consequence or kept
+        return CloudtrainError(
+            self.message, code=self.code, hint=self.hint, detail=self.detail, consequence=consequence
+        )
 
 
 class UsageError(CloudtrainError):

@@ -7,12 +7,25 @@ whoever reads an event finds numbers where numbers belong, whatever the job wrot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
-from cloudtrain.core.decode import Odd, count, each, fields, integer, json_object, known, moment, number, text, truth
-from cloudtrain.core.errors import ExitCode
+from cloudtrain.core.decode import (
+    Count,
+    Moment,
+    Odd,
+    count,
+    each,
+    fields,
+    integer,
+    json_object,
+    known,
+    number,
+    text,
+    truth,
+)
 
 MOST_LINE = 2**20
 """Bytes of the longest line that can be an event."""
@@ -93,20 +106,55 @@ def _events(lines: Any, passed_over: Callable[[], None] | None) -> Iterator[dict
 
 
 def figures(values: Any) -> dict[str, Any]:
-    """The fields of an event, or of the registry's `progress`, that are what they should be."""
+    """The fields of an event that are what they should be."""
     return known(values, _FIELDS) if isinstance(values, dict) else {}
 
 
-_ENDING: _Readers = {
-    **dict.fromkeys(("state", "stop", "log_sha256", "events_sha256"), text),
-    **dict.fromkeys(("code", "signal"), integer),
-    **dict.fromkeys(("log_bytes", "events_bytes"), count),
-    "at": moment,
-}
-_ERROR: _Readers = {
-    **dict.fromkeys(("code", "message", "hint", "detail", "consequence", "cause"), text),
-    "exit": lambda value: int(_exit_code(value)),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What is known of a job that trains: its settings, and its last epoch and best one. Accuracies in percent."""
+
+    epoch: Count | None = None
+    epochs: Count | None = None
+    test_acc: float | None = None
+    train_acc: float | None = None
+    best_test_acc: float | None = None
+    best_epoch: Count | None = None
+    parameters: Count | None = None
+    batch_size: Count | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """How a job ended, as its host says; in the registry all that is not known may be None.
+
+    Attributes:
+        state: "exited", or "lost": its supervisor left no record.
+        code: exit code; negative: the signal that ended it.
+        at: unix seconds.
+        log_bytes, log_sha256, events_bytes: of the complete `console.log` and `events.jsonl`.
+        events_sha256: None: an earlier supervisor's record.
+        stop: why it was told to end ("user", "deadline", ...); None: it ended by itself.
+        signal_name: as its system calls `signal`: "SIGKILL"; None: not known.
+        oom_kills: how many processes the kernel there ended for lack of memory while it ran; None: not known.
+        logout: its host ends what a login has started with that login.
+    """
+
+    state: str = ""
+    code: int | None = None
+    signal: int | None = None
+    at: Moment | None = None
+    log_bytes: Count | None = None
+    log_sha256: str | None = None
+    events_bytes: Count | None = None
+    events_sha256: str | None = None
+    stop: str | None = None
+    signal_name: str | None = None
+    oom_kills: int | None = None
+    logout: bool = False
+
+
 _HOST: _Readers = {
     **dict.fromkeys(("python", "python_version", "torch", "cuda", "driver", "os", "home", "boot_id", "logout"), text),
     **dict.fromkeys(("cpus", "disk_free"), count),
@@ -114,24 +162,23 @@ _HOST: _Readers = {
 }
 
 
-def _exit_code(value: Any) -> ExitCode:
-    try:
-        return ExitCode(integer(value))
-    except ValueError as error:
-        raise Odd("not an exit code") from error
-
-
-def ending(values: Any) -> dict[str, Any]:
-    """The registry's copy of a host's exit record, without what is not what it should be."""
-    return known(values, _ENDING) if isinstance(values, dict) else {}
-
-
-def failure(values: Any) -> dict[str, Any]:
-    """The registry's `error` of a run, the same; it may hold words of the job."""
-    kept = known(values, _ERROR) if isinstance(values, dict) else {}
-    return {name: value for name, value in kept.items() if name != "exit" or value is not None}
-
-
 def host(values: Any) -> dict[str, Any]:
     """What the journal keeps of a host's facts, the same."""
     return known(values, _HOST) if isinstance(values, dict) else {}
+
+
+def _file(value: Any) -> None:
+    """An entry of a manifest, as journals hold them."""
+    entry = fields(value)
+    text(entry.get("name")), count(entry.get("size")), text(entry.get("sha256"))
+
+
+# What the journal of every run may hold; the providers' own notes are theirs to read.
+NOTES: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("pulled", "trickled"), each(_file)),
+    **dict.fromkeys(("attempts", "aws_requests"), each(fields)),
+    **dict.fromkeys(("checkpoint", "checkpoint_coming"), _file),
+    **dict.fromkeys(("code", "rerun_of", "resumed_from", "held"), fields),
+    **dict.fromkeys(("id", "python", "parks"), text),
+    "leftovers": each(text),
+}

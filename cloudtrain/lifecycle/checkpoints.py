@@ -95,12 +95,12 @@ def arrived(run: Run, files: Iterable[FileEntry]) -> dict[str, Any]:
     return {NOTE: here.to_dict(), COMING: None} if here is not None else {}
 
 
-def onward(run: Run, notes: Mapping[str, Any]) -> dict[str, str]:
-    """The `hint` of a run that has ended before its time, if a checkpoint of it is here."""
+def onward(run: Run, notes: Mapping[str, Any]) -> str | None:
+    """The hint for a run that has ended before its time, if a checkpoint of it is here."""
     checkpoint = latest(run, notes)
     if checkpoint is None:
-        return {}
-    return {"hint": f"cloudtrain run --resume {run.name} trains on from its checkpoint ({checkpoint.where()})"}
+        return None
+    return f"cloudtrain run --resume {run.name} trains on from its checkpoint ({checkpoint.where()})"
 
 
 def is_whole(checkpoint: Checkpoint, folder: Path) -> bool:

@@ -24,7 +24,7 @@ GONE_THERE = "gone_there"
 def verified(run: Run, notes: Mapping[str, Any]) -> Mapping[str, str] | None:
     """The results (name -> sha256) of a run whose job has ended, where each is here and what it was when it was pulled,
     and its log; else None. `notes` are its journal's."""
-    log, pulled = (run.ending or {}).get("log_sha256"), notes.get("pulled")
+    log, pulled = run.ending and run.ending.log_sha256, notes.get("pulled")
     if pulled is None or not log or disk.sha256(run.folder / "console.log") != log:
         return None
     entries = [FileEntry(**entry) for entry in pulled]

@@ -129,7 +129,7 @@ def _why_not(run: Run, instance: Instance, notes: Mapping[str, Any]) -> str | No
     """Why a machine is not kept although that was asked for, for people; None: it can be."""
     if not instance.owned:
         return "it is yours, and is not ended"
-    if (run.ending or {}).get("stop") in _GOING:
+    if run.stop in _GOING:
         return "it is about to go"
     if instance.details.parked_s is not None or notes.get("ec2_woken"):
         return "it had parked, and was started to fetch its results alone"

@@ -177,7 +177,7 @@ def pull_again(run: Run, context: Context) -> Result:
         return _all_here(run, context)
     with claim(run.name), Session(run, context) as session:
         session.journal.write({"pulled": [entry.to_dict() for entry in fetch_results.fetch_results(run, session)]})
-        if (run.error or {}).get("code") == NOT_PULLED:
+        if run.error is not None and run.error.code == NOT_PULLED:
             run = context.store.note(run, error=stopped(run))
         receipt.write(run, context.store)
         files.sha256sums(run.folder)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
@@ -18,7 +18,7 @@ from cloudtrain.provider.base import Provider
 from cloudtrain.run_folder import outcome, receipt
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.source.tree import Tree
-from cloudtrain.store import Run, Store
+from cloudtrain.store import Facts, Run, Store
 from cloudtrain.transfer import push as sync
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Transport
@@ -204,7 +204,7 @@ class Session:
         self.drop()
         self.instance = None
 
-    def move(self, run: Run, state: RunState, **facts: Any) -> Run:
+    def move(self, run: Run, state: RunState, **facts: Unpack[Facts]) -> Run:
         """Store the new state, write it into the receipt and tell of it."""
         run = self._run = self.context.store.move(run, state, **facts)
         receipt.update(run, self.context.store, self.context.emit)

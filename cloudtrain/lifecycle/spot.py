@@ -18,11 +18,12 @@ from typing import Any
 
 from cloudtrain.billing import cost, expiry
 from cloudtrain.core import disk
-from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, UsageError
+from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, RunError, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.lifecycle import checkpoints, repeat
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder import log_times
@@ -45,13 +46,12 @@ def attempt_of(notes: Mapping[str, Any]) -> int:
 
 def goes(run: Run) -> bool:
     """Whether the machine is announced to go, or goes: only what is fetched now can be had."""
-    stop = (run.ending or {}).get("stop")
-    return stop == "spot" or (stop == "shutdown" and _may_be_taken(run))
+    return run.stop == "spot" or (run.stop == "shutdown" and _may_be_taken(run))
 
 
 def was_taken(run: Run, error: ConnectionFailed) -> bool:
     """Whether `error`, by which the machine has ended, means that a spot instance was taken back."""
-    return error.code == RECLAIMED or (error.code == GONE and (run.ending or {}).get("stop") == "spot")
+    return error.code == RECLAIMED or (error.code == GONE and run.stop == "spot")
 
 
 def within_notice(run: Run, session: Session, act: Callable[[], Run]) -> Run:
@@ -85,10 +85,11 @@ def relaunched(before: Run, now: Run, notes: Mapping[str, Any]) -> bool:
     return now.state in ON_THE_WAY or (now.state is RunState.RUNNING and not same)
 
 
-def told(run: Run, notes: Mapping[str, Any], why: str, code: str = RECLAIMED) -> dict[str, Any]:
+def told(run: Run, notes: Mapping[str, Any], why: str, code: str = RECLAIMED) -> RunError:
     """The `error` of a run that a spot instance was taken from."""
-    anew = {"hint": f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"}
-    return {"code": code, "message": f"{run.name} was interrupted: {why}", **anew, **checkpoints.onward(run, notes)}
+    anew = f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"
+    onward = checkpoints.onward(run, notes) or anew
+    return RunError(code=code, message=f"{run.name} was interrupted: {why}", hint=onward)
 
 
 def plan_for(run: Run, notes: Mapping[str, Any], now: float) -> Plan:
@@ -122,13 +123,14 @@ def source_of(run: Run, notes: Mapping[str, Any]) -> Path:
 def go_on(run: Run, session: Session) -> Run | None:
     """INTERRUPTED -> PROVISIONING, if the run's limits allow another machine; None: it stays, and why is told."""
     notes = session.journal.read()
-    if run.state is not RunState.INTERRUPTED or (run.error or {}).get("code") != RECLAIMED or not _may_be_taken(run):
+    error = run.error
+    if run.state is not RunState.INTERRUPTED or error is None or error.code != RECLAIMED or not _may_be_taken(run):
         return None
     ends, now, number = _ends(run, notes), session.context.clock(), attempt_of(notes)
     restarts = run.plan.spec.limits.spot_restarts
     why = _why_not(run, notes, number, ends - now)
     if why is not None:
-        session.context.emit(Warned(f"{run.name} does not go on by itself: {why}", hint=(run.error or {}).get("hint")))
+        session.context.emit(Warned(f"{run.name} does not go on by itself: {why}", hint=error.hint))
         return None
     over = _record(run, number)
     zone = run.instance.zone if run.instance else None
@@ -202,12 +204,12 @@ def _why_not(run: Run, notes: Mapping[str, Any], number: int, left_s: float) -> 
 
 def _record(run: Run, number: int) -> dict[str, Any]:
     """What is kept of an attempt that is over; `log` and `events` as they are in the files here."""
-    instance, ending = run.instance, run.ending or {}
+    instance, ending = run.instance, run.ending or ExitRecord()
     facts: dict[str, Any] = {}
     for kind, name in (("log", "console.log"), ("events", "events.jsonl")):
         path = run.folder / name
         facts[kind] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)} if disk.is_plain(path) else None
-    whole = bool(ending) and (facts["log"] or {}).get("sha256") == ending.get("log_sha256")
+    whole = run.ending is not None and facts["log"] is not None and facts["log"]["sha256"] == ending.log_sha256
     return {
         "n": number,
         "instance_id": instance.id if instance else None,
@@ -215,7 +217,7 @@ def _record(run: Run, number: int) -> dict[str, Any]:
         "zone": instance.zone if instance else None,
         "ended": run.ended_at,
         "ended_how": "spot",
-        "exit": {key: ending.get(key) for key in ("code", "signal", "stop")},
+        "exit": {"code": ending.code, "signal": ending.signal, "stop": ending.stop},
         "usd": _usd(run),
         "log": {**facts["log"], "whole": whole} if facts["log"] else None,
         "events": facts["events"],

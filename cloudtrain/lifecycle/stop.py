@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from cloudtrain.billing import expiry
-from cloudtrain.core.errors import Busy, UsageError
+from cloudtrain.core.errors import Busy, RunError, UsageError
 from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import background_pull, machine_end, overdue, spot, story
 from cloudtrain.lifecycle.run_lock import claim
@@ -128,6 +128,6 @@ def abandon(run: Run, context: Context) -> Result:
             again = spot.attempt_of(session.journal.read()) > 1
             before = "while another machine was made ready for it" if again else "before training began"
             background_pull.keep(run.folder, session.journal)
-            error = {"code": "abandoned", "message": f"ended {before}"}
+            error = RunError(code="abandoned", message=f"ended {before}")
             run = session.move(run, RunState.STOPPED, error=error)
     return stop(run, context) if trains else context.result(run)

@@ -20,12 +20,14 @@ from cloudtrain.core.errors import (
     CloudtrainError,
     ConnectionFailed,
     LimitReached,
+    RunError,
     RunLost,
 )
 from cloudtrain.core.events import Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.lifecycle import background_pull, checkpoints, host_folder, machine_end, overdue, spot, suited
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
@@ -35,7 +37,7 @@ from cloudtrain.run_folder import code_copy, receipt
 from cloudtrain.run_folder import files as folder_files
 from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled
 from cloudtrain.source import tree
-from cloudtrain.store import Run
+from cloudtrain.store import Facts, Run
 from cloudtrain.transfer.follow import Follower
 
 
@@ -208,9 +210,8 @@ def follow(run: Run, session: Session) -> Run:
 
         end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
-    record: dict[str, Any] = {"state": end.state, **(asdict(end.exit) if end.exit else {})}
-    if end.exit is None and suited.ends_at_logout(session.journal.read()):
-        record["logout"] = True
+    logout = end.exit is None and suited.ends_at_logout(session.journal.read())
+    record = replace(end.exit or ExitRecord(), state=end.state, logout=logout)
     return session.move(run, RunState.PULLING, ending=record)
 
 
@@ -240,12 +241,12 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
 def lost(run: Run, session: Session, error: ConnectionFailed) -> Run:
     """RUNNING, PULLING -> LOST: the machine has ended with what was still on it; what had arrived is kept."""
     what = "before its results were pulled" if run.state is RunState.PULLING else "while it trained"
-    told = {
-        "code": "run_lost",
-        "message": f"{run.name} was lost: its machine ended {what} ({error.message})",
-        "hint": f"what had arrived is in {run.folder}; a new run: cloudtrain rerun {run.name}",
-    }
-    told |= checkpoints.onward(run, session.journal.read())
+    onward = checkpoints.onward(run, session.journal.read())
+    told = RunError(
+        code="run_lost",
+        message=f"{run.name} was lost: its machine ended {what} ({error.message})",
+        hint=onward or f"what had arrived is in {run.folder}; a new run: cloudtrain rerun {run.name}",
+    )
     give_back(run, session)
     return _ended(run, session, RunState.LOST, told)
 
@@ -264,7 +265,7 @@ def unpulled(run: Run, session: Session) -> Run:
     return _ended(run, session, RunState.STOPPED, not_pulled(now, onward))
 
 
-def _ended(run: Run, session: Session, state: RunState, told: dict[str, Any]) -> Run:
+def _ended(run: Run, session: Session, state: RunState, told: RunError) -> Run:
     """The run ends without a pull: what had come down before is its result."""
     background_pull.keep(run.folder, session.journal)
     run = session.move(session.context.store.get(run.name), state, error=told)
@@ -295,11 +296,15 @@ def release(run: Run, session: Session) -> Result:
     elif state in (RunState.STOPPED, RunState.LOST) and ended_by is not None:
         notes = session.journal.read()
         onward = checkpoints.onward(run, notes)
-        ended_by = not_pulled(replace(run, life=life), onward) if discarded(run, notes) else {**ended_by, **onward}
+        ended_by = replace(ended_by, hint=onward or ended_by.hint)
+        if discarded(run, notes):
+            ended_by = not_pulled(replace(run, life=life), onward)
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     session.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
-    machine = {"instance": held.instance} if held is not None else {}
-    run = session.move(run, state, life=life, error=ended_by, **machine)
+    facts: Facts = {"life": life, "error": ended_by}
+    if held is not None:
+        facts["instance"] = held.instance
+    run = session.move(run, state, **facts)
     receipt.update(run, session.context.store, session.context.emit)
     folder_files.sha256sums(run.folder)
     if owed is not None:
@@ -333,14 +338,13 @@ def _or_failed(run: Run, session: Session) -> Iterator[None]:
             if taken:
                 raise
             raise LimitReached(
-                row["message"],
-                hint="; ".join(filter(None, [error.hint, row["hint"]])),
+                row.message,
+                hint="; ".join(filter(None, [error.hint, row.hint])),
                 consequence=error.consequence,
                 code=error.code,
                 detail=error.detail,
             ) from error
-        row = {"code": error.code, "exit": int(error.exit_code), "message": error.message, "hint": error.hint}
-        session.move(run, RunState.FAILED, error=row)
+        session.move(run, RunState.FAILED, error=RunError.of(error))
         raise
 
 

@@ -13,8 +13,7 @@ from cloudtrain.store import Run, Store
 
 def of_run(run: Run, store: Store) -> Facts:
     """The facts of a run of this computer, as it stands now."""
-    error = run.error or {}
-    told = ": ".join(str(error[key]) for key in ("message", "detail") if error.get(key))
+    told = ": ".join(filter(None, (run.error.message, run.error.detail))) if run.error else ""
     # As in the receipt: a report is made to be handed in.
     return gather(receipt.build(run, store), run.folder, Redaction(run, store.read_journal(run.name))(told))
 

@@ -79,13 +79,13 @@ def _took(run: Run, epochs: int | None, store: Store) -> Took | None:
         return None
     training = at[RunState.PULLING] - at[RunState.RUNNING]
     # A run that nobody watched is pulled when somebody comes back; the host knows when the job ended, by its own clock.
-    ended = (run.ending or {}).get("at")
+    ended = run.ending.at if run.ending else None
     by_host = ended - at[RunState.RUNNING] if ended is not None else training
     training = min(training, by_host) if by_host > 0 else training
     factor = _factor(run, epochs)
     if factor is None or training <= 0:
         return None
-    trained = run.progress.get("epochs")
+    trained = run.progress.epochs
     return Took(
         run=run.name,
         type=_type(run) if run.plan.spec.target is Target.EC2 else "",
@@ -100,7 +100,7 @@ def _factor(run: Run, epochs: int | None) -> float | None:
     """How many times as long as the run `epochs` epochs take; None: it cannot be told."""
     if run.plan.spec.train.epochs == epochs:
         return 1.0
-    trained = run.progress.get("epochs")
+    trained = run.progress.epochs
     if epochs is None or not isinstance(trained, int) or trained < 1:
         return None  # how many epochs a recipe has is the job's own business
     return epochs / trained

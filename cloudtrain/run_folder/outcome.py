@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.billing.cost import cost, would_cost
-from cloudtrain.core.errors import RECLAIMED, ExitCode
+from cloudtrain.core.decode import brief
+from cloudtrain.core.errors import RECLAIMED, ExitCode, RunError
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.told import read_events
+from cloudtrain.core.told import ExitRecord, read_events
 from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run
 
@@ -41,13 +42,13 @@ class Result:
     rehearsed_usd: float | None = None
     leftovers: tuple[str, ...] = ()
     life: InstanceLife = InstanceLife.NONE
-    error: Mapping[str, Any] | None = None
+    error: RunError | None = None
 
 
 def result(run: Run, notes: Mapping[str, Any], now: float) -> Result:
     """How `run` stands at `now` (unix seconds), from its row, its journal's `notes` and its folder alone."""
     pulled = notes.get("pulled") or []
-    metrics = dict(run.progress)
+    metrics = brief(run.progress)
     for values in _told(run):
         if values.get("kind") == "result":
             metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
@@ -75,12 +76,11 @@ def lives(run: Run) -> bool:
 
 def exit_code(run: Run) -> ExitCode:
     """The exit code of a command that followed `run` to where it stands."""
-    reason = (run.ending or {}).get("stop")
     match run.state:
         case RunState.SUCCEEDED:
             return ExitCode.DONE
         case RunState.STOPPED:
-            return ExitCode.LIMIT if reason and reason != "user" else ExitCode.INTERRUPTED
+            return ExitCode.LIMIT if run.stop and run.stop != "user" else ExitCode.INTERRUPTED
         case RunState.INTERRUPTED:
             return ExitCode.LIMIT
         case RunState.LOST:
@@ -88,70 +88,67 @@ def exit_code(run: Run) -> ExitCode:
         case RunState.FAILED if run.ending is not None:
             return ExitCode.TRAINING_FAILED
         case RunState.FAILED:
-            return ExitCode((run.error or {}).get("exit", ExitCode.UNEXPECTED))
+            return run.error.exit if run.error and run.error.exit is not None else ExitCode.UNEXPECTED
     return ExitCode.STILL_RUNNING
 
 
-def ending(run: Run) -> tuple[RunState, dict[str, Any] | None]:
+def ending(run: Run) -> tuple[RunState, RunError | None]:
     """The final state that the host's exit record stands for, and the error to show with it."""
-    record = run.ending or {}
-    if record.get("state") != "exited":
+    record = run.ending or ExitRecord()
+    if record.state != "exited":
         cause, mend = "killed, or the machine went down", ""
-        if record.get("logout"):
+        if record.logout:
             cause = "its host ends what a login has started with that login: KillUserProcesses"
             mend = "; once, on the host: loginctl enable-linger"
-        return RunState.LOST, {
-            "code": "run_lost",
-            "message": f"{run.name} was lost: its supervisor ended without a record ({cause})",
-            "hint": f"what could be saved is in {run.folder}{mend}",
-        }
-    if record.get("stop") == "spot":
+        return RunState.LOST, RunError(
+            code="run_lost",
+            message=f"{run.name} was lost: its supervisor ended without a record ({cause})",
+            hint=f"what could be saved is in {run.folder}{mend}",
+        )
+    if record.stop == "spot":
         # A job may end well for having saved: only what it told counts as its end.
-        if record.get("code") == 0 and any(values.get("kind") == "result" for values in _told(run)):
+        if record.code == 0 and any(values.get("kind") == "result" for values in _told(run)):
             return RunState.SUCCEEDED, None
-        return RunState.INTERRUPTED, {"code": RECLAIMED, "message": f"the spot instance of {run.name} was taken back"}
-    if record.get("stop"):
+        return RunState.INTERRUPTED, RunError(code=RECLAIMED, message=f"the spot instance of {run.name} was taken back")
+    if record.stop:
         code, why = {
             "user": ("stopped", "was stopped"),
             "deadline": ("limit_reached", "was ended by its time limit"),
-        }.get(str(record["stop"]), ("machine_ended", "was ended with its machine, which was shut down"))
-        return RunState.STOPPED, {"code": code, "message": f"{run.name} {why}"}
-    if record.get("code") == 0:
+        }.get(record.stop, ("machine_ended", "was ended with its machine, which was shut down"))
+        return RunState.STOPPED, RunError(code=code, message=f"{run.name} {why}")
+    if record.code == 0:
         return RunState.SUCCEEDED, None
     told = [values for values in _told(run) if values.get("kind") == "error"]
-    epoch = run.progress.get("epoch")
-    where = f" in epoch {epoch}" if epoch else ""
+    where = f" in epoch {run.progress.epoch}" if run.progress.epoch else ""
     how, mends = _how(record)
     log = f"the whole log: cloudtrain logs {run.name}"
-    error = {
-        "code": "training_failed",
-        "message": f"training failed{where} with {how}",
-        "hint": f"{mends}; {log}" if mends else log,
-    }
+    error = RunError(
+        code="training_failed",
+        message=f"training failed{where} with {how}",
+        hint=f"{mends}; {log}" if mends else log,
+    )
     if told:
-        error["detail"] = str(told[-1].get("message", ""))
-        error["cause"] = str(told[-1].get("code", ""))
-        if told[-1].get("hint"):
-            error["hint"] = str(told[-1]["hint"])
+        said = {key: str(told[-1].get(key) or "") for key in ("message", "code", "hint")}
+        error = replace(error, detail=said["message"], cause=said["code"], hint=said["hint"] or error.hint)
     return RunState.FAILED, error
 
 
 _MORE_MEMORY = "a smaller batch, fewer workers, or a machine with more memory"
 
 
-def _how(record: Mapping[str, Any]) -> tuple[str, str | None]:
+def _how(record: ExitRecord) -> tuple[str, str | None]:
     """How a job ended by itself that failed, with the usual cause, and what helps against that."""
-    short = (record.get("oom_kills") or 0) > 0
-    if not record.get("signal"):
-        code = f"exit code {record.get('code')}"
+    short = (record.oom_kills or 0) > 0
+    if not record.signal:
+        code = f"exit code {record.code}"
         if short:
             return f"{code}: meanwhile the kernel there ended a process for lack of memory", _MORE_MEMORY
         return code, None
-    name = record.get("signal_name")
-    told = f"signal {record['signal']}" + (f" ({name})" if name else "")
+    name = record.signal_name
+    told = f"signal {record.signal}" + (f" ({name})" if name else "")
     if name == "SIGKILL" and short:
         return f"{told}: the memory there ran out, and the kernel ended it", _MORE_MEMORY
-    if name == "SIGKILL" and record.get("oom_kills") == 0:
+    if name == "SIGKILL" and record.oom_kills == 0:
         return f"{told}: something there killed it; the kernel reports no lack of memory", None
     if name == "SIGKILL":
         return f"{told}: usually sent by the kernel when memory runs out", _MORE_MEMORY
@@ -163,29 +160,31 @@ def _how(record: Mapping[str, Any]) -> tuple[str, str | None]:
     return told, None
 
 
-def stopped(run: Run) -> dict[str, Any]:
+def stopped(run: Run) -> RunError:
     """The `error` of a run that was ended on request."""
-    return {"code": "stopped", "message": f"{run.name} was stopped"}
+    return RunError(code="stopped", message=f"{run.name} was stopped")
 
 
 def discarded(run: Run, notes: Mapping[str, Any]) -> bool:
     """Whether a run's end was asked for without a pull. A job that had ended by itself is pulled all the same."""
-    return bool(notes.get("no_pull")) and (run.ending or {}).get("stop") == "user"
+    return bool(notes.get("no_pull")) and run.stop == "user"
 
 
-def not_pulled(run: Run, onward: Mapping[str, str]) -> dict[str, Any]:
+def not_pulled(run: Run, onward: str | None) -> RunError:
     """The `error` of a run that was ended on request without a pull; `onward`: see `checkpoints.onward`."""
-    told = {"code": "not_pulled", "message": f"{run.name} was stopped; its results were not pulled, as you asked"}
-    if run.instance is not None and run.instance.owned and run.life is InstanceLife.RUNNING:
-        told["consequence"] = f"what had come down before is in {run.folder}; the end of its machine is not confirmed"
-        told["hint"] = f"cloudtrain stop {run.name} tries again"
-    elif run.instance is not None and run.instance.owned:
-        told["consequence"] = f"what had come down before is in {run.folder}; the rest was deleted with the machine"
-        told |= {"hint": f"cloudtrain rerun {run.name} begins anew", **onward}
-    else:
-        told["consequence"] = "nothing was deleted: the results are still on the machine"
-        told["hint"] = f"cloudtrain pull {run.name} fetches them"
-    return told
+    told = RunError(code="not_pulled", message=f"{run.name} was stopped; its results were not pulled, as you asked")
+    here = f"what had come down before is in {run.folder}"
+    if run.instance is None or not run.instance.owned:
+        kept, hint = (
+            "nothing was deleted: the results are still on the machine",
+            f"cloudtrain pull {run.name} fetches them",
+        )
+        return replace(told, consequence=kept, hint=hint)
+    if run.life is InstanceLife.RUNNING:
+        kept, hint = f"{here}; the end of its machine is not confirmed", f"cloudtrain stop {run.name} tries again"
+        return replace(told, consequence=kept, hint=hint)
+    kept, hint = f"{here}; the rest was deleted with the machine", f"cloudtrain rerun {run.name} begins anew"
+    return replace(told, consequence=kept, hint=onward or hint)
 
 
 def _told(run: Run) -> Iterator[Mapping[str, Any]]:

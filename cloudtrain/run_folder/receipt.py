@@ -20,7 +20,7 @@ from cloudtrain.core.events import Emit, Warned
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import iso
-from cloudtrain.core.told import read_events
+from cloudtrain.core.told import ExitRecord, read_events
 from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
 from cloudtrain.run_folder.artifacts import FileEntry
@@ -106,11 +106,11 @@ def _course(run: Run, store: Store) -> dict[str, Any]:
         "status": run.state.value,
         "exit_code": int(outcome.exit_code(run)) if run.state.final else None,
         "ended_how": ended_how(run),
-        "error": {"code": run.error.get("code")} if run.error else None,
+        "error": {"code": run.error.code} if run.error else None,
         "created": iso(run.created_at),
         "ended": iso(run.ended_at),
         "phases": _phases(store, run.name),
-        "exit": {key: (run.ending or {}).get(key) for key in ("code", "signal", "stop")},
+        "exit": {key: getattr(run.ending, key, None) for key in ("code", "signal", "stop")},
     }
 
 
@@ -153,12 +153,12 @@ def _code(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _files(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Sizes and hashes of what lies in its folder."""
-    ending = run.ending or {}
+    ending = run.ending or ExitRecord()
     return {
-        "log": {"bytes": ending.get("log_bytes"), "sha256": ending.get("log_sha256")},
+        "log": {"bytes": ending.log_bytes, "sha256": ending.log_sha256},
         "events": {
-            "bytes": ending.get("events_bytes"),
-            "sha256": ending.get("events_sha256") or (_hash(run.folder / "events.jsonl") if run.ending else None),
+            "bytes": ending.events_bytes,
+            "sha256": ending.events_sha256 or (_hash(run.folder / "events.jsonl") if run.ending else None),
         },
         "attempts": [_attempt(attempt) for attempt in notes.get("attempts") or []],
         "artifacts": [FileEntry(**entry).to_dict() for entry in notes.get("pulled") or []],
@@ -167,14 +167,13 @@ def _files(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
 
 def ended_how(run: Run) -> str | None:
     """`finished`, `failed` (the job), `not_started`, `stopped`, `limit`, `spot` or `lost`; None while it lives."""
-    stop = (run.ending or {}).get("stop")
     match run.state:
         case RunState.SUCCEEDED:
             return "finished"
         case RunState.FAILED:
             return "failed" if run.ending else "not_started"
         case RunState.STOPPED:
-            return _STOPS.get(str(stop), str(stop)) if stop else "stopped"
+            return _STOPS.get(run.stop, run.stop) if run.stop else "stopped"
         case RunState.INTERRUPTED:
             return "spot"
         case RunState.LOST:

@@ -9,8 +9,9 @@ from typing import Any
 
 from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, moment, number, optional, text, truth
 from cloudtrain.core.text import counted, shortened
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.run_folder.artifacts import FileEntry
-from cloudtrain.transfer.frames import ExitRecord, exit_record
+from cloudtrain.transfer.frames import exit_record
 
 # Why an interpreter was chosen that is not the first that was looked at.
 _WHY = {

@@ -14,35 +14,10 @@ from typing import Any
 
 from cloudtrain.core.decode import Odd, count, each, fields, integer, json_object, known, moment, optional, text
 from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.told import ExitRecord
 
 _LONGEST_HEAD = 64 * 1024
 _LONGEST_PAYLOAD = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitRecord:
-    """How a job ended.
-
-    Attributes:
-        code: exit code; negative: the signal that ended it.
-        at: unix seconds.
-        log_bytes, log_sha256, events_bytes: of the complete `console.log` and `events.jsonl`.
-        events_sha256: None: an earlier supervisor's record.
-        stop: why it was told to end ("user", "deadline", ...); None: it ended by itself.
-        signal_name: as its system calls `signal`: "SIGKILL"; None: not known.
-        oom_kills: how many processes the kernel there ended for lack of memory while it ran; None: not known.
-    """
-
-    code: int
-    signal: int | None
-    at: float
-    log_bytes: int
-    log_sha256: str
-    events_bytes: int
-    stop: str | None
-    events_sha256: str | None = None
-    signal_name: str | None = None
-    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

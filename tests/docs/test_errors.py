@@ -174,6 +174,9 @@ def made(module: Module) -> Iterator[Found | str]:
             code = given.get("code")
             if code is None and None not in given:
                 yield Found(kind.code, where, exits, _said(given))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "RunError":
+            # What a run has ended with.
+            code = given["code"]
         elif isinstance(node, ast.Call) and {"code", "consequence"} <= set(given):
             # A kind that is chosen at run time.
             code = given["code"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.core.errors import Busy, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -54,8 +54,8 @@ def test_facts_ride_with_a_move(store: Store, tmp_path: Path) -> None:
     instance = Instance(id="i-1", provider=Target.EC2, owned=True, workdir=".cloudtrain", life=InstanceLife.RUNNING)
     run = store.move(run, RunState.BOOTING, instance=instance, life=instance.life)
     assert (run.instance, run.life) == (instance, InstanceLife.RUNNING)
-    ended = store.move(run, RunState.FAILED, error={"code": "x", "message": "y"})
-    assert ended.ended_at is not None and ended.error == {"code": "x", "message": "y"}
+    ended = store.move(run, RunState.FAILED, error=RunError(code="x", message="y"))
+    assert ended.ended_at is not None and ended.error == RunError(code="x", message="y")
 
 
 def test_notes_outside_the_known_columns_are_refused(store: Store, tmp_path: Path) -> None:

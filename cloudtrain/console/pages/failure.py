@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.error_codes import completed
-from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.errors import CloudtrainError, RunError
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import fitted, money, screen_safe, wrapped
 
@@ -56,25 +55,18 @@ def record(error: CloudtrainError, exit_code: int | None = None) -> dict[str, An
     }
 
 
-def of_run(error: Mapping[str, Any] | None, exit_code: int, run: str, kept: str) -> dict[str, Any] | None:
+def of_run(error: RunError | None, exit_code: int, run: str, kept: str) -> dict[str, Any] | None:
     """The `error` that a run has ended with, as the registry keeps it, for programs; None: it has none.
 
     Args:
         exit_code: that of a command which followed the run to its end.
         kept: what the end means for money and data, where the error does not say it.
     """
-    if not error:
+    if error is None:
         return None
-    made = record(restored(error, kept), exit_code)
+    made = record(error.shown(kept), exit_code)
     hint = None if made["hint"] is None else made["hint"].replace("RUN", run)
-    return {**made, "hint": hint, "cause": error.get("cause")}
-
-
-def restored(error: Mapping[str, Any], kept: str) -> CloudtrainError:
-    """The failure that a run has ended with, as the registry keeps it; `kept`: see `of_run`."""
-    told = {key: error.get(key) for key in ("code", "hint", "detail", "consequence")}
-    told["consequence"] = told["consequence"] or kept
-    return CloudtrainError(str(error.get("message", "it failed")), **told)
+    return {**made, "hint": hint, "cause": error.cause}
 
 
 def kept(folder: Path, life: InstanceLife, *, files: int | None = None, usd: float | None = None) -> str:

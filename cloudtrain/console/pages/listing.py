@@ -13,7 +13,7 @@ from cloudtrain.config.settings import duration
 from cloudtrain.console.pages import failure
 from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
 from cloudtrain.core import disk
-from cloudtrain.core.errors import UsageError
+from cloudtrain.core.errors import RunError, UsageError
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe, size
@@ -76,7 +76,7 @@ def _words(run: Run) -> set[str]:
         words.add("living")
     if run.state is RunState.SUCCEEDED:
         words.add("done")
-    if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
+    if run.state is RunState.STOPPED and run.stop == "deadline":
         words.add("limit")
     if run.life is InstanceLife.PARKED:
         words.add("parked")
@@ -103,7 +103,7 @@ def table(runs: Iterable[Run]) -> list[str]:
         told = (run.name, str(run.plan.spec.train.model), where(run), status(run))
         # Until its end; more, if it has not ended.
         more = "+" if expiry.overdue_s(run, now) is not None else ""
-        accuracy, spent = percent(run.progress.get("best_test_acc")), money(usd) + more if usd is not None else unbilled
+        accuracy, spent = percent(run.progress.best_test_acc), money(usd) + more if usd is not None else unbilled
         rows.append((*told, accuracy, spent, age(now - run.created_at)))
     lines = columns(header, rows, right=(4, 5))
     lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
@@ -111,8 +111,8 @@ def table(runs: Iterable[Run]) -> list[str]:
     lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
     ended = [run for run in runs if run.life is InstanceLife.TERMINATED and not run.state.final]
     lines += [f"{run.name}: cloudtrain pull {run.name} tells what had come before its machine ended" for run in ended]
-    interrupted = [run for run in runs if run.state is RunState.INTERRUPTED and run.error and run.error.get("hint")]
-    lines += [f"{run.name}: {(run.error or {})['hint']}" for run in interrupted]
+    interrupted = [run for run in runs if run.state is RunState.INTERRUPTED]
+    lines += [f"{run.name}: {run.error.hint}" for run in interrupted if run.error and run.error.hint]
     lines += [f"{run.name}: {expiry.kept_hint(run)}" for run in runs if expiry.is_kept(run, now)]
     for run in owing:
         if (at := expiry.kept_until(run)) is not None:
@@ -139,10 +139,10 @@ def record(run: Run) -> dict[str, Any]:
         "where": where(run),
         "model": run.plan.spec.train.model,
         "seed": run.plan.spec.train.seed,
-        "epoch": run.progress.get("epoch"),
-        "epochs": run.progress.get("epochs") or run.plan.spec.train.epochs,
-        "best_test_acc": run.progress.get("best_test_acc"),
-        "best_epoch": run.progress.get("best_epoch"),
+        "epoch": run.progress.epoch,
+        "epochs": run.progress.epochs or run.plan.spec.train.epochs,
+        "best_test_acc": run.progress.best_test_acc,
+        "best_epoch": run.progress.best_epoch,
         "cost": None if usd is None else round(usd, 6),
         "rehearsal": run.plan.spec.rehearsal,
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
@@ -193,14 +193,14 @@ def _status(run: Run) -> str:
     if run.state is RunState.RUNNING:
         if ended_unseen(run):
             return "ended, not pulled yet"
-        epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+        epoch, epochs = run.progress.epoch, run.progress.epochs
         return f"training {epoch}/{epochs}" if epoch and epochs else "training"
     if run.state is RunState.FAILED and run.ending:
-        code = (run.ending.get("signal") and f"signal {run.ending['signal']}") or f"exit {run.ending.get('code')}"
+        code = f"signal {run.ending.signal}" if run.ending.signal else f"exit {run.ending.code}"
         return f"failed ({code})"
-    if run.state is RunState.STOPPED and (run.ending or {}).get("stop") == "deadline":
+    if run.state is RunState.STOPPED and run.stop == "deadline":
         return "ended by its limit"
-    if (run.error or {}).get("code") == NOT_PULLED:
+    if run.error is not None and run.error.code == NOT_PULLED:
         return "stopped, not pulled"
     return "done" if run.state is RunState.SUCCEEDED else run.state.value
 
@@ -242,7 +242,7 @@ def page(run: Run, store: Store) -> list[str]:
         *_story(run, store.read_journal(run.name)),
         *_machine(run),
         *_files_and_cost(run, outcome),
-        *_error(run.error or {}),
+        *_error(run.error),
         *_results(epochs, outcome.metrics),
     ]
     if not run.state.final:
@@ -303,12 +303,12 @@ def _files_and_cost(run: Run, outcome: Result) -> list[str]:
     return lines
 
 
-def _error(error: Mapping[str, Any]) -> list[str]:
-    if not error:
+def _error(error: RunError | None) -> list[str]:
+    if error is None:
         return []
-    lines = [f"  error    {error.get('message')} [{error.get('code')}]"]
-    lines += [f"           {error['detail']}"] if error.get("detail") else []
-    return [*lines, f"  hint     {error['hint']}"] if error.get("hint") else lines
+    lines = [f"  error    {error.message} [{error.code}]"]
+    lines += [f"           {error.detail}"] if error.detail else []
+    return [*lines, f"  hint     {error.hint}"] if error.hint else lines
 
 
 def _results(epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
         return f"{run.name} has ended and is pulled. End {machine} now, and lose what was changed on it since?"
     if not pull:
         return f"End {run.name} without pulling" + (f" and delete {machine} with what is on it?" if machine else "?")
-    epoch, epochs = run.progress.get("epoch"), run.progress.get("epochs")
+    epoch, epochs = run.progress.epoch, run.progress.epochs
     at = f" after epoch {epoch} of {epochs}" if epoch and epochs and run.state is RunState.RUNNING else ""
     if not run.state.trains:
         return f"Stop {run.name}" + (f" and terminate {machine}?" if machine else "?")

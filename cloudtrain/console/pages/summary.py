@@ -105,8 +105,8 @@ def ending_lines(result: Result) -> list[str]:
         held_out = "final_val_acc" in result.metrics
         picked = "the test set was opened once" if held_out else "the best epoch is picked on the test set"
         lines.append(f"last     test accuracy {final:.2f} in the last epoch; {picked}")
-    if result.error and result.error.get("code") == NOT_PULLED:
-        lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.get('consequence')}")
+    if result.error and result.error.code == NOT_PULLED:
+        lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.consequence}")
     elif result.artifacts:
         total = sum(entry.size for entry in result.artifacts)
         files = f"{counted(len(result.artifacts), 'file')}, {size(total)}"
@@ -126,10 +126,10 @@ def ending_lines(result: Result) -> list[str]:
 
 def error_of(result: Result) -> CloudtrainError | None:
     """What ended a run badly, in the form of a failure; None for one that ended well, as asked, or goes on."""
-    if not result.error or result.error.get("code") in ("stopped", "abandoned", NOT_PULLED):
+    if not result.error or result.error.code in ("stopped", "abandoned", NOT_PULLED):
         return None
     kept = failure.kept(result.folder, result.life, files=len(result.artifacts), usd=result.cost_usd)
-    return failure.restored(result.error, kept)
+    return result.error.shown(kept)
 
 
 def away_line(plan: Plan) -> str | None:

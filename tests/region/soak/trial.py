@@ -321,6 +321,7 @@ class Trial:
 
     def _row(self) -> dict[str, Any] | None:
         """The run as the registry has it, read beside the commands."""
+        from cloudtrain.core.decode import brief
         from cloudtrain.core.errors import CloudtrainError
         from cloudtrain.store import Store
 
@@ -331,7 +332,8 @@ class Trial:
             run = Store(path).get(self._name)
         except CloudtrainError:
             return None
-        return {"state": run.state.value, "life": run.life.value, "ending": run.ending, "error": run.error}
+        told = {"ending": run.ending and brief(run.ending), "error": run.error and brief(run.error)}
+        return {"state": run.state.value, "life": run.life.value, **told}
 
     def _look(self) -> None:
         self._seen.breaches += unseen(self._account.instances(), time.time())

@@ -20,7 +20,7 @@ from cloudtrain.billing import cost, expiry
 from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing, summary
 from cloudtrain.core.disk import sha256
-from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, RunError, UsageError
 from cloudtrain.core.events import Event
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
@@ -149,7 +149,7 @@ def test_a_lease_that_ends_after_training_began_parks_and_pull_fetches_everythin
     result = scene.pull()
     verified(result)
     assert (result.state, result.exit_code) == (RunState.STOPPED, ExitCode.LIMIT)
-    assert result.error and result.error["code"] == "limit_reached"
+    assert result.error and result.error.code == "limit_reached"
     assert (result.folder / "console.log").stat().st_size > 0
     notes = scene.context.store.read_journal(NAME)
     after = scene.run.instance
@@ -284,7 +284,7 @@ def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> N
     clients.ec2.terminate_instances(InstanceIds=[instance.id])
     scene.until("terminated")
     outcome = lifecycle_pull.pull_now(scene.run, context)
-    assert outcome.state is RunState.LOST and "terminated" in str((outcome.error or {})["message"])
+    assert outcome.state is RunState.LOST and "terminated" in str((outcome.error or RunError()).message)
 
 
 def test_extend_moves_timer_tag_deadline_and_registry(scene: Scene) -> None:

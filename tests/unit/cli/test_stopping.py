@@ -14,6 +14,7 @@ from cloudtrain.console.pages import stopping as lines
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import Figures
 from cloudtrain.lifecycle import pull, stop, story
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import outcome
@@ -60,7 +61,7 @@ def test_a_kept_machine_is_among_what_lives(store: Store, tmp_path: Path) -> Non
 def test_the_questions_name_what_is_lost_and_what_is_billed(store: Store, tmp_path: Path) -> None:
     over = kept(store, tmp_path, 600.0)
     values = {name: getattr(over, name) for name in Run.__dataclass_fields__}
-    run = Run(**{**values, "state": RunState.RUNNING, "progress": {"epoch": 9, "epochs": 15}})
+    run = Run(**{**values, "state": RunState.RUNNING, "progress": Figures(epoch=9, epochs=15)})
     assert lines.question(run) == "Stop brave-otter after epoch 9 of 15, pull its results and terminate i-0a1b?"
     assert "keep i-0a1b up 10m 00s longer at $0.500 an hour?" in lines.question(run, keep_s=600)
     assert "without pulling and delete i-0a1b" in lines.question(run, pull=False)

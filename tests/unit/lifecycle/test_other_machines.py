@@ -11,7 +11,7 @@ import pytest
 from cloudtrain.billing import expiry
 from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing
-from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode, LimitReached, Refused
+from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode, LimitReached, Refused, RunError
 from cloudtrain.core.events import Event, Warned
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -144,7 +144,7 @@ def test_no_other_machine_to_be_had_ends_it_interrupted(
         story.resume(run, context, relaunch=True)
     assert caught.value.exit_code is ExitCode.LIMIT
     run = context.store.get(run.name)
-    assert run.state is RunState.INTERRUPTED and (run.error or {})["code"] == "no_capacity"
+    assert run.state is RunState.INTERRUPTED and (run.error or RunError()).code == "no_capacity"
 
 
 @pytest.mark.parametrize("act", [story.resume, pull.pull_now])
@@ -157,7 +157,7 @@ def test_nobody_relaunches_for_a_command_that_has_left(
     act(context.store.get(run.name), context)
     run = context.store.get(run.name)
     assert run.state is RunState.INTERRUPTED and len(machines.machines) == 1
-    assert "no checkpoint of it had arrived" in str((run.error or {})["hint"])
+    assert "no checkpoint of it had arrived" in str((run.error or RunError()).hint)
 
 
 def test_no_other_machine_while_the_end_of_the_first_is_not_confirmed(
@@ -217,7 +217,7 @@ def test_an_end_without_a_pull_ends_a_machine_that_does_not_answer(
     machines.refuses = ConnectionFailed("it does not answer")
     done = stop.discard(context.store.get(run.name), context)
     assert (done.state, done.life, done.artifacts) == (RunState.STOPPED, InstanceLife.TERMINATED, ())
-    assert (done.error or {})["code"] == "not_pulled" and not (run.folder / "checkpoints").exists()
+    assert (done.error or RunError()).code == "not_pulled" and not (run.folder / "checkpoints").exists()
     assert any("were not pulled" in line for line in listing.page(context.store.get(run.name), context.store))
     # What is not here was deleted with the machine.
     assert stop.stop(context.store.get(run.name), context).artifacts == ()

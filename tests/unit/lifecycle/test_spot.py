@@ -12,12 +12,13 @@ from cloudtrain.billing import cost
 from cloudtrain.cli import following
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.disk import sha256
-from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode
+from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode, RunError
 from cloudtrain.core.events import Event, LogLines, Warned
 from cloudtrain.core.instance import Details, Instance
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.lifecycle import checkpoints, spot, stop
 from cloudtrain.lifecycle.repeat import continuation
 from cloudtrain.lifecycle.session import Context, Session
@@ -228,7 +229,9 @@ def test_other_code_is_never_sent_for_the_rest_of_a_run(context: Context, tmp_pa
 def test_a_users_own_spot_instance_and_other_ends_are_left_alone(context: Context, tmp_path: Path) -> None:
     run = taken(context, tmp_path, ec2=Ec2Spec(spot=True, instance_id="i-1"))
     assert go_on(run, context) is None
-    other = replace(run, error={"code": "no_capacity"}, plan=replace(run.plan, spec=replace(run.plan.spec, ec2=None)))
+    other = replace(
+        run, error=RunError(code="no_capacity"), plan=replace(run.plan, spec=replace(run.plan.spec, ec2=None))
+    )
     assert go_on(other, context) is None
 
 
@@ -251,7 +254,7 @@ def test_what_is_fetched_before_the_end_is_tried_again_and_not_for_ever(
         waited.append(seconds)
         clock.now += seconds
 
-    going = replace(run, state=RunState.PULLING, ending={"stop": "spot"})
+    going = replace(run, state=RunState.PULLING, ending=ExitRecord(stop="spot"))
     with Session(run, replace(context, sleep=sleep)) as session:
         broken = ConnectionFailed("the link broke")
         tries: list[Any] = [broken, broken, going]
@@ -265,7 +268,7 @@ def test_what_is_fetched_before_the_end_is_tried_again_and_not_for_ever(
         assert spot.within_notice(going, session, act) is going and len(waited) == 2
         tries[:] = [broken]
         with pytest.raises(ConnectionFailed):
-            spot.within_notice(replace(going, ending={"stop": "user"}), session, act)
+            spot.within_notice(replace(going, ending=ExitRecord(stop="user")), session, act)
         tries[:] = [broken] * 500
         with pytest.raises(ConnectionFailed):
             spot.within_notice(going, session, act)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.core.errors import ConnectionFailed, ExitCode, UsageError
+from cloudtrain.core.errors import ConnectionFailed, ExitCode, RunError, UsageError
 from cloudtrain.core.events import Event, LogLines, Warned
 from cloudtrain.core.spec import JobSpec, Limits
 from cloudtrain.core.states import InstanceLife, RunState
@@ -97,7 +97,7 @@ def test_a_training_that_fails_is_pulled_and_its_machine_given_back(
     run = begun()
     done = story.resume(run, context)
     assert (done.state, done.exit_code, machines.released) == (RunState.FAILED, ExitCode.TRAINING_FAILED, 1)
-    assert says in str((done.error or {})["message"])
+    assert says in str((done.error or RunError()).message)
     assert (run.folder / "console.log").read_bytes() == b"out of luck\n" and (run.folder / "half").exists()
     sums_hold(run.folder)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.core import questions
-from cloudtrain.core.errors import CloudtrainError, UsageError
+from cloudtrain.core.errors import CloudtrainError, RunError, UsageError
 from cloudtrain.core.events import Event, StepDone, Warned
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
 from cloudtrain.core.states import RunState
@@ -84,7 +84,7 @@ def test_a_gpu_that_is_billed_and_cannot_be_used_ends_the_machine_where_nobody_i
     assert isinstance(failed, UsageError) and failed.code == "gpu_unusable"
     assert says in failed.message and "\x1b" not in failed.message and len(failed.message) < 900
     assert "--allow-cpu" in (failed.hint or "") and failed.consequence == "nothing has trained"
-    assert (run.state, (run.error or {})["code"], machines.released) == (RunState.FAILED, "gpu_unusable", 1)
+    assert (run.state, (run.error or RunError()).code, machines.released) == (RunState.FAILED, "gpu_unusable", 1)
     assert "receive" not in machines.host.asked and "start" not in machines.host.asked
 
 
@@ -206,5 +206,5 @@ def test_a_run_that_was_lost_that_way_says_so(resumed: Callable[..., Any], monke
 
     monkeypatch.setitem(globals(), "trains", dies)
     run, _, _ = resumed({"logout": "ends"})
-    assert run.state is RunState.LOST and "KillUserProcesses" in str((run.error or {})["message"])
+    assert run.state is RunState.LOST and "KillUserProcesses" in str((run.error or RunError()).message)
     assert outcome.ending(run)[0] is RunState.LOST

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.core.errors import GONE, ArtifactRefused, ConnectionFailed
+from cloudtrain.core.errors import GONE, ArtifactRefused, ConnectionFailed, RunError
 from cloudtrain.core.events import Event, StepStarted
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import JobSpec
@@ -97,7 +97,7 @@ def test_a_start_that_nobody_noted_is_stopped_and_pulled(
     unnoted: Run, context: Context, act: Any, here: FakeProvider
 ) -> None:
     outcome = act(unnoted, context)
-    assert outcome.state is RunState.STOPPED and (outcome.error or {})["code"] == "stopped"
+    assert outcome.state is RunState.STOPPED and (outcome.error or RunError()).code == "stopped"
     assert (unnoted.folder / "weights").read_bytes() == b"trained"
     assert here.released == 1
 
@@ -220,6 +220,6 @@ def test_a_run_whose_machine_is_gone_is_lost_and_no_command_waits_for_it(
     (trains.folder / "console.log").write_bytes(b"what had arrived")
     done = act(trains, quick)
     assert done.state is RunState.LOST and done.exit_code == 6
-    assert "ended while it trained (i-1 is terminated" in str((done.error or {})["message"])
+    assert "ended while it trained (i-1 is terminated" in str((done.error or RunError()).message)
     assert (trains.folder / "console.log").read_bytes() == b"what had arrived"
     assert not waited and here.released == 1

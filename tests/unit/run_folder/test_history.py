@@ -14,6 +14,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, ResumeSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import RunState
+from cloudtrain.core.told import ExitRecord, Figures
 from cloudtrain.run_folder import history
 from cloudtrain.store import Run, Store
 from tests import plans
@@ -54,11 +55,13 @@ class Registry:
         run = self.store.add(make_plan(spec, offer, CodeSummary(files=1, bytes=1)))
         for state, after in zip(STORY, (0.0, 0.0, 0.0, setup, training + left_alone), strict=True):
             self.now += after
-            facts = {"ending": {"state": "exited", "at": self.now - left_alone}} if state is RunState.PULLING else {}
+            facts = (
+                {"ending": ExitRecord(state="exited", at=self.now - left_alone)} if state is RunState.PULLING else {}
+            )
             run = self.store.move(run, state, **facts)
         self.now += pull
         instance = Instance(id="i-1", provider=spec.target, owned=True, workdir="w", type=on)
-        return self.store.move(run, end, progress={"epochs": trained}, instance=instance)
+        return self.store.move(run, end, progress=Figures(epochs=trained), instance=instance)
 
 
 @pytest.fixture

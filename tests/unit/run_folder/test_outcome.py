@@ -10,6 +10,7 @@ import pytest
 
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.run_folder import outcome
 from cloudtrain.store import Store
 from tests import plans
@@ -40,10 +41,12 @@ KILLED = {"code": -9, "signal": 9, "signal_name": "SIGKILL"}
 def test_a_job_that_was_killed_says_by_what_and_why(
     record: dict[str, Any], said: str, helps: str, tmp_path: Path
 ) -> None:
-    run = replace(Store(tmp_path / "registry.sqlite").add(plans.plan(tmp_path)), ending={"state": "exited", **record})
+    run = replace(
+        Store(tmp_path / "registry.sqlite").add(plans.plan(tmp_path)), ending=ExitRecord(state="exited", **record)
+    )
     state, error = outcome.ending(run)
-    assert state is RunState.FAILED and error is not None and said in error["message"]
-    assert helps in error["hint"] and error["hint"].endswith(f"the whole log: cloudtrain logs {run.name}")
+    assert state is RunState.FAILED and error is not None and said in error.message
+    assert helps in str(error.hint) and str(error.hint).endswith(f"the whole log: cloudtrain logs {run.name}")
 
 
 def test_what_was_not_pulled_is_called_deleted_once_its_machine_has_ended(tmp_path: Path) -> None:
@@ -52,5 +55,5 @@ def test_what_was_not_pulled_is_called_deleted_once_its_machine_has_ended(tmp_pa
     for life, told in ((InstanceLife.RUNNING, "not confirmed"), (InstanceLife.TERMINATED, "was deleted")):
         run = store.note(run, life=life, instance=plans.machine())
         error = outcome.not_pulled(run, {})
-        assert told in error["consequence"]
-        assert ("cloudtrain stop" in error["hint"]) is (life is InstanceLife.RUNNING)
+        assert told in str(error.consequence)
+        assert ("cloudtrain stop" in str(error.hint)) is (life is InstanceLife.RUNNING)

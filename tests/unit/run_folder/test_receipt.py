@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 
 from cloudtrain.config import settings
+from cloudtrain.core.errors import RunError
 from cloudtrain.core.events import Warned
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.run_folder import receipt, settings_file
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 from tests import plans
 
 STORY = [RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING, RunState.PULLING]
-EXITED = {"state": "exited", "code": 0, "signal": None, "log_bytes": 7, "log_sha256": "ab" * 32, "events_bytes": 9}
+EXITED = ExitRecord(state="exited", code=0, log_bytes=7, log_sha256="ab" * 32, events_bytes=9)
 
 # What must never stand in a receipt, and where this test plants it.
 PRIVATE = {
@@ -160,7 +162,7 @@ def of_ec2(store: Store, tmp_path: Path) -> Run:
         result={"best_test_acc": 99.4, "parameters": 7902, "goals": {"epochs <= 15": True}, "who": p["mail"]},
     )
     run = moved(store, run, *STORY[:-1], instance=instance)
-    error = {"code": "training_failed", "message": f"arn:aws:iam::{p['account']}:user/{p['user']} at {p['home']}"}
+    error = RunError(code="training_failed", message=f"arn:aws:iam::{p['account']}:user/{p['user']} at {p['home']}")
     return moved(store, run, STORY[-1], RunState.SUCCEEDED, ending=EXITED, error=error)
 
 
@@ -218,13 +220,13 @@ def test_a_rehearsal_says_that_nothing_was_billed(store: Store, tmp_path: Path) 
         ([], None, None),
         (STORY, EXITED, None),
         ([*STORY, RunState.SUCCEEDED], EXITED, "finished"),
-        ([*STORY, RunState.FAILED], {**EXITED, "code": 1}, "failed"),
+        ([*STORY, RunState.FAILED], replace(EXITED, code=1), "failed"),
         ([RunState.PROVISIONING, RunState.FAILED], None, "not_started"),
-        ([*STORY, RunState.STOPPED], {**EXITED, "stop": "user"}, "stopped"),
-        ([*STORY, RunState.STOPPED], {**EXITED, "stop": "deadline"}, "limit"),
-        ([*STORY, RunState.STOPPED], {**EXITED, "stop": "spot"}, "spot"),
+        ([*STORY, RunState.STOPPED], replace(EXITED, stop="user"), "stopped"),
+        ([*STORY, RunState.STOPPED], replace(EXITED, stop="deadline"), "limit"),
+        ([*STORY, RunState.STOPPED], replace(EXITED, stop="spot"), "spot"),
         ([*STORY, RunState.INTERRUPTED], EXITED, "spot"),
-        ([*STORY, RunState.LOST], {"state": "lost"}, "lost"),
+        ([*STORY, RunState.LOST], ExitRecord(state="lost"), "lost"),
         ([RunState.STOPPED], None, "stopped"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.core.states import RunState
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.run_folder import code_copy, receipt, verify
 from cloudtrain.run_folder.verify import Verdict
 from cloudtrain.source import tree
@@ -45,13 +46,13 @@ def run(store: Store, tmp_path: Path) -> Run:
     store.write_journal(row.name, {"pulled": pulled})
     files = tree.scan(package, cache=None)
     code_copy.keep(row.folder, files, files.digest, "local", store.journal(row.name), lambda _: None)
-    ending = {
-        "state": "exited",
-        "code": 0,
-        "log_bytes": len(LOG),
-        "log_sha256": hashlib.sha256(LOG).hexdigest(),
-        "events_bytes": len(EVENTS),
-    }
+    ending = ExitRecord(
+        state="exited",
+        code=0,
+        log_bytes=len(LOG),
+        log_sha256=hashlib.sha256(LOG).hexdigest(),
+        events_bytes=len(EVENTS),
+    )
     story = (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING, RunState.PULLING)
     for state in (*story, RunState.SUCCEEDED):
         row = store.move(row, state, ending=ending)
