@@ -1,29 +1,21 @@
-"""Any JSON in any field of what hosts, jobs and damaged files say, through everything that reads or shows it.
-
-`python -m tests.hostile 5000` tries so many inputs on each parser, of whole runs a twentieth, and prints
-the table of docs/hostile.md.
-"""
+"""What jobs tell and damage leaves, through everything that reads or shows a run."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import json
 import sqlite3
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cloudtrain.config import settings as config
 from cloudtrain.console.log_text import LogView
 from cloudtrain.console.pages import listing, stopping
 from cloudtrain.console.reporters.base import Reporter
@@ -31,7 +23,6 @@ from cloudtrain.console.reporters.jsonl import JsonReporter
 from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.core.decode import made
-from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import checkpoints
@@ -41,72 +32,11 @@ from cloudtrain.report.notebook import LoadedRun
 from cloudtrain.run_folder import outcome, receipt
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.follow import Follower
-from cloudtrain.transfer.frames import End, EventsFrame, ExitRecord, FrameParser, LogFrame
-from cloudtrain.transfer.supervisor import Supervisor
-from cloudtrain.transport.base import Completed, Stream, Transport
+from cloudtrain.transfer.frames import End, EventsFrame, ExitRecord, LogFrame
 from tests import plans
+from tests.hostile.host import EXIT, GPU
+from tests.hostile.odd import Parser, no_escapes, odd, spoilt
 
-ESCAPES = ("\x1b[2J\x1b]0;x\x07", "\x9b2J", "\ud800", "\u202e", "\0", "a\nb", "é", "x" * 3000, "")
-ODD_NUMBERS = (float("nan"), float("inf"), 1e308, 5e-324, -1e99, 10**400, -(10**30), 2**63, 0, -1, True)
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(ESCAPES + ODD_NUMBERS)
-anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-)
-DEEP: Any = []
-for _ in range(200):
-    DEEP = [DEEP]
-odd = anything | st.just(DEEP)
-
-EXIT = {
-    "v": 1,
-    "code": 0,
-    "signal": None,
-    "at": 1.8e9,
-    "log_bytes": 3,
-    "log_sha256": "a" * 64,
-    "events_bytes": 3,
-    "stop": None,
-    "events_sha256": "b" * 64,
-}
-HEADS: tuple[dict[str, Any], ...] = (
-    {"k": "log", "o": 0, "n": 3},
-    {"k": "events", "o": 0, "n": 3},
-    {"k": "beat", "t": 1.8e9, "log": 3, "events": 3},
-    {"k": "shrunk", "file": "console.log", "size": 1},
-    {"k": "notice", "kind": "spot", "t": 1.8e9, "ends": 1.8e9},
-    {"k": "gpu", "t": 1.8e9, "gpus": [{"busy": 5, "used_mib": 1, "total_mib": 2}]},
-    {"k": "end", "state": "exited", "exit": EXIT, "log": 3, "events": 3},
-)
-TAIL = base64.b64encode(b"abc").decode()
-STANDS = {"ok": True, "state": "exited", "exit": EXIT, "stop": None}
-GPU = {"name": "Tesla T4", "memory_mib": 15360}
-ANSWERS: dict[str, dict[str, Any]] = {
-    "probe": {
-        "ok": True,
-        "python": {"version": "3.12", "path": "/p"},
-        "torch": "2",
-        "cuda": "12",
-        "driver": "5",
-        "gpus": [GPU],
-        "cpus": 4,
-        "disk_free": 5,
-        "os": "x",
-        "home": "/h",
-        "boot_id": "b",
-        "without_cuda": True,
-        "why": "given",
-        "looked": ["/p"],
-        "nvidia_smi": "words",
-        "cuda_fault": "words",
-        "serves": "12.4",
-        "logout": "ends",
-    },
-    "start": {"ok": True, "state": "running", "started": True, "pid": 3},
-    "poll": {**STANDS, "log_size": 3, "events_size": 3, "log": TAIL, "events": TAIL},
-    "stop": STANDS,
-    "lease": {"ok": True, "state": "running"},
-    "manifest": {"ok": True, "files": [{"name": "w", "size": 3, "sha256": "a" * 64}]},
-}
 EVENTS: tuple[dict[str, Any], ...] = (
     {
         "v": 1,
@@ -159,58 +89,6 @@ EVENTS: tuple[dict[str, Any], ...] = (
         "goals": {"a": True},
     },
 )
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each container within `value` with a key of it."""
-    for key in list(value) if isinstance(value, dict) else range(len(value)):
-        yield value, key
-        if isinstance(value[key], (dict, list)):
-            yield from _places(value[key])
-
-
-@st.composite
-def spoilt(draw: st.DrawFn, whole: Any) -> Any:
-    """`whole` with anything at some of its places, or anything at all."""
-    value = json.loads(json.dumps(draw(whole)))
-    places = list(_places(value))
-    for _ in range(draw(st.integers(1, 3))):
-        container, key = draw(st.sampled_from(places))
-        container[key] = draw(odd)
-    return draw(odd) if draw(st.integers(0, 19)) == 0 else value
-
-
-class Canned(Transport):
-    """A host with one answer."""
-
-    def __init__(self, stdout: bytes) -> None:
-        self._stdout = stdout
-
-    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0, awaits: bytes = b"") -> Completed:
-        return Completed(0, argv[-1][::-1].encode() + b"\n" + self._stdout, b"")
-
-    def stream(self, argv: Sequence[str]) -> Stream:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
-
-
-def frames(head: Any) -> None:
-    """A frame's head."""
-    for frame in FrameParser().feed(json.dumps(head).encode() + b"\n" + b"abc"):
-        if hasattr(frame, "text"):
-            frame.text()
-
-
-def answers(told: tuple[str, Any]) -> None:
-    """The answer to a verb."""
-    verb, answer = told
-    ask = Supervisor(Canned(json.dumps(answer).encode() + b"\n"), "python3", "r", ".")
-    said = getattr(ask, verb)(*([{}] if verb == "start" else []))
-    if verb == "probe":
-        said.summary()
-        said.idle_gpu("1x T4")
 
 
 class _Link:
@@ -283,8 +161,8 @@ def events(told: Any) -> None:
             for reporter in reporters:
                 reporter.close()
             shown = _shown(store.get(run.name), store)
-        _no_escapes(shown)
-        _no_escapes(err.getvalue())
+        no_escapes(shown)
+        no_escapes(err.getvalue())
 
 
 def _end(store: Store, reporters: Sequence[Reporter]) -> None:
@@ -295,11 +173,6 @@ def _end(store: Store, reporters: Sequence[Reporter]) -> None:
     run = store.move(run, state, error=error)
     for reporter in reporters:
         reporter.result(outcome.result(run, store.read_journal(run.name), 1.9e9))
-
-
-def _no_escapes(text: str) -> None:
-    bad = [c for c in text if (ord(c) < 32 and c not in "\n\t") or "\x7f" <= c <= "\x9f" or c == "\u202e"]
-    assert not bad, bad
 
 
 def registry(row: dict[str, Any]) -> None:
@@ -314,30 +187,8 @@ def registry(row: dict[str, Any]) -> None:
         assert other.name in [one.name for one in store.runs(damaged=lambda _: None)]
         store.moves(run.name)
         found = store.get(run.name)
-        _no_escapes(_shown(found, store))
+        no_escapes(_shown(found, store))
         outcome.result(found, store.read_journal(run.name), 1.9e9)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(str(key))} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "1" + "0" * 400
-    return json.dumps(value if isinstance(value, str) else "").replace("\x7f", "\\u007f")
-
-
-def setting(told: tuple[str, Any]) -> None:
-    """A value of a settings file, and in the environment."""
-    name, value = told
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cloudtrain.toml"
-        path.write_text(f"{name} = {_toml(value)}\n", encoding="utf-8", errors="surrogatepass")
-        config.load({}, folder=Path(folder), environment={}).origins()
-    config.load({}, environment={f"CLOUDTRAIN_{name.upper()}": str(value)[:2000]}).origins()
 
 
 def _row() -> st.SearchStrategy[dict[str, Any]]:
@@ -372,60 +223,11 @@ def _row() -> st.SearchStrategy[dict[str, Any]]:
     return columns()
 
 
-PARSERS: dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any]]] = {
-    "frames": (frames, spoilt(st.sampled_from(HEADS))),
-    "answers of the host": (
-        answers,
-        st.sampled_from(sorted(ANSWERS)).flatmap(lambda verb: st.tuples(st.just(verb), spoilt(st.just(ANSWERS[verb])))),
+PARSERS = {
+    "events, through the follower, every reporter, pages, receipt, report": Parser(
+        events, st.lists(spoilt(st.sampled_from(EVENTS)) | st.sampled_from(EVENTS), min_size=1, max_size=8), costs=20
     ),
-    "events, through the follower, every reporter, pages, receipt, report": (
-        events,
-        st.lists(spoilt(st.sampled_from(EVENTS)) | st.sampled_from(EVENTS), min_size=1, max_size=8),
+    "rows of the registry, through `ls`, `show`, `stop`'s questions, receipt, report": Parser(
+        registry, _row(), costs=20
     ),
-    "rows of the registry, through `ls`, `show`, `stop`'s questions, receipt, report": (registry, _row()),
-    "settings": (setting, st.tuples(st.sampled_from([*sorted(config.SETTINGS), "no_such"]), odd)),
 }
-
-
-def attacked(parser: str, inputs: int, *, fresh: bool = True) -> tuple[int, int]:
-    """Try a parser: how many inputs, and how many failed otherwise than with a documented error.
-
-    `fresh`: other inputs each time.
-    """
-    run, strategy = PARSERS[parser]
-    tried, failed = 0, 0
-
-    @settings(
-        max_examples=inputs,
-        deadline=None,
-        database=None,
-        derandomize=not fresh,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def one(value: Any) -> None:
-        nonlocal tried, failed
-        tried += 1
-        try:
-            run(value)
-        except CloudtrainError:
-            pass
-        except BaseException:
-            failed += 1
-            raise
-
-    one()
-    return tried, failed
-
-
-def main() -> None:
-    """Print the table."""
-    print("| parser | inputs | not handled |\n| - | - | - |")
-    for parser in PARSERS:
-        # A run with all its pages takes a hundred times as long as an answer.
-        tried, failed = attacked(parser, int(sys.argv[1]) // (20 if "through" in parser else 1))
-        print(f"| {parser} | {tried:,} | {failed} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

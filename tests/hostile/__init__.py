@@ -1,0 +1,48 @@
+"""Anything in any field of what hosts, jobs, accounts and damaged files say, through everything that reads or shows it.
+
+`python -m tests.hostile 5000` tries so many inputs on each parser, of those that take longer so many fewer, and prints
+the table of docs/hostile.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from cloudtrain.core.errors import CloudtrainError
+from tests.hostile import here, host, runs
+
+PARSERS = {**host.PARSERS, **runs.PARSERS, **here.PARSERS}
+
+
+def attacked(parser: str, inputs: int, *, fresh: bool = True) -> tuple[int, int]:
+    """Try a parser with about `inputs`, or so many times fewer as they cost: how many that were, and how many failed
+    otherwise than with a documented error.
+
+    `fresh`: other inputs each time.
+    """
+    attack = PARSERS[parser]
+    tried, failed = 0, 0
+
+    @settings(
+        max_examples=max(20, inputs // attack.costs),
+        deadline=None,
+        database=None,
+        derandomize=not fresh,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(attack.inputs)
+    def one(value: Any) -> None:
+        nonlocal tried, failed
+        tried += 1
+        try:
+            attack.tried(value)
+        except CloudtrainError:
+            pass
+        except BaseException:
+            failed += 1
+            raise
+
+    one()
+    return tried, failed
