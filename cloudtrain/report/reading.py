@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.decode import Odd, json_object
 from cloudtrain.core.text import screen_safe
 
 # No file that is read whole here is larger in a real run by far; a larger one is left out.
@@ -39,10 +39,9 @@ def read_json(path: Path) -> Mapping[str, Any]:
     if data is None:
         return {}
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        return json_object(data)
+    except Odd:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

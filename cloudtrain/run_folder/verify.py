@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +10,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.decode import (
+    MOST_BYTES,
+    Odd,
+    checked,
+    count,
+    each,
+    fields,
+    integer,
+    json_object,
+    known,
+    optional,
+    text,
+)
 from cloudtrain.core.errors import UnknownRun, UsageError
+from cloudtrain.core.text import shortened
 from cloudtrain.run_folder import code_copy, files, links, log_times, receipt, settings_file
 from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
 from cloudtrain.run_folder.generated import is_derived
@@ -84,7 +97,7 @@ def load(path: Path) -> dict[str, Any]:
     file = path / receipt.NAME if path.is_dir() else path
     try:
         with disk.plain(file) as receipt_file:
-            found = json.loads(receipt_file.read())
+            found = json_object(receipt_file.read(MOST_BYTES + 1))
     except OSError as error:
         raise UsageError(
             f"there is no receipt to check: {file}: {(error.strerror or str(error)).lower()}",
@@ -92,14 +105,17 @@ def load(path: Path) -> dict[str, Any]:
             consequence="nothing was checked",
             code="no_receipt",
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise _bad(file, "it is no JSON") from error
-    if not isinstance(found, dict) or not isinstance(found.get("schema_version"), int):
+    except Odd as error:
+        raise _bad(file, f"it is {error}") from error
+    version = known(found, {"schema_version": integer}).get("schema_version")
+    if version is None:
         raise _bad(file, "it has no schema_version")
-    if found["schema_version"] > receipt.SCHEMA_VERSION:
-        raise _bad(file, f"a later cloudtrain wrote it (schema {found['schema_version']})", "upgrade cloudtrain")
-    if not _whole(found):
-        raise _bad(file, "its fields are not those of a receipt")
+    if version > receipt.SCHEMA_VERSION:
+        raise _bad(file, f"a later cloudtrain wrote it (schema {version})", "upgrade cloudtrain")
+    try:
+        _check_fields(found)
+    except Odd as error:
+        raise _bad(file, "its fields are not those of a receipt") from error
     return found
 
 
@@ -117,7 +133,7 @@ def check(path: Path, store: Store | None = None) -> Verification:
     named = frozenset(entry.get("stored") or entry["name"] for entry in told["artifacts"])
     row = _row(told, store)
     checks = [*_files(folder, told), *_extras(folder, named), _against_registry(told, row, store)]
-    return Verification(told["name"], folder, tuple(checks), row is not None, named)
+    return Verification(shortened(told["name"]), folder, tuple(checks), row is not None, named)
 
 
 def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
@@ -125,7 +141,7 @@ def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
         name = entry.get("stored") or entry["name"]
         reason = refusal(name) or refusal(entry.get("link") or "-")
         if reason is not None:
-            yield Check(repr(name), Verdict.DIFFERS, f"no result can have this name: {reason}")
+            yield Check(shortened(repr(name)), Verdict.DIFFERS, f"no result can have this name: {reason}")
         elif entry.get("link"):
             yield _link(folder, name, entry["link"])
         else:
@@ -201,8 +217,8 @@ def _against_registry(told: Mapping[str, Any], row: Run | None, store: Store | N
         return Check("registry", Verdict.UNCHECKED, why)
     if not row.state.final:
         return Check("registry", Verdict.UNCHECKED, f"the run has not ended ({row.state.value})")
-    known = receipt.build(row, store)
-    differing = [key for key in _LEDGER if key in told and told[key] != known[key]]
+    here = receipt.build(row, store)
+    differing = [key for key in _LEDGER if key in told and told[key] != here[key]]
     if differing:
         return Check("registry", Verdict.DIFFERS, f"it has another {', '.join(differing)} than the receipt")
     return Check("registry", Verdict.OK, "it says the same as the receipt")
@@ -219,37 +235,35 @@ def _row(told: Mapping[str, Any], store: Store | None) -> Run | None:
     return row if store.read_journal(row.name).get("id") == told["id"] else None
 
 
-def _whole(found: Mapping[str, Any]) -> bool:
-    """Whether the fields that are used here are what they should be."""
-    archive = found["code"].get("archive") if isinstance(found.get("code"), dict) else None
-    artifacts = found.get("artifacts")
-    return (
-        isinstance(found.get("name"), str)
-        and isinstance(found.get("code"), dict)
-        and isinstance(found.get("log"), dict)
-        and isinstance(found.get("events") or {}, dict)
-        and (not archive or _is_entry(archive))
-        and _are_attempts(found.get("attempts") or [])
-        and isinstance(artifacts, list)
-        and all(_is_entry(entry) and isinstance(entry.get("name"), str) for entry in artifacts)
-        and all(isinstance(entry.get(key) or "", str) for entry in artifacts for key in ("link", "stored"))
-    )
+def _check_fields(found: Mapping[str, Any]) -> None:
+    """See that the fields that are used here are what they should be.
+
+    Raises:
+        Odd: one is not.
+    """
+    text(found.get("name"))
+    optional(_hashed("size"), fields(found.get("code")).get("archive"))
+    for facts in (fields(found.get("log")), found.get("events")):
+        checked(optional(fields, facts) or {}, {"bytes": count, "sha256": text})
+    for attempt in optional(each(fields), found.get("attempts")) or []:
+        count(attempt.get("n"))
+        for facts in (attempt.get("log"), attempt.get("events")):
+            optional(_hashed("bytes"), facts)
+    for entry in each(_hashed("size"))(found.get("artifacts")):
+        text(entry.get("name"))
+        checked(entry, {"link": text, "stored": text})
 
 
-def _are_attempts(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(one, dict)
-        and isinstance(one.get("n"), int)
-        and all(
-            not facts or (isinstance(facts, dict) and {"bytes", "sha256"} <= facts.keys())
-            for facts in (one.get("log"), one.get("events"))
-        )
-        for one in value
-    )
+def _hashed(size: str) -> Callable[[Any], Mapping[str, Any]]:
+    """A reader of what is said of a file: its bytes, by the name `size`, and its sha256."""
 
+    def read(value: Any) -> Mapping[str, Any]:
+        told = fields(value)
+        count(told.get(size))
+        text(told.get("sha256"))
+        return told
 
-def _is_entry(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("size"), int) and isinstance(value.get("sha256"), str)
+    return read
 
 
 def _bad(file: Path, why: str, hint: str = "take it from a copy") -> UsageError:

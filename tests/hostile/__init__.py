@@ -10,10 +10,16 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
+from cloudtrain.console.pages import failure
+from cloudtrain.core.error_codes import CODES
 from cloudtrain.core.errors import CloudtrainError
-from tests.hostile import here, host, runs
+from tests.hostile import folders, here, host, runs
+from tests.hostile.odd import no_escapes
 
-PARSERS = {**host.PARSERS, **runs.PARSERS, **here.PARSERS}
+PARSERS = {**host.PARSERS, **runs.PARSERS, **folders.PARSERS, **here.PARSERS}
+
+MOST_SHOWN = 10_000
+"""Characters of a failure's lines on a screen, whatever somebody said."""
 
 
 def attacked(parser: str, inputs: int, *, fresh: bool = True) -> tuple[int, int]:
@@ -38,8 +44,11 @@ def attacked(parser: str, inputs: int, *, fresh: bool = True) -> tuple[int, int]
         tried += 1
         try:
             attack.tried(value)
-        except CloudtrainError:
-            pass
+        except CloudtrainError as error:
+            assert error.code in CODES
+            shown = "\n".join(failure.lines(error))
+            no_escapes(shown)
+            assert len(shown) < MOST_SHOWN, len(shown)
         except BaseException:
             failed += 1
             raise

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
-ESCAPES = ("\x1b[2J\x1b]0;x\x07", "\x9b2J", "\ud800", "\u202e", "\0", "a\nb", "é", "x" * 3000, "")
+MARKUP = "<b onerror=x>"
+ESCAPES = (MARKUP, "\x1b[2J\x1b]0;x\x07", "\x9b2J", "\ud800", "\u202e", "\0", "a\nb", "é", "x" * 30_000, "")
 ODD_NUMBERS = (float("nan"), float("inf"), 1e308, 5e-324, -1e99, 10**400, -(10**30), 2**63, 0, -1, True)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(ESCAPES + ODD_NUMBERS)
 anything = st.recursive(
@@ -18,7 +20,7 @@ anything = st.recursive(
 DEEP: Any = []
 for _ in range(200):
     DEEP = [DEEP]
-odd = anything | st.just(DEEP)
+odd = st.sampled_from(ESCAPES + ODD_NUMBERS) | anything | st.just(DEEP)
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,18 @@ class Parser:
     costs: int = 1
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each container within `value` with a key of it."""
-    for key in list(value) if isinstance(value, dict) else range(len(value)):
-        yield value, key
-        if isinstance(value[key], (dict, list)):
-            yield from _places(value[key])
-
-
 @st.composite
 def spoilt(draw: st.DrawFn, whole: Any) -> Any:
-    """`whole` with anything at some of its places, or anything at all."""
+    """`whole` with anything at some of its places, as often at one that holds others as within it; or anything else."""
     value = json.loads(json.dumps(draw(whole)))
-    places = list(_places(value))
     for _ in range(draw(st.integers(1, 3))):
-        container, key = draw(st.sampled_from(places))
-        container[key] = draw(odd)
+        container = value
+        while container:
+            key = draw(st.sampled_from(sorted(container) if isinstance(container, dict) else range(len(container))))
+            if not isinstance(container[key], (dict, list)) or draw(st.booleans()):
+                container[key] = copy.deepcopy(draw(odd))
+                break
+            container = container[key]
     return draw(odd) if draw(st.integers(0, 19)) == 0 else value
 
 

@@ -109,15 +109,21 @@ class _Link:
 @contextmanager
 def _registry() -> Iterator[tuple[Store, Run]]:
     """A registry with one run that trains."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "registry.sqlite")
-        run = store.add(plans.plan(Path(folder) / "runs"))
-        for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING):
-            run = store.move(run, state)
-        machine = plans.machine(expires_at=4e9)
-        run = store.move(run, RunState.RUNNING, instance=machine, life=InstanceLife.RUNNING)
-        run.folder.mkdir(parents=True)
-        yield store, run
+    with tempfile.TemporaryDirectory() as folder, registry_in(Path(folder)) as known:
+        yield known
+
+
+@contextmanager
+def registry_in(folder: Path) -> Iterator[tuple[Store, Run]]:
+    """The same in `folder`."""
+    store = Store(folder / "registry.sqlite")
+    run = store.add(plans.plan(folder / "runs"))
+    for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING):
+        run = store.move(run, state)
+    machine = plans.machine(expires_at=4e9)
+    run = store.move(run, RunState.RUNNING, instance=machine, life=InstanceLife.RUNNING)
+    run.folder.mkdir(parents=True)
+    yield store, run
 
 
 def _shown(run: Run, store: Store) -> str:
@@ -157,7 +163,7 @@ def events(told: Any) -> None:
 
             Follower(run.folder, _Link(lines), emit, on_event=progress.take).run()
             progress.store(force=True)
-            _end(store, reporters)
+            ended(store, reporters)
             for reporter in reporters:
                 reporter.close()
             shown = _shown(store.get(run.name), store)
@@ -165,7 +171,7 @@ def events(told: Any) -> None:
         no_escapes(err.getvalue())
 
 
-def _end(store: Store, reporters: Sequence[Reporter]) -> None:
+def ended(store: Store, reporters: Sequence[Reporter]) -> None:
     """The run ends in each way."""
     (run,) = store.runs()
     run = store.move(run, RunState.PULLING, ending=made(ExitRecord, {**EXIT, "state": "exited", "code": 1}))

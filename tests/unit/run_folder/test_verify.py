@@ -174,6 +174,16 @@ def test_names_that_lead_out_are_not_followed(run: Run, store: Store, name: str)
     assert found.wrong[0].verdict is Verdict.DIFFERS and "no result can have this name" in found.wrong[0].detail
 
 
+def test_a_receipt_with_a_name_that_is_no_text_is_checked_and_is_not_the_run_of_that_name(
+    run: Run, store: Store
+) -> None:
+    told = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    told["name"] = "\ud800" + "x" * 10_000
+    (run.folder / "run.json").write_text(json.dumps(told), encoding="utf-8")
+    found = verify.check(run.folder, store)
+    assert not found.known and not found.wrong and len(found.run) <= 200
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -185,6 +195,7 @@ def test_names_that_lead_out_are_not_followed(run: Run, store: Store, name: str)
         ('{"schema_version": 2, "name": "x"}', "bad_receipt"),
         ('{"schema_version": 1, "name": "x", "code": {}, "log": {}, "artifacts": [{"name": 1}]}', "bad_receipt"),
         ('{"schema_version": 1, "name": "x", "code": [], "log": {}, "artifacts": []}', "bad_receipt"),
+        ('{"schema_version": 1, "name": "x", "code": {}, "log": {"sha256": []}, "artifacts": []}', "bad_receipt"),
         ("[" * 100_000, "bad_receipt"),
         ("\xff", "bad_receipt"),
     ],
