@@ -97,7 +97,7 @@ class HostFacts:
         else:
             device = counted(self.cpus, "CPU")
         chosen = f" of {self.python} ({_WHY[self.why]})" if self.why in _WHY else ""
-        return f"{torch}, {device}, Python {self.python_version}{chosen}"
+        return shortened(f"{torch}, {device}, Python {self.python_version}{chosen}", 300)
 
 
 def _major(version: str) -> int:

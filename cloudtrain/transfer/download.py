@@ -16,7 +16,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.decode import Odd, json_object, text
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
-from cloudtrain.core.text import screen_safe
+from cloudtrain.core.text import shortened
 from cloudtrain.run_folder import links
 from cloudtrain.run_folder.artifacts import PARTS, FileEntry
 from cloudtrain.transfer.frames import FileFrame, FrameParser, Withheld, packed_names
@@ -153,7 +153,7 @@ class Fetcher:
     def _is_valid(self, entry: FileEntry) -> bool:
         valid = type(entry.size) is int and entry.size >= 0 and disk.is_sha256(entry.sha256)
         if not valid:
-            self.refused.append((repr(entry.name), "the manifest has no valid size and sha256 for it"))
+            self.refused.append((_quoted(entry), "the manifest has no valid size and sha256 for it"))
         return valid
 
     def _begun(self, entry: FileEntry) -> Coming | None:
@@ -163,7 +163,7 @@ class Fetcher:
             if disk.is_folder(target):
                 raise ArtifactRefused(f"{target} here is a folder")
         except ArtifactRefused as error:
-            self.refused.append((repr(entry.name), error.message))
+            self.refused.append((_quoted(entry), error.message))
             return None
         if disk.holds(target, entry.size, entry.sha256):
             self.verified.append(entry)
@@ -205,7 +205,7 @@ class Fetcher:
                     if not isinstance(frame, (FileFrame, Withheld)) or frame.number != at:
                         raise ConnectionFailed("the host sent another file than the one asked for", code="protocol")
                     if isinstance(frame, Withheld):
-                        one.problem = screen_safe(frame.why)
+                        one.problem = shortened(frame.why)
                     elif not one.add(frame.data):
                         # However much more of it comes: the others are asked for anew.
                         return [*again, *([] if self._ended(one) else [one]), *asked[at + 1 :]]
@@ -259,7 +259,7 @@ class Fetcher:
         one.part.unlink(missing_ok=True)
         one.tried += 1
         if one.tried == 2:
-            self.refused.append((repr(one.entry.name), one.problem))
+            self.refused.append((_quoted(one.entry), one.problem))
             return True
         one.problem = None
         one.begin()
@@ -289,6 +289,11 @@ class Fetcher:
             self._emit(StepProgress(_TITLE, what, done=self._done, total=self._total, unit="B"))
 
 
+def _quoted(entry: FileEntry) -> str:
+    """Its name for a message."""
+    return shortened(repr(entry.name))
+
+
 def _lacks(one: Coming) -> int:
     return max(0, one.entry.size - one.have)
 
@@ -300,7 +305,7 @@ def _words(one: Coming) -> tuple[str, int, int]:
 def _no_room(one: Coming) -> ConnectionFailed:
     free = shutil.disk_usage(one.part.parent).free
     return ConnectionFailed(
-        f"{one.entry.name!r} has {one.entry.size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free here",
+        f"{_quoted(one.entry)} has {one.entry.size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free here",
         hint="free space on this computer and pull again",
         consequence="nothing is lost: the host has it all, and what arrived is kept",
         code="disk_full",

@@ -20,7 +20,7 @@ import filelock
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy
 from cloudtrain.core.events import Emit, Noted, Warned
-from cloudtrain.core.text import counted, screen_safe
+from cloudtrain.core.text import counted, screen_safe, shortened
 from cloudtrain.run_folder import result_groups
 from cloudtrain.run_folder.artifacts import PARTS, FileEntry, place
 from cloudtrain.source import ignore
@@ -100,8 +100,8 @@ def pull(
 def _tell(emit: Emit, files: Sequence[FileEntry], left: Sequence[tuple[str, str]]) -> None:
     """What is not here, and what is called otherwise."""
     if left:
-        emit(Warned(f"left there: {_some([f'{name}, {why}' for name, why in left])}"))
-    if renamed := [f"{one.name} is {one.here}" for one in files if one.stored is not None]:
+        emit(Warned(f"left there: {_some([f'{shortened(name)}, {shortened(why, 300)}' for name, why in left])}"))
+    if renamed := [f"{shortened(one.name)} is {one.here}" for one in files if one.stored is not None]:
         emit(Noted(f"renamed here, where their names cannot be stored or would be acted on: {_some(renamed)}"))
 
 
@@ -117,7 +117,7 @@ def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
         f"{name} was not taken: {reason}{more}",
         consequence="the copy on the host is untouched; every other file is here and verified",
         hint="look at it there, then pull again",
-        detail="\n".join(f"{name}: {reason}" for name, reason in refused) if more else None,
+        detail="\n".join(f"{name}: {reason}" for name, reason in refused[:MOST_TOLD]) if more else None,
     )
 
 

@@ -36,6 +36,8 @@ BEAT_S = 4.0
 
 # A cold host takes its time to start Python: the first heartbeat may be this late.
 FIRST_BEAT_S = 60.0
+# Characters of a refusal's words that are shown.
+_MOST_WORDS = 500
 # Of a heartbeat that waits behind other bytes on a slow link, times as long.
 _TURNS = 50
 
@@ -273,7 +275,7 @@ def _no_answer(done: Completed, verb: str) -> CloudtrainError:
     consequence = _CONSEQUENCES.get(verb, _STAYS)
     refusal = last_object(done.stdout) or last_object(done.stderr)
     if refusal is not None and refusal.get("ok") is False:
-        return _refused(str(refusal.get("code")), str(refusal.get("message")), consequence)
+        return _refused(str(refusal.get("code")), shortened(str(refusal.get("message")), _MOST_WORDS), consequence)
     said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
     if "No module named 'supervise'" in said:
         return RunLost(
@@ -300,7 +302,7 @@ def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
         return UsageError(message, hint="start it under another --name", consequence=consequence, code="another_run")
     if code == "bad_python":
         hint = "--python PATH of an interpreter there; without it the usual places are looked at"
-        return UsageError(shortened(message, 500), hint=hint, consequence="nothing was sent", code="bad_python")
+        return UsageError(message, hint=hint, consequence="nothing was sent", code="bad_python")
     rows = (
         ("disk_full", "free space on the host, then run again"),
         ("not_writable", "make the folder on the host writable"),

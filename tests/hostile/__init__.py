@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from cloudtrain.console.pages import failure
 from cloudtrain.core.error_codes import CODES
 from cloudtrain.core.errors import CloudtrainError
-from tests.hostile import folders, here, host, runs
+from tests.hostile import folders, here, host, pulled, runs
 from tests.hostile.odd import no_escapes
 
-PARSERS = {**host.PARSERS, **runs.PARSERS, **folders.PARSERS, **here.PARSERS}
+PARSERS = {**host.PARSERS, **runs.PARSERS, **folders.PARSERS, **pulled.PARSERS, **here.PARSERS}
 
 MOST_SHOWN = 10_000
 """Characters of a failure's lines on a screen, whatever somebody said."""
@@ -36,6 +36,7 @@ def attacked(parser: str, inputs: int, *, fresh: bool = True) -> tuple[int, int]
         deadline=None,
         database=None,
         derandomize=not fresh,
+        phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
     @given(attack.inputs)

@@ -37,6 +37,7 @@ HEADS: tuple[dict[str, Any], ...] = (
 TAIL = base64.b64encode(b"abc").decode()
 STANDS = {"ok": True, "state": "exited", "exit": EXIT, "stop": None}
 GPU = {"name": "Tesla T4", "memory_mib": 15360}
+REFUSAL = {"ok": False, "code": "refused", "message": "no"}
 ANSWERS: dict[str, dict[str, Any]] = {
     "probe": {
         "ok": True,
@@ -95,14 +96,14 @@ def answers(told: tuple[str, Any]) -> None:
     ask = Supervisor(Canned(json.dumps(answer).encode() + b"\n"), "python3", "r", ".")
     said = getattr(ask, verb)(*([{}] if verb == "start" else []))
     if verb == "probe":
-        said.summary()
-        said.idle_gpu("1x T4")
+        assert len(said.summary()) <= 300 and len(said.idle_gpu("1x T4") or "") <= 700
+
+
+def _answers(verb: str) -> st.SearchStrategy[Any]:
+    return st.tuples(st.just(verb), spoilt(st.sampled_from([ANSWERS[verb], ANSWERS[verb], REFUSAL])))
 
 
 PARSERS = {
     "frames": Parser(frames, spoilt(st.sampled_from(HEADS))),
-    "answers of the host": Parser(
-        answers,
-        st.sampled_from(sorted(ANSWERS)).flatmap(lambda verb: st.tuples(st.just(verb), spoilt(st.just(ANSWERS[verb])))),
-    ),
+    "answers of the host": Parser(answers, st.sampled_from(sorted(ANSWERS)).flatmap(_answers)),
 }

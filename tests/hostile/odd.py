@@ -20,7 +20,7 @@ anything = st.recursive(
 DEEP: Any = []
 for _ in range(200):
     DEEP = [DEEP]
-odd = st.sampled_from(ESCAPES + ODD_NUMBERS) | anything | st.just(DEEP)
+odd = st.sampled_from(ESCAPES) | st.sampled_from(ODD_NUMBERS) | anything | st.just(DEEP)
 
 
 @dataclass(frozen=True)

@@ -364,6 +364,14 @@ def test_a_file_that_is_not_what_the_manifest_says(
     assert asked == ([] if "valid" in said else [0, 0])  # tried once more from the start, then given up
 
 
+def test_a_thousand_files_with_long_names_that_cannot_be_had_are_told_in_a_few_lines(host: Host, dest: Path) -> None:
+    entries = [replace(host.entries()[0], name=f"{'x' * 20_000}{number}", size=-1) for number in range(1000)]
+    events: list[Event] = []
+    with pytest.raises(ArtifactRefused, match="and 999 more") as caught:
+        pull(host, [*entries, entry_of("x" * 20_000, b"")], dest, emit=events.append)
+    assert len(caught.value.message) < 1000 and len(caught.value.detail or "") < 5000
+
+
 def test_an_endless_stream_is_cut_at_the_size_of_the_manifest(dest: Path) -> None:
     class Endless(Bytes):
         count = 0
