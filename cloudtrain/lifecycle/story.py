@@ -163,9 +163,11 @@ def push_and_start(run: Run, session: Session) -> Run:
         }
         with session.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
-            # In seconds from now: the host's clock may be wrong.
+            # In seconds from now, and with our time of now: the host's clock may be wrong.
             end, clock = expiry.deadline(run, instance), session.context.clock
-            session.insist(lambda: session.supervisor().start({**spec, "lasts": end - clock() if end else None}))
+            session.insist(
+                lambda: session.supervisor().start({**spec, "at": clock(), "lasts": end - clock() if end else None})
+            )
             lasts = "ends with its login" if suited.ends_at_logout(notes) else "survives disconnects"
             closing.append(f"{lasts}; log: cloudtrain logs {run.name}")
         crash.point("K6")

@@ -49,12 +49,12 @@ def _logout(run: Run, session: Session, facts: HostFacts, detach: bool) -> None:
 
 
 def _clock(session: Session, facts: HostFacts) -> None:
-    """The times in a log are its host's: a clock there that is far off is told once. No end depends on it."""
+    """What a job prints of the time is its host's: a clock there that is far off is told once. No end depends on it."""
     off = 0.0 if facts.at is None else facts.at - session.context.clock()
     if abs(off) > _CLOCK_OFF_S:
         which = "ahead of" if off > 0 else "behind"
         told = f"the clock of this machine is {seconds(abs(off))} {which} this computer's"
-        session.context.emit(Noted(f"{told}: times in its log are its own; limits hold all the same"))
+        session.context.emit(Noted(f"{told}: times that the job prints are its own; limits hold all the same"))
 
 
 def _torch(run: Run, session: Session, facts: HostFacts) -> None:

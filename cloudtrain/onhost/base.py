@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 
 TYPE_CHECKING = False  # What `typing` has by this name, without the import of it.
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def uptime() -> float:
+    """Seconds since this machine was started, those that it slept included. Its clock may be wrong; this is not."""
+    for clock in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
+        if hasattr(time, clock):
+            return time.clock_gettime(getattr(time, clock))
+    return time.monotonic()
 
 
 def whole_number(text: str) -> Optional[int]:

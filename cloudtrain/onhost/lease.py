@@ -6,9 +6,9 @@ import os
 import sys
 import time
 
-from .base import TYPE_CHECKING, Failure, Later, Options
+from .base import TYPE_CHECKING, Failure, Later, Options, uptime
 from .files import Run, load, save, touched_at
-from .processes import look, uptime
+from .processes import look
 
 if TYPE_CHECKING:
     import shutil
@@ -61,18 +61,20 @@ def lease_of(run: Run) -> Dict[str, Any]:
     return load(run.path("lease.json")) or {}
 
 
-def power_off_unless_wanted(run: Run, deadline: float) -> None:
-    """The job has ended. Power this machine off once no client has looked at the run for the grace that `lease` sets.
+def power_off_unless_wanted(run: Run, ends: float) -> None:
+    """The job has just ended. Power this machine off once no client has looked at the run for the grace that `lease`
+    sets. `ends`: the job's end as the spec has it. All is counted in uptime.
 
     Without a grace nothing happens: then the machine would not keep its disk, and its lease alone ends it.
     """
-    tries = 0
+    tries, ended = 0, uptime()
     while True:
-        record, lease = load(run.path("exit.json")), lease_of(run)
+        lease = lease_of(run)
         grace = lease.get("grace")
-        if record is None or time.time() > max(float(record["at"]), deadline, lease.get("deadline") or 0.0) + LINGERS_S:
+        gone = not os.path.exists(run.path("exit.json"))
+        if gone or uptime() > max(ended, ends, lease.get("ends") or 0.0) + LINGERS_S:
             return
-        left = 1.0 if grace is None else max(float(record["at"]), touched_at(run)) + grace - time.time()
+        left = 1.0 if grace is None else max(ended, touched_at(run)) + grace - uptime()
         if left <= 0:
             # Not yet off when it is over: try again. A shutdown that has begun has its time to end the job's children.
             left = 90.0 if _power_off(HARDER[min(tries, 3)]) else 5.0

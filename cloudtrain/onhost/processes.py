@@ -37,14 +37,6 @@ def look(run: Run) -> Tuple[str, Optional[Dict[str, Any]]]:
     return "lost", None
 
 
-def uptime() -> float:
-    """Seconds since this machine was started, those that it slept included. Its clock may be wrong; this is not."""
-    for clock in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
-        if hasattr(time, clock):
-            return time.clock_gettime(getattr(time, clock))
-    return time.monotonic()
-
-
 def boot_id() -> Optional[str]:
     """Changes whenever the machine starts anew; None where the system has no such name."""
     try:

@@ -43,6 +43,8 @@ class SpotWatch:
         self._base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or METADATA
         self._token: Optional[str] = None
         self._token_at = 0.0
+        # Unix seconds at which the service has last answered, as it says itself: this machine's clock may be wrong.
+        self._asked_at: Optional[float] = None
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -61,7 +63,8 @@ class SpotWatch:
             time.sleep(SPOT_EVERY_S)
 
     def _taken(self, ends: Optional[float]) -> None:
-        left = SPOT_LEAD_S - SPOT_EVERY_S if ends is None else min(ends - time.time(), SPOT_LEAD_S)
+        asked_at = time.time() if self._asked_at is None else self._asked_at
+        left = SPOT_LEAD_S - SPOT_EVERY_S if ends is None else min(ends - asked_at, SPOT_LEAD_S)
         left = max(SPOT_LEAST_S, left - min(SPOT_MARGIN_S, SPOT_MARGIN_PART * left))
         self.kill_at = time.monotonic() + left
         tell(self._run, "spot", ends)
@@ -91,6 +94,7 @@ class SpotWatch:
         try:
             connection.request(method, base.path.rstrip("/") + "/latest/" + page, headers=headers)
             answer = connection.getresponse()
+            self._asked_at = date_of(answer.getheader("Date"))
             return answer.status, answer.read(METADATA_LIMIT).decode("utf-8")
         finally:
             connection.close()
@@ -103,6 +107,17 @@ def utc_of(text: Any) -> Optional[float]:
     try:
         return float(timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
     except (TypeError, ValueError):
+        return None
+
+
+def date_of(text: Optional[str]) -> Optional[float]:
+    """Unix seconds of "Mon, 23 Nov 2026 12:34:56 GMT"; None where it is something else."""
+    from calendar import timegm
+    from email.utils import parsedate
+
+    try:
+        return float(timegm(parsedate(text) or ()))
+    except (TypeError, ValueError, IndexError):
         return None
 
 

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 
-from .base import HEADER_LIMIT, IN_SCOPE, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options
+from .base import HEADER_LIMIT, IN_SCOPE, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options, uptime
 from .files import Run, check_key, check_run, hash_file, load, remove_tree, save
 from .lease import ending_in
 from .locks import held, take
@@ -74,6 +74,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and all(isinstance(part, str) and "\0" not in part for part in argv)
             and all(isinstance(k, str) and isinstance(v, str) and "\0" not in k + v for k, v in env.items())
             and (lasts is None or isinstance(lasts, (int, float)))
+            and isinstance(spec.get("at", 0.0), (int, float))
             and isinstance(grace, (int, float))
             and isinstance(spec["digest"], str)
             and isinstance(spec.get("lingers", False), bool)
@@ -86,7 +87,9 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
         raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
     check_key(spec["tree"])
     ends = {"deadline": None, "ends": None} if lasts is None else ending_in(lasts)
-    return {**spec, "env": env, **ends, "grace": grace}
+    # Of the client's clock, which is told with the spec: its time when this machine had been up for 0 s.
+    zero = spec.get("at", time.time()) - uptime()
+    return {**spec, "env": env, **ends, "grace": grace, "zero": zero}
 
 
 def make_code(run: Run, spec: Dict[str, Any]) -> None:

@@ -8,12 +8,12 @@ import select
 import sys
 import time
 
-from .base import LINUX, TYPE_CHECKING, Failure, Later, Options
+from .base import LINUX, TYPE_CHECKING, Failure, Later, Options, uptime
 from .files import Run, file_size, hash_file, list_outputs, load, save
 from .job import Job
 from .lease import lease_of, power_off_unless_wanted
 from .locks import take
-from .processes import boot_id, end_processes, oom_kills, start_of, uptime
+from .processes import boot_id, end_processes, oom_kills, start_of
 from .spot import SpotWatch
 from .stop import intend
 
@@ -62,7 +62,7 @@ def supervise(run: Run, lock: int) -> None:
     if job is None:
         return
 
-    ending, times = Ending(run, spec, signals), LogTimes(run)
+    ending, times = Ending(run, spec, signals), LogTimes(run, spec)
     while True:
         job.reap()
         if job.code is not None or ending.is_over():
@@ -76,11 +76,11 @@ def supervise(run: Run, lock: int) -> None:
     job.end_all(run, ending.grace_left())
     times.note(last=True)
     code = -9 if job.code is None else job.code
-    write_exit(run, code, ending.stop["reason"] if ending.stop else None, **how_killed(code, before))
+    write_exit(run, spec, code, ending.stop["reason"] if ending.stop else None, **how_killed(code, before))
     if spec.get("lingers") and sys.platform != "win32":
         os.close(lock)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        power_off_unless_wanted(run, float(spec["deadline"] or 0.0))
+        power_off_unless_wanted(run, spec["ends"] or 0.0)
 
 
 def start_job(run: Run, spec: Dict[str, Any], lock: int) -> Optional[Job]:
@@ -93,7 +93,7 @@ def start_job(run: Run, spec: Dict[str, Any], lock: int) -> Optional[Job]:
     try:
         job = Job(run, spec, lock)
     except OSError:
-        write_exit(run, 127, None)
+        write_exit(run, spec, 127, None)
         return None
     save(run.path("job.json"), {**record, "job": job.pid})
     return job
@@ -199,26 +199,31 @@ class Ending:
 class LogTimes:
     """When which byte of the log came, to a second: `console.times`, a line `UNIX_SECONDS BYTES` where it has grown."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, spec: Dict[str, Any]) -> None:
         self._log, self._path = run.path("console.log"), run.path("console.times")
+        self._spec = spec
         self._size = 0
         self._next = 0.0
 
     def note(self, last: bool = False) -> None:
         """Write down how long the log is, at most once a second."""
-        now = time.monotonic()
-        if now < self._next and not last:
+        if time.monotonic() < self._next and not last:
             return
-        self._next = now + 1.0
+        self._next = time.monotonic() + 1.0
         size = file_size(self._log)
         if size <= self._size:
             return
         self._size = size
         try:
             with open(self._path, "ab") as file:
-                file.write(b"%.1f %d\n" % (time.time(), size))
+                file.write(b"%.1f %d\n" % (now(self._spec), size))
         except OSError:
             pass  # The times are a convenience: a full disk is the log's to tell.
+
+
+def now(spec: Dict[str, Any]) -> float:
+    """Unix seconds by the clock of whoever started the run: what is told of it is read by that one."""
+    return float(spec["zero"]) + uptime()
 
 
 def reserve(run: Run) -> None:
@@ -239,13 +244,13 @@ def how_killed(code: int, oom_kills_before: Optional[int]) -> Dict[str, Any]:
             told["signal_name"] = signal.Signals(-code).name
     except ValueError:
         pass  # one of those that have no name
-    now = oom_kills()
-    if now is not None and oom_kills_before is not None:
-        told["oom_kills"] = now - oom_kills_before
+    after = oom_kills()
+    if after is not None and oom_kills_before is not None:
+        told["oom_kills"] = after - oom_kills_before
     return told
 
 
-def write_exit(run: Run, code: int, reason: Optional[str], **more: Any) -> None:
+def write_exit(run: Run, spec: Dict[str, Any], code: int, reason: Optional[str], **more: Any) -> None:
     """The exit record, once nothing can write to the run any more, and the manifest before it."""
     try:
         os.unlink(run.path("reserve"))
@@ -261,7 +266,7 @@ def write_exit(run: Run, code: int, reason: Optional[str], **more: Any) -> None:
         "v": 1,
         "code": code,
         "signal": -code if code < 0 else None,
-        "at": time.time(),
+        "at": now(spec),
         "log_bytes": size,
         "log_sha256": sha256,
         "events_bytes": events_size,

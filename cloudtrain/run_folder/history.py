@@ -78,7 +78,7 @@ def _took(run: Run, epochs: int | None, store: Store) -> Took | None:
     if len(at) != len(moves) or not {RunState.PLANNED, RunState.RUNNING, RunState.PULLING} <= set(at):
         return None
     training = at[RunState.PULLING] - at[RunState.RUNNING]
-    # A run that nobody watched is pulled when somebody comes back; the host knows when the job ended, by its own clock.
+    # A run that nobody watched is pulled when somebody comes back; the host knows when the job ended.
     ended = run.ending.at if run.ending else None
     by_host = ended - at[RunState.RUNNING] if ended is not None else training
     training = min(training, by_host) if by_host > 0 else training

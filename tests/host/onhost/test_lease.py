@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.onhost import lease
+from cloudtrain.onhost import files, lease
 from tests.host.onhost.conftest import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="machines that park are Linux machines")
@@ -55,6 +55,33 @@ def test_the_machine_goes_off_when_the_grace_is_over(host: Any, powered: Path) -
     wait_until(powered.exists, "poweroff")
     assert time.time() >= max(ended, asked) + 1.5
     assert [words.split() for words in powered.read_text().splitlines()] == [["-n", "sh", "-c", "sh"]]
+
+
+@pytest.mark.parametrize("off", [-86400.0, 86400.0])
+def test_a_grace_is_counted_by_uptime_whatever_the_clock_is_set_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    run, real, began = files.Run(str(tmp_path)), time.time, time.monotonic()
+    files.save(run.path("exit.json"), {"at": real()})
+    files.save(run.path("lease.json"), {"grace": 1.0})
+    offs: list[float] = []
+
+    def off_it_goes(how: list[str]) -> bool:
+        (tmp_path / "exit.json").unlink()  # then nothing is waited for any more
+        offs.append(time.monotonic() - began)
+        return True
+
+    def sleep(seconds: float, real: Any = time.sleep) -> None:
+        assert time.monotonic() - began < 20, "it waits for ever"
+        if not (tmp_path / "touched").exists():
+            files.touch(run)
+        real(min(seconds, 0.1))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "time", lambda: real() + (off if time.monotonic() > began + 0.3 else 0.0))
+    monkeypatch.setattr(lease, "_power_off", off_it_goes)
+    lease.power_off_unless_wanted(run, 0.0)
+    assert [0.9 <= after < 10 for after in offs] == [True]
 
 
 def test_a_poweroff_that_is_refused_is_tried_again_and_harder(host: Any, powered: Path) -> None:

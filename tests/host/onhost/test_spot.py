@@ -43,6 +43,7 @@ class Metadata(ThreadingHTTPServer):
         self.pages: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
         self.broken = False
+        self.ahead = 0.0  # of the host's clock, in seconds
         self.token = "t0"
         self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
@@ -52,7 +53,7 @@ class Metadata(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def announce(self, seconds: float) -> float:
-        ends = float(int(time.time() + seconds))
+        ends = float(int(time.time() + self.ahead + seconds))
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
         self.pages["spot/instance-action"] = json.dumps({"action": "terminate", "time": at})
         return ends
@@ -63,6 +64,9 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.server.ahead)
 
     def answer(self, status: int, text: str = "") -> None:
         self.send_response(status)
@@ -132,10 +136,21 @@ def test_a_job_that_does_not_listen_is_killed_before_the_machine_goes(host: Any,
 
 
 def test_a_notice_whose_time_is_over_leaves_the_job_a_moment(host: Any, metadata: Metadata) -> None:
-    """The clock of the host may be wrong, and a checkpoint is worth two seconds."""
+    """A checkpoint is worth two seconds."""
     metadata.announce(-600)
     host.start(SAVES, spot=True)
     assert (host.finished()["code"], host.poll()["stop"]) == (143, "spot")
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
+def test_a_host_whose_clock_is_wrong_has_the_time_that_the_service_says(
+    host: Any, metadata: Metadata, ahead: float
+) -> None:
+    metadata.ahead = ahead
+    metadata.announce(60)
+    host.start(SAVES, spot=True)
+    assert host.finished()["code"] == 143
+    assert 30 < json.loads((host.run_dir() / "stop.json").read_bytes())["grace"] < 55
 
 
 @pytest.mark.parametrize("text", ['{"action": "terminate", "time": "soon"}', '{"action": "terminate"}'])
