@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
-from cloudtrain.core import disk, told
-from cloudtrain.core.decode import brief, checked, json_object, made, moment, optional
+from cloudtrain.core import disk
+from cloudtrain.core.decode import T, brief, json_object, made, moment, optional
 from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import N, Notes, RunNotes
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife, RunState, may_move
 from cloudtrain.core.told import ExitRecord, Figures
-
-T = TypeVar("T")
 
 _MADE_WITHIN_S = 10.0
 
@@ -356,44 +355,48 @@ class Store:
             db.execute("DELETE FROM moves WHERE run = ?", (name,))
 
     def journal(self, name: str) -> RunJournal:
-        """The durable notes of a run (`core.instance.Journal`)."""
+        """The durable notes of a run."""
         return RunJournal(self, name)
 
-    def read_journal(self, name: str) -> dict[str, Any]:
-        """All notes of `name`'s journal."""
+    def read_journal(self, name: str) -> RunNotes:
+        """The notes that every run has, of `name`'s journal."""
+        return self.read_notes(name, RunNotes)
+
+    def read_notes(self, name: str, kind: type[N]) -> N:
+        """Those notes of `name`'s journal that `kind` has."""
         with self._db() as db:
             row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
-        return self._notes(name, row["journal"]) if row else {}
+        return self._notes(name, row["journal"] if row else "{}", kind)[1]
 
-    def _notes(self, name: str, journal: str) -> dict[str, Any]:
+    def _notes(self, name: str, journal: str, kind: type[N]) -> tuple[dict[str, Any], N]:
         try:
-            notes = json_object(journal)
-            checked(notes, told.NOTES)
+            whole = json_object(journal)
+            return whole, kind.of(whole)
         except (ValueError, TypeError) as error:
             raise self._damaged(name, error) from error
-        return {**notes, "host": told.host(notes["host"])} if notes.get("host") is not None else notes
 
-    def write_journal(self, name: str, notes: Mapping[str, Any]) -> None:
-        """Merge `notes` into `name`'s journal; on the disk when this returns."""
+    def write_journal(self, name: str, notes: Notes) -> None:
+        """Merge what `notes` were given into `name`'s journal; on the disk when this returns."""
         with self._writing() as db:
             row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise UnknownRun(f'no run "{name}"', hint="cloudtrain ls")
-            merged = {**self._notes(name, row["journal"]), **notes}
+            before, _ = self._notes(name, row["journal"], type(notes))
+            merged = {**before, **notes.entries()}
             db.execute("UPDATE runs SET journal = ? WHERE name = ?", (json.dumps(merged), name))
 
 
+@dataclass(frozen=True, slots=True)
 class RunJournal:
-    """One run's journal."""
+    """One run's journal, see `core.notes.Journal`."""
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
-        self._name = name
+    store: Store
+    name: str
 
-    def read(self) -> dict[str, Any]:
-        """All notes so far."""
-        return self._store.read_journal(self._name)
+    def read(self, kind: type[N]) -> N:
+        """All notes of this kind so far."""
+        return self.store.read_notes(self.name, kind)
 
-    def write(self, notes: Mapping[str, Any]) -> None:
-        """Merge `notes` in; on the disk when this returns."""
-        self._store.write_journal(self._name, notes)
+    def write(self, notes: Notes) -> None:
+        """Merge in what `notes` were given; on the disk when this returns."""
+        self.store.write_journal(self.name, notes)

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Details, Instance, Journal, Released
+from cloudtrain.core.instance import Details, Instance, Released
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Candidate, Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core.instance import Details, Instance
+from cloudtrain.core.notes import N, Notes
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, Plan, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife
@@ -48,6 +50,19 @@ def machine(**details: Any) -> Instance:
         life=InstanceLife.RUNNING,
         details=Details(**details),
     )
+
+
+class Memory:
+    """A journal in memory, as JSON would keep it."""
+
+    def __init__(self) -> None:
+        self.text = "{}"
+
+    def read(self, kind: type[N]) -> N:
+        return kind.of(json.loads(self.text))
+
+    def write(self, notes: Notes) -> None:
+        self.text = json.dumps({**json.loads(self.text), **notes.entries()})
 
 
 FULL_EC2 = Ec2Spec(

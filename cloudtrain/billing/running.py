@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import iso
 from cloudtrain.store import Run, Store
@@ -24,7 +25,7 @@ def now(name: str = "") -> dict[str, Any]:
         return {"running": None, "parked": None, "ends_by": None}
 
 
-def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, Any]:
+def of(runs: Iterable[tuple[Run, RunNotes]], at: float) -> dict[str, Any]:
     """What machines that cloudtrain launched for `runs`, each with its journal, may cost at `at` (unix seconds).
 
     Returns:
@@ -49,8 +50,8 @@ def of(runs: Iterable[tuple[Run, Mapping[str, Any]]], at: float) -> dict[str, An
     return {"running": bool(ends), "parked": parked, "ends_by": iso(last)}
 
 
-def _may_be_up(run: Run, notes: Mapping[str, Any]) -> bool:
+def _may_be_up(run: Run, notes: RunNotes) -> bool:
     if run.life.may_be_up:
         return True
     # A launch without a usable answer may show up yet, an end that was not confirmed may not have come.
-    return run.life is InstanceLife.NONE and bool(notes.get("owed"))
+    return run.life is InstanceLife.NONE and notes.owed

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cloudtrain.core import told
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
+from cloudtrain.core.notes import N, Notes, RunNotes
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import JobSpec, TrainSpec
 from cloudtrain.core.states import RunState
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import adopt as orphans
 from cloudtrain.run_folder import receipt
@@ -27,14 +27,14 @@ _STORY = (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RU
 class _Notes:
     """A journal in memory, for the time before there is a row."""
 
-    def __init__(self, notes: Mapping[str, Any]) -> None:
-        self._notes = dict(notes)
+    def __init__(self, notes: Notes) -> None:
+        self._entries = notes.entries()
 
-    def read(self) -> dict[str, Any]:
-        return dict(self._notes)
+    def read(self, kind: type[N]) -> N:
+        return kind.of(self._entries)
 
-    def write(self, notes: Mapping[str, Any]) -> None:
-        self._notes.update(notes)
+    def write(self, notes: Notes) -> None:
+        self._entries |= notes.entries()
 
 
 def adopt(
@@ -97,7 +97,7 @@ def _look(
         supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
         facts = supervisor.probe()
         status = supervisor.poll()
-    notes.write({"host": asdict(facts), "python": facts.python})
+    notes.write(RunNotes(host=facts, python=facts.python))
     return status
 
 
@@ -108,7 +108,8 @@ def _row(plan: Plan, orphan: orphans.Orphan, notes: _Notes, store: Store) -> Run
         ConnectionFailed: its folder cannot be made; no row is left.
     """
     run = Store(store.path, clock=lambda: orphan.launched_at).add(plan)
-    store.write_journal(run.name, notes.read())
+    store.write_journal(run.name, notes.read(RunNotes))
+    store.write_journal(run.name, notes.read(Ec2Notes))
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,7 +120,7 @@ def _row(plan: Plan, orphan: orphans.Orphan, notes: _Notes, store: Store) -> Run
             consequence="the instance goes on running",
             code="folder",
         ) from error
-    instance = replace(orphan.instance, host_key=str(notes.read()["ec2_host_key"]))
+    instance = replace(orphan.instance, host_key=notes.read(Ec2Notes).host_key)
     for state in _STORY[:-1]:
         run = store.move(run, state)
     return store.move(run, _STORY[-1], instance=instance, life=instance.life)
@@ -128,7 +129,7 @@ def _row(plan: Plan, orphan: orphans.Orphan, notes: _Notes, store: Store) -> Run
 def _check_new(orphan: orphans.Orphan, store: Store) -> None:
     if orphan.run not in store.names():
         return
-    if orphan.token in (store.read_journal(orphan.run).get("ec2_seeds") or []):
+    if orphan.token in store.read_notes(orphan.run, Ec2Notes).seeds:
         raise UsageError(
             f"{orphan.instance.id} is known here: it is the machine of {orphan.run}",
             hint=f"cloudtrain logs {orphan.run}",

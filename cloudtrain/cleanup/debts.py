@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import Busy, CloudtrainError
 from cloudtrain.core.events import Emit, Noted, Warned, discard
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator import service
@@ -21,6 +22,7 @@ from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of, rehearsal_folder
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.store import Run, Store
 
@@ -31,25 +33,25 @@ def owes(run: Run, store: Store) -> bool:
     """Whether the machine of `run` should be gone and is not known to be."""
     if run.plan.spec.target is not Target.EC2:
         return False
-    notes = store.read_journal(run.name)
+    notes, pending = store.read_journal(run.name), store.read_notes(run.name, Ec2Notes).release_pending
     if run.state.final:
-        if notes.get("owed") or notes.get("ec2_release_pending"):
+        if notes.owed or pending:
             return True
         if (kept_until := expiry.kept_until(run)) is not None:
             return time.time() >= kept_until
         # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
         trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
-        return run.life.may_exist and (bool(notes.get("pulled")) or not trained)
+        return run.life.may_exist and (bool(notes.pulled) or not trained)
     if overdue.is_due(run, time.time()):
         return True
     # A command was killed between telling the machine to end and seeing that it did.
-    return bool(notes.get("ec2_release_pending")) and (bool(notes.get("pulled")) or not run.state.trains)
+    return bool(pending) and (bool(notes.pulled) or not run.state.trains)
 
 
 def admit(run: Run, store: Store) -> None:
     """Note the debt of a run that a killed command has left without one, so that `stop` pays it."""
     if run.state.final and owes(run, store):
-        store.write_journal(run.name, {"owed": True})
+        store.write_journal(run.name, RunNotes(owed=True))
 
 
 def settle(
@@ -81,7 +83,8 @@ def settle(
     owing = [run for run in owing if run not in gone]
     for run in gone:
         store.note(run, life=InstanceLife.TERMINATED)
-        store.write_journal(run.name, {"owed": False, "ec2_release_pending": None})
+        store.write_journal(run.name, Ec2Notes(release_pending=None))
+        store.write_journal(run.name, RunNotes(owed=False))
     if owing:
         _settle_all(owing, store, emit, provider or _quick, limit_s)
 

@@ -12,6 +12,7 @@ from cloudtrain.billing import expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, RunError, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator import service
@@ -19,6 +20,7 @@ from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.provider.ec2.clients import READ_TIMEOUT_S, Clients
 from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.end.cleaning import Ended, Known, Leftover
+from cloudtrain.provider.ec2.notes import ENDED_NOTES, Ec2Notes
 from cloudtrain.provider.ec2.offer import account
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.run_folder import receipt
@@ -76,7 +78,7 @@ def known_runs(store: Store) -> list[Known]:
     found = []
     for run in store.runs():
         notes = store.read_journal(run.name)
-        tokens = set(notes.get("ec2_seeds") or ())
+        tokens = set(store.read_notes(run.name, Ec2Notes).seeds)
         if run.instance is not None and run.instance.details.token:
             tokens.add(run.instance.details.token)
         if run.plan.spec.target is not Target.EC2 or not tokens:
@@ -88,7 +90,7 @@ def known_runs(store: Store) -> list[Known]:
                 tokens=frozenset(tokens),
                 # A command killed right after the start has left no trace of it here.
                 trained=RunState.RUNNING in been or run.state is RunState.SYNCING,
-                pulled=bool(notes.get("pulled")) or expiry.kept_until(run) is not None,
+                pulled=bool(notes.pulled) or expiry.kept_until(run) is not None,
                 ended=run.state.final,
                 busy=_busy(run),
                 kept_until=expiry.kept_until(run),
@@ -232,12 +234,12 @@ def _record(store: Store, name: str, ended: Sequence[Ended]) -> None:
     if not machines or not all(one.gone for one in machines):
         return
     run = store.note(store.get(name), life=InstanceLife.TERMINATED)
-    gone = {"ec2_release_pending": None, "ec2_instance": None, "ec2_attempt": None, "ec2_request": None}
-    store.write_journal(name, {**gone, "owed": False, "leftovers": []})
+    store.write_journal(name, ENDED_NOTES)
+    store.write_journal(name, RunNotes(owed=False, leftovers=()))
     if not run.state.final:
         state: RunState = RunState.STOPPED
         error: RunError | None = RunError(code="cleaned", message=f"cloudtrain clean ended the machine of {name}")
-        if store.read_journal(name).get("pulled"):
+        if store.read_journal(name).pulled:
             state, error = ending(run)
         with suppress(Busy):
             run = store.move(run, state, error=error)
@@ -260,7 +262,7 @@ def _open_regions(store: Store) -> list[str]:
         ec2 = run.plan.spec.ec2
         if ec2 is None or ec2.rehearsal or not run.life.may_exist:
             continue
-        region = store.read_journal(run.name).get("ec2_region") or (run.instance and run.instance.details.region)
+        region = store.read_notes(run.name, Ec2Notes).region or (run.instance and run.instance.details.region)
         if region and region not in found:
             found.append(str(region))
     return found

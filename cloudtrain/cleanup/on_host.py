@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cloudtrain.core.events import Emit
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.lifecycle import host_folder
 from cloudtrain.provider.host import HostProvider
@@ -69,10 +70,11 @@ def known(found: HostFolders, store: Store, before: Sequence[Left] = ()) -> list
     if before:
         now = {folder.name: folder for folder in found.runs}
         return [Left(now.get(one.folder.name, one.folder), one.run, one.files, one.why) for one in before]
-    runs = {notes["id"]: (run, notes) for run in store.runs() if (notes := store.read_journal(run.name)).get("id")}
+    known = [(run, store.read_journal(run.name)) for run in store.runs()]
+    runs = {notes.id: (run, notes) for run, notes in known if notes.id}
     left = []
     for folder in found.runs:
-        run, notes = runs.get(folder.id or "", (None, {}))
+        run, notes = runs.get(folder.id or "", (None, RunNotes()))
         files = host_folder.verified(run, notes) if run is not None and run.state.final else None
         left.append(Left(folder, run.name if run else None, files, _why(folder, run, files)))
     return left

@@ -16,11 +16,11 @@ from cloudtrain.console.pages import failure, stopping
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError, ExitCode
 from cloudtrain.core.events import Noted, Warned, discard
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.lifecycle import pull as lifecycle_pull
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import outcome
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -25,10 +24,10 @@ from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.events import LogLines, Metric, Noted
+from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import fetch_results, planning, story, watch
-from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
@@ -88,7 +87,7 @@ def begin(
     only_plan: bool,
     yes: bool,
     detach: bool,
-    notes: Mapping[str, Any] | None = None,
+    notes: RunNotes | None = None,
     checkpoint: tuple[Checkpoint, Path] | None = None,
     on_interrupt: OnInterrupt = OnInterrupt.DETACH,
 ) -> int:

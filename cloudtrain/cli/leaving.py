@@ -16,8 +16,8 @@ from cloudtrain.console.pages.summary import ends_by
 from cloudtrain.console.reporters.base import Reporter, may_ask
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
-from cloudtrain.lifecycle import spot, suited
 from cloudtrain.lifecycle import stop as lifecycle_stop
+from cloudtrain.lifecycle import suited
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
@@ -55,7 +55,7 @@ def interrupted(
         return stopped(run, context, reporter) if on_interrupt is OnInterrupt.STOP else detached(run, context, reporter)
     try:
         if not run.state.trains:
-            again = spot.attempt_of(context.store.read_journal(run.name)) > 1
+            again = context.store.read_journal(run.name).attempt > 1
             so_far = "What it has trained so far is here." if again else "Nothing has trained yet."
             machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
             if reporter.ask(f"{so_far} {machine}", default=True):

@@ -14,6 +14,7 @@ from cloudtrain.console.pages import failure, records
 from cloudtrain.core.errors import ArtifactRefused, ExitCode
 from cloudtrain.core.events import Noted
 from cloudtrain.core.names import new_name
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import check_name
 from cloudtrain.report import sources
 from cloudtrain.run_folder import verify as verify_
@@ -89,6 +90,6 @@ def rerun(
             only_plan=only_plan,
             yes=yes,
             detach=False,
-            notes={"rerun_of": dict(again.origin)},
+            notes=RunNotes(rerun_of=again.origin),
         )
         raise typer.Exit(code)

@@ -158,19 +158,6 @@ def known(values: Mapping[str, Any], readers: Mapping[str, Callable[[Any], Any]]
     return kept
 
 
-def checked(values: Mapping[str, Any], readers: Mapping[str, Callable[[Any], Any]]) -> None:
-    """Look at the same fields as `known`.
-
-    Raises:
-        Odd: naming the first that is not what it should be.
-    """
-    for name, read in readers.items():
-        try:
-            optional(read, values.get(name))
-        except Odd as error:
-            raise Odd(f"{name} is {error}") from error
-
-
 _PLAIN: Mapping[Any, Callable[[Any], Any]] = {str: text, bool: truth, int: integer, float: number}
 
 
@@ -275,6 +262,10 @@ class Given:
         made = super().__new__(cls)
         object.__setattr__(made, "given", frozenset(given))
         return made
+
+    def __or__(self, other: Self) -> Self:
+        """What either was given; of both `other` counts."""
+        return type(self)(**{name: getattr(one, name) for one in (self, other) for name in one.given})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form of what was given."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cloudtrain.core.decode import Moment, brief
 from cloudtrain.core.spec import Target
@@ -115,13 +114,3 @@ class Login:
     only: bool = True
     through: str | None = None
     user: str | None = None
-
-
-class Journal(Protocol):
-    """A run's own durable notes, for effects that must be recorded before they are caused."""
-
-    def read(self) -> dict[str, Any]:
-        """All notes so far."""
-
-    def write(self, notes: Mapping[str, Any]) -> None:
-        """Merge `notes` in; on the disk when this returns."""

@@ -17,7 +17,6 @@ from cloudtrain.core.decode import (
     Moment,
     Odd,
     count,
-    each,
     fields,
     integer,
     json_object,
@@ -153,32 +152,3 @@ class ExitRecord:
     signal_name: str | None = None
     oom_kills: int | None = None
     logout: bool = False
-
-
-_HOST: _Readers = {
-    **dict.fromkeys(("python", "python_version", "torch", "cuda", "driver", "os", "home", "boot_id", "logout"), text),
-    **dict.fromkeys(("cpus", "disk_free"), count),
-    "gpus": each(lambda gpu: known(fields(gpu), {"name": text, "memory_mib": count})),
-}
-
-
-def host(values: Any) -> dict[str, Any]:
-    """What the journal keeps of a host's facts, the same."""
-    return known(values, _HOST) if isinstance(values, dict) else {}
-
-
-def _file(value: Any) -> None:
-    """An entry of a manifest, as journals hold them."""
-    entry = fields(value)
-    text(entry.get("name")), count(entry.get("size")), text(entry.get("sha256"))
-
-
-# What the journal of every run may hold; the providers' own notes are theirs to read.
-NOTES: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("pulled", "trickled"), each(_file)),
-    **dict.fromkeys(("attempts", "aws_requests"), each(fields)),
-    **dict.fromkeys(("checkpoint", "checkpoint_coming"), _file),
-    **dict.fromkeys(("code", "rerun_of", "resumed_from", "held"), fields),
-    **dict.fromkeys(("id", "python", "parks"), text),
-    "leftovers": each(text),
-}

@@ -17,10 +17,9 @@ from typing import Any, Protocol
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Emit, Noted, discard
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import Journal, RunNotes
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.run_folder import artifacts, files
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer import pull
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream
@@ -34,15 +33,13 @@ SPACING_S = 2.0
 LET_GO_S = 10.0
 # The wish to end is looked up this often, in seconds, while nothing comes from the host.
 _LOOK_S = 0.5
-PULLED = "trickled"
 
 
 def keep(folder: Path, journal: Journal) -> None:
     """A run ends and its machine is gone: what had come down, and is here still, is what was pulled of it."""
-    notes = journal.read()
-    if notes.get("pulled") is None and notes.get(PULLED):
-        here = [entry for entry in notes[PULLED] if files.is_here(FileEntry(**entry), folder)]
-        journal.write({"pulled": here})
+    notes = journal.read(RunNotes)
+    if notes.pulled is None and notes.trickled:
+        journal.write(RunNotes(pulled=tuple(entry for entry in notes.trickled if files.is_here(entry, folder))))
     # Parts are for the host that has the rest.
     if disk.is_folder(folder / artifacts.PARTS):
         shutil.rmtree(folder / artifacts.PARTS, ignore_errors=True)
@@ -95,7 +92,7 @@ class Trickle:
         self._told: Mapping[str, Any] | None = None
         self._notes: list[str] = []
         self._failing = False
-        self._noted: dict[str, Any] = {}
+        self._noted = RunNotes()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Trickle:
@@ -163,18 +160,17 @@ class Trickle:
             if self._ended.is_set():
                 return
             coming = checkpoints.in_manifest(told, entries)
-            known = self._journal.read().get(checkpoints.NOTE)
-            if coming is not None and coming.to_dict() != known:
-                self._journal.write({checkpoints.COMING: coming.to_dict()})
+            if coming is not None and coming != self._journal.read(RunNotes).checkpoint:
+                self._journal.write(RunNotes(checkpoint_coming=coming))
             try:
                 report = pull.pull(self._paced(supervisor), entries, self._folder, outputs=self._outputs, emit=discard)
                 here = list(report.files)
             except ArtifactRefused:
                 # The job has replaced a file since the manifest was made, most likely. The others are here.
                 here, _ = files.apart(entries, self._folder)
-            notes: dict[str, Any] = {PULLED: [entry.to_dict() for entry in here]}
+            notes = RunNotes(trickled=tuple(here))
             if coming is not None and any(entry.name == coming.name for entry in here):
-                notes |= {checkpoints.NOTE: coming.to_dict(), checkpoints.COMING: None}
+                notes |= RunNotes(checkpoint=coming, checkpoint_coming=None)
             if notes != self._noted:
                 self._journal.write(notes)
                 self._noted = notes

@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.text import counted
+from cloudtrain.core.notes import Checkpoint, FileEntry, RunNotes
 from cloudtrain.core.told import read_events
 from cloudtrain.lifecycle.session import Session
-from cloudtrain.run_folder.artifacts import FileEntry, refusal
+from cloudtrain.run_folder.artifacts import refusal
 from cloudtrain.source import tree
 from cloudtrain.store import Run
 
 VARIABLE = "CLOUDTRAIN_RESUME"
-# Notes in a run's journal: the last one that arrived, and one that is under way and may arrive the moment before a
-# kill -9.
-NOTE, COMING = "checkpoint", "checkpoint_coming"
 PUSH_LIMIT_S = 300.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A file that holds all that training needs to go on.
-
-    Attributes:
-        name: below the run's folder here, and below `out/` on its host.
-        epoch: whole epochs that are in it, by what the job had told when it was looked for: it may hold more by then.
-        step: steps of the next epoch; 0 at an epoch's end.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    epoch: int | None = None
-    step: int | None = None
-
-    def where(self) -> str:
-        """For people: "after epoch 2", "in epoch 3, after 40 steps"."""
-        if self.epoch is None:
-            return "no epoch told"
-        if self.step:
-            return f"in epoch {self.epoch + 1}, after {counted(self.step, 'step')}"
-        return f"after epoch {self.epoch}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
 
 
 def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[FileEntry]) -> Checkpoint | None:
@@ -69,33 +36,33 @@ def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[FileEntry]) -
     )
 
 
-def latest(run: Run, notes: Mapping[str, Any]) -> Checkpoint | None:
+def latest(run: Run, notes: RunNotes) -> Checkpoint | None:
     """The newest checkpoint of `run` whose file is here and is what its host said; None: there is none.
 
     Args:
         notes: the run's journal.
     """
-    found = [Checkpoint(**notes[key]) for key in (COMING, NOTE) if notes.get(key)]
+    found = [one for one in (notes.checkpoint_coming, notes.checkpoint) if one]
     if not found:
         # A run of an earlier version kept no notes of it.
-        known = in_manifest(_last_told(run), [FileEntry(**entry) for entry in notes.get("pulled") or []])
+        known = in_manifest(_last_told(run), notes.pulled or ())
         found = [known] if known is not None else []
     return next((one for one in found if is_whole(one, run.folder)), None)
 
 
-def coming(run: Run, entries: Iterable[FileEntry]) -> dict[str, Any]:
+def coming(run: Run, entries: Iterable[FileEntry]) -> RunNotes:
     """Notes for the journal before the files of a manifest are fetched."""
     expected = in_manifest(_last_told(run), entries)
-    return {COMING: expected.to_dict()} if expected is not None else {}
+    return RunNotes(checkpoint_coming=expected) if expected is not None else RunNotes()
 
 
-def arrived(run: Run, files: Iterable[FileEntry]) -> dict[str, Any]:
+def arrived(run: Run, files: Iterable[FileEntry]) -> RunNotes:
     """Notes for the journal once `files` are here."""
     here = in_manifest(_last_told(run), files)
-    return {NOTE: here.to_dict(), COMING: None} if here is not None else {}
+    return RunNotes(checkpoint=here, checkpoint_coming=None) if here is not None else RunNotes()
 
 
-def onward(run: Run, notes: Mapping[str, Any]) -> str | None:
+def onward(run: Run, notes: RunNotes) -> str | None:
     """The hint for a run that has ended before its time, if a checkpoint of it is here."""
     checkpoint = latest(run, notes)
     if checkpoint is None:
@@ -146,7 +113,7 @@ def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
         source=run.folder / checkpoint.name,
     )
     # A name of its own for each run, from whichever computer it comes: nothing else is ever pushed there.
-    key = tree.tree_key(run.folder / f"resume-{session.journal.read().get('id', '')}")
+    key = tree.tree_key(run.folder / f"resume-{session.journal.read(RunNotes).id or ''}")
     with session.step("checkpoint", checkpoint.where(), limit_s=PUSH_LIMIT_S) as closing:
         pushed = session.push(one, key)
         closing.append(f"{checkpoint.name}, {checkpoint.where()}: {pushed.summary()}")

@@ -10,12 +10,12 @@ from pathlib import Path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.told import ExitRecord
 from cloudtrain.lifecycle import checkpoints, spot
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder import files, log_times
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run
 from cloudtrain.transfer import pull
 from cloudtrain.transfer.download import fetch, fetch_anew

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import screen_safe, size
 from cloudtrain.lifecycle.fetch_results import spoilt
-from cloudtrain.lifecycle.session import ON_HOST, Session
-from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
 
-# Of a run's journal: its folder on the host is gone, or about to go.
-GONE_THERE = "gone_there"
 
-
-def verified(run: Run, notes: Mapping[str, Any]) -> Mapping[str, str] | None:
+def verified(run: Run, notes: RunNotes) -> Mapping[str, str] | None:
     """The results (name -> sha256) of a run whose job has ended, where each is here and what it was when it was pulled,
     and its log; else None. `notes` are its journal's."""
-    log, pulled = run.ending and run.ending.log_sha256, notes.get("pulled")
+    log, pulled = run.ending and run.ending.log_sha256, notes.pulled
     if pulled is None or not log or disk.sha256(run.folder / "console.log") != log:
         return None
-    entries = [FileEntry(**entry) for entry in pulled]
-    return None if spoilt(run, entries) else {entry.name: entry.sha256 for entry in entries}
+    return None if spoilt(run, pulled) else {entry.name: entry.sha256 for entry in pulled}
 
 
-def is_gone(run: Run, notes: Mapping[str, Any]) -> bool:
+def is_gone(run: Run, notes: RunNotes) -> bool:
     """Whether nothing of the run can be fetched any more: its machine has ended, or keeps it no more."""
-    return run.life is InstanceLife.TERMINATED or bool(notes.get(GONE_THERE))
+    return run.life is InstanceLife.TERMINATED or notes.gone_there
 
 
 def is_theirs(run: Run, instance: Instance) -> bool:
@@ -46,18 +41,18 @@ def remove(run: Run, session: Session) -> None:
 
     The host looks once more whether it holds anything else. What fails here fails no run: `clean --host` is there.
     """
-    notes, instance = session.journal.read(), session.instance
-    folder, files = notes.get(ON_HOST), verified(run, notes)
+    notes, instance = session.journal.read(RunNotes), session.instance
+    folder, files = notes.on_host, verified(run, notes)
     if not session.context.cleans_hosts or instance is None or not is_theirs(run, instance):
         return
     if not folder or files is None:
         return
     where, left = instance.address or instance.id, f"something of what {run.name} has left there"
-    session.journal.write({GONE_THERE: True})
+    session.journal.write(RunNotes(gone_there=True))
     try:
-        found = session.insist(lambda: session.supervisor().clean({folder: (notes["id"], files)}, trees=False))
+        found = session.insist(lambda: session.supervisor().clean({folder: (notes.id, files)}, trees=False))
     except CloudtrainError as error:
-        session.journal.write({GONE_THERE: False})
+        session.journal.write(RunNotes(gone_there=False))
         # The answer may be lost where the work was done.
         session.context.emit(Warned(f"{where} may keep {left}: {error.message}", hint="cloudtrain clean --host tells"))
         return
@@ -66,6 +61,6 @@ def remove(run: Run, session: Session) -> None:
         held = f"its {size(mine.size)} on {where} are removed" if mine else f"{where} has nothing of it any more"
         session.context.emit(Noted(f"{held}: log and results are here, verified"))
         return
-    session.journal.write({GONE_THERE: False})
+    session.journal.write(RunNotes(gone_there=False))
     why = screen_safe(mine.kept or "it was not removed")
     session.context.emit(Noted(f"{where} keeps {left}: {why}. cloudtrain clean --host lists it"))

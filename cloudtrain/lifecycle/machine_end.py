@@ -5,29 +5,22 @@ A machine that is kept stays up once its run's results are here, and then ends i
 Its end is on the machine before the run's story ends: it deletes itself, its timer is moved to the end that was
 promised, never past the run's own, and its supervisor counts the same time by a clock of its own. Whatever of that
 fails, the machine is given back at once instead.
-
-Notes in the run's journal:
-
-    keep_s      seconds that `stop` has asked for, in the place of the plan's; 0: the machine is to end at once
-    held        {"id", "until"}: written before anything is moved, so that a command which comes back promises no more
-
-`Instance.details` of a machine that is kept: `kept_until` (unix seconds), and `expires_at` is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import CloudtrainError, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Promise, RunNotes
 from cloudtrain.core.spec import Limits, RunSpec, Target
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import time_of_day
 from cloudtrain.lifecycle.session import Context, Session
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import receipt
 from cloudtrain.store import Run
 
@@ -70,10 +63,9 @@ def over(run: Run, now: float) -> Instance | None:
     return replace(instance, details=replace(instance.details, ended_at=min(now, instance.details.kept_until)))
 
 
-def asked(limits: Limits, notes: Mapping[str, Any]) -> float:
+def asked(limits: Limits, notes: RunNotes) -> float:
     """Seconds that the run's machine is to stay up; 0: it is not to."""
-    wanted = notes.get("keep_s")
-    return float(limits.keep_s or 0.0) if wanted is None else float(wanted)
+    return limits.keep_s or 0.0 if notes.keep_s is None else notes.keep_s
 
 
 def take(run: Run, session: Session) -> Held | None:
@@ -81,14 +73,14 @@ def take(run: Run, session: Session) -> Held | None:
 
     Safe to call again after a crash at any point: the end that was promised first stands.
     """
-    notes, now, instance = session.journal.read(), session.context.clock(), session.instance
+    notes, now, instance = session.journal.read(RunNotes), session.context.clock(), session.instance
     wanted = asked(run.plan.spec.limits, notes)
-    if not wanted or instance is None or notes.get("pulled") is None or notes.get("ec2_release_pending"):
+    if not wanted or instance is None or notes.pulled is None or session.journal.read(Ec2Notes).release_pending:
         return None
-    why = _why_not(run, instance, notes)
-    before = notes.get("held") or {}
+    why = _why_not(run, instance, session)
+    before = notes.held
     end = expiry.expires_at(run, instance)
-    at = float(before["until"]) if before.get("id") == instance.id else now + wanted
+    at = before.until if before and before.id == instance.id else now + wanted
     at = float(int(min(at, end) if end else at))
     if why is None and at - now < LEAST_S:
         # A resumed command finds its own promise used up; only a fresh one has something to explain.
@@ -97,7 +89,7 @@ def take(run: Run, session: Session) -> Held | None:
         if why:
             session.context.emit(Noted(f"{instance.id} is not kept: {why}"))
         return None
-    session.journal.write({"held": {"id": instance.id, "until": at}})
+    session.journal.write(RunNotes(held=Promise(id=instance.id, until=at)))
 
     def arrange(machine: Instance = instance) -> bool:
         if not session.provider.hold(
@@ -114,7 +106,7 @@ def take(run: Run, session: Session) -> Held | None:
                 return None
             closing.append(f"{instance.id} stays up until {time_of_day(at, now)}, then it ends itself")
     except CloudtrainError as error:
-        session.journal.write({"held": None, "keep_s": 0.0})
+        session.journal.write(RunNotes(held=None, keep_s=0.0))
         session.context.emit(
             Warned(f"{instance.id} cannot be kept and is ended now: {error.message}", hint="the results are here")
         )
@@ -125,13 +117,13 @@ def take(run: Run, session: Session) -> Held | None:
     return Held(kept, _leftover(run, kept, at, now))
 
 
-def _why_not(run: Run, instance: Instance, notes: Mapping[str, Any]) -> str | None:
+def _why_not(run: Run, instance: Instance, session: Session) -> str | None:
     """Why a machine is not kept although that was asked for, for people; None: it can be."""
     if not instance.owned:
         return "it is yours, and is not ended"
     if run.stop in _GOING:
         return "it is about to go"
-    if instance.details.parked_s is not None or notes.get("ec2_woken"):
+    if instance.details.parked_s is not None or session.journal.read(Ec2Notes).woken:
         return "it had parked, and was started to fetch its results alone"
     return None
 
@@ -153,11 +145,11 @@ def park_at_end(run: Run, session: Session) -> None:
         return
     try:
         instance = session.find()
-        if session.journal.read().get("parks") == instance.id:
+        if session.journal.read(RunNotes).parks == instance.id:
             return
         if session.provider.keep(instance, session.journal, session.context.emit):
             session.supervisor().lease(grace=run.plan.spec.limits.grace_s)
-            session.journal.write({"parks": instance.id})
+            session.journal.write(RunNotes(parks=instance.id))
     except HostKeyMismatch:
         raise
     except CloudtrainError as error:
@@ -199,8 +191,8 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
     before = expiry.ends_at(run)
     if before is None:
         raise _not_extended(f"{run.name} has no limit that could be moved", f"cloudtrain logs {run.name}")
-    moved = context.store.read_journal(run.name).get("ends_at")
-    before = float(moved) if moved and expiry.expires_at(run) is None else before
+    moved = context.store.read_journal(run.name).ends_at
+    before = moved if moved and expiry.expires_at(run) is None else before
     after = before + by_s
     prices = [c.most_per_hour or c.price_per_hour for c in run.plan.offer.candidates]
     known = [price for price in prices if price]
@@ -234,7 +226,7 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
             )
             margin = expiry.margin_s(run.plan.limit_s or 0.0)
         session.supervisor().lease(lasts=told.after - margin - context.clock())
-        session.journal.write({"ends_at": told.after})
+        session.journal.write(RunNotes(ends_at=told.after))
         receipt.update(run, context.store, context.emit)
     return told
 

@@ -14,7 +14,7 @@ from typing import Any
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Emit, Event, StepProgress, Warned, discard
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import Journal, RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import time_of_day
@@ -114,7 +114,7 @@ class Guard:
         with self._acts:
             if self._ours and not self._left.is_set():
                 run = self._store.get(self._run)
-                notes, now = self._journal.read(), self._now()
+                notes, now = self._journal.read(RunNotes), self._now()
                 if is_due(run, now):
                     at = time_of_day(expiry.expires_at(run) or now, now)
                     self._end(run, f"it should have ended by {at}, and goes on", something_to_lose(run, notes))
@@ -158,13 +158,13 @@ class Guard:
         self._store.note(run, **facts)
 
 
-def something_to_lose(run: Run, notes: dict[str, Any]) -> bool:
+def something_to_lose(run: Run, notes: RunNotes) -> bool:
     """Whether a machine that is ended now parks: as by its own lease, once there may be what exists nowhere else."""
-    return expiry.parks(run.plan) and bool(run.state.trains or notes.get("code")) and notes.get("pulled") is None
+    return expiry.parks(run.plan) and bool(run.state.trains or notes.code) and notes.pulled is None
 
 
-def _can_park(run: Run, notes: dict[str, Any]) -> bool:
+def _can_park(run: Run, notes: RunNotes) -> bool:
     """Whether the machine is the run's own, is up as far as is known, and may hold results that parking keeps."""
     up = run.life.may_be_up and expiry.expires_at(run) is not None
     spot = run.plan.spec.ec2 is not None and run.plan.spec.ec2.spot
-    return up and not spot and run.state.trains and notes.get("pulled") is None
+    return up and not spot and run.state.trains and notes.pulled is None

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cloudtrain.core import crash, disk
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.lifecycle import checkpoints
-from cloudtrain.lifecycle.checkpoints import Checkpoint
-from cloudtrain.lifecycle.session import ON_HOST, Context
+from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
 from cloudtrain.source import git, review, tree
 from cloudtrain.store import Run
@@ -76,7 +74,7 @@ def begin(
     plan: Plan,
     context: Context,
     *,
-    notes: Mapping[str, Any] | None = None,
+    notes: RunNotes | None = None,
     checkpoint: tuple[Checkpoint, Path] | None = None,
 ) -> Run:
     """Record the intent. From here on the run has a row, whatever happens next.
@@ -92,11 +90,11 @@ def begin(
     run = context.store.add(plan)
     try:
         run.folder.mkdir(parents=True)
-        own: dict[str, Any] = {}
+        own = (notes or RunNotes()) | _identity(plan.spec)
         if checkpoint is not None:
             checkpoints.copy(checkpoint[0], checkpoint[1], run.folder)
-            own = {checkpoints.NOTE: checkpoint[0].to_dict()}
-        context.store.write_journal(run.name, {**(notes or {}), **_identity(plan.spec), **own})
+            own |= RunNotes(checkpoint=checkpoint[0])
+        context.store.write_journal(run.name, own)
         receipt.write(run, context.store)
     except UsageError:
         context.store.forget(run.name)
@@ -113,10 +111,10 @@ def begin(
     return run
 
 
-def _identity(spec: RunSpec) -> dict[str, Any]:
+def _identity(spec: RunSpec) -> RunNotes:
     """What a run is known by on its host: its id, and a folder that no other computer's run of its name has.
 
     A machine that is launched for one run has no other, and `adopt` finds it there by its name.
     """
     made = uuid.uuid4().hex
-    return {"id": made, ON_HOST: spec.name if spec.target is Target.EC2 else f"{spec.name}-{made[:8]}"}
+    return RunNotes(id=made, on_host=spec.name if spec.target is Target.EC2 else f"{spec.name}-{made[:8]}")

@@ -13,6 +13,7 @@ from cloudtrain.billing import expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy, UsageError
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import fetch_results, host_folder, story
 from cloudtrain.lifecycle.run_lock import claim
@@ -20,7 +21,6 @@ from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.lifecycle.stop import settle
 from cloudtrain.lifecycle.watch import unless_gone
 from cloudtrain.run_folder import files, receipt, result_groups
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, stopped
 from cloudtrain.store import Run
 from cloudtrain.transfer import pull as results
@@ -71,7 +71,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
     if not (run.state.final or run.state.trains):
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
     notes = context.store.read_journal(run.name)
-    if run.state.final and notes.get("pulled") is not None:
+    if run.state.final and notes.pulled is not None:
         entries = _verified(run, context, names)
     elif host_folder.is_gone(run, notes):
         raise fetch_results.gone(run, "no result of it was pulled")
@@ -176,7 +176,7 @@ def pull_again(run: Run, context: Context) -> Result:
     if host_folder.is_gone(run, context.store.read_journal(run.name)):
         return _all_here(run, context)
     with claim(run.name), Session(run, context) as session:
-        session.journal.write({"pulled": [entry.to_dict() for entry in fetch_results.fetch_results(run, session)]})
+        session.journal.write(RunNotes(pulled=tuple(fetch_results.fetch_results(run, session))))
         if run.error is not None and run.error.code == NOT_PULLED:
             run = context.store.note(run, error=stopped(run))
         receipt.write(run, context.store)
@@ -208,7 +208,7 @@ def _from_kept(run: Run, context: Context) -> Result:
                 Noted(f"all its files are here, checksums verified; {expiry.kept_words(run, context.clock())}")
             )
             return context.result(run)
-    context.store.write_journal(run.name, {"owed": True})
+    context.store.write_journal(run.name, RunNotes(owed=True))
     settle(run, context)
     return _all_here(context.store.get(run.name), context)
 

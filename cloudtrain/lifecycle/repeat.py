@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.notes import Checkpoint, RunNotes, SentCode
 from cloudtrain.core.spec import JobSpec, ResumeSpec, RunSpec, TrainSpec, check_train
 from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import checkpoints
-from cloudtrain.lifecycle.checkpoints import Checkpoint
 from cloudtrain.run_folder import code_copy
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
@@ -42,7 +42,7 @@ def repetition(run: Run, store: Store, name: str) -> Repetition:
         UsageError: the code that it ran is not to be had any more (code `no_code`).
     """
     notes = store.read_journal(run.name)
-    source, told = source_of(run, notes.get("code") or {})
+    source, told = source_of(run, notes.code or SentCode())
     spec = run.plan.spec
     ec2 = spec.ec2
     if ec2 is not None:
@@ -50,7 +50,7 @@ def repetition(run: Run, store: Store, name: str) -> Repetition:
         ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.region)
     # From its first step on: what it had gone on from is another run's, and changes nothing of what comes out.
     spec = replace(spec, name=name, job=replace(spec.job, source=str(source)), ec2=ec2, resume=None)
-    return Repetition(spec, {"name": run.name, "id": notes.get("id")}, told)
+    return Repetition(spec, {"name": run.name, "id": notes.id}, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Continuation:
     checkpoint: Checkpoint
     folder: Path
     code_from: str
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: RunNotes = field(default_factory=RunNotes)
 
 
 def continuation(run: Run, store: Store, name: str) -> Continuation:
@@ -93,8 +93,8 @@ def continuation(run: Run, store: Store, name: str) -> Continuation:
     spec = replace(again.spec, train=_as_it_was(run), resume=resume)
     if spec.ec2 is not None:
         spec = replace(spec, ec2=replace(spec.ec2, faults=()))
-    origin = {**again.origin, "checkpoint": checkpoint.to_dict()}
-    return Continuation(spec, checkpoint, run.folder, again.code_from, {"resumed_from": origin})
+    origin = {**again.origin, "checkpoint": asdict(checkpoint)}
+    return Continuation(spec, checkpoint, run.folder, again.code_from, RunNotes(resumed_from=origin))
 
 
 def _as_it_was(run: Run) -> TrainSpec:
@@ -119,7 +119,7 @@ def _not_resumed(message: str, command: str, code: str) -> UsageError:
     return UsageError(message, hint=f"cloudtrain {command}", consequence="nothing was started", code=code)
 
 
-def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
+def source_of(run: Run, code: SentCode) -> tuple[Path, str]:
     """The folder with the code that `run` ran, and where that is, for people.
 
     Args:
@@ -129,7 +129,7 @@ def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
         UsageError: it is not to be had any more (code `no_code`).
     """
     source = Path(run.plan.spec.job.source)
-    digest = code.get("digest")
+    digest = code.digest
     if not digest:
         return source, f"{run.name} never sent its code: {source} is taken as it is now"
     try:
@@ -138,11 +138,11 @@ def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
         now = None
     if now == digest:
         return source, f"the code in {source} is what {run.name} ran"
-    archive, kept = run.folder / code_copy.NAME, code.get("archive")
+    archive, kept = run.folder / code_copy.NAME, code.archive
     if not kept:
         raise _no_code(f"the code in {source} is not what {run.name} ran, and no copy was kept with it", code)
     try:
-        if disk.sha256(archive) != kept["sha256"]:
+        if disk.sha256(archive) != kept.sha256:
             there = "was changed" if disk.present(archive) else "is gone"
             raise _no_code(f"the code in {source} is not what {run.name} ran, and its copy {archive} {there}", code)
         place = code_copy.unpack(archive, digest, source.name)
@@ -153,9 +153,9 @@ def source_of(run: Run, code: Mapping[str, Any]) -> tuple[Path, str]:
     return place, f"the code in {source} {changed}: the copy that {run.name} kept is used ({place})"
 
 
-def _no_code(message: str, code: Mapping[str, Any]) -> UsageError:
-    git = code.get("git") or {}
-    committed = f"git checkout {git['commit'][:12]} brings it back" if git and not git.get("dirty") else None
+def _no_code(message: str, code: SentCode) -> UsageError:
+    git = code.git
+    committed = f"git checkout {git.commit[:12]} brings it back" if git and not git.dirty else None
     return UsageError(
         message,
         hint=committed or "restore it, or start a new run",

@@ -11,6 +11,7 @@ from typing import TypeVar, Unpack
 from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import overdue
@@ -29,9 +30,6 @@ T = TypeVar("T")
 _HOST_SAID_NO = frozenset(
     {"disk_full", "tree_changed", "bad_spec", "auth_refused", "login_shell", "parked", GONE, RECLAIMED}
 )
-# Of a run's journal, the name of its folder in `runs/` on its host. It is there where the program on the host knows the
-# run by its id.
-ON_HOST = "on_host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +69,10 @@ class Session:
         self.guard = overdue.Guard(run, context.store, self.provider, self.journal, context.clock, context.steady)
         self.context = replace(context, emit=self.guard.hearing(context.emit))
         self.instance = run.instance
-        notes = self.journal.read()
+        notes = self.journal.read(RunNotes)
         # A run of the last release, or one that `adopt` has found, is known on its host by its name alone.
-        self._on_host = str(notes.get(ON_HOST) or run.name)
-        self._id = str(notes["id"]) if notes.get(ON_HOST) else None
+        self._on_host = notes.on_host or run.name
+        self._id = notes.id if notes.on_host else None
         self._run = run
         self._wakes = wakes
         self._transport: Transport | None = None

@@ -1,17 +1,8 @@
-"""A spot instance that is taken back: what of the run is kept, and how it goes on within the limits agreed to.
-
-The journal's notes, each on the disk before its effect:
-
-    attempt       number of the machine that the run is on, from 1; one more before INTERRUPTED -> PROVISIONING
-    attempts      [{n, instance_id, instance_type, zone, ended, ended_how, exit, usd, log, events}]: those that are over
-    avoid_zones   where machines of it were taken back; `Provider.acquire` tries other places first
-    stop_wanted   somebody has asked for the run's end: it gets no other machine
-    run_ends_at   unix seconds at which the run ends whatever happens: no later machine moves it
-"""
+"""A spot instance that is taken back: what of the run is kept, and how it goes on within the limits agreed to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +12,13 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, RunError, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Attempt, RunNotes
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import ExitRecord
 from cloudtrain.lifecycle import checkpoints, repeat
 from cloudtrain.lifecycle.session import Session
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import log_times
 from cloudtrain.store import Run
 
@@ -37,11 +30,6 @@ LEAST_LEFT_S = 120.0
 ENDED = frozenset({GONE, RECLAIMED})
 # States of a run that has no machine to train on yet.
 ON_THE_WAY = frozenset({RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING})
-
-
-def attempt_of(notes: Mapping[str, Any]) -> int:
-    """Which machine of the run this is, from 1."""
-    return int(notes.get("attempt") or 1)
 
 
 def goes(run: Run) -> bool:
@@ -77,77 +65,78 @@ def within_notice(run: Run, session: Session, act: Callable[[], Run]) -> Run:
             session.context.sleep(_AGAIN_S)
 
 
-def relaunched(before: Run, now: Run, notes: Mapping[str, Any]) -> bool:
+def relaunched(before: Run, now: Run, notes: RunNotes) -> bool:
     """Whether a run that trained as `before` has been taken to another machine since."""
-    if not before.state.trains or attempt_of(notes) == 1:
+    if not before.state.trains or notes.attempt == 1:
         return False
     same = before.instance is not None and now.instance is not None and before.instance.id == now.instance.id
     return now.state in ON_THE_WAY or (now.state is RunState.RUNNING and not same)
 
 
-def told(run: Run, notes: Mapping[str, Any], why: str, code: str = RECLAIMED) -> RunError:
+def told(run: Run, notes: RunNotes, why: str, code: str = RECLAIMED) -> RunError:
     """The `error` of a run that a spot instance was taken from."""
     anew = f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"
     onward = checkpoints.onward(run, notes) or anew
     return RunError(code=code, message=f"{run.name} was interrupted: {why}", hint=onward)
 
 
-def plan_for(run: Run, notes: Mapping[str, Any], now: float) -> Plan:
+def plan_for(run: Run, notes: RunNotes, now: float) -> Plan:
     """The plan for the machine that is launched next: no later one gets more time than is left of the run's."""
-    ends = notes.get("run_ends_at")
-    if attempt_of(notes) == 1 or ends is None:
+    ends = notes.run_ends_at
+    if notes.attempt == 1 or ends is None:
         return run.plan
     return replace(run.plan, limit_s=max(1.0, float(ends) - now))
 
 
-def priced(instance: Instance, notes: Mapping[str, Any], now: float) -> Instance:
+def priced(instance: Instance, notes: RunNotes, now: float) -> Instance:
     """`instance` with what the run's earlier machines have cost, for `billing/cost.py`."""
-    if attempt_of(notes) == 1 or instance.details.began_at is not None:
+    if notes.attempt == 1 or instance.details.began_at is not None:
         return instance
-    before = sum(float(attempt.get("usd") or 0.0) for attempt in notes.get("attempts") or [])
+    before = sum(attempt.usd for attempt in notes.attempts)
     return replace(instance, details=replace(instance.details, began_at=now, before_usd=before))
 
 
-def source_of(run: Run, notes: Mapping[str, Any]) -> Path:
+def source_of(run: Run, notes: RunNotes) -> Path:
     """The folder with the code to send: on a later machine the very code that the first one got.
 
     Raises:
         UsageError: that is not to be had any more (code `no_code`).
     """
-    code = notes.get("code")
-    if attempt_of(notes) == 1 or not code:
+    code = notes.code
+    if notes.attempt == 1 or not code:
         return Path(run.plan.spec.job.source)
     return repeat.source_of(run, code)[0]
 
 
 def go_on(run: Run, session: Session) -> Run | None:
     """INTERRUPTED -> PROVISIONING, if the run's limits allow another machine; None: it stays, and why is told."""
-    notes = session.journal.read()
+    notes = session.journal.read(RunNotes)
     error = run.error
     if run.state is not RunState.INTERRUPTED or error is None or error.code != RECLAIMED or not _may_be_taken(run):
         return None
-    ends, now, number = _ends(run, notes), session.context.clock(), attempt_of(notes)
+    ends, now, number = _ends(run, notes), session.context.clock(), notes.attempt
     restarts = run.plan.spec.limits.spot_restarts
-    why = _why_not(run, notes, number, ends - now)
+    owes = bool(notes.owed or session.journal.read(Ec2Notes).release_pending)
+    why = _why_not(run, notes, ends - now, owes=owes)
     if why is not None:
         session.context.emit(Warned(f"{run.name} does not go on by itself: {why}", hint=error.hint))
         return None
     over = _record(run, number)
     zone = run.instance.zone if run.instance else None
-    avoid = [*(notes.get("avoid_zones") or []), *([zone] if zone else [])]
+    avoid = [*notes.avoid_zones, *([zone] if zone else [])]
     session.journal.write(
-        {
-            "attempt": number + 1,
-            "attempts": [*(notes.get("attempts") or []), over],
-            "avoid_zones": list(dict.fromkeys(avoid)),
-            "run_ends_at": ends,
-            "trickled": notes.get("pulled") or notes.get("trickled"),
-            "pulled": None,
-            "leftovers": [],
-        }
+        RunNotes(
+            attempt=number + 1,
+            attempts=(*notes.attempts, over),
+            avoid_zones=tuple(dict.fromkeys(avoid)),
+            run_ends_at=ends,
+            trickled=notes.pulled or notes.trickled,
+            pulled=None,
+            leftovers=(),
+        )
     )
     shelve(run.folder, number)
-    checkpoint = checkpoints.latest(run, session.journal.read())
+    checkpoint = checkpoints.latest(run, session.journal.read(RunNotes))
     onward = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "anew: no checkpoint had arrived"
     session.context.emit(
         Noted(
@@ -182,27 +171,27 @@ def shelve(folder: Path, number: int) -> None:
         times.replace(folder / f"console.{number}.times")
 
 
-def _why_not(run: Run, notes: Mapping[str, Any], number: int, left_s: float) -> str | None:
+def _why_not(run: Run, notes: RunNotes, left_s: float, *, owes: bool) -> str | None:
     """Why there is no other machine for it, for people; None: there may be one."""
-    limits = run.plan.spec.limits
-    if notes.get("stop_wanted"):
+    limits, number = run.plan.spec.limits, notes.attempt
+    if notes.stop_wanted:
         return "it was asked to stop"
     if number > limits.spot_restarts:
         count = limits.spot_restarts
         return f"--spot-restarts allows {'none' if not count else f'{count}, and all are used'}"
-    if notes.get("owed") or notes.get("ec2_release_pending") or run.life.may_exist:
+    if owes or run.life.may_exist:
         return "the end of its machine is not confirmed"
     least = max(LEAST_LEFT_S, 2 * expiry.margin_s(run.plan.limit_s or DEFAULT_LIMIT_S))
     if left_s < least:
         return f"{max(0.0, left_s) / 60:.0f} min are left of its time, too few for another machine"
     try:
-        source_of(run, {**notes, "attempt": number + 1})
+        source_of(run, notes | RunNotes(attempt=number + 1))
     except UsageError as error:
         return error.message
     return None
 
 
-def _record(run: Run, number: int) -> dict[str, Any]:
+def _record(run: Run, number: int) -> Attempt:
     """What is kept of an attempt that is over; `log` and `events` as they are in the files here."""
     instance, ending = run.instance, run.ending or ExitRecord()
     facts: dict[str, Any] = {}
@@ -210,18 +199,18 @@ def _record(run: Run, number: int) -> dict[str, Any]:
         path = run.folder / name
         facts[kind] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)} if disk.is_plain(path) else None
     whole = run.ending is not None and facts["log"] is not None and facts["log"]["sha256"] == ending.log_sha256
-    return {
-        "n": number,
-        "instance_id": instance.id if instance else None,
-        "instance_type": instance.type if instance else None,
-        "zone": instance.zone if instance else None,
-        "ended": run.ended_at,
-        "ended_how": "spot",
-        "exit": {"code": ending.code, "signal": ending.signal, "stop": ending.stop},
-        "usd": _usd(run),
-        "log": {**facts["log"], "whole": whole} if facts["log"] else None,
-        "events": facts["events"],
-    }
+    return Attempt(
+        n=number,
+        instance_id=instance.id if instance else None,
+        instance_type=instance.type if instance else None,
+        zone=instance.zone if instance else None,
+        ended=run.ended_at,
+        ended_how="spot",
+        exit={"code": ending.code, "signal": ending.signal, "stop": ending.stop},
+        usd=_usd(run),
+        log={**facts["log"], "whole": whole} if facts["log"] else None,
+        events=facts["events"],
+    )
 
 
 def _usd(run: Run) -> float:
@@ -238,10 +227,9 @@ def _may_be_taken(run: Run) -> bool:
     return ec2 is not None and ec2.spot and not ec2.instance_id
 
 
-def _ends(run: Run, notes: Mapping[str, Any]) -> float:
+def _ends(run: Run, notes: RunNotes) -> float:
     """Unix seconds at which the run ends whatever happens."""
     expires = expiry.expires_at(run)
     if expires is not None:
         return expires
-    known = notes.get("run_ends_at")
-    return float(known) if known else run.created_at + (run.plan.limit_s or DEFAULT_LIMIT_S)
+    return notes.run_ends_at if notes.run_ends_at else run.created_at + (run.plan.limit_s or DEFAULT_LIMIT_S)

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import Busy, RunError, UsageError
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.states import RunState
-from cloudtrain.lifecycle import background_pull, machine_end, overdue, spot, story
+from cloudtrain.lifecycle import background_pull, machine_end, overdue, story
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.lifecycle.watch import finished_elsewhere, unless_gone
@@ -32,9 +33,9 @@ def stop(run: Run, context: Context, *, keep_s: float = 0.0) -> Result:
         check_keep(run)
     if run.state.final:
         if expiry.kept_until(run) is not None:
-            context.store.write_journal(run.name, {"owed": True})
+            context.store.write_journal(run.name, RunNotes(owed=True))
         return settle(run, context)
-    context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": keep_s, "no_pull": False})
+    context.store.write_journal(run.name, RunNotes(stop_wanted=True, keep_s=keep_s, no_pull=False))
     if run.state.trains:
         return _ended(run, context)
     abandon(run, context)
@@ -72,7 +73,7 @@ def discard(run: Run, context: Context) -> Result:
     run = context.store.get(run.name)
     if not run.state.trains:
         return stop(run, context)
-    context.store.write_journal(run.name, {"stop_wanted": True, "keep_s": 0.0, "no_pull": True})
+    context.store.write_journal(run.name, RunNotes(stop_wanted=True, keep_s=0.0, no_pull=True))
     if run.instance is not None and run.instance.owned:
         with suppress(Busy):
             with claim(run.name), Session(run, context, wakes=False) as session:
@@ -100,15 +101,15 @@ def settle(run: Run, context: Context) -> Result:
     Raises:
         CloudtrainError: it fails still.
     """
-    if not context.store.read_journal(run.name).get("owed"):
+    if not context.store.read_journal(run.name).owed:
         return context.result(run)
     with claim(run.name), Session(run, context) as session:
         instance = session.instance or session.provider.find(run.name, session.journal)
         if instance is not None:
             released = session.provider.release(instance, session.journal, context.emit)
             run = context.store.note(run, life=released.life, instance=machine_end.over(run, context.clock()))
-            session.journal.write({"leftovers": list(released.leftovers)})
-        session.journal.write({"owed": False})
+            session.journal.write(RunNotes(leftovers=released.leftovers))
+        session.journal.write(RunNotes(owed=False))
         receipt.write(run, context.store)
         return context.result(run)
 
@@ -125,7 +126,7 @@ def abandon(run: Run, context: Context) -> Result:
         trains = run.state.trains
         if not run.state.final and not trains:
             story.give_back(run, session)
-            again = spot.attempt_of(session.journal.read()) > 1
+            again = session.journal.read(RunNotes).attempt > 1
             before = "while another machine was made ready for it" if again else "before training began"
             background_pull.keep(run.folder, session.journal)
             error = RunError(code="abandoned", message=f"ended {before}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cloudtrain.core.errors import (
     RunLost,
 )
 from cloudtrain.core.events import Warned
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
@@ -95,7 +96,7 @@ def acquire(run: Run, session: Session) -> Run:
     if run.state is not RunState.PROVISIONING:
         return run
     with _or_failed(run, session):
-        notes, now = session.journal.read(), session.context.clock()
+        notes, now = session.journal.read(RunNotes), session.context.clock()
         instance = session.provider.acquire(spot.plan_for(run, notes, now), session.journal, session.context.emit)
         session.instance = spot.priced(instance, notes, now)
         return session.move(run, RunState.BOOTING, instance=session.instance, life=session.instance.life)
@@ -119,7 +120,7 @@ def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
         suited.check(run, session, facts, detach=detach)
         job = Path(run.plan.spec.job.source)
         python = session.provider.prepare(session.instance, session.transport(), facts, job, session.context.emit)
-        session.journal.write({"host": asdict(facts), "python": python})
+        session.journal.write(RunNotes(host=facts, python=python))
         return session.move(run, RunState.SYNCING)
 
 
@@ -133,8 +134,8 @@ def push_and_start(run: Run, session: Session) -> Run:
     with _or_failed(run, session):
         instance = session.instance
         assert instance is not None
-        notes = session.journal.read()
-        source, first = spot.source_of(run, notes), spot.attempt_of(notes) == 1
+        notes = session.journal.read(RunNotes)
+        source, first = spot.source_of(run, notes), notes.attempt == 1
         key = tree.tree_key(source)
         with session.step("sync", limit_s=300) as closing:
             files = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent)
@@ -142,13 +143,13 @@ def push_and_start(run: Run, session: Session) -> Run:
             closing.append(pushed.summary())
             if run.plan.code.stays:
                 closing[-1] += f"; here stays {'; '.join(run.plan.code.stays)}"
-        if first or not notes.get("code"):
+        if first or not notes.code:
             code_copy.keep(run.folder, files, pushed.digest, instance.id, session.journal, session.context.emit)
         else:
-            session.journal.write({"code": {**notes["code"], "target_id": instance.id}})
+            session.journal.write(RunNotes(code=replace(notes.code, target_id=instance.id)))
         checkpoint = checkpoints.latest(run, notes)
         onward = {} if checkpoint is None else {checkpoints.VARIABLE: checkpoints.push(checkpoint, run, session)}
-        python = session.journal.read()["python"]
+        python = session.journal.read(RunNotes).python
         spec = {
             "v": 1,
             "run": run.name,
@@ -159,7 +160,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
             "spot": instance.details.spot,
-            "scope": (notes.get("host") or {}).get("logout") == "scope",
+            "scope": notes.host is not None and notes.host.logout == "scope",
         }
         with session.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.
@@ -180,7 +181,7 @@ def started_unnoted(run: Run, session: Session) -> bool:
     Raises:
         ConnectionFailed: the machine cannot be asked. It may have trained for hours: nobody ends it for that.
     """
-    known = session.instance is not None and code_copy.kept(session.journal.read(), session.instance.id)
+    known = session.instance is not None and code_copy.kept(session.journal.read(RunNotes), session.instance.id)
     if run.state is not RunState.SYNCING or not known:
         return False
     try:
@@ -199,7 +200,7 @@ def follow(run: Run, session: Session) -> Run:
         return run
     crash.point("K6")
     context = session.context
-    if session.journal.read().get("stop_wanted"):
+    if session.journal.read(RunNotes).stop_wanted:
         within_s = expiry.STOP_GRACE_S + overdue.STOP_S
         session.guard.last_call(within_s, f"asked to stop, it did not end within {within_s:.0f} s")
     progress = Progress(run, context.store)
@@ -212,15 +213,15 @@ def follow(run: Run, session: Session) -> Run:
 
         end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
-    logout = end.exit is None and suited.ends_at_logout(session.journal.read())
+    logout = end.exit is None and suited.ends_at_logout(session.journal.read(RunNotes))
     record = replace(end.exit or ExitRecord(), state=end.state, logout=logout)
     return session.move(run, RunState.PULLING, ending=record)
 
 
 def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
-    notes = session.journal.read()
-    if run.state is not RunState.PULLING or notes.get("pulled") is not None:
+    notes = session.journal.read(RunNotes)
+    if run.state is not RunState.PULLING or notes.pulled is not None:
         return run
     if discarded(run, notes):
         background_pull.keep(run.folder, session.journal)
@@ -235,7 +236,7 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
             raise
         session.context.emit(Warned(f"left behind: {error.message}"))
         files, _ = folder_files.apart(session.supervisor().manifest(), run.folder)
-    session.journal.write({"pulled": [entry.to_dict() for entry in files], **checkpoints.arrived(run, files)})
+    session.journal.write(RunNotes(pulled=tuple(files)) | checkpoints.arrived(run, files))
     crash.point("K7")
     return run
 
@@ -243,7 +244,7 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
 def lost(run: Run, session: Session, error: ConnectionFailed) -> Run:
     """RUNNING, PULLING -> LOST: the machine has ended with what was still on it; what had arrived is kept."""
     what = "before its results were pulled" if run.state is RunState.PULLING else "while it trained"
-    onward = checkpoints.onward(run, session.journal.read())
+    onward = checkpoints.onward(run, session.journal.read(RunNotes))
     told = RunError(
         code="run_lost",
         message=f"{run.name} was lost: its machine ended {what} ({error.message})",
@@ -255,7 +256,7 @@ def lost(run: Run, session: Session, error: ConnectionFailed) -> Run:
 
 def interrupted(run: Run, session: Session, error: ConnectionFailed) -> Run:
     """RUNNING, PULLING -> INTERRUPTED: the spot instance was taken back; what had arrived is kept."""
-    told = spot.told(run, session.journal.read(), f"its spot instance was taken back ({error.message})")
+    told = spot.told(run, session.journal.read(RunNotes), f"its spot instance was taken back ({error.message})")
     give_back(run, session)
     return _ended(run, session, RunState.INTERRUPTED, told)
 
@@ -263,7 +264,7 @@ def interrupted(run: Run, session: Session, error: ConnectionFailed) -> Run:
 def unpulled(run: Run, session: Session) -> Run:
     """RUNNING, PULLING -> STOPPED, on request: the machine ends with what was still on it; what had arrived is kept."""
     give_back(run, session)
-    now, onward = session.context.store.get(run.name), checkpoints.onward(run, session.journal.read())
+    now, onward = session.context.store.get(run.name), checkpoints.onward(run, session.journal.read(RunNotes))
     return _ended(run, session, RunState.STOPPED, not_pulled(now, onward))
 
 
@@ -294,15 +295,15 @@ def release(run: Run, session: Session) -> Result:
             owed, leftovers = error, (error.message,)
     state, ended_by = ending(run)
     if state is RunState.INTERRUPTED:
-        ended_by = spot.told(run, session.journal.read(), "its spot instance was taken back")
+        ended_by = spot.told(run, session.journal.read(RunNotes), "its spot instance was taken back")
     elif state in (RunState.STOPPED, RunState.LOST) and ended_by is not None:
-        notes = session.journal.read()
+        notes = session.journal.read(RunNotes)
         onward = checkpoints.onward(run, notes)
         ended_by = replace(ended_by, hint=onward or ended_by.hint)
         if discarded(run, notes):
             ended_by = not_pulled(replace(run, life=life), onward)
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
-    session.journal.write({"leftovers": list(leftovers), "owed": owed is not None})
+    session.journal.write(RunNotes(leftovers=leftovers, owed=owed is not None))
     facts: Facts = {"life": life, "error": ended_by}
     if held is not None:
         facts["instance"] = held.instance
@@ -330,10 +331,10 @@ def _or_failed(run: Run, session: Session) -> Iterator[None]:
         give_back(run, session)
         if error.code == "launch_unknown":
             # It may show up yet: `stop` looks again.
-            session.journal.write({"owed": True})
-        run, notes = session.context.store.get(run.name), session.journal.read()
+            session.journal.write(RunNotes(owed=True))
+        run, notes = session.context.store.get(run.name), session.journal.read(RunNotes)
         taken = error.code == RECLAIMED
-        if taken or spot.attempt_of(notes) > 1:
+        if taken or notes.attempt > 1:
             why = "its spot instance was taken back" if taken else "it could not go on on another machine"
             row = spot.told(run, notes, f"{why} ({error.message})", error.code)
             _ended(run, session, RunState.INTERRUPTED, row)
@@ -360,5 +361,5 @@ def give_back(run: Run, session: Session) -> None:
         else:
             session.context.store.note(run, life=InstanceLife.NONE)
     except CloudtrainError as error:
-        session.journal.write({"owed": True})
+        session.journal.write(RunNotes(owed=True))
         session.context.emit(Warned(error.message, hint=error.hint))

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cloudtrain.core import questions
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import JobSpec, Target
 from cloudtrain.core.text import seconds
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
-from cloudtrain.transfer.answers import HostFacts
 
 LINGER = "once, on the host: loginctl enable-linger"
-_AGREED = "gpu_idle_agreed"
 # A difference between two clocks that is worth a line, in seconds.
 _CLOCK_OFF_S = 120.0
 
 
-def ends_at_logout(notes: Mapping[str, Any]) -> bool:
+def ends_at_logout(notes: RunNotes) -> bool:
     """Whether the run's host ends what a login has started when that login ends; `notes` of the run's journal."""
-    return (notes.get("host") or {}).get("logout") == "ends"
+    return notes.host is not None and notes.host.logout == "ends"
 
 
 def check(run: Run, session: Session, facts: HostFacts, *, detach: bool) -> None:
@@ -84,7 +81,7 @@ def _gpu(run: Run, session: Session, facts: HostFacts) -> None:
         session.context.emit(Warned(told, hint="--device cpu trains there without this warning"))
         return
     hour = f", at ${machine.price_per_hour:.3f} an hour" if machine.price_per_hour else ""
-    if not (spec.ec2 is not None and spec.ec2.allow_cpu) and not session.journal.read().get(_AGREED):
+    if not (spec.ec2 is not None and spec.ec2.allow_cpu) and not session.journal.read(RunNotes).gpu_idle_agreed:
         answer = questions.ask(f"{told}.\nGo on without it{hour}? [y/N]")
         if answer is None or not answer.strip().lower().startswith("y"):
             raise UsageError(
@@ -93,5 +90,5 @@ def _gpu(run: Run, session: Session, facts: HostFacts) -> None:
                 consequence="nothing has trained",
                 code="gpu_unusable",
             )
-        session.journal.write({_AGREED: True})
+        session.journal.write(RunNotes(gpu_idle_agreed=True))
     session.context.emit(Warned(f"{told}; it goes on without it{hour}, as you allowed"))

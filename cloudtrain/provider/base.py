@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Instance, Journal, Login, Released
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.instance import Instance, Login, Released
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.base import Transport
 
 

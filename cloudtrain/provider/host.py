@@ -6,14 +6,14 @@ It is used, and never stopped or ended.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cloudtrain.core.decode import made
 from cloudtrain.core.errors import ConfirmationNeeded, ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted
-from cloudtrain.core.instance import Details, Instance, Journal, Login, Released
+from cloudtrain.core.instance import Details, Instance, Login, Released
+from cloudtrain.core.notes import Journal, Notes
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import HostSpec, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 CONNECT_S = 20.0
 """Seconds for each step of connecting and logging in, where the SSH configuration names no others."""
 
-_NOTE = "host_instance"
+
+@dataclass(frozen=True, kw_only=True)
+class HostNotes(Notes):
+    """What the journal of a run on such a machine holds beside the notes of every run; the keys begin with `host_`."""
+
+    PREFIX: ClassVar[str] = "host_"
+
+    instance: Instance | None = None
 
 
 class HostProvider(Provider):
@@ -64,7 +71,7 @@ class HostProvider(Provider):
             ConnectionFailed: no SSH server answers there.
         """
         instance = self.machine(plan.spec, emit)
-        journal.write({_NOTE: instance.to_dict()})
+        journal.write(HostNotes(instance=instance))
         return instance
 
     def machine(self, spec: RunSpec, emit: Emit) -> Instance:
@@ -109,8 +116,7 @@ class HostProvider(Provider):
         return Login(road.keys.files, _key_of(instance, road), road.keys.agent, road.keys.only, road.through)
 
     def find(self, run: str, journal: Journal) -> Instance | None:
-        noted = journal.read().get(_NOTE)
-        return made(Instance, noted) if noted else None
+        return journal.read(HostNotes).instance
 
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. The machine is left as it is."""

@@ -13,7 +13,8 @@ from typing import ClassVar
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Instance, Journal, Released
+from cloudtrain.core.instance import Instance, Released
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife

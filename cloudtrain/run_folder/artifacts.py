@@ -13,8 +13,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+
+from cloudtrain.core.notes import FileEntry
 
 _MAX_NAME, _MAX_SEGMENT = 1024, 240
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
@@ -41,37 +42,6 @@ _OURS_NOW = frozenset({"config.toml", "report.html", "cloudtrain-report.html"})
 # Log and events of the machines that a run was on before its last one.
 OF_ATTEMPTS = re.compile(r"console\.\d+\.(?:log|times)|events\.\d+\.jsonl")
 PARTS = ".pull"
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex; or a link.
-
-    Attributes:
-        link: of a link, the name of the file or folder that it leads to; size and sha256 are those of this name.
-        stored: its name below the run's folder here, where that is another.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    link: str | None = None
-    stored: str | None = None
-
-    @property
-    def here(self) -> str:
-        """Its name below the run's folder."""
-        return self.stored or self.name
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, without what it has not."""
-        values = {key: getattr(self, key) for key in self.__slots__}
-        return {key: value for key, value in values.items() if value is not None}
-
-    def to(self, link: str) -> FileEntry:
-        """The same name as a link that leads to `link`."""
-        name = link.encode("utf-8", "surrogatepass")
-        return replace(self, size=len(name), sha256=hashlib.sha256(name).hexdigest(), link=link)
 
 
 def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:

@@ -11,16 +11,14 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit, Warned
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import CodeCopy, Journal, RunNotes, SentCode
 from cloudtrain.run_folder.artifacts import misshapen
 from cloudtrain.source import git
 from cloudtrain.source.archive import Archive
@@ -30,14 +28,6 @@ from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan
 NAME = "code.tar.gz"
 # A package that brings its own data is not copied into each of its runs.
 MOST_BYTES = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class CodeCopy:
-    """The archive's size in bytes and its sha256."""
-
-    size: int
-    sha256: str
 
 
 def keep(folder: Path, tree: Tree, digest: str, target_id: str, journal: Journal, emit: Emit) -> None:
@@ -60,14 +50,7 @@ def keep(folder: Path, tree: Tree, digest: str, target_id: str, journal: Journal
         emit(Warned(f"no copy of the code is kept with the run: {why}", hint="rerun needs the folder as it is now"))
     known = git.state(tree.source, tree.files) if tree.digest == digest else None
     journal.write(
-        {
-            "code": {
-                "digest": digest,
-                "archive": asdict(copy) if copy else None,
-                "git": known.record() if known else None,
-                "target_id": target_id,
-            }
-        }
+        RunNotes(code=SentCode(digest=digest, archive=copy, git=known.record() if known else None, target_id=target_id))
     )
 
 
@@ -93,9 +76,9 @@ def _below(name: str) -> str:
     return f"code/{name}"
 
 
-def kept(notes: Mapping[str, Any], target_id: str) -> bool:
+def kept(notes: RunNotes, target_id: str) -> bool:
     """Whether the journal says that the code was sent to `target_id` before."""
-    return bool((notes.get("code") or {}).get("target_id") == target_id)
+    return notes.code is not None and notes.code.target_id == target_id
 
 
 def pack(tree: Tree, path: Path) -> CodeCopy | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, UsageError
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.run_folder import links
-from cloudtrain.run_folder.artifacts import FileEntry
 
 _UNHARMED = "the run's own folder is untouched"
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.told import read_events
 from cloudtrain.run_folder import links
-from cloudtrain.run_folder.artifacts import PARTS, FileEntry, place, refusal
+from cloudtrain.run_folder.artifacts import PARTS, place, refusal
 from cloudtrain.run_folder.generated import is_derived
 
 

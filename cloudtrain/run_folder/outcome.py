@@ -10,9 +10,9 @@ from typing import Any
 from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.core.decode import brief
 from cloudtrain.core.errors import RECLAIMED, ExitCode, RunError
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import ExitRecord, read_events
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run
 
 NOT_PULLED = "not_pulled"
@@ -45,9 +45,8 @@ class Result:
     error: RunError | None = None
 
 
-def result(run: Run, notes: Mapping[str, Any], now: float) -> Result:
+def result(run: Run, notes: RunNotes, now: float) -> Result:
     """How `run` stands at `now` (unix seconds), from its row, its journal's `notes` and its folder alone."""
-    pulled = notes.get("pulled") or []
     metrics = brief(run.progress)
     for values in _told(run):
         if values.get("kind") == "result":
@@ -59,11 +58,11 @@ def result(run: Run, notes: Mapping[str, Any], now: float) -> Result:
         exit_code=exit_code(run),
         folder=run.folder,
         metrics=metrics,
-        artifacts=tuple(FileEntry(**entry) for entry in pulled),
+        artifacts=notes.pulled or (),
         seconds=(run.ended_at or now) - run.created_at,
         cost_usd=billed,
         rehearsed_usd=would_cost(run, now) if billed is None else None,
-        leftovers=tuple(notes.get("leftovers") or ()),
+        leftovers=tuple(notes.leftovers),
         life=run.life,
         error=run.error,
     )
@@ -165,9 +164,9 @@ def stopped(run: Run) -> RunError:
     return RunError(code="stopped", message=f"{run.name} was stopped")
 
 
-def discarded(run: Run, notes: Mapping[str, Any]) -> bool:
+def discarded(run: Run, notes: RunNotes) -> bool:
     """Whether a run's end was asked for without a pull. A job that had ended by itself is pulled all the same."""
-    return bool(notes.get("no_pull")) and run.stop == "user"
+    return notes.no_pull and run.stop == "user"
 
 
 def not_pulled(run: Run, onward: str | None) -> RunError:

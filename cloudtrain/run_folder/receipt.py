@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from typing import Any
 from cloudtrain.billing import cost
 from cloudtrain.core import disk
 from cloudtrain.core.events import Emit, Warned
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.notes import Attempt, RunNotes, SentCode
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import iso
 from cloudtrain.core.told import ExitRecord, read_events
 from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
 
@@ -45,11 +47,11 @@ def write(run: Run, store: Store) -> None:
     Raises:
         OSError: its folder cannot be written; what was there is as it was.
     """
-    if not store.read_journal(run.name).get("id"):
-        store.write_journal(run.name, {"id": uuid.uuid4().hex})
+    if not store.read_journal(run.name).id:
+        store.write_journal(run.name, RunNotes(id=uuid.uuid4().hex))
     data = json.dumps(build(run, store), indent=2, ensure_ascii=False) + "\n"
     disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
-    pulled = {FileEntry(**entry).here.casefold() for entry in store.read_journal(run.name).get("pulled") or []}
+    pulled = {entry.here.casefold() for entry in store.read_journal(run.name).pulled or ()}
     if settings_file.NAME not in pulled:  # the last release let a result have that name
         settings = settings_file.toml(run, _told(run.folder / "events.jsonl").get("start") or {})
         disk.write_durably(run.folder / settings_file.NAME, settings.encode(errors="replace"), mode=0o644)
@@ -80,22 +82,19 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "code": _code(run, notes),
         "data": _data(told.get("data") or {}, public),
         "machine": _machine(run, notes, public),
-        "aws_requests": [
-            {**{key: request.get(key) for key in ("call", "id", "error")}, "at": iso(request.get("at"))}
-            for request in notes.get("aws_requests") or []
-        ],
+        "aws_requests": [{**asdict(request), "at": iso(request.at)} for request in notes.aws_requests],
         "cost": _cost(run),
         **_files(run, notes),
     }
 
 
-def _identity(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(run: Run, notes: RunNotes) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "cloudtrain": __version__,
-        "id": notes.get("id"),
-        "rerun_of": notes.get("rerun_of"),
-        "resumed_from": notes.get("resumed_from"),
+        "id": notes.id,
+        "rerun_of": notes.rerun_of,
+        "resumed_from": notes.resumed_from,
         "name": run.name,
     }
 
@@ -142,16 +141,16 @@ def _trained(start: Mapping[str, Any], result: Mapping[str, Any], public: Redact
     }
 
 
-def _code(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
-    sent = notes.get("code") or {}
+def _code(run: Run, notes: RunNotes) -> dict[str, Any]:
+    sent = asdict(notes.code or SentCode())
     return {
         "files": run.plan.code.files,
         "bytes": run.plan.code.bytes,
-        **{key: sent.get(key) for key in ("digest", "archive", "git")},
+        **{key: sent[key] for key in ("digest", "archive", "git")},
     }
 
 
-def _files(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
+def _files(run: Run, notes: RunNotes) -> dict[str, Any]:
     """Sizes and hashes of what lies in its folder."""
     ending = run.ending or ExitRecord()
     return {
@@ -160,8 +159,8 @@ def _files(run: Run, notes: Mapping[str, Any]) -> dict[str, Any]:
             "bytes": ending.events_bytes,
             "sha256": ending.events_sha256 or (_hash(run.folder / "events.jsonl") if run.ending else None),
         },
-        "attempts": [_attempt(attempt) for attempt in notes.get("attempts") or []],
-        "artifacts": [FileEntry(**entry).to_dict() for entry in notes.get("pulled") or []],
+        "attempts": [_attempt(attempt) for attempt in notes.attempts],
+        "artifacts": [entry.to_dict() for entry in notes.pulled or ()],
     }
 
 
@@ -215,9 +214,9 @@ def _data(told: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
     return {"source": public(told.get("source")), "sha256": public(hashes if isinstance(hashes, Mapping) else {})}
 
 
-def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+def _machine(run: Run, notes: RunNotes, public: Redaction) -> dict[str, Any]:
     """What it ran on. An EC2 instance's id is in it; address and names of machines are not."""
-    facts, details = notes.get("host") or {}, run.plan.offer.details
+    facts, details = notes.host or HostFacts(), run.plan.offer.details
     on_ec2 = run.plan.spec.target is Target.EC2
     instance = run.instance if on_ec2 else None
     return {
@@ -228,22 +227,21 @@ def _machine(run: Run, notes: Mapping[str, Any], public: Redaction) -> dict[str,
         "market": details.market if on_ec2 else None,
         "image_id": details.image_id if on_ec2 else None,
         "image_name": public(details.image_name) if on_ec2 else None,
-        "gpus": [
-            {"name": public(gpu.get("name")), "memory_mib": gpu.get("memory_mib")} for gpu in facts.get("gpus") or []
-        ],
-        "driver": public(facts.get("driver")),
-        "cuda": public(facts.get("cuda")),
-        "torch": public(facts.get("torch")),
-        "python": public(facts.get("python_version")),
-        "cpus": facts.get("cpus"),
-        "os": public(facts.get("os")),
+        "gpus": [{"name": public(gpu.name), "memory_mib": gpu.memory_mib} for gpu in facts.gpus],
+        "driver": public(facts.driver),
+        "cuda": public(facts.cuda),
+        "torch": public(facts.torch),
+        "python": public(facts.python_version or None),
+        "cpus": facts.cpus or None,
+        "os": public(facts.os or None),
     }
 
 
-def _attempt(over: Mapping[str, Any]) -> dict[str, Any]:
+def _attempt(over: Attempt) -> dict[str, Any]:
     """A machine that the run was on before this one; its log and events are `console.N.log` and `events.N.jsonl`."""
-    kept = ("n", "instance_id", "instance_type", "zone", "ended_how", "exit", "log", "events")
-    return {**{key: over.get(key) for key in kept}, "ended": iso(over.get("ended"))}
+    told = {**asdict(over), "ended": iso(over.ended)}
+    del told["usd"]
+    return told
 
 
 def _cost(run: Run) -> dict[str, Any]:

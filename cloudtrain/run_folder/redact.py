@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.store import Run
 
 # Login names that every machine of a kind has; they say nothing about anybody.
@@ -53,13 +55,13 @@ class Redaction:
         notes: the run's journal.
     """
 
-    def __init__(self, run: Run, notes: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run, notes: RunNotes) -> None:
         spec = run.plan.spec
         paths = [_home(), disk.state_dir(), disk.cache_dir(), disk.config_dir()]
         paths += [Path(spec.runs_dir), Path(spec.runs_dir).parent, Path(spec.job.source)]
         words = [_user(), platform.node(), platform.node().partition(".")[0]]
-        facts = notes.get("host") or {}
-        texts = [facts.get("home"), facts.get("python")]
+        facts = notes.host or HostFacts()
+        texts: list[str | None] = [facts.home, facts.python]
         if spec.host is not None:
             words += [spec.host.user, spec.host.address, spec.host.name or ""]
             texts.append(spec.host.identity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cloudtrain.core.errors import UsageError
-from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.source import ignore
 
 LOG = "log"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Ec2Spec, RunSpec, Target
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.source.shipped import job_folder
@@ -33,7 +34,7 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
         "device": train.device,
         "recipe": train.recipe or _name(start.get("recipe")),
     }
-    public = Redaction(run, {})(train.args)
+    public = Redaction(run, RunNotes())(train.args)
     told = public == list(train.args)
     values["args"] = list(train.args) or None if told else None
     if not _shipped(spec):

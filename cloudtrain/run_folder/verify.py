@@ -13,7 +13,6 @@ from cloudtrain.core import disk
 from cloudtrain.core.decode import (
     MOST_BYTES,
     Odd,
-    checked,
     count,
     each,
     fields,
@@ -232,7 +231,7 @@ def _row(told: Mapping[str, Any], store: Store | None) -> Run | None:
         row = store.get(told["name"])
     except UnknownRun:
         return None
-    return row if store.read_journal(row.name).get("id") == told["id"] else None
+    return row if store.read_journal(row.name).id == told["id"] else None
 
 
 def _check_fields(found: Mapping[str, Any]) -> None:
@@ -244,14 +243,15 @@ def _check_fields(found: Mapping[str, Any]) -> None:
     text(found.get("name"))
     optional(_hashed("size"), fields(found.get("code")).get("archive"))
     for facts in (fields(found.get("log")), found.get("events")):
-        checked(optional(fields, facts) or {}, {"bytes": count, "sha256": text})
+        if (told := optional(fields, facts)) is not None:
+            optional(count, told.get("bytes")), optional(text, told.get("sha256"))
     for attempt in optional(each(fields), found.get("attempts")) or []:
         count(attempt.get("n"))
         for facts in (attempt.get("log"), attempt.get("events")):
             optional(_hashed("bytes"), facts)
     for entry in each(_hashed("size"))(found.get("artifacts")):
         text(entry.get("name"))
-        checked(entry, {"link": text, "stored": text})
+        optional(text, entry.get("link")), optional(text, entry.get("stored"))
 
 
 def _hashed(size: str) -> Callable[[Any], Mapping[str, Any]]:

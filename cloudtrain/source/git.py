@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudtrain.core import programs
+from cloudtrain.core.notes import GitRecord
 from cloudtrain.core.text import counted
 from cloudtrain.source.tree import FileEntry
 
@@ -68,9 +69,9 @@ class GitState:
         more = f" + {counted(self.uncommitted, 'uncommitted file')}" if self.uncommitted else ""
         return f"{self.abbreviated}{more}"
 
-    def record(self) -> dict[str, str | bool | None]:
+    def record(self) -> GitRecord:
         """For the receipt."""
-        return {"commit": self.commit, "dirty": self.diff_sha256 is not None, "diff_sha256": self.diff_sha256}
+        return GitRecord(commit=self.commit, dirty=self.diff_sha256 is not None, diff_sha256=self.diff_sha256)
 
 
 def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0) -> GitState | None:

@@ -16,9 +16,10 @@ from cloudtrain.core import disk
 from cloudtrain.core.decode import Odd, json_object, text
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Emit, StepProgress
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.text import shortened
 from cloudtrain.run_folder import links
-from cloudtrain.run_folder.artifacts import PARTS, FileEntry
+from cloudtrain.run_folder.artifacts import PARTS
 from cloudtrain.transfer.frames import FileFrame, FrameParser, Withheld, packed_names
 from cloudtrain.transfer.part import Coming
 from cloudtrain.transport.base import Stream

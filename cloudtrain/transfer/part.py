@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudtrain.core import disk
-from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.core.notes import FileEntry
 
 _CHUNK = 1 << 20
 

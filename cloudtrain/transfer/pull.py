@@ -20,9 +20,10 @@ import filelock
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy
 from cloudtrain.core.events import Emit, Noted, Warned
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.text import counted, screen_safe, shortened
 from cloudtrain.run_folder import result_groups
-from cloudtrain.run_folder.artifacts import PARTS, FileEntry, place
+from cloudtrain.run_folder.artifacts import PARTS, place
 from cloudtrain.source import ignore
 from cloudtrain.transfer.download import Fetcher, Host, full_disk_told
 

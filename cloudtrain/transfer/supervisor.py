@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from cloudtrain.core.decode import Odd, text
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.text import shortened
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.transfer.answers import (
-    HostFacts,
     HostFolders,
     RunStatus,
     Started,

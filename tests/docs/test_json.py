@@ -22,6 +22,7 @@ from cloudtrain.console.lines import write_json
 from cloudtrain.console.reporters import jsonl
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.instance import Details, Instance
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife
@@ -241,19 +242,19 @@ def test_a_registry_that_cannot_be_read_says_neither_yes_nor_no(cli: Callable[..
 @pytest.mark.parametrize(
     ("life", "notes", "expires_in", "running", "parked"),
     [
-        (InstanceLife.RUNNING, {}, 3600.0, True, False),
-        (InstanceLife.LAUNCHING, {}, None, True, False),
-        (InstanceLife.TERMINATED, {}, 3600.0, False, False),
-        (InstanceLife.NONE, {}, None, False, False),
+        (InstanceLife.RUNNING, RunNotes(), 3600.0, True, False),
+        (InstanceLife.LAUNCHING, RunNotes(), None, True, False),
+        (InstanceLife.TERMINATED, RunNotes(), 3600.0, False, False),
+        (InstanceLife.NONE, RunNotes(), None, False, False),
         # A launch without an answer may show up yet.
-        (InstanceLife.NONE, {"owed": True}, None, True, False),
-        (InstanceLife.PARKED, {}, 3600.0, False, True),
+        (InstanceLife.NONE, RunNotes(owed=True), None, True, False),
+        (InstanceLife.PARKED, RunNotes(), 3600.0, False, True),
         # Its own lease should have switched it off, which nobody has seen; its disk may be kept.
-        (InstanceLife.RUNNING, {}, -60.0, True, True),
+        (InstanceLife.RUNNING, RunNotes(), -60.0, True, True),
     ],
 )
 def test_billing_is_what_the_runs_life_says(
-    life: InstanceLife, notes: dict[str, Any], expires_in: float | None, running: bool, parked: bool, tmp_path: Path
+    life: InstanceLife, notes: RunNotes, expires_in: float | None, running: bool, parked: bool, tmp_path: Path
 ) -> None:
     now, store = time.time(), Store()
     for name, ec2 in (

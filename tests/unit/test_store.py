@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.store import MIGRATIONS, Store
@@ -65,11 +67,18 @@ def test_notes_outside_the_known_columns_are_refused(store: Store, tmp_path: Pat
 
 def test_the_journal_merges_and_survives_reopening(store: Store, tmp_path: Path) -> None:
     store.add(plans.plan(tmp_path))
-    store.journal("brave-otter").write({"token": "a", "zone": "b"})
-    Store(store.path).journal("brave-otter").write({"zone": "c"})
-    assert store.journal("brave-otter").read() == {"token": "a", "zone": "c"}
+    store.journal("brave-otter").write(RunNotes(id="a", python="b"))
+    with sqlite3.connect(store.path) as db:  # of a later version, and one that was cleared
+        db.execute("""UPDATE runs SET journal = json_set(journal, '$.token', 'x', '$.owed', NULL)""")
+    db.close()
+    Store(store.path).journal("brave-otter").write(RunNotes(python="c", code=None))
+    assert store.read_journal("brave-otter") == RunNotes(id="a", python="c")
+    with sqlite3.connect(store.path) as db:
+        (kept,) = db.execute("SELECT journal FROM runs").fetchone()
+    db.close()
+    assert json.loads(kept) == {"id": "a", "python": "c", "token": "x", "owed": None, "code": None}
     with pytest.raises(UnknownRun):
-        store.journal("nobody").write({"a": 1})
+        store.journal("nobody").write(RunNotes(owed=True))
 
 
 def test_names_are_found_by_beginning_latest_and_likeness(store: Store, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cloudtrain.console.pages import failure
 from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import RunError, UsageError
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe, size
@@ -321,13 +322,13 @@ def _results(epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) ->
     return lines
 
 
-def _story(run: Run, notes: Mapping[str, Any]) -> list[str]:
+def _story(run: Run, notes: RunNotes) -> list[str]:
     """What a run went on from, and the spot instances that were taken from it."""
     lines = []
     if run.plan.spec.resume is not None:
         lines.append(f"  resumed  from {run.plan.spec.resume.run}, {run.plan.spec.resume.where}")
-    for over in notes.get("attempts") or []:
-        at = date_and_time(over["ended"]) if over.get("ended") else "?"
-        where = ", ".join(filter(None, (over.get("instance_type"), over.get("zone"))))
-        lines.append(f"  spot     {over.get('instance_id')} ({where}) was taken back {at}; log console.{over['n']}.log")
+    for over in notes.attempts:
+        at = date_and_time(over.ended) if over.ended else "?"
+        where = ", ".join(filter(None, (over.instance_type, over.zone)))
+        lines.append(f"  spot     {over.instance_id} ({where}) was taken back {at}; log console.{over.n}.log")
     return lines

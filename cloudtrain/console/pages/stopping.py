@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages import listing
 from cloudtrain.console.text import shown_path
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import columns, counted, money, screen_safe, seconds, size, time_of_day
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run
 
 _NAMED = 8  # of the files that would be lost; the rest is counted
@@ -42,7 +41,7 @@ def table(runs: Sequence[Run]) -> list[str]:
     return [screen_safe(line) for line in columns(("NAME", "WHERE", "STATUS", "COST"), rows)]
 
 
-def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: Mapping[str, Any]) -> list[str]:
+def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: RunNotes) -> list[str]:
     """The lines of `stop --no-pull` before it asks: what is not here, what becomes of it, and what is here.
 
     Args:
@@ -65,7 +64,7 @@ def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: Mappi
         lines.append(
             "the training since its last checkpoint is lost: it is not asked to save" if own else "it saves there"
         )
-    come = len(notes.get("trickled") or [])
+    come = len(notes.trickled)
     lines.append(f"here it stays: the log so far, and {counted(come, 'file')} in {shown_path(run.folder)}")
     return [screen_safe(line) for line in lines]
 

@@ -22,6 +22,7 @@ from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import Item, inventory
 from cloudtrain.provider.ec2.launch import launch
+from cloudtrain.provider.ec2.notes import Slot
 from cloudtrain.provider.ec2.offer import account, images, prices, quota, types, zones
 from cloudtrain.provider.ec2.offer.images import Image
 from cloudtrain.provider.ec2.offer.prices import PriceTable
@@ -344,7 +345,7 @@ def _rights(seen: _Seen) -> Iterator[Check]:
 def _trial_launch(seen: _Seen, image: Image, subnet: Subnet, marks: dict[str, str]) -> dict[str, Any]:
     size, _ = images.root_size(image, seen.ec2.volume_gb)
     details = OfferDetails(image_id=image.id, root_device=image.root_device, root_gb=size)
-    slot = launch.Slot(seen.kinds[0].name, subnet.zone, subnet.id)
+    slot = Slot(seen.kinds[0].name, subnet.zone, subnet.id)
     request = launch.request_for(
         slot, details, seen.ec2, seed=secrets.token_hex(8), group="", user_data="#cloud-config\n{}\n", marks=marks
     )

@@ -16,6 +16,7 @@ from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
@@ -211,14 +212,14 @@ def _marks(found: Mapping[str, str]) -> dict[str, Any]:
 def to_instance(
     found: Mapping[str, Any],
     clients: Clients,
-    notes: Mapping[str, Any],
+    notes: Ec2Notes,
     *,
     run: str,
     price: float | None,
     owned: bool = True,
     gpu: str = "",
 ) -> Instance:
-    """Our `Instance` of EC2's description of it; `notes`: the journal's, with who logs in, by which address, and the
+    """Our `Instance` of EC2's description of it; `notes`: with who logs in, by which address, and the
     pinned key.
 
     `gpu` is what its type has. A machine that says of itself that it is a process of this computer has none.
@@ -236,10 +237,10 @@ def to_instance(
         provider=Target.EC2,
         owned=owned,
         workdir=WORKDIR,
-        address=address_of(found, private=bool(notes.get("ec2_private"))),
+        address=address_of(found, private=notes.private),
         port=int(port) if port.isdigit() else network.SSH_PORT,
-        user=str(notes.get("ec2_user") or "ubuntu"),
-        host_key=notes.get("ec2_host_key"),
+        user=notes.user or "ubuntu",
+        host_key=notes.host_key,
         type=str(found.get("InstanceType", "")),
         zone=str(found.get("Placement", {}).get("AvailabilityZone", "")) or None,
         price_per_hour=price,

@@ -9,7 +9,9 @@ from typing import Any
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Instance, Journal, Login, Released
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.instance import Instance, Login, Released
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
@@ -21,12 +23,12 @@ from cloudtrain.provider.ec2.end.release import release_own
 from cloudtrain.provider.ec2.instances import ENDED, described, one, state_of, to_instance
 from cloudtrain.provider.ec2.launch import environment
 from cloudtrain.provider.ec2.launch.acquire import Acquisition
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.offer import offers
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
 from cloudtrain.provider.ec2.reach.boot import Credentials, Door
 from cloudtrain.provider.ec2.translate import translated
-from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.base import Transport
 
 
@@ -82,9 +84,9 @@ class Ec2Provider(Provider):
                 code="no_key",
             )
         door = Door(clients, journal, emit, self._pace, connect=connect_booting, ask_address=self._ask_address)
-        notes = journal.read()
-        may_be_away = instance.life is InstanceLife.PARKED or notes.get("ec2_parks") == instance.id
-        may_be_away = may_be_away or notes.get("ec2_held") == instance.id
+        notes = journal.read(Ec2Notes)
+        may_be_away = instance.life is InstanceLife.PARKED or notes.parks == instance.id
+        may_be_away = may_be_away or notes.held == instance.id
         if instance.owned and may_be_away and instance.id not in self._looked_at:
             # A command that comes back: the machine may have ended since, and its address be somebody else's.
             instance = door.as_it_is(instance)
@@ -109,7 +111,7 @@ class Ec2Provider(Provider):
             return False
         with self._recorded(journal, instance.details.region) as clients:
             lease.move(instance, transport, expires_at, clients)
-        journal.write({"ec2_ends_by": expires_at})
+        journal.write(Ec2Notes(ends_by=expires_at))
         return True
 
     def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
@@ -137,42 +139,41 @@ class Ec2Provider(Provider):
         return environment.prepare(transport, facts, _requirements(job), emit)
 
     def login(self, instance: Instance, journal: Journal) -> Login | None:
-        notes = journal.read()
-        pinned = notes.get("ec2_host_key") or instance.host_key
+        notes = journal.read(Ec2Notes)
+        pinned = notes.host_key or instance.host_key
         if not pinned:
             return None
         run = instance.details.run
         key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
-        return Login((key,), str(pinned), user=notes.get("ec2_user"))
+        return Login((key,), pinned, user=notes.user)
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""
-        notes = journal.read()
+        notes = journal.read(Ec2Notes)
         clients = self._of(journal)
-        if notes.get("ec2_existing"):
-            found = one(clients, str(notes["ec2_existing"]))
+        if notes.existing:
+            found = one(clients, notes.existing)
             return (
                 existing.as_existing(found, run, clients, journal) if found and state_of(found) not in ENDED else None
             )
-        record = notes.get("ec2_instance") or notes.get("ec2_release_pending") or {}
-        found = None
-        if record.get("id"):
-            age = self._pace.now() - float(record.get("at") or 0.0)
+        record, found = notes.instance or notes.release_pending, None
+        if record is not None:
+            age = self._pace.now() - (notes.instance.at if notes.instance else 0.0)
             for _ in self._pace.polls(max(0.0, self._pace.visible - age)):
-                if found := one(clients, str(record["id"])):
+                if found := one(clients, record.id):
                     break
-        seeds = notes.get("ec2_seeds") or []
+        seeds = notes.seeds
         if found is None or (state_of(found) in ENDED and seeds):
             wanted = tags.where(token=seeds) if seeds else _of_caller(run, clients)
             # A launch that was cut short may take some seconds to be listed.
-            for _ in self._pace.polls(self._pace.settle if notes.get("ec2_request") else 0.0):
+            for _ in self._pace.polls(self._pace.settle if notes.request else 0.0):
                 if several := described(clients, wanted):
                     # Of the latest attempt, if several live: a run that goes on elsewhere has left the others.
                     found = max(several, key=lambda i: _place(tags.as_map(i.get("Tags")).get(tags.TOKEN), seeds))
                     break
         if found is None or state_of(found) in ENDED:
             return None
-        return to_instance(found, clients, notes, run=run, price=record.get("price"))
+        return to_instance(found, clients, notes, run=run, price=record.price if record else None)
 
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
         """See `Provider.release`. A machine that is not ours is left as it was found."""
@@ -186,7 +187,7 @@ class Ec2Provider(Provider):
 
     def _of(self, journal: Journal, region: str | None = None) -> Clients:
         """Clients of the Region that the run was launched in, whatever this shell's Region is now."""
-        return self._clients.at(journal.read().get("ec2_region") or region or self._clients.region)
+        return self._clients.at(journal.read(Ec2Notes).region or region or self._clients.region)
 
 
 def _place(token: str | None, seeds: Sequence[str]) -> int:

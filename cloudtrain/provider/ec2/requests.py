@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cloudtrain.core.errors import CloudtrainError
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import AwsRequest, Journal, RunNotes
 from cloudtrain.provider.ec2.clients import Clients
 
 CALLS = (
@@ -32,15 +32,11 @@ def recorded(clients: Clients, journal: Journal, clock: Callable[[], float] = ti
     """
 
     def note(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
-        entry = {
-            "call": model.name,
-            "id": (parsed.get("ResponseMetadata") or {}).get("RequestId"),
-            "at": clock(),
-            "error": (parsed.get("Error") or {}).get("Code"),
-        }
+        done, refused = parsed.get("ResponseMetadata", {}), parsed.get("Error", {})
+        entry = AwsRequest(call=model.name, id=done.get("RequestId"), at=clock(), error=refused.get("Code"))
         # A registry that cannot be written is told of by the next write, which matters more than this one.
         with suppress(CloudtrainError):
-            journal.write({"aws_requests": [*(journal.read().get("aws_requests") or []), entry][-MOST:]})
+            journal.write(RunNotes(aws_requests=(*journal.read(RunNotes).aws_requests, entry)[-MOST:]))
 
     emitters = [client.meta.events for client in {id(c): c for c in (clients.ec2, clients.ec2_launch)}.values()]
     for emitter in emitters:

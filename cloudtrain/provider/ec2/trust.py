@@ -10,7 +10,8 @@ from pathlib import Path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Emit, Noted, Warned
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import Journal
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh_keys import PublicKey, fingerprint, new_key, parse_public_key, public_key
 
@@ -82,15 +83,16 @@ def connect_pinned(connect: Callable[[PublicKey], Transport], journal: Journal, 
         HostKeyMismatch: the machine shows neither.
         ConnectionFailed: as `transport.ssh.connect`.
     """
-    notes = journal.read()
-    pinned, coming = notes["ec2_host_key"], notes.get("ec2_next_host_key")
+    notes = journal.read(Ec2Notes)
+    pinned, coming = notes.host_key, notes.next_host_key
+    assert pinned is not None
     try:
         return connect(pinned)
     except HostKeyMismatch:
         if not coming:
             raise
         transport = connect(coming)
-    journal.write({"ec2_host_key": coming, "ec2_next_host_key": None, "ec2_host_key_rotated": True})
+    journal.write(Ec2Notes(host_key=coming, next_host_key=None, host_key_rotated=True))
     emit(Noted(f"host key {fingerprint(coming)} confirmed"))
     return transport
 
@@ -123,10 +125,11 @@ def rotate(
             raise UsageError(f"not an ed25519 key: {fresh[:40]!r}")
     except UsageError as error:
         emit(Warned(f"the host key of the launch is kept, a new one could not be made: {error.message}"))
-        journal.write({"ec2_host_key_rotated": True})
+        journal.write(Ec2Notes(host_key_rotated=True))
         return transport
-    old = journal.read()["ec2_host_key"]
-    journal.write({"ec2_next_host_key": fresh})
+    old = journal.read(Ec2Notes).host_key
+    assert old is not None
+    journal.write(Ec2Notes(next_host_key=fresh))
     installed = transport.run(["sudo", "-n", "sh", "-c", INSTALL], timeout=60)
     deadline = time.monotonic() + CONFIRM_S
     while True:
@@ -144,13 +147,13 @@ def rotate(
                 transport.close()
                 emit(Warned("the host key of the launch is kept: the machine did not take the new one"))
                 # The next key stays noted: the machine may show it after its next start.
-                journal.write({"ec2_host_key_rotated": True})
+                journal.write(Ec2Notes(host_key_rotated=True))
                 return kept
             kept.close()
         except ConnectionFailed:
             if time.monotonic() > deadline:
                 raise
         sleep(0.3)
-    journal.write({"ec2_host_key": fresh, "ec2_next_host_key": None, "ec2_host_key_rotated": True})
+    journal.write(Ec2Notes(host_key=fresh, next_host_key=None, host_key_rotated=True))
     transport.close()
     return confirmed

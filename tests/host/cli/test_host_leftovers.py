@@ -89,7 +89,7 @@ def test_what_the_job_left_elsewhere_stays_until_its_folder_is_named(
 
 
 def _results(store: Store, name: str) -> set[str]:
-    return {str(entry["name"]).rpartition("/")[2] for entry in store.read_journal(name)["pulled"]}
+    return {entry.name.rpartition("/")[2] for entry in store.read_journal(name).pulled}
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--all-regions", "--region=x", "--profile=x", "--owner=any"])

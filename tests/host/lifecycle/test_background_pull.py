@@ -14,9 +14,9 @@ import pytest
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, Noted, discard
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.lifecycle import background_pull, checkpoints
 from cloudtrain.lifecycle.background_pull import Trickle
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import pull
 from cloudtrain.transfer.supervisor import Supervisor
@@ -93,7 +93,7 @@ def test_a_checkpoint_and_all_that_is_finished_come_when_the_job_tells_of_it(
     with beside(host, run, store, told) as going:
         going.heard({"kind": "step", "step": 1})
         going.heard({**CHECKPOINT, "step": 7})
-        until(lambda: store.read_journal(run.name).get(checkpoints.NOTE))
+        until(lambda: store.read_journal(run.name).checkpoint)
     assert (run.folder / "checkpoints" / "last.pt").read_bytes() == b"weights" * 1000
     assert (run.folder / "metrics.csv").exists() and not list(run.folder.rglob("half*"))
     known = checkpoints.latest(run, store.read_journal(run.name))
@@ -103,7 +103,7 @@ def test_a_checkpoint_and_all_that_is_finished_come_when_the_job_tells_of_it(
     (run.folder / ".pull" / "half.part").write_bytes(b"half")
     background_pull.keep(run.folder, store.journal(run.name))
     assert not (run.folder / ".pull").exists()
-    kept = [FileEntry(**entry) for entry in store.read_journal(run.name)["pulled"]]
+    kept = list(store.read_journal(run.name).pulled or ())
     assert {entry.name for entry in kept} == {"checkpoints/last.pt", "metrics.csv"} and not told
 
 
@@ -151,10 +151,10 @@ def test_a_file_that_is_replaced_while_it_comes_is_the_old_one_or_the_new_one(
         going.heard(CHECKPOINT)
         until(lambda: any(part.stat().st_size for part in (run.folder / ".pull").glob("*.part")))
         newer = host.put("checkpoints/last.pt", os.urandom(3 * 2**20))
-        until(lambda: store.read_journal(run.name).get(background_pull.PULLED) is not None)
+        until(lambda: "trickled" in store.read_journal(run.name).given)
         assert checkpoints.latest(run, store.read_journal(run.name)) is not None
         going.heard({**CHECKPOINT, "epoch": 2})
-        until(lambda: (store.read_journal(run.name).get(checkpoints.NOTE) or {}).get("sha256") == newer)
+        until(lambda: getattr(store.read_journal(run.name).checkpoint, "sha256", None) == newer)
     known = checkpoints.latest(run, store.read_journal(run.name))
     assert known is not None and (known.sha256, known.epoch) == (newer, 2)
 

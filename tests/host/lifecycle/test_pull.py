@@ -32,15 +32,15 @@ def test_a_part_of_a_run_that_trains_and_of_one_that_has_ended(
     assert {"weights/last.bin", "console.log", "events.jsonl"} <= copied
     # It does not count: nothing has moved, and nothing is noted as pulled.
     assert store.get("long-run").state is RunState.RUNNING
-    assert store.read_journal("long-run").get("pulled") is None
+    assert store.read_journal("long-run").pulled is None
 
     cli("stop", "long-run", "--yes")
-    before = store.read_journal("long-run")["pulled"]
+    before = store.read_journal("long-run").pulled
     (run.folder / "weights" / "last.bin").write_bytes(b"spoilt")
     (run.folder / "metrics.jsonl").unlink()
     assert "weights here, verified" in cli("pull", "--only", "weights").err
     assert sha256(run.folder / "weights" / "last.bin") in {entry["sha256"] for entry in before}
-    assert not (run.folder / "metrics.jsonl").exists() and store.read_journal("long-run")["pulled"] == before
+    assert not (run.folder / "metrics.jsonl").exists() and store.read_journal("long-run").pulled == before
 
     (tmp_path / "hand in" / "metrics.jsonl").write_bytes(b"mine")
     refused = cli("pull", "--out", str(tmp_path / "hand in"), code=2).err

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,9 @@ from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.host import HostProvider
 from cloudtrain.transport.ssh_keys import fingerprint
 from cloudtrain.transport.ssh_trust import PinnedHosts
+from tests import plans
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3n1uGfzZpI0v1PqkPNm4mGJbX3nV0o6rZ6z2v8gqkT"
-
-
-class Notes:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.notes: dict[str, Any] = {}
-
-    def read(self) -> dict[str, Any]:
-        return json.loads(json.dumps(self.notes))
-
-    def write(self, notes: Mapping[str, Any]) -> None:
-        self.notes |= json.loads(json.dumps(dict(notes)))
 
 
 @pytest.fixture
@@ -77,7 +63,7 @@ def never(question: str) -> bool:
 @pytest.mark.sshd
 def test_the_first_contact_shows_the_key_and_asks_and_the_next_does_not(server):
     asked: list[str] = []
-    notes, told = Notes(), []
+    notes, told = plans.Memory(), []
     provider = HostProvider(lambda question: bool(asked.append(question)) or True)
     instance = provider.acquire(plan_of(run_spec(server), provider), notes, told.append)
     assert len(asked) == 1 and fingerprint(server.host_key) in asked[0]
@@ -88,7 +74,7 @@ def test_the_first_contact_shows_the_key_and_asks_and_the_next_does_not(server):
     assert any(isinstance(event, Noted) for event in told)
     # A later command: nobody is asked, the note of the run is enough.
     again = HostProvider(never)
-    assert again.acquire(plan_of(run_spec(server), again), Notes(), discard) == instance
+    assert again.acquire(plan_of(run_spec(server), again), plans.Memory(), discard) == instance
     found = again.find("brave-otter", notes)
     assert found == instance
     with again.open(found, notes, discard) as transport:
@@ -99,7 +85,7 @@ def test_the_first_contact_shows_the_key_and_asks_and_the_next_does_not(server):
 def test_a_no_sends_and_keeps_nothing(server):
     provider = HostProvider(lambda question: False)
     with pytest.raises(UsageError) as caught:
-        provider.acquire(plan_of(run_spec(server), provider), Notes(), discard)
+        provider.acquire(plan_of(run_spec(server), provider), plans.Memory(), discard)
     assert caught.value.code == "host_not_trusted"
     assert PinnedHosts().get("127.0.0.1", server.port) is None
     assert b"userauth" not in server.log.read_bytes()
@@ -114,12 +100,12 @@ def no_terminal(question: str) -> bool:
 def test_without_a_terminal_the_flag_to_use_is_named(server, ask):
     provider = HostProvider(ask)
     with pytest.raises(ConfirmationNeeded) as caught:
-        provider.acquire(plan_of(run_spec(server), provider), Notes(), discard)
+        provider.acquire(plan_of(run_spec(server), provider), plans.Memory(), discard)
     shown = fingerprint(server.host_key)
     assert f"--host-key {shown}" in caught.value.hint
     assert PinnedHosts().get("127.0.0.1", server.port) is None
     # And with it, it works.
-    instance = provider.acquire(plan_of(run_spec(server, key=shown), provider), Notes(), discard)
+    instance = provider.acquire(plan_of(run_spec(server, key=shown), provider), plans.Memory(), discard)
     assert instance.host_key == server.host_key
 
 
@@ -127,7 +113,7 @@ def test_without_a_terminal_the_flag_to_use_is_named(server, ask):
 def test_another_key_than_the_one_given_is_refused(server):
     provider = HostProvider(never)
     with pytest.raises(HostKeyMismatch) as caught:
-        provider.acquire(plan_of(run_spec(server, key=fingerprint(KEY)), provider), Notes(), discard)
+        provider.acquire(plan_of(run_spec(server, key=fingerprint(KEY)), provider), plans.Memory(), discard)
     assert fingerprint(KEY) in caught.value.detail and fingerprint(server.host_key) in caught.value.detail
     assert PinnedHosts().get("127.0.0.1", server.port) is None
     assert b"userauth" not in server.log.read_bytes()
@@ -135,7 +121,7 @@ def test_another_key_than_the_one_given_is_refused(server):
 
 @pytest.mark.sshd
 def test_a_machine_that_was_replaced_is_refused_until_its_entry_is_deleted(server):
-    provider, notes = HostProvider(lambda question: True), Notes()
+    provider, notes = HostProvider(lambda question: True), plans.Memory()
     instance = provider.acquire(plan_of(run_spec(server), provider), notes, discard)
     old = server.host_key
     server.stop()
@@ -150,17 +136,17 @@ def test_a_machine_that_was_replaced_is_refused_until_its_entry_is_deleted(serve
     assert b"userauth" not in server.log.read_bytes()[said:]
     with pytest.raises(HostKeyMismatch):
         given = run_spec(server, key=fingerprint(server.host_key))
-        provider.acquire(plan_of(given, provider), Notes(), discard)
+        provider.acquire(plan_of(given, provider), plans.Memory(), discard)
     # As the hint says: forget it, look at the new key, go on. The run that began before goes on too.
     (state_dir() / "hosts.json").unlink()
-    fresh = provider.acquire(plan_of(run_spec(server), provider), Notes(), discard)
+    fresh = provider.acquire(plan_of(run_spec(server), provider), plans.Memory(), discard)
     assert fresh.host_key == server.host_key
     provider.open(instance, notes, discard).close()
 
 
 @pytest.mark.sshd
 def test_release_leaves_the_machine_alone(server):
-    provider, notes = HostProvider(lambda question: True), Notes()
+    provider, notes = HostProvider(lambda question: True), plans.Memory()
     instance = provider.acquire(plan_of(run_spec(server), provider), notes, discard)
     for _ in range(2):
         released = provider.release(instance, notes, discard)

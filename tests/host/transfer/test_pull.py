@@ -18,8 +18,8 @@ import pytest
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ArtifactRefused, Busy, ConnectionFailed, ExitCode
 from cloudtrain.core.events import Event, StepProgress, Warned, discard
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.run_folder import copy_out
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.files import is_here, sha256sums
 from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.download import fetch
@@ -40,7 +40,6 @@ sys.path[:0] = sys.argv[1:3]
 from cloudtrain.transfer.pull import pull
 from cloudtrain.core.events import Event, StepProgress, Warned, discard
 from cloudtrain.run_folder import copy_out
-from cloudtrain.run_folder.artifacts import FileEntry
 import test_pull as t
 host = t.Host(weights__best=b"ab" * 2_000_000, weights__last=b"cd" * 1_500_000, metrics=b"{}")
 host.pause = float(sys.argv[4])

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.core.errors import ConnectionFailed, RunLost
-from cloudtrain.run_folder.artifacts import FileEntry
+from cloudtrain.core.notes import FileEntry
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, Frame, LogFrame
 from cloudtrain.transfer.supervisor import Following, Supervisor
 from cloudtrain.transport.local import LocalTransport

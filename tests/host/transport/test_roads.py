@@ -30,21 +30,12 @@ from cloudtrain.provider.host import HostProvider
 from cloudtrain.provider.host_address import parse_host
 from cloudtrain.transport import ssh_dial, ssh_keys, ssh_link
 from cloudtrain.transport.ssh_trust import PinnedHosts
+from tests import plans
 
 pytestmark = [
     pytest.mark.sshd,
     pytest.mark.skipif(shutil.which("ssh") is None or os.name == "nt", reason="no OpenSSH client that can be wrapped"),
 ]
-
-
-class Notes(dict[str, Any]):
-    """A journal in memory."""
-
-    def read(self) -> dict[str, Any]:
-        return dict(self)
-
-    def write(self, notes: Any) -> None:
-        self.update(notes)
 
 
 @pytest.fixture
@@ -83,11 +74,11 @@ def acquired(host: str, **given: Any) -> tuple[Instance, list[str], str]:
     asked: list[str] = []
     provider, spec = HostProvider(lambda question: bool(asked.append(question)) or True), spec_of(host, **given)
     plan = make_plan(spec, provider.survey(spec), CodeSummary(files=1, bytes=1))
-    return provider.acquire(plan, Notes(), discard), asked, plan.offer.where
+    return provider.acquire(plan, plans.Memory(), discard), asked, plan.offer.where
 
 
 def greeted(instance: Instance) -> bytes:
-    with HostProvider(None).open(instance, Notes(), discard) as transport:
+    with HostProvider(None).open(instance, plans.Memory(), discard) as transport:
         return transport.run(["echo", "hello"]).stdout
 
 
@@ -161,7 +152,7 @@ def test_a_jump_host_leads_there(own_sshd: Any, configured: Any, tmp_path: Path)
     while bastion.sessions() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not bastion.sessions(), "the program that led there has ended"
-    login = HostProvider(None).login(instance, Notes())
+    login = HostProvider(None).login(instance, plans.Memory())
     assert login is not None
     assert by_ssh(way_to(instance, login, tmp_path)) == "hello\n"
 

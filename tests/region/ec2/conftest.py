@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloudtrain.core import notes
 from cloudtrain.core.events import Event
 from cloudtrain.core.instance import Instance, Released
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
@@ -20,6 +20,7 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.transport.base import Transport
+from tests import plans
 from tests.refusing import rejecting as rejecting
 from tests.refusing import spec_of as spec_of
 
@@ -49,24 +50,21 @@ def clients_of() -> Callable[..., Clients]:
     return make
 
 
-class Notes:
-    """A journal in memory that holds what JSON holds, and can die at the n-th write as a killed command would."""
+class Notes(plans.Memory):
+    """One that can die at the n-th write as a killed command would."""
 
     def __init__(self) -> None:
-        self.text = "{}"
+        super().__init__()
         self.writes = 0
         self.die_at: int | None = None
         self.after: bool = True
 
-    def read(self) -> dict[str, Any]:
-        return dict(json.loads(self.text))
-
-    def write(self, notes: Mapping[str, Any]) -> None:
+    def write(self, notes: notes.Notes) -> None:
         self.writes += 1
         dying = self.writes == self.die_at
         if dying and not self.after:
             raise Killed
-        self.text = json.dumps({**self.read(), **notes})
+        super().write(notes)
         if dying:
             raise Killed
 

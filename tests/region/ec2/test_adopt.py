@@ -11,6 +11,7 @@ import pytest
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, UsageError
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.provider.ec2 import trust
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.reach import adopt
 from cloudtrain.transport.ssh_keys import new_key
 from tests.region.ec2.conftest import QUICK, Notes
@@ -37,7 +38,7 @@ def enter(trip: Any, identity: Any = None) -> Any:
     notes = Notes()
     notes.write(adopt.notes(orphan, trip.clients))
     transport = adopt.enter(orphan, trip.clients, notes, trip.told.append, QUICK, identity=identity)
-    return transport, notes.read()
+    return transport, notes.read(Ec2Notes)
 
 
 def test_the_tags_tell_the_run(reached: Any, tmp_path: Any) -> None:
@@ -62,7 +63,7 @@ def test_a_copy_of_the_key_opens_it(reached: Any, home: Any, tmp_path: Any) -> N
     with transport:
         assert transport.run(["echo", "hello"]).stdout == b"hello\n"
     # The pin is the key that the first login put there, read from the console.
-    assert notes["ec2_host_key"].split() == reached.region.machines()[reached.instance.id].host_key.split()[:2]
+    assert notes.host_key.split() == reached.region.machines()[reached.instance.id].host_key.split()[:2]
     kept = trust.keys_folder("brave-otter") / "client"
     assert kept.read_bytes() == copy.read_bytes() and kept.stat().st_mode & 0o77 == 0
 

@@ -15,8 +15,8 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, StepProgress
+from cloudtrain.core.host import HostFacts
 from cloudtrain.provider.ec2.launch import environment
-from cloudtrain.transfer.answers import HostFacts
 from cloudtrain.transport.local import LocalTransport
 from tests.unit.provider.ec2.launch.test_environment import needs
 

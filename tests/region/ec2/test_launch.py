@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cloudtrain.core.errors import (
     SignInError,
 )
 from cloudtrain.core.events import Event, Noted
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.store import Store
 
 
@@ -216,9 +218,9 @@ def test_a_request_whose_lease_is_over_is_not_sent_any_more(trip_of: Any) -> Non
     trip.notes.die_at, trip.notes.after = 3, True
     with pytest.raises(BaseException):  # noqa: B017
         trip.acquire()
-    notes = trip.notes.read()
-    assert notes["ec2_request"] and not trip.launches()
-    trip.notes.write({"ec2_attempt": {**notes["ec2_attempt"], "expires_at": time.time() - 10}})
+    notes = trip.notes.read(Ec2Notes)
+    assert notes.request and not trip.launches()
+    trip.notes.write(Ec2Notes(attempt=replace(notes.attempt, expires_at=time.time() - 10)))
     with pytest.raises(Refused) as caught:
         trip.acquire()
     assert caught.value.code == "lease_over" and not trip.launches() and trip.left() == {}

@@ -12,9 +12,11 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Limits
 from cloudtrain.provider.ec2 import instances, machine_lease
 from cloudtrain.provider.ec2.end import lease
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.reach import adopt
 from cloudtrain.transport.ssh_keys import fingerprint
 from tests.lease_end import lease_end
@@ -86,12 +88,12 @@ def test_a_machine_that_was_woken_tells_its_key_and_can_be_adopted(trip: Trip) -
     parked(trip, instance)
     woken = trip.provider.wake(instance, trip.notes, trip.told.append)
     trip.open(woken).close()
-    pinned = trip.notes.read()["ec2_host_key"]
+    pinned = trip.notes.read(Ec2Notes).host_key
     orphan = adopt.find(trip.clients, instance.id, "ubuntu")
     notes = Notes()
     notes.write(adopt.notes(orphan, trip.clients))
     adopt.enter(orphan, trip.clients, notes, trip.told.append, QUICK, identity=None).close()
-    assert fingerprint(notes.read()["ec2_host_key"]) == fingerprint(pinned)
+    assert fingerprint(notes.read(Ec2Notes).host_key) == fingerprint(pinned)
     trip.release(woken)
     assert trip.left() == {}
 
@@ -197,7 +199,7 @@ def test_the_requests_that_move_a_machines_end_are_on_record(trip: Trip) -> None
     parked(trip, instance)
     woken = trip.provider.wake(instance, trip.notes, trip.told.append)
     trip.release(woken)
-    calls = [request["call"] for request in trip.notes.read()["aws_requests"]]
+    calls = [request.call for request in trip.notes.read(RunNotes).aws_requests]
     # `parked` stops it by hand, which is nobody's record.
     assert calls == [
         "RunInstances",

@@ -12,6 +12,7 @@ from cloudtrain.core.errors import ConnectionFailed, Refused
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.instances import one
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.offer import prices
 from cloudtrain.provider.ec2.reach import adopt, existing
 from tests.region.ec2.conftest import QUICK, Notes
@@ -37,7 +38,7 @@ def test_from_the_launch_to_a_machine_that_is_woken(trip_of: Any, region_of: Any
     notes = Notes()
     notes.write(adopt.notes(orphan, trip.clients))
     adopt.enter(orphan, trip.clients, notes, trip.told.append, QUICK, identity=None).close()
-    assert notes.read()["ec2_private"] is True and not notes.read()["ec2_group"]
+    assert notes.read(Ec2Notes).private is True and not notes.read(Ec2Notes).group
     assert len(region.calls("AuthorizeSecurityGroupIngress")) == 1, "the rule of its launch stays as it is"
     trip.provider.keep(instance, trip.notes, trip.told.append)
     trip.clients.ec2.stop_instances(InstanceIds=[instance.id])

@@ -18,6 +18,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import machine_lease, trust
 from cloudtrain.provider.ec2.instances import inventory
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.reach import boot
 from cloudtrain.transport.ssh_keys import fingerprint, new_key
 from tests.lease_end import lease_end
@@ -77,7 +78,7 @@ def test_a_wrong_host_key_is_fatal_and_nothing_is_sent(trip_of: Any) -> None:
         trip.open(instance)
     assert str(caught.value.detail).count("SHA256:") == 2 and "nothing was sent" in str(caught.value.consequence)
     assert fingerprint(str(instance.host_key)) in str(caught.value.detail)
-    assert trip.notes.read()["ec2_host_key"] == instance.host_key
+    assert trip.notes.read(Ec2Notes).host_key == instance.host_key
     trip.release(instance)
     assert trip.left() == {}
 
@@ -104,7 +105,7 @@ def test_this_computers_new_address_is_let_in_and_the_old_one_no_more(
     monkeypatch.setattr(boot, "ASK_EVERY_S", 0.5)
     trip = trip_of("caller-moves:0")
     instance = trip.acquire()
-    group = trip.notes.read()["ec2_group"]
+    group = trip.notes.read(Ec2Notes).group
     # The emulated region is always on this computer, where addresses are not looked up.
     monkeypatch.setattr(type(trip.clients), "loopback", False)
     trip.provider._ask_address = lambda: "203.0.113.7"
@@ -119,7 +120,7 @@ def test_termination_is_asked_for_until_it_is_answered(trip_of: Any) -> None:
     instance = trip.acquire()
     released = trip.release(instance)
     assert released.life is InstanceLife.TERMINATED and trip.left() == {}
-    assert trip.notes.read()["ec2_release_pending"] is None
+    assert trip.notes.read(Ec2Notes).release_pending is None
 
 
 def test_an_answer_that_is_none_ends_no_wait(trip_of: Any) -> None:
@@ -145,7 +146,7 @@ def test_a_termination_that_is_not_allowed_is_a_debt_and_says_so(trip_of: Any) -
     assert instance.id in error.message and "$0.5" in error.message and "an hour" in error.message
     assert f"aws ec2 terminate-instances --instance-ids {instance.id}" in str(error.hint)
     assert "lease switches it off at 20" in str(error.consequence)
-    assert trip.notes.read()["ec2_release_pending"]["id"] == instance.id
+    assert trip.notes.read(Ec2Notes).release_pending.id == instance.id
     assert trip.find().id == instance.id
     assert trust.keys_folder("brave-otter").exists()
     released = trip.release(trip.find())
@@ -324,7 +325,7 @@ def test_a_machine_of_the_users_own_is_verified_by_its_console_and_never_ended(o
     instance = trip.acquire()
     assert (instance.id, instance.owned, instance.life) == (launched, False, InstanceLife.NONE)
     assert works(trip, instance)
-    assert trip.notes.read()["ec2_host_key"] == host_key and "from the instance's console output" in trip.said()
+    assert trip.notes.read(Ec2Notes).host_key == host_key and "from the instance's console output" in trip.said()
     assert trip.find().id == launched
     released = trip.release(instance)
     assert "goes on running" in released.summary and state() == "running"

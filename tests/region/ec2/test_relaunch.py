@@ -18,11 +18,13 @@ from cloudtrain.core.errors import (
     SignInError,
 )
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import Limits
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.provider.ec2 import instances, tags
 from cloudtrain.provider.ec2.launch import acquire
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.reach import boot
 from tests.lease_end import lease_end
 from tests.region.ec2.conftest import QUICK, Killed, Notes, Trip
@@ -32,7 +34,7 @@ SHORT = replace(QUICK, poll=0.1, settle=0.3)
 
 def again(trip: Trip, number: int = 2, *avoided: str) -> None:
     """What the story notes before it asks for another machine."""
-    trip.notes.write({"attempt": number, "avoid_zones": list(avoided)})
+    trip.notes.write(RunNotes(attempt=number, avoid_zones=tuple(avoided)))
 
 
 def state(trip: Trip, instance_id: str) -> str:
@@ -118,7 +120,7 @@ def test_the_next_machine_is_elsewhere_trusted_anew_and_ends_when_the_first_woul
     taken: tuple[Trip, Instance],
 ) -> None:
     trip, first = taken
-    pinned = trip.notes.read()["ec2_host_key"]
+    pinned = trip.notes.read(Ec2Notes).host_key
     again(trip, 2, "us-east-1a")
     second = trip.acquire()
     assert (first.zone, second.zone) == ("us-east-1a", "us-east-1b") and second.id != first.id
@@ -132,7 +134,7 @@ def test_the_next_machine_is_elsewhere_trusted_anew_and_ends_when_the_first_woul
     launch = trip.launches()[-1]["parameters"]
     assert launch["InstanceInitiatedShutdownBehavior"] == "terminate" and "one-time" in str(launch)
     assert trip.find() == trip.acquire() and alive(trip) == [second.id]
-    assert trip.notes.read()["ec2_former"] == []
+    assert trip.notes.read(Ec2Notes).former == ()
     # One group for both, and it goes with the last.
     assert len(trip.region.calls("CreateSecurityGroup")) == 1
     trip.release(second)
@@ -168,7 +170,7 @@ def test_a_shorter_plan_is_honoured_and_a_longer_one_is_not(taken: tuple[Trip, I
 
 def test_a_run_whose_time_is_over_gets_no_other_machine(taken: tuple[Trip, Instance]) -> None:
     trip, _ = taken
-    trip.notes.write({"ec2_ends_by": time.time() + 30})
+    trip.notes.write(Ec2Notes(ends_by=time.time() + 30))
     again(trip)
     with pytest.raises(Refused) as caught:
         trip.acquire()
@@ -214,7 +216,7 @@ def test_a_machine_that_cannot_be_ended_keeps_its_place_and_nothing_else_is_laun
     assert first.id in caught.value.message + str(caught.value.consequence) and "billed" in str(
         caught.value.consequence
     )
-    assert trip.effects() == 1 and trip.notes.read()["ec2_former"] == [first.id]
+    assert trip.effects() == 1 and trip.notes.read(Ec2Notes).former == (first.id,)
     assert trip.find().id == first.id
     second = trip.acquire()
     assert alive(trip) == [second.id]
@@ -287,11 +289,11 @@ def test_two_that_are_up_both_end_with_the_run(trip_of: Any) -> None:
     """Not by our doing; but should it happen, a release of one ends the other too."""
     trip = trip_of(spot=True)
     first = trip.acquire()
-    notes = trip.notes.read()
+    notes = trip.notes.read(Ec2Notes)
     trip.notes = Notes()
-    trip.notes.write({"attempt": 2})
+    trip.notes.write(RunNotes(attempt=2))
     second = trip.acquire()
-    trip.notes.write({"ec2_seeds": [*notes["ec2_seeds"], *trip.notes.read()["ec2_seeds"]]})
+    trip.notes.write(Ec2Notes(seeds=(*notes.seeds, *trip.notes.read(Ec2Notes).seeds)))
     assert len(alive(trip)) == 2 and trip.find().id == second.id
     trip.release(second)
     assert state(trip, first.id) in ("shutting-down", "terminated") and trip.left() == {}
@@ -342,9 +344,9 @@ def test_full_everywhere_leaves_a_run_that_can_be_tried_again(taken: tuple[Trip,
 
 def test_the_first_attempt_is_as_it_always_was(trip_of: Any) -> None:
     trip = trip_of(spot=True)
-    trip.notes.write({"attempt": 1, "avoid_zones": []})
+    trip.notes.write(RunNotes(attempt=1, avoid_zones=()))
     first = trip.acquire()
     assert "-" not in first.details.token and trip.acquire().id == first.id and len(trip.launches()) == 1
-    assert tags.utc_seconds(tags.utc_text(trip.notes.read()["ec2_ends_by"])) == first.details.expires_at
+    assert tags.utc_seconds(tags.utc_text(trip.notes.read(Ec2Notes).ends_by)) == first.details.expires_at
     trip.release(first)
     assert trip.left() == {}

@@ -8,6 +8,7 @@ import pytest
 
 from cloudtrain.core.errors import HostKeyMismatch
 from cloudtrain.provider.ec2 import trust
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from tests.region.ec2.conftest import Killed
 
 
@@ -17,14 +18,14 @@ def test_the_first_login_replaces_the_host_key(trip_of: Any) -> None:
     launched = instance.host_key
     with trip.open(instance) as transport:
         assert transport.run(["echo", "hello"]).stdout == b"hello\n"
-    notes = trip.notes.read()
-    assert notes["ec2_host_key"] != launched and notes["ec2_next_host_key"] is None
+    notes = trip.notes.read(Ec2Notes)
+    assert notes.host_key != launched and notes.next_host_key is None
     assert "PRIVATE KEY" not in trip.notes.text
-    assert trip.region.machines()[instance.id].host_key == notes["ec2_host_key"]
+    assert trip.region.machines()[instance.id].host_key == notes.host_key
     # The instance as the registry holds it still has the old key; the journal's counts.
     with trip.open(instance) as transport:
         assert transport.run(["true"]).exit_code == 0
-    assert trip.notes.read()["ec2_host_key"] == notes["ec2_host_key"]
+    assert trip.notes.read(Ec2Notes).host_key == notes.host_key
     trip.release(instance)
     assert trip.left() == {} and not trust.keys_folder("brave-otter").exists()
 
@@ -36,7 +37,7 @@ def test_killed_at_any_write_of_the_change_the_next_login_works(trip_of: Any, re
     for point in range(1, 5):
         for after in (False, True):
             instance = trip.acquire()
-            trip.notes.write({"ec2_host_key_rotated": False, "ec2_reached": None})
+            trip.notes.write(Ec2Notes(host_key_rotated=False, reached=None))
             trip.notes.die_at, trip.notes.after = trip.notes.writes + point, after
             try:
                 trip.open(instance).close()
@@ -45,9 +46,9 @@ def test_killed_at_any_write_of_the_change_the_next_login_works(trip_of: Any, re
             trip.notes.die_at = None
             with trip.open(instance) as transport:
                 assert transport.run(["true"]).exit_code == 0
-            notes = trip.notes.read()
-            assert region.machines()[instance.id].host_key == notes["ec2_host_key"]
-            assert notes["ec2_host_key_rotated"] and notes["ec2_next_host_key"] is None
+            notes = trip.notes.read(Ec2Notes)
+            assert region.machines()[instance.id].host_key == notes.host_key
+            assert notes.host_key_rotated and notes.next_host_key is None
     assert deaths >= 4
     trip.release(trip.acquire())
 
@@ -58,7 +59,7 @@ def test_a_machine_that_cannot_make_a_key_keeps_its_own_and_says_so(trip_of: Any
     instance = trip.acquire()
     trip.open(instance).close()
     assert "host key of the launch is kept" in trip.said()
-    assert trip.notes.read()["ec2_host_key"] == instance.host_key
+    assert trip.notes.read(Ec2Notes).host_key == instance.host_key
     trip.open(instance).close()
     trip.release(instance)
 
@@ -70,7 +71,7 @@ def test_a_machine_that_does_not_take_the_new_key_is_still_the_same_machine(trip
     with trip.open(instance) as transport:
         assert transport.run(["true"]).exit_code == 0
     assert "did not take the new one" in trip.said()
-    assert trip.notes.read()["ec2_host_key"] == instance.host_key
+    assert trip.notes.read(Ec2Notes).host_key == instance.host_key
     trip.release(instance)
 
 

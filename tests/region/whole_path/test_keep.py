@@ -158,7 +158,7 @@ def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself
         story.resume(scene.begin(max_time_s=600.0, grace_s=8.0, keep_s=120.0), scene.context)
     scene.provider = whole
     assert scene.run.state is RunState.PULLING
-    promised = scene.context.store.read_journal(NAME)["held"]["until"]
+    promised = scene.context.store.read_journal(NAME).held.until
     if kind is Dies:
         # The laptop stays off: its own supervisor ends it, parked or for good, when nobody has looked for the grace.
         scene.until("stopped", "terminated", seconds=30)

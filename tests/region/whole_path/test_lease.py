@@ -33,6 +33,7 @@ from cloudtrain.provider.base import Provider
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.launch import acquire
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.run_folder.outcome import Result
@@ -144,17 +145,17 @@ def test_a_lease_that_ends_after_training_began_parks_and_pull_fetches_everythin
     run = scene.trains("--pause", "0.05", "--lines", "20", "--epochs", "1000", max_time_s=15.0)
     [call] = scene.region.calls("ModifyInstanceAttribute")
     assert call["effect"] and call["parameters"]["InstanceInitiatedShutdownBehavior.Value"] == "stop"
-    before, pinned = run.instance, scene.context.store.read_journal(NAME)["ec2_host_key"]
+    before, pinned = run.instance, scene.context.store.read_notes(NAME, Ec2Notes).host_key
     scene.until("stopped")
     result = scene.pull()
     verified(result)
     assert (result.state, result.exit_code) == (RunState.STOPPED, ExitCode.LIMIT)
     assert result.error and result.error.code == "limit_reached"
-    assert (result.folder / "console.log").stat().st_size > 0
+    notes = scene.context.store.read_notes(NAME, Ec2Notes)
     notes = scene.context.store.read_journal(NAME)
     after = scene.run.instance
     assert before and after and (after.address, after.port) != (before.address, before.port)
-    assert notes["ec2_host_key"] == pinned
+    assert notes.host_key == pinned
     assert result.life is InstanceLife.TERMINATED
     gone(scene)
     data = scene.region.calls("ModifyInstanceAttribute")[1]["parameters"]["UserData.Value"]

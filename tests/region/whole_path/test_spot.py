@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
-from cloudtrain.lifecycle import checkpoints
 from cloudtrain.store import Store
 from tests.region.whole_path.place import JOBS, Place
 from tests.region.whole_path.test_story import sums_hold
@@ -63,7 +63,7 @@ class Scene:
     def store(self) -> Store:
         return Store(self.place.home / "state" / "registry.sqlite")
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> RunNotes:
         return self.store.read_journal(NAME)
 
     def instances(self) -> list[Any]:
@@ -94,7 +94,7 @@ class Scene:
 
     def trained(self) -> bool:
         """A checkpoint of a whole epoch is here."""
-        return (self.notes().get(checkpoints.NOTE) or {}).get("epoch") is not None
+        return (known := self.notes().checkpoint) is not None and known.epoch is not None
 
     def clean(self, launches: int) -> None:
         """Nothing is left, and so many machines were launched, each for itself."""
@@ -207,7 +207,7 @@ def test_a_command_killed_on_the_way_to_the_second_machine_is_taken_up(scene: Sc
         scene.take_back()
         command.wait(120)
     assert command.returncode == -signal.SIGKILL
-    assert scene.place.shown(NAME)["state"] == state and scene.notes()["attempt"] == 2
+    assert scene.place.shown(NAME)["state"] == state and scene.notes().attempt == 2
     del scene.place.environment["CLOUDTRAIN_CRASH_AT"]
     told = scene.place.cli("logs", NAME).stdout.decode()
     assert (scene.folder / "weights.txt").read_text() == weights(3, 40)

@@ -12,13 +12,13 @@ import pytest
 from cloudtrain.cli import ending
 from cloudtrain.console.pages import stopping as lines
 from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import Figures
 from cloudtrain.lifecycle import pull, stop, story
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import outcome
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Run, Store
 from tests import plans
 from tests.typed import Typed
@@ -68,11 +68,11 @@ def test_the_questions_name_what_is_lost_and_what_is_billed(store: Store, tmp_pa
     parked = Run(**{**values, "state": RunState.RUNNING, "life": InstanceLife.PARKED})
     assert lines.question(parked) == "brave-otter is parked. Start i-0a1b to pull its results, then terminate it?"
     many = [FileEntry(f"weights/{n}.pt", 1000, "0" * 64) for n in range(10)]
-    first, second, third = lines.losses(run, many, "", {"trickled": [{}]})
+    first, second, third = lines.losses(run, many, "", RunNotes(trickled=(many[0],)))
     assert "deleted with the machine, for good: weights/0.pt (1 kB)" in first and "and 2 more (2 kB)" in first
     assert "not asked to save" in second and "1 file in" in third
-    assert "(no answer)" in lines.losses(run, None, "no answer", {})[0]
-    assert "so far is here" in lines.losses(run, [], "", {})[0]
+    assert "(no answer)" in lines.losses(run, None, "no answer", RunNotes())[0]
+    assert "so far is here" in lines.losses(run, [], "", RunNotes())[0]
 
 
 def test_a_look_that_hangs_keeps_nobody_from_ending_a_machine(
@@ -105,7 +105,7 @@ def test_an_ec2_run_that_cannot_be_given_back_is_no_success(
     context = story.Context(store=store, provider=lambda spec: owned)
     with pytest.raises(ConnectionFailed, match="could not be ended"):
         stop.stop(run, context)
-    assert store.read_journal(run.name)["owed"]
+    assert store.read_journal(run.name).owed
 
 
 def plans_instance() -> Any:

@@ -14,6 +14,7 @@ from cloudtrain.console.pages import listing, summary
 from cloudtrain.core import decode
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.instance import Details
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, Limits, RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -36,7 +37,7 @@ def kept(store: Store, tmp_path: Path, for_s: float, **ec2: object) -> Run:
         run = store.move(run, state)
     at = time.time() + for_s
     instance = plans.machine(expires_at=at, kept_until=at)
-    store.write_journal(run.name, {"pulled": [], "leftovers": ["instance i-0a1b"]})
+    store.write_journal(run.name, RunNotes(pulled=(), leftovers=("instance i-0a1b",)))
     return store.move(run, RunState.SUCCEEDED, life=InstanceLife.RUNNING, instance=instance)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.core.errors import GONE, ConnectionFailed, ExitCode, SignInError, UsageError
-from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Journal
 from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.local import LocalProvider

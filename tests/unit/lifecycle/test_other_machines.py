@@ -13,6 +13,7 @@ from cloudtrain.cleanup import debts
 from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode, LimitReached, Refused, RunError
 from cloudtrain.core.events import Event, Warned
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import checkpoints, planning, pull, stop, story
@@ -103,7 +104,7 @@ def test_a_notice_saves_and_the_run_goes_on_elsewhere_from_its_checkpoint(
     assert len(machines.machines) == 2 and machines.released == 2
     assert any("EC2 takes this spot instance back" in event.message for event in told if isinstance(event, Warned))
     notes = context.store.read_journal(run.name)
-    assert (notes["attempt"], notes["avoid_zones"]) == (2, ["zone-1"])
+    assert (notes.attempt, notes.avoid_zones) == (2, ("zone-1",))
     first, second = (host.run_of(run.name).spec for host in machines.machines.values())
     assert first and second and second["deadline"] <= first["deadline"], "no machine ends later than the first would"
 
@@ -246,7 +247,7 @@ def test_nothing_is_thrown_away_of_a_training_that_had_ended_by_itself(
     machines.job = keeper(warned)
     run = begun()
     story.resume(run, context, detach=True)
-    context.store.write_journal(run.name, {"stop_wanted": True, "no_pull": True})
+    context.store.write_journal(run.name, RunNotes(stop_wanted=True, no_pull=True))
     machines.sleep(100.0)
     done = story.resume(context.store.get(run.name), context)
     assert done.state is RunState.SUCCEEDED and (run.folder / "weights").read_bytes() == b"trained"

@@ -13,7 +13,8 @@ from cloudtrain.cli import standing
 from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, StepProgress, Warned
-from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Journal, RunNotes
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import overdue
@@ -51,7 +52,7 @@ class Scene:
         run = self.store.add(plans.plan(self.store.path.parent / "runs", target=target, ec2=ec2 or Ec2Spec()))
         for state in states:
             run = self.store.move(run, state)
-        self.store.write_journal(run.name, notes)
+        self.store.write_journal(run.name, RunNotes.of(notes))
         return self.store.note(run, life=InstanceLife.RUNNING, instance=plans.machine(expires_at=END))
 
     def guard(self, run: Run) -> overdue.Guard:

@@ -9,12 +9,12 @@ import pytest
 from cloudtrain.cli import runs
 from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, UsageError
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import pull
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import copy_out, result_groups
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.store import Store
 from tests import plans
 from tests.unit.lifecycle.test_machine_end import kept
@@ -63,7 +63,7 @@ def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_pat
     (run.folder / "weights").mkdir(parents=True)
     (run.folder / "weights" / "best.pt").write_bytes(b"trained")
     digest = sha256(run.folder / "weights" / "best.pt")
-    store.write_journal(run.name, {"pulled": [{"name": "weights/best.pt", "size": 7, "sha256": digest}]})
+    store.write_journal(run.name, RunNotes(pulled=(FileEntry("weights/best.pt", 7, digest),)))
     assert [entry.name for entry in pull.pull(run, context(store), ["weights"]).entries] == ["weights/best.pt"]
     assert pull.pull(run, context(store), ["metrics"]).entries == ()
     (run.folder / "weights" / "best.pt").write_bytes(b"spoilt!")

@@ -9,6 +9,7 @@ import pytest
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.notes import GitRecord, RunNotes
 from cloudtrain.core.plan import CodeSummary, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
 from cloudtrain.lifecycle.repeat import repetition
@@ -38,7 +39,7 @@ def run(store: Store, package: Path, tmp_path: Path) -> Run:
     row = store.add(plans.plan(tmp_path / "runs", train=train, job=JobSpec(source=str(package), module="net.train")))
     row.folder.mkdir(parents=True)
     files = tree.scan(package, cache=None)
-    store.write_journal(row.name, {"id": "1d"})
+    store.write_journal(row.name, RunNotes(id="1d"))
     code_copy.keep(row.folder, files, files.digest, "local", store.journal(row.name), lambda _: None)
     return row
 
@@ -77,9 +78,9 @@ def test_without_the_code_it_is_refused(run: Run, store: Store, package: Path, h
     elif harm == "changed":
         archive.write_bytes(archive.read_bytes() + b"\0")
     else:
-        code = store.read_journal(run.name)["code"]
-        git = {"commit": "ab" * 20, "dirty": False, "diff_sha256": None}
-        store.write_journal(run.name, {"code": {**code, "archive": None, "git": git}})
+        code = store.read_journal(run.name).code
+        git = GitRecord(commit="ab" * 20)
+        store.write_journal(run.name, RunNotes(code=replace(code, archive=None, git=git)))
     with pytest.raises(UsageError) as caught:
         repetition(run, store, "calm-raven")
     assert caught.value.code == "no_code" and "nothing was started" in str(caught.value.consequence)

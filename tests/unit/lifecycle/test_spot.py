@@ -15,6 +15,7 @@ from cloudtrain.core.disk import sha256
 from cloudtrain.core.errors import RECLAIMED, ConnectionFailed, ExitCode, RunError
 from cloudtrain.core.events import Event, LogLines, Warned
 from cloudtrain.core.instance import Details, Instance
+from cloudtrain.core.notes import Notes, RunNotes
 from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -22,6 +23,7 @@ from cloudtrain.core.told import ExitRecord
 from cloudtrain.lifecycle import checkpoints, spot, stop
 from cloudtrain.lifecycle.repeat import continuation
 from cloudtrain.lifecycle.session import Context, Session
+from cloudtrain.provider.ec2.notes import Debt, Ec2Notes
 from cloudtrain.run_folder import code_copy, outcome
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
@@ -96,7 +98,7 @@ def taken(context: Context, tmp_path: Path, *, ec2: Ec2Spec | None = None, **lim
     (run.folder / "checkpoints" / "last.pt").write_bytes(b"weights")
     digest = sha256(run.folder / "checkpoints" / "last.pt") or ""
     known = checkpoints.Checkpoint(name="checkpoints/last.pt", size=7, sha256=digest, epoch=1, step=0)
-    context.store.write_journal(NAME, {checkpoints.NOTE: known.to_dict()})
+    context.store.write_journal(NAME, RunNotes(checkpoint=known))
     for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING):
         run = context.store.move(run, state, instance=machine(1), life=InstanceLife.RUNNING)
     context.clock.now += 600  # type: ignore[attr-defined]
@@ -118,7 +120,7 @@ def test_it_goes_on_within_the_time_and_the_money_of_the_first_plan(
     assert again is not None and (again.state, again.life) == (RunState.PROVISIONING, InstanceLife.LAUNCHING)
     assert (again.error, again.ending, again.ended_at) == (None, None, None)
     notes = context.store.read_journal(NAME)
-    assert (notes["attempt"], notes["avoid_zones"], notes["run_ends_at"]) == (2, ["us-east-1a"], 8200.0)
+    assert (notes.attempt, notes.avoid_zones, notes.run_ends_at) == (2, ("us-east-1a",), 8200.0)
     clock.now += 300
     # The first machine's bill does not grow while the next is looked for.
     assert cost.cost(again, clock.now) == pytest.approx(0.06)
@@ -140,8 +142,8 @@ def test_log_and_events_of_each_machine_are_kept_apart(context: Context, tmp_pat
     spot.shelve(run.folder, 1)  # a command that comes back does not take the second for the first
     assert (run.folder / "console.1.log").read_bytes() == b"one\n"
     assert [event["kind"] for event in read_attempts(run.folder)] == ["start", "result"]
-    [over] = context.store.read_journal(NAME)["attempts"]
-    assert over["log"] == {"bytes": 4, "sha256": sha256(run.folder / "console.1.log"), "whole": False}
+    [over] = context.store.read_journal(NAME).attempts
+    assert over.log == {"bytes": 4, "sha256": sha256(run.folder / "console.1.log"), "whole": False}
 
     class Shows(Reporter):
         shown = b""
@@ -170,9 +172,9 @@ def test_a_command_killed_on_the_way_to_the_next_machine_leaves_a_run_that_can_g
         with pytest.raises(Killed):
             go_on(run, context)
     run = context.store.get(NAME)
-    assert run.state is RunState.INTERRUPTED and not context.store.read_journal(NAME).get("owed")
+    assert run.state is RunState.INTERRUPTED and not context.store.read_journal(NAME).owed
     rest = continuation(run, context.store, "calm-otter")
-    assert rest.checkpoint.epoch == 1 and rest.notes["resumed_from"]["name"] == NAME
+    assert rest.checkpoint.epoch == 1 and rest.notes.resumed_from["name"] == NAME
     assert b"".join(path.read_bytes() for path in sorted(run.folder.glob("console*.log"))) == b"one\n"
 
 
@@ -185,13 +187,13 @@ def why_not(told: list[Event]) -> str:
 @pytest.mark.parametrize(
     ("limits", "later", "notes", "why"),
     [
-        ({"spot_restarts": 0}, 0, {}, "--spot-restarts allows none"),
-        ({"spot_restarts": 1}, 0, {"attempt": 2}, "--spot-restarts allows 1, and all are used"),
-        ({}, 6200, {}, "7 min are left of its time"),
-        ({}, 9999, {}, "0 min are left of its time"),
-        ({}, 0, {"owed": True}, "the end of its machine is not confirmed"),
-        ({}, 0, {"ec2_release_pending": {"id": "i-1"}}, "the end of its machine is not confirmed"),
-        ({}, 0, {"stop_wanted": True}, "it was asked to stop"),
+        ({"spot_restarts": 0}, 0, RunNotes(), "--spot-restarts allows none"),
+        ({"spot_restarts": 1}, 0, RunNotes(attempt=2), "--spot-restarts allows 1, and all are used"),
+        ({}, 6200, RunNotes(), "7 min are left of its time"),
+        ({}, 9999, RunNotes(), "0 min are left of its time"),
+        ({}, 0, RunNotes(owed=True), "the end of its machine is not confirmed"),
+        ({}, 0, Ec2Notes(release_pending=Debt(id="i-1")), "the end of its machine is not confirmed"),
+        ({}, 0, RunNotes(stop_wanted=True), "it was asked to stop"),
     ],
 )
 def test_no_other_machine(
@@ -201,7 +203,7 @@ def test_no_other_machine(
     told: list[Event],
     limits: dict[str, Any],
     later: float,
-    notes: dict[str, Any],
+    notes: Notes,
     why: str,
 ) -> None:
     run = taken(context, tmp_path, **limits)
@@ -220,7 +222,7 @@ def test_no_other_machine_while_one_may_live(context: Context, tmp_path: Path, t
 def test_other_code_is_never_sent_for_the_rest_of_a_run(context: Context, tmp_path: Path, told: list[Event]) -> None:
     run = taken(context, tmp_path)
     (tmp_path / "net" / "train.py").write_text("print('other')\n")
-    notes = {**context.store.read_journal(NAME), "attempt": 2}
+    notes = context.store.read_journal(NAME) | RunNotes(attempt=2)
     assert (spot.source_of(run, notes) / "train.py").read_text() == "print()\n"
     (run.folder / "code.tar.gz").unlink()
     assert go_on(run, context) is None and "is not what brave-otter ran" in why_not(told)
@@ -241,7 +243,7 @@ def test_a_stop_is_on_record_before_anything_else(context: Context, tmp_path: Pa
     go_on(run, context)
     with pytest.raises(AttributeError):  # there is no provider here to ask
         stop.stop(context.store.get(NAME), context)
-    assert context.store.read_journal(NAME)["stop_wanted"] is True
+    assert context.store.read_journal(NAME).stop_wanted is True
 
 
 def test_what_is_fetched_before_the_end_is_tried_again_and_not_for_ever(

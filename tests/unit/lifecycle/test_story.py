@@ -13,6 +13,7 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, RunError, UsageError
 from cloudtrain.core.events import Event, LogLines, Warned
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import JobSpec, Limits
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import planning, pull, stop, story
@@ -201,7 +202,7 @@ def test_a_run_is_known_on_its_host_by_its_id(
 ) -> None:
     run = begun()
     story.resume(run, context)
-    known = context.store.read_journal(run.name)["id"]
+    known = context.store.read_journal(run.name).id
     [(folder, there)] = machines.host.runs.items()
     assert folder == f"w/runs/{run.name}-{known[:8]}" and (there.spec or {})["id"] == known
     assert json.loads((run.folder / "run.json").read_text())["id"] == known
@@ -224,7 +225,7 @@ def test_a_run_of_the_last_release_is_known_by_its_name_alone(
     begun: Callable[..., Run], context: Context, machines: FakeProvider
 ) -> None:
     run = begun()
-    context.store.write_journal(run.name, {"on_host": None})
+    context.store.write_journal(run.name, RunNotes(on_host=None))
     assert story.resume(run, context).state is RunState.SUCCEEDED
     [(folder, there)] = machines.host.runs.items()
     assert folder == f"w/runs/{run.name}" and "id" not in (there.spec or {})

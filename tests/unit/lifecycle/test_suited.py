@@ -16,6 +16,7 @@ from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import planning, story
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.ec2.instances import to_instance
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
 from tests import plans
@@ -143,7 +144,7 @@ def test_a_rehearsed_machine_promises_no_gpu() -> None:
     found = {"InstanceId": "i-1", "State": {"Name": "running"}}
     port = {"Tags": [{"Key": "emulator:ssh-port", "Value": "2222"}]}
     promised = [
-        to_instance(one, Emulated(), {}, run="a", price=None, gpu="1x T4").details.gpu  # type: ignore[arg-type]
+        to_instance(one, Emulated(), Ec2Notes(), run="a", price=None, gpu="1x T4").details.gpu  # type: ignore[arg-type]
         for one in (found, {**found, **port})
     ]
     assert promised == ["1x T4", ""]

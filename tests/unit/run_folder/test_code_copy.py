@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Warned
+from cloudtrain.core.notes import CodeCopy, RunNotes, SentCode
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.lifecycle import planning
 from cloudtrain.lifecycle.session import Context
@@ -47,19 +48,6 @@ def scan(folder: Path) -> tree.Tree:
     return tree.scan(folder, cache=None)
 
 
-class Notes:
-    """A journal."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def read(self) -> dict[str, Any]:
-        return dict(self.values)
-
-    def write(self, notes: Any) -> None:
-        self.values.update(notes)
-
-
 def test_the_same_files_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
     first = code_copy.pack(scan(package), tmp_path / "a.tar.gz")
     other = tmp_path / "elsewhere" / "net"
@@ -68,7 +56,7 @@ def test_the_same_files_give_the_same_bytes(package: Path, tmp_path: Path) -> No
         os.utime(path, (1, 1))
     second = code_copy.pack(scan(other), tmp_path / "b.tar.gz")
     data = (tmp_path / "a.tar.gz").read_bytes()
-    assert first == second == code_copy.CodeCopy(len(data), hashlib.sha256(data).hexdigest())
+    assert first == second == CodeCopy(len(data), hashlib.sha256(data).hexdigest())
     assert data == (tmp_path / "b.tar.gz").read_bytes()
     with tarfile.open(tmp_path / "a.tar.gz") as archive:
         members = archive.getmembers()
@@ -143,9 +131,9 @@ def test_files_that_change_meanwhile_are_no_copy(package: Path, tmp_path: Path) 
     (package / "train.py").write_text("print('other')\n")
     assert code_copy.pack(files, tmp_path / "a.tar.gz") is None
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".part", ".gz")] == []
-    notes, told = Notes(), []
+    notes, told = plans.Memory(), []
     code_copy.keep(tmp_path, scan(package), files.digest, "local", notes, told.append)
-    assert notes.values["code"] == {"digest": files.digest, "archive": None, "git": None, "target_id": "local"}
+    assert notes.read(RunNotes).code == SentCode(digest=files.digest, target_id="local")
     assert isinstance(told[0], Warned) and "have changed" in told[0].message
 
 
@@ -153,12 +141,12 @@ def test_a_copy_that_is_too_large_or_has_no_room_ends_no_run(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, told = scan(package), []
-    notes = Notes()
+    notes = plans.Memory()
     code_copy.keep(tmp_path / "missing", files, files.digest, "local", notes, told.append)
     monkeypatch.setattr(code_copy, "MOST_BYTES", 1000)
     code_copy.keep(tmp_path, files, files.digest, "local", notes, told.append)
     assert [isinstance(event, Warned) for event in told] == [True, True]
-    assert notes.values["code"]["archive"] is None and notes.values["code"]["digest"] == files.digest
+    assert notes.read(RunNotes).code == SentCode(digest=files.digest, target_id="local")
     assert not (tmp_path / code_copy.NAME).exists()
 
 

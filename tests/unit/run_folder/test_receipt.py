@@ -15,10 +15,12 @@ from cloudtrain.config import settings
 from cloudtrain.core.errors import RunError
 from cloudtrain.core.events import Warned
 from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, HostSpec, JobSpec, Limits, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import ExitRecord
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import receipt, settings_file
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.store import Run, Store
@@ -104,29 +106,31 @@ def of_ec2(store: Store, tmp_path: Path) -> Run:
     run = store.add(make_plan(spec, offer, CodeSummary(files=3, bytes=9, git=f"1a2b3c4 of {p['user']}")))
     store.write_journal(
         run.name,
-        {
-            "host": {
-                "python": f"{p['home']}/bin/python",
-                "python_version": "3.12.3",
-                "torch": "2.13.0",
-                "cuda": "12.6",
-                "driver": "580.105.08",
-                "gpus": [{"name": "Tesla T4", "memory_mib": 15360}],
-                "cpus": 4,
-                "os": f"Ubuntu 24.04 on ip-10-0-3-77 ({p['address']})",
-                "home": p["home"],
-                "boot_id": "b00d",
-                "disk_free": 1,
-            },
-            "code": {"digest": "cd" * 32, "archive": None, "git": None, "target_id": p["address"]},
-            "aws_requests": [
-                {"call": "RunInstances", "id": "59dbff89-35bd", "at": 1.0, "error": None},
-                {"call": "TerminateInstances", "id": "60dbff89-35bd", "at": 2.0, "error": None},
-            ],
-            "pulled": [{"name": "weights/best.pt", "size": 3, "sha256": "ef" * 32}],
-            "ec2_ssh_cidr": f"{p['address']}/32",
-        },
+        RunNotes.of(
+            {
+                "host": {
+                    "python": f"{p['home']}/bin/python",
+                    "python_version": "3.12.3",
+                    "torch": "2.13.0",
+                    "cuda": "12.6",
+                    "driver": "580.105.08",
+                    "gpus": [{"name": "Tesla T4", "memory_mib": 15360}],
+                    "cpus": 4,
+                    "os": f"Ubuntu 24.04 on ip-10-0-3-77 ({p['address']})",
+                    "home": p["home"],
+                    "boot_id": "b00d",
+                    "disk_free": 1,
+                },
+                "code": {"digest": "cd" * 32, "archive": None, "git": None, "target_id": p["address"]},
+                "aws_requests": [
+                    {"call": "RunInstances", "id": "59dbff89-35bd", "at": 1.0, "error": None},
+                    {"call": "TerminateInstances", "id": "60dbff89-35bd", "at": 2.0, "error": None},
+                ],
+                "pulled": [{"name": "weights/best.pt", "size": 3, "sha256": "ef" * 32}],
+            }
+        ),
     )
+    store.write_journal(run.name, Ec2Notes(ssh_cidr=f"{p['address']}/32"))
     instance = Instance(
         id="i-0abc",
         provider=Target.EC2,
@@ -263,7 +267,7 @@ def test_a_result_called_config_toml_is_not_replaced(store: Store, tmp_path: Pat
     run = store.add(plans.plan(tmp_path))
     run.folder.mkdir()
     (run.folder / "config.toml").write_text("the job's own")
-    store.write_journal(run.name, {"pulled": [{"name": "config.toml", "size": 13, "sha256": "00"}]})
+    store.write_journal(run.name, RunNotes(pulled=(FileEntry("config.toml", 13, "00"),)))
     receipt.write(run, store)
     assert (run.folder / "config.toml").read_text() == "the job's own"
 
@@ -311,8 +315,8 @@ def test_events_of_any_job_make_a_receipt(store: Store, tmp_path: Path, odd: byt
 )
 def test_what_is_taken_out_of_a_text(store: Store, tmp_path: Path, text: str, public: str) -> None:
     run = store.add(plans.plan(tmp_path / "elsewhere"))
-    assert Redaction(run, {})(text) == public
-    assert Redaction(run, {})({text: [text, 1, None]}) == {public: [public, 1, None]}
+    assert Redaction(run, RunNotes())(text) == public
+    assert Redaction(run, RunNotes())({text: [text, 1, None]}) == {public: [public, 1, None]}
 
 
 def test_the_settings_used_are_settings_again(store: Store, tmp_path: Path) -> None:

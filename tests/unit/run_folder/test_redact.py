@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import TrainSpec
 from cloudtrain.run_folder import receipt, settings_file
 from cloudtrain.run_folder.redact import _PATTERNS, Redaction
@@ -33,7 +34,7 @@ SHAPES = [
 
 @pytest.fixture
 def public(tmp_path: Path) -> Redaction:
-    return Redaction(Store(tmp_path / "registry.sqlite").add(plans.plan(tmp_path)), {})
+    return Redaction(Store(tmp_path / "registry.sqlite").add(plans.plan(tmp_path)), RunNotes())
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from cloudtrain.console.log_text import LogView
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, UsageError
 from cloudtrain.core.events import LogLines
+from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.told import read_events
 from cloudtrain.report import facts
 from cloudtrain.run_folder import code_copy, copy_out, files, generated, receipt, verify
-from cloudtrain.run_folder.artifacts import FileEntry
 from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.store import Store
 from cloudtrain.transfer.download import fetch_anew
@@ -68,7 +68,7 @@ def test_what_was_planted_differs(planted: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "registry.sqlite")
     row = store.add(plans.plan(tmp_path / "runs", name="brave-otter"))
     entry = entry_of("metrics.jsonl", SECRET)
-    store.write_journal(row.name, {"pulled": [entry.to_dict()]})
+    store.write_journal(row.name, RunNotes(pulled=(entry,)))
     receipt.write(row, store)
     [wrong] = [check for check in verify.check(planted, store).wrong if check.subject == "metrics.jsonl"]
     assert wrong.detail == "it is not a plain file" and not files.is_here(entry, planted)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.core.errors import ExitCode, UsageError
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.states import RunState
 from cloudtrain.core.told import ExitRecord
 from cloudtrain.run_folder import code_copy, receipt, verify
@@ -43,7 +44,7 @@ def run(store: Store, tmp_path: Path) -> Run:
         (row.folder / name).parent.mkdir(exist_ok=True)
         (row.folder / name).write_bytes(data)
         pulled.append({"name": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    store.write_journal(row.name, {"pulled": pulled})
+    store.write_journal(row.name, RunNotes.of({"pulled": pulled}))
     files = tree.scan(package, cache=None)
     code_copy.keep(row.folder, files, files.digest, "local", store.journal(row.name), lambda _: None)
     ending = ExitRecord(

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed
 from cloudtrain.core.events import Event, Noted, StepProgress, Warned, discard
-from cloudtrain.run_folder.artifacts import FileEntry, fold, place, refusal
+from cloudtrain.core.notes import FileEntry
+from cloudtrain.run_folder.artifacts import fold, place, refusal
 from cloudtrain.run_folder.files import is_here
 from cloudtrain.transfer.pull import pull
 from cloudtrain.transport.base import Completed, Stream

@@ -2,12 +2,6 @@
 
 A lease ends by a poweroff of the instance by itself (`machine_lease.py`). What that means is the instance's shutdown
 behaviour: `terminate` from the launch on, `stop` (the machine is parked) once its disk holds something to lose.
-
-Notes in the run's journal:
-
-    ec2_parks       id of the instance that was told to stop instead of ending itself
-    ec2_held        id of the instance that stays up for a while after its results were pulled, then ends itself
-    ec2_woken       {"id", "expires_at"}: it was parked and is being started, to fetch what its disk holds
 """
 
 from __future__ import annotations
@@ -20,12 +14,14 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepDone, StepStarted
-from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import machine_lease, tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate
 from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, state_of, to_instance, watched
+from cloudtrain.provider.ec2.notes import Ec2Notes, Woken
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
@@ -43,11 +39,11 @@ def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
     if not instance.owned or instance.details.spot:
         # EC2 never stops a one-time spot instance, and a machine of the user's is none of our business.
         return False
-    if journal.read().get("ec2_parks") == instance.id:
+    if journal.read(Ec2Notes).parks == instance.id:
         return True
     consequence = "if it ends itself, its disk is deleted"
     _at_poweroff(instance, clients, "stop", "stop instead of terminating itself", consequence)
-    journal.write({"ec2_parks": instance.id})
+    journal.write(Ec2Notes(parks=instance.id))
     return True
 
 
@@ -60,10 +56,10 @@ def hold(instance: Instance, transport: Transport, until: float, clients: Client
         ConnectionFailed: its end could not be moved.
         CloudtrainError: AWS refused.
     """
-    journal.write({"ec2_held": instance.id})
+    journal.write(Ec2Notes(held=instance.id))
     if not instance.details.spot:
         _at_poweroff(instance, clients, "terminate", "terminate itself", "its results are here")
-        journal.write({"ec2_parks": None})
+        journal.write(Ec2Notes(parks=None))
     move(instance, transport, until, clients)
 
 
@@ -129,7 +125,7 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
                 consequence="nothing of it is billed any more",
                 code="instance_gone",
             )
-        if state == "running" and address_of(found, private=bool(journal.read().get("ec2_private"))):
+        if state == "running" and address_of(found, private=journal.read(Ec2Notes).private):
             woken = _as_woken(instance, found, clients, journal, pace)
             emit(StepDone("instance", f"{instance.id} runs again at {woken.address}", time.monotonic() - began))
             return woken
@@ -155,7 +151,7 @@ def _start(instance: Instance, clients: Clients, journal: Journal, emit: Emit, p
     """Stopped -> pending. The new lease comes first: by the old one the machine would power itself off at once."""
     expires_at = pace.now() + WAKE_S
     # It boots anew, so the first login is waited for as after a launch.
-    journal.write({"ec2_woken": {"id": instance.id, "expires_at": expires_at}, "ec2_reached": None})
+    journal.write(Ec2Notes(woken=Woken(id=instance.id, expires_at=expires_at), reached=None))
     with translated(
         f"start {instance.id}", profile=clients.profile, consequence="it stays parked; its disk keeps the results"
     ):
@@ -196,13 +192,9 @@ def mark(instance_id: str, expires_at: float, clients: Clients) -> None:
 
 
 def _as_woken(instance: Instance, found: Mapping[str, Any], clients: Clients, journal: Journal, pace: Pace) -> Instance:
-    notes = journal.read()
-    known = {
-        "ec2_private": notes.get("ec2_private"),
-        "ec2_user": notes.get("ec2_user") or instance.user,
-        "ec2_host_key": notes.get("ec2_host_key") or instance.host_key,
-    }
-    woken = to_instance(found, clients, known, run=instance.details.run, price=instance.price_per_hour)
+    notes = journal.read(Ec2Notes)
+    notes = replace(notes, user=notes.user or instance.user, host_key=notes.host_key or instance.host_key)
+    woken = to_instance(found, clients, notes, run=instance.details.run, price=instance.price_per_hour)
     # The latest moment at which it can have parked is the end of its lease; from then on no GPU was billed.
     before = instance.details.expires_at
     parked_s = max(0.0, pace.now() - before) if before else 0.0

@@ -13,12 +13,14 @@ from typing import Any
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, SignInError
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted, Warned
-from cloudtrain.core.instance import Instance, Journal, Released
+from cloudtrain.core.instance import Instance, Released
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import counted
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, Item, described, inventory, one, reason_of, state_of, watched
+from cloudtrain.provider.ec2.notes import ENDED_NOTES, Debt, Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.tags import utc_text
 from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, translate
@@ -77,11 +79,11 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
     """End an instance of ours with all that belongs to it; see `Provider.release`."""
     began = time.monotonic()
     emit(StepStarted("release", instance.id, pace.end))
-    notes = journal.read()
-    ours = bool(notes.get("ec2_release_pending"))
-    debt = {"id": instance.id, "region": clients.region, "price": instance.price_per_hour, "since": pace.now()}
-    journal.write({"ec2_release_pending": debt})
-    launched_at = (notes.get("ec2_instance") or {}).get("at")
+    notes = journal.read(Ec2Notes)
+    ours = bool(notes.release_pending)
+    debt = Debt(id=instance.id, region=clients.region, price=instance.price_per_hour, since=pace.now())
+    journal.write(Ec2Notes(release_pending=debt))
+    launched_at = notes.instance.at if notes.instance else None
     before = _look(clients, instance.id)
     try:
         after = terminate(clients, instance.id, emit, pace, launched_at=launched_at)
@@ -96,8 +98,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         summary = f"{instance.id} terminated, nothing is billed any more"
     emit(StepDone("release", summary, time.monotonic() - began))
     left = _sweep(instance, clients, journal, pace, emit)
-    ended = {"ec2_instance": None, "ec2_attempt": None, "ec2_request": None, "ec2_former": None}
-    journal.write({"ec2_release_pending": None, **ended})
+    journal.write(ENDED_NOTES | Ec2Notes(former=()))
     if left is None:
         return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=("not known: it could not be listed",))
     leftovers = tell_inventory(left, clients.region, emit)
@@ -123,9 +124,9 @@ def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
         return {}
 
 
-def _end_others(instance: Instance, clients: Clients, notes: Mapping[str, Any], emit: Emit, pace: Pace) -> None:
+def _end_others(instance: Instance, clients: Clients, notes: Ec2Notes, emit: Emit, pace: Pace) -> None:
     """End what other launch attempts of the run have up: one that was cut short may have left the machine before."""
-    seeds = notes.get("ec2_seeds") or []
+    seeds = notes.seeds
     if len(seeds) < 2:
         return
     try:
@@ -145,10 +146,9 @@ def _end_others(instance: Instance, clients: Clients, notes: Mapping[str, Any], 
 
 def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, emit: Emit) -> list[Item] | None:
     """Delete the run's security group and keys; what is still there. None: it could not be listed."""
-    notes = journal.read()
-    seeds = list(notes.get("ec2_seeds") or [])
+    seeds = journal.read(Ec2Notes).seeds
     if instance.details.token and instance.details.token not in seeds:
-        seeds.append(instance.details.token)
+        seeds = (*seeds, instance.details.token)
     try:
         left = left_of(clients, seeds)
         groups = [item.id for item in left if item.kind == "security group"]
@@ -161,7 +161,7 @@ def _sweep(instance: Instance, clients: Clients, journal: Journal, pace: Pace, e
     except CloudtrainError as error:
         emit(Warned(f"could not see what is left in {clients.region}: {error.message}", hint="cloudtrain clean"))
         return None
-    journal.write({"ec2_group": None})
+    journal.write(Ec2Notes(group=None))
     if instance.details.run:
         trust.forget(instance.details.run)
     return left
@@ -179,7 +179,7 @@ def _delete_group(clients: Clients, group: str, pace: Pace, emit: Emit) -> bool:
     return gone
 
 
-def left_of(clients: Clients, seeds: list[str]) -> list[Item]:
+def left_of(clients: Clients, seeds: Sequence[str]) -> list[Item]:
     """What the attempts named by `seeds` still have in the Region."""
     return [item for item in inventory(clients, tokens=seeds) if item.state != "terminated"] if seeds else []
 

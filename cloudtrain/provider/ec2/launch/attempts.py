@@ -1,12 +1,4 @@
-"""A run that goes on, on another machine: what its next launch attempt takes over, and the end of the machine before.
-
-Notes in the run's journal:
-
-    attempt         number of the attempt that is wanted; absent: the first
-    avoid_zones     [zone]: to be asked after all others
-    ec2_ends_by     unix seconds: no machine of this run is leased for longer. Of the first lease; `extend` moves it
-    ec2_former      ids of machines of earlier attempts of which EC2 has not said yet that they have ended
-"""
+"""A run that goes on, on another machine: what its next launch takes over, and the end of the machine before."""
 
 from __future__ import annotations
 
@@ -15,31 +7,22 @@ from typing import Any
 
 from cloudtrain.core.errors import CloudtrainError, Refused
 from cloudtrain.core.events import Emit, Noted
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import Journal, RunNotes
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate
 from cloudtrain.provider.ec2.instances import ENDED, described, one, reason_of, state_of
-from cloudtrain.provider.ec2.launch.launch import Slot
+from cloudtrain.provider.ec2.notes import Ec2Notes, Slot
 from cloudtrain.provider.ec2.pace import Pace
 
 # A lease with less than this left is not worth a launch, in seconds: boot and set-up take longer.
 SHORTEST_LEASE_S = 60.0
 
 
-def wanted(notes: Mapping[str, Any]) -> int:
-    """Number of the launch attempt that the journal's `notes` ask for."""
-    return int(notes.get("attempt") or 1)
-
-
-def number_of(attempt: Mapping[str, Any]) -> int:
-    """Number of a recorded attempt (`ec2_attempt`)."""
-    return int(attempt.get("n") or 1)
-
-
-def superseded(notes: Mapping[str, Any]) -> bool:
-    """Whether another attempt is wanted than the one that the journal's `notes` record."""
-    return bool(notes.get("ec2_seeds")) and number_of(notes.get("ec2_attempt") or {}) != wanted(notes)
+def superseded(journal: Journal) -> bool:
+    """Whether another attempt is wanted than the one that the journal records."""
+    notes, wanted = journal.read(Ec2Notes), journal.read(RunNotes).attempt
+    return bool(notes.seeds) and (notes.attempt.n if notes.attempt else 1) != wanted
 
 
 def ordered(slots: Sequence[Slot], avoided: Collection[str]) -> list[Slot]:
@@ -47,16 +30,16 @@ def ordered(slots: Sequence[Slot], avoided: Collection[str]) -> list[Slot]:
     return sorted(slots, key=lambda slot: slot.zone in avoided)
 
 
-def lease_end(notes: Mapping[str, Any], asked: float, now: float) -> float:
+def lease_end(journal: Journal, asked: float, now: float) -> float:
     """Unix seconds at which a machine that is launched now ends itself: `asked`, and never after the run's first lease.
 
     Raises:
         Refused: that lease is over, or nearly.
     """
-    promised = notes.get("ec2_ends_by")
-    if wanted(notes) == 1 or promised is None:
+    promised = journal.read(Ec2Notes).ends_by
+    if journal.read(RunNotes).attempt == 1 or promised is None:
         return asked
-    end = min(asked, float(promised))
+    end = min(asked, promised)
     if end < now + SHORTEST_LEASE_S:
         raise Refused(
             "the run's time is over: another machine would end before it could train",
@@ -74,16 +57,14 @@ def end_former(clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> No
     Raises:
         CloudtrainError: one of them may still be running.
     """
-    notes = journal.read()
-    seeds = list(notes.get("ec2_seeds") or [])
-    known = [notes.get("ec2_instance"), notes.get("ec2_release_pending")]
-    ids = [*(notes.get("ec2_former") or []), *(str(note["id"]) for note in known if note)]
+    notes = journal.read(Ec2Notes)
+    ids = [*notes.former, *(note.id for note in (notes.instance, notes.release_pending) if note)]
     # A launch whose answer was lost is found by its tags alone.
-    if seeds:
-        ids += [str(found["InstanceId"]) for found in described(clients, tags.where(token=seeds))]
+    if notes.seeds:
+        ids += [str(found["InstanceId"]) for found in described(clients, tags.where(token=notes.seeds))]
     ids = list(dict.fromkeys(ids))
-    journal.write({"ec2_former": ids})
-    launched_at = (notes.get("ec2_instance") or {}).get("at")
+    journal.write(Ec2Notes(former=tuple(ids)))
+    launched_at = notes.instance.at if notes.instance else None
     for each in ids:
         try:
             last: Mapping[str, Any] | None = one(clients, each)
@@ -98,11 +79,12 @@ def end_former(clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> No
 
 def forget_ended(clients: Clients, journal: Journal) -> None:
     """Take those machines of earlier attempts off the record that EC2 says have ended. Raises nothing: others stay."""
-    former = list(journal.read().get("ec2_former") or [])
+    former = journal.read(Ec2Notes).former
     if not former:
         return
     try:
         seen = {each: one(clients, each) for each in former}
     except CloudtrainError:
         return
-    journal.write({"ec2_former": [each for each, found in seen.items() if found and state_of(found) != "terminated"]})
+    left = tuple(each for each, found in seen.items() if found and state_of(found) != "terminated")
+    journal.write(Ec2Notes(former=left))

@@ -14,7 +14,7 @@ from pathlib import Path
 from cloudtrain.core.decode import Odd, each, json_object, optional, text, truth
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
-from cloudtrain.transfer.answers import HostFacts
+from cloudtrain.core.host import HostFacts
 from cloudtrain.transport.base import Transport
 
 # Made by us below the login directory, once for each machine.

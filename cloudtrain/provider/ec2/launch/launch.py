@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloudtrain.core import crash
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, QuotaExceeded
 from cloudtrain.core.events import Emit, Noted, StepProgress
-from cloudtrain.core.instance import Journal
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import OfferDetails
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import described
+from cloudtrain.provider.ec2.notes import Ec2Notes, Launched, Pending, Slot
 from cloudtrain.provider.ec2.offer import quota
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import FOREIGN, Failure, code_of, failure_of, text_of, translate
@@ -30,22 +30,6 @@ UNKNOWN = "an instance may have been started; if so, its own lease ends it"
 # new to be known everywhere.
 _SENDS = 5
 _EARLY = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One place to ask. `price` is USD an hour; `subnet` None: the zone's default one; `cidr`: its addresses."""
-
-    type: str
-    zone: str
-    subnet: str | None = None
-    price: float | None = None
-    vcpus: int | None = None
-    vpc: str | None = None
-    cidr: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.type} in {self.zone}"
 
 
 def slots_of(details: OfferDetails) -> list[Slot]:
@@ -152,7 +136,7 @@ class Launch:
         self._spot = spot
         self._give_up_at = give_up_at
 
-    def first_free(self, slots: Sequence[Slot], build: Callable[[Slot], dict[str, Any]]) -> dict[str, Any] | None:
+    def first_free(self, slots: Sequence[Slot], build: Callable[[Slot], dict[str, Any]]) -> Launched | None:
         """Ask `slots` in order; the instance's record, or None if none has one to give. Records what was refused where.
 
         Raises:
@@ -162,13 +146,13 @@ class Launch:
         for slot in slots:
             request = build(slot)
             # The intent, before the effect: whoever comes after a crash sends this again, byte for byte.
-            self._journal.write({"ec2_request": {"slot": asdict(slot), "request": request}})
+            self._journal.write(Ec2Notes(request=Pending(slot=slot, request=request)))
             crash.point("K1")
             if record := self.send(slot, request):
                 return record
         return None
 
-    def send(self, slot: Slot, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def send(self, slot: Slot, request: Mapping[str, Any]) -> Launched | None:
         """Send one recorded request until its fate is known; its instance's record, or None: this place is full."""
         self._emit(StepProgress("instance", f"asking for {slot}"))
         uncertain = False
@@ -197,7 +181,7 @@ class Launch:
             break
         return self._judge(slot, error, uncertain)
 
-    def _judge(self, slot: Slot, error: Exception | None, uncertain: bool) -> dict[str, Any] | None:
+    def _judge(self, slot: Slot, error: Exception | None, uncertain: bool) -> Launched | None:
         """What the last answer means, once what an earlier one may have caused has been looked for."""
         failure = failure_of(error) if error else Failure.UNKNOWN_EFFECT
         unsure = uncertain or failure in (Failure.MISMATCH, Failure.SPENT)
@@ -220,16 +204,16 @@ class Launch:
             raised = translate(
                 error, f"launch {slot}", profile=self._clients.profile, consequence="no instance is running"
             )
-        self._journal.write({"ec2_request": None})
+        self._journal.write(Ec2Notes(request=None))
         raise raised from error
 
     def refuse(self, slot: Slot, why: str) -> None:
         """Record that `slot` has nothing to give, and say so."""
-        tried = [*(self._journal.read().get("ec2_tried") or []), [slot.type, slot.zone, why]]
-        self._journal.write({"ec2_tried": tried, "ec2_request": None})
+        tried = (*self._journal.read(Ec2Notes).tried, (slot.type, slot.zone, why))
+        self._journal.write(Ec2Notes(tried=tried, request=None))
         self._emit(Noted(f"no {slot} ({why}), trying the next place"))
 
-    def reconcile(self, slot: Slot | None, *, settle: bool = False) -> dict[str, Any] | None:
+    def reconcile(self, slot: Slot | None, *, settle: bool = False) -> Launched | None:
         """The live instance that this attempt has started anywhere in the Region, by its tags; recorded if found.
 
         Args:
@@ -241,17 +225,17 @@ class Launch:
                 return self.record(slot, found[0])
         return None
 
-    def record(self, slot: Slot | None, instance: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, slot: Slot | None, instance: Mapping[str, Any]) -> Launched:
         """Put the instance on the disk; its request, which holds the host key, is not needed any more."""
         zone = str(instance.get("Placement", {}).get("AvailabilityZone") or (slot.zone if slot else ""))
-        record: dict[str, Any] = {
-            "id": str(instance["InstanceId"]),
-            "type": str(instance.get("InstanceType") or (slot.type if slot else "")),
-            "zone": zone,
-            "price": slot.price if slot else None,
-            "at": self._pace.now(),
-        }
-        self._journal.write({"ec2_instance": record, "ec2_request": None})
+        record = Launched(
+            id=str(instance["InstanceId"]),
+            type=str(instance.get("InstanceType") or (slot.type if slot else "")),
+            zone=zone,
+            price=slot.price if slot else None,
+            at=self._pace.now(),
+        )
+        self._journal.write(Ec2Notes(instance=record, request=None))
         crash.point("K5")
         return record
 

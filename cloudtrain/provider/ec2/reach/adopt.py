@@ -14,13 +14,15 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, Noted
-from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, inventory, one, reason_of, state_of, to_instance
+from cloudtrain.provider.ec2.notes import Ec2Notes, Group, Launched
 from cloudtrain.provider.ec2.offer import account
 from cloudtrain.provider.ec2.offer.prices import load
 from cloudtrain.provider.ec2.pace import Pace
@@ -92,7 +94,7 @@ def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False)
         instance=to_instance(
             found,
             clients,
-            {"ec2_user": user, "ec2_private": marks.get(tags.ADDRESS) == "private"},
+            Ec2Notes(user=user, private=marks.get(tags.ADDRESS) == "private"),
             run=check_name(marks[tags.RUN]),
             price=price.usd_per_hour if price else None,
         ),
@@ -109,25 +111,20 @@ def _unfit(message: str, hint: str) -> UsageError:
     return UsageError(message, hint=hint, consequence="nothing was changed", code="not_adoptable")
 
 
-def notes(orphan: Orphan, clients: Clients) -> dict[str, Any]:
+def notes(orphan: Orphan, clients: Clients) -> Ec2Notes:
     """The journal that the lost registry held, as far as it can be known again."""
     instance = orphan.instance
-    return {
-        "ec2_seeds": [orphan.token] if orphan.token else [],
-        "ec2_region": clients.region,
-        "ec2_user": instance.user,
-        "ec2_private": orphan.private,
-        "ec2_instance": {
-            "id": instance.id,
-            "type": instance.type,
-            "zone": instance.zone,
-            "price": instance.price_per_hour,
-            "at": orphan.launched_at,
-        },
-        "ec2_group": {"id": orphan.group, "cidr": ""} if orphan.group and not orphan.private else None,
-        "ec2_reached": instance.id,
-        "ec2_adopted": True,
-    }
+    price, at = instance.price_per_hour, orphan.launched_at
+    return Ec2Notes(
+        seeds=(orphan.token,) if orphan.token else (),
+        region=clients.region,
+        user=instance.user,
+        private=orphan.private,
+        instance=Launched(id=instance.id, type=instance.type, zone=instance.zone, price=price, at=at),
+        group=Group(id=orphan.group) if orphan.group and not orphan.private else None,
+        reached=instance.id,
+        adopted=True,
+    )
 
 
 def plan(orphan: Orphan, region: str, *, profile: str | None, train: TrainSpec, job: JobSpec, runs_dir: Path) -> Plan:
@@ -258,7 +255,7 @@ def enter_later(
     if identity is not None:
         public_key(identity)
         _keep(identity, own)
-    journal.write({"ec2_host_key": host_key, "ec2_parks": instance.id})
+    journal.write(Ec2Notes(host_key=host_key, parks=instance.id))
 
 
 def _open_port(orphan: Orphan, clients: Clients, journal: Journal, ask_address: Callable[[], str]) -> None:
@@ -267,7 +264,7 @@ def _open_port(orphan: Orphan, clients: Clients, journal: Journal, ask_address: 
     if orphan.group and not orphan.private:
         cidr = network.caller_cidr(clients, None, ask_address)
         network.allow_only(clients, orphan.group, cidr)
-        journal.write({"ec2_group": {"id": orphan.group, "cidr": cidr}})
+        journal.write(Ec2Notes(group=Group(id=orphan.group, cidr=cidr)))
 
 
 def _keep(identity: Path, own: Path) -> None:

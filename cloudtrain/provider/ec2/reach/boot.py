@@ -10,10 +10,12 @@ from typing import Any
 
 from cloudtrain.core.errors import GONE, RECLAIMED, CloudtrainError, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Event, Noted, StepDone, StepProgress, StepStarted
-from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.notes import Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, reclaimed, state_of
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import FOREIGN
 from cloudtrain.transport.base import Transport
@@ -73,13 +75,13 @@ class Door:
 
     def open(self, instance: Instance, login: Credentials) -> Transport:
         """See `Provider.open`. The first login of an instance of ours replaces its host key (`trust.rotate`)."""
-        first = not self._journal.read().get("ec2_reached")
+        first = not self._journal.read(Ec2Notes).reached
         within = self._pace.boot if first else min(AGAIN_S, self._pace.boot)
         began = time.monotonic()
         if first:
             self._emit(StepStarted("ssh", f"{instance.address}, host key pinned", within))
         transport, instance = self._reach(instance, login, within)
-        if instance.owned and not self._journal.read().get("ec2_host_key_rotated"):
+        if instance.owned and not self._journal.read(Ec2Notes).host_key_rotated:
             try:
                 transport = trust.rotate(
                     transport,
@@ -92,12 +94,12 @@ class Door:
                 transport.close()
                 raise
         if first:
-            notes = self._journal.read()
+            notes = self._journal.read(Ec2Notes)
             # The start-up data holds the first host key, and no machine will be started with it any more.
-            attempt = {**notes["ec2_attempt"], "user_data": None} if notes.get("ec2_attempt") else None
-            self._journal.write({"ec2_reached": instance.id, "ec2_attempt": attempt})
-            pinned = self._journal.read().get("ec2_host_key") or instance.host_key or ""
-            fresh = instance.owned and (notes.get("ec2_woken") or {}).get("id") != instance.id
+            attempt = replace(notes.attempt, user_data=None) if notes.attempt else None
+            self._journal.write(Ec2Notes(reached=instance.id, attempt=attempt))
+            pinned = self._journal.read(Ec2Notes).host_key or instance.host_key or ""
+            fresh = instance.owned and (notes.woken is None or notes.woken.id != instance.id)
             what = "checked against the key of the launch, then replaced" if fresh else "checked"
             self._emit(StepDone("ssh", f"host key {what}: {fingerprint(pinned)}", time.monotonic() - began))
         return transport
@@ -117,9 +119,9 @@ class Door:
                 auth_limit_s=auth_limit_s,
             )
 
-        notes = self._journal.read()
-        user, made = notes.get("ec2_user") or login.user, notes.get("ec2_login_made")
-        if made in (None, user) or notes.get("ec2_reached"):
+        notes = self._journal.read(Ec2Notes)
+        user, made = notes.user or login.user, notes.login_made
+        if made in (None, user) or notes.reached:
             return login_as(user, self._pace.auth)
         # Which of the two the start-up data could let in, the machine tells.
         try:
@@ -128,7 +130,7 @@ class Door:
             if error.code != "auth_refused":
                 raise
         transport = login_as(made, self._pace.auth)
-        self._journal.write({"ec2_user": made})
+        self._journal.write(Ec2Notes(user=made))
         self._emit(Noted(f"{instance.id} has let in no {user}: logged in as {made}, whom its start-up data made"))
         return transport
 
@@ -175,7 +177,7 @@ class Door:
         )
 
     def _private(self) -> bool:
-        return bool(self._journal.read().get("ec2_private"))
+        return self._journal.read(Ec2Notes).private
 
     def _still_there(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
         """EC2's description of the instance.
@@ -215,9 +217,8 @@ class Door:
 
     def _forgotten(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
         """EC2 does not know the instance: not yet, or, about an hour after its end, not any more."""
-        record = self._journal.read().get("ec2_instance") or {}
-        at = record.get("at") if record.get("id") == instance.id else None
-        if at is None or self._pace.now() - float(at) < self._pace.visible:
+        record = self._journal.read(Ec2Notes).instance
+        if record is None or record.id != instance.id or self._pace.now() - record.at < self._pace.visible:
             return {}
         raise ConnectionFailed(
             f"{instance.id} has ended: {reason_of(None)}",
@@ -244,7 +245,7 @@ class Door:
         message, hint, private = error.message, error.hint, self._private()
         if error.code == "auth_refused":
             message = f"{instance.id} answers but refuses the run's key"
-            own_image = self._journal.read().get("ec2_login_made")
+            own_image = self._journal.read(Ec2Notes).login_made
             hint = "its image may have another user: --login USER" if own_image else hint
         elif error.code in ("unreachable", "unknown_host", "no_banner"):
             where = f"at its private address {instance.address}, port" if private else "on port"
@@ -264,16 +265,16 @@ class Door:
         if self._pace.clock() < self._ask_at:
             return
         self._ask_at = self._pace.clock() + ASK_EVERY_S
-        notes = self._journal.read()
-        group, given = notes.get("ec2_group"), notes.get("ec2_ssh_cidr")
+        notes = self._journal.read(Ec2Notes)
+        group, given = notes.group, notes.ssh_cidr
         if not group or given or self._clients.loopback:
             return
         try:
-            towards = instance.address if notes.get("ec2_private") else None
+            towards = instance.address if notes.private else None
             cidr = network.caller_cidr(self._clients, None, self._ask_address, towards)
-            if cidr != group["cidr"]:
-                network.allow_only(self._clients, group["id"], cidr)
-                self._journal.write({"ec2_group": {**group, "cidr": cidr}})
+            if cidr != group.cidr:
+                network.allow_only(self._clients, group.id, cidr)
+                self._journal.write(Ec2Notes(group=replace(group, cidr=cidr)))
                 self._emit(Noted("this computer's address has changed; port 22 is open for the new one"))
         except CloudtrainError as error:
             self._emit(Noted(f"could not check whether this computer's address has changed: {error.message}"))

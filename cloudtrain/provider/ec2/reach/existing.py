@@ -12,12 +12,14 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed, HostKeyMismatch, Refused, SignInError, UsageError
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted
-from cloudtrain.core.instance import Instance, Journal, Released
+from cloudtrain.core.instance import Instance, Released
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, state_of, to_instance, watched
 from cloudtrain.provider.ec2.network import SSH_PORT
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
@@ -46,17 +48,17 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
             consequence="nothing was changed",
             code="no_instance",
         )
-    notes: dict[str, Any] = {
-        "ec2_existing": spec.instance_id,
-        "ec2_region": clients.region,
-        "ec2_private": spec.private_ip,
-        "ec2_user": spec.user or plan.offer.details.user or "ubuntu",
-        "ec2_identity": spec.identity,
-        "ec2_host_key_given": spec.host_key,
-    }
+    notes = Ec2Notes(
+        existing=spec.instance_id,
+        region=clients.region,
+        private=spec.private_ip,
+        user=spec.user or plan.offer.details.user or "ubuntu",
+        identity=spec.identity,
+        host_key_given=spec.host_key,
+    )
     if state_of(found) in ("stopped", "stopping"):
         # Before the effect: whoever comes after a crash knows that it has to be stopped again.
-        notes["ec2_started"] = spec.instance_id
+        notes |= Ec2Notes(started=spec.instance_id)
     journal.write(notes)
     running = _running(found, clients, emit, pace, private=spec.private_ip)
     instance = as_existing(running, plan.spec.name, clients, journal)
@@ -66,7 +68,7 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
 
 def as_existing(found: Mapping[str, Any], run: str, clients: Clients, journal: Journal) -> Instance:
     """Our `Instance` of a machine that is not ours: no price, no end."""
-    return to_instance(found, clients, journal.read(), run=run, price=None, owned=False)
+    return to_instance(found, clients, journal.read(Ec2Notes), run=run, price=None, owned=False)
 
 
 def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace, *, private: bool) -> Mapping[str, Any]:
@@ -102,7 +104,7 @@ def _running(found: Mapping[str, Any], clients: Clients, emit: Emit, pace: Pace,
 
 def release_existing(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Released:
     """Leave the machine as it was found: stopped again if a run of ours started it."""
-    if journal.read().get("ec2_started") != instance.id:
+    if journal.read(Ec2Notes).started != instance.id:
         summary = f"{instance.id} is yours and goes on running"
         emit(Noted(summary))
         return Released(life=InstanceLife.NONE, summary=summary)
@@ -117,7 +119,7 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
         clients.ec2.stop_instances(InstanceIds=[instance.id])
     for found, state, _ in watched(clients, instance.id, emit, pace, step="release", within_s=pace.end):
         if found is None or state in ("stopped", *ENDED):
-            journal.write({"ec2_started": None})
+            journal.write(Ec2Notes(started=None))
             summary = f"{instance.id} stopped again; its disk is billed as before"
             emit(StepDone("release", summary, time.monotonic() - began))
             return Released(life=InstanceLife.NONE, summary=summary)
@@ -137,15 +139,15 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
         ConnectionFailed: neither is to be had.
         HostKeyMismatch: it shows another key than the one given.
     """
-    notes = journal.read()
-    if notes.get("ec2_host_key"):
-        return str(notes["ec2_host_key"])
-    given = notes.get("ec2_host_key_given")
+    notes = journal.read(Ec2Notes)
+    if notes.host_key:
+        return notes.host_key
+    given = notes.host_key_given
     # A console tells the keys after the first boot alone, so what was trusted once is kept for machines that come back.
     pins = PinnedHosts()
     known = None if instance.owned else pins.get(instance.id, SSH_PORT)
     if given:
-        key = _from_given(str(given), instance, emit, pace)
+        key = _from_given(given, instance, emit, pace)
     elif known is not None:
         key = known
     else:
@@ -153,7 +155,7 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
         emit(Noted(f"host key {fingerprint(key)}, from the instance's console output"))
     if not instance.owned:
         pins.pin(instance.id, SSH_PORT, key)
-    journal.write({"ec2_host_key": key})
+    journal.write(Ec2Notes(host_key=key))
     return key
 
 
@@ -238,7 +240,7 @@ def identity_of(journal: Journal) -> Path:
     Raises:
         UsageError: none was named.
     """
-    named = journal.read().get("ec2_identity")
+    named = journal.read(Ec2Notes).identity
     if not named:
         raise UsageError(
             "an instance of your own needs the key that it trusts",
@@ -246,4 +248,4 @@ def identity_of(journal: Journal) -> Path:
             consequence="nothing was changed",
             code="no_identity",
         )
-    return Path(str(named)).expanduser()
+    return Path(named).expanduser()

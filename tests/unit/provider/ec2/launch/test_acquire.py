@@ -12,7 +12,7 @@ import pytest
 import cloudtrain
 from cloudtrain.provider.ec2 import instances
 from cloudtrain.provider.ec2.launch import acquire, attempts
-from cloudtrain.provider.ec2.launch.launch import Slot
+from cloudtrain.provider.ec2.notes import Slot
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from cloudtrain.core.plan import Launchable, OfferDetails, Place
 from cloudtrain.core.spec import Ec2Spec
-from cloudtrain.provider.ec2.launch.launch import Slot, client_token, request_for, slots_of
+from cloudtrain.provider.ec2.launch.launch import client_token, request_for, slots_of
+from cloudtrain.provider.ec2.notes import Slot
 
 ZONES = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d", "us-east-1f"]
 DETAILS = OfferDetails(image_id="ami-1", root_device="/dev/sda1", root_gb=45)
