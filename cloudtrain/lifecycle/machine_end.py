@@ -2,7 +2,7 @@
 
 A machine that is kept stays up once its run's results are here, and then ends itself, unwatched.
 
-Its end is on the machine before the run's story ends: it deletes itself, its timer is moved to the end that was
+Its end is on the machine before the run's story ends: it deletes itself, its lease is moved to the end that was
 promised, never past the run's own, and its supervisor counts the same time by a clock of its own. Whatever of that
 fails, the machine is given back at once instead.
 """
@@ -205,7 +205,7 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
 
 
 def extend(run: Run, context: Context, by_s: float) -> Extension:
-    """Move a run's end: the machine's own timer, its tag, the job's deadline, the registry. Works beside a command that
+    """Move a run's end: the machine's own lease, its tag, the job's deadline, the registry. Works beside a command that
     follows the run.
 
     Raises:

@@ -44,7 +44,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         assert policy.uncovered(region.calls()) == set()
 
 
-def timer(scene: Scene) -> float:
+def promised_end(scene: Scene) -> float:
     [machine] = scene.region.core.lives.machines.values()
     end = lease_end(machine.root)
     assert end is not None
@@ -79,7 +79,7 @@ def test_a_kept_machine_is_seen_all_the_while_and_ends_itself_with_nobody_there(
     at = expiry.kept_until(run)
     assert at is not None and now < at <= now + 12.0
     assert (result.state, run.life) == (RunState.SUCCEEDED, InstanceLife.RUNNING)
-    assert timer(scene) == at
+    assert promised_end(scene) == at
     [row] = scene.region.inventory()["instances"]
     assert tags.utc_seconds(row["tags"][tags.EXPIRES_AT]) == at
     assert scene.instance().instance_initiated_shutdown_behavior == "terminate"

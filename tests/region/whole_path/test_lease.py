@@ -288,7 +288,7 @@ def test_a_parked_machine_that_somebody_ended_is_told_as_such(scene: Scene) -> N
     assert outcome.state is RunState.LOST and "terminated" in str((outcome.error or RunError()).message)
 
 
-def test_extend_moves_timer_tag_deadline_and_registry(scene: Scene) -> None:
+def test_extend_moves_lease_tag_deadline_and_registry(scene: Scene) -> None:
     run = scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=20.0)
     [machine] = scene.region.core.lives.machines.values()
     before = lease_end(machine.root)
