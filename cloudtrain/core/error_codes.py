@@ -95,7 +95,7 @@ CODES: dict[str, ErrorCode] = {
     "lease_over": ErrorCode((5,), "the run's time was over before a machine could train"),
     "limit_reached": ErrorCode((7,), "the time or cost limit ended the run"),
     "login_shell": ErrorCode((6,), "a start-up file of the login on the host runs something in place of the program"),
-    "machine_ended": ErrorCode((7,), "the run was ended because its machine was shut down"),
+    "machine_ended": ErrorCode((7,), "the run was ended because its machine was shut down, or its login ended"),
     "mfa": ErrorCode((4,), "the AWS profile needs an MFA code, and none was given or AWS did not accept it"),
     "missing_crt": ErrorCode((4,), 'credentials of "aws login" need one more package'),
     "mixed_arch": ErrorCode((5,), "the types have different processors, and one image boots only one"),

@@ -213,7 +213,9 @@ def follow(run: Run, session: Session) -> Run:
 
         end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
     progress.store(force=True)
-    logout = end.exit is None and suited.ends_at_logout(session.journal.read(RunNotes))
+    # Its supervisor, too: killed, or told to end as at a shutdown.
+    goes_with_it = end.exit is None or end.exit.stop == "shutdown"
+    logout = goes_with_it and suited.ends_at_logout(session.journal.read(RunNotes))
     record = replace(end.exit or ExitRecord(), state=end.state, logout=logout)
     return session.move(run, RunState.PULLING, ending=record)
 

@@ -91,14 +91,17 @@ def exit_code(run: Run) -> ExitCode:
     return ExitCode.STILL_RUNNING
 
 
+_LOGOUT = "its host ends what a login has started with that login: KillUserProcesses"
+_LINGER = "once, on the host: loginctl enable-linger"
+
+
 def ending(run: Run) -> tuple[RunState, RunError | None]:
     """The final state that the host's exit record stands for, and the error to show with it."""
     record = run.ending or ExitRecord()
     if record.state != "exited":
         cause, mend = "killed, or the machine went down", ""
         if record.logout:
-            cause = "its host ends what a login has started with that login: KillUserProcesses"
-            mend = "; once, on the host: loginctl enable-linger"
+            cause, mend = _LOGOUT, f"; {_LINGER}"
         return RunState.LOST, RunError(
             code="run_lost",
             message=f"{run.name} was lost: its supervisor ended without a record ({cause})",
@@ -109,6 +112,12 @@ def ending(run: Run) -> tuple[RunState, RunError | None]:
         if record.code == 0 and any(values.get("kind") == "result" for values in _told(run)):
             return RunState.SUCCEEDED, None
         return RunState.INTERRUPTED, RunError(code=RECLAIMED, message=f"the spot instance of {run.name} was taken back")
+    if record.stop == "shutdown" and record.logout:
+        return RunState.STOPPED, RunError(
+            code="machine_ended",
+            message=f"{run.name} was ended: {_LOGOUT}",
+            hint=f"{_LINGER}; then cloudtrain run --resume {run.name} goes on from its checkpoint",
+        )
     if record.stop:
         code, why = {
             "user": ("stopped", "was stopped"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +200,21 @@ def test_what_survives_is_said_as_it_is(
     assert ("KillUserProcesses" in warnings(told)) is (logout == "ends")
 
 
-def test_a_run_that_was_lost_that_way_says_so(resumed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(run: FakeRun) -> Iterator[float]:
-        run.lost = True
+@pytest.mark.parametrize("state", [RunState.LOST, RunState.STOPPED])
+@pytest.mark.parametrize("logout", ["ends", None])
+def test_a_run_that_was_ended_that_way_says_so(
+    resumed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, state: RunState, logout: str | None
+) -> None:
+    """Its supervisor is killed, or told to end as at a shutdown: that is what systemd's logind does first."""
+
+    def dies(run: FakeRun) -> Generator[float, None, int]:
+        run.lost, run.stop = state is RunState.LOST, "shutdown"
         yield 1.0
+        return 143
 
     monkeypatch.setitem(globals(), "trains", dies)
-    run, _, _ = resumed({"logout": "ends"})
-    assert run.state is RunState.LOST and "KillUserProcesses" in str((run.error or RunError()).message)
-    assert outcome.ending(run)[0] is RunState.LOST
+    run, _, _ = resumed({"logout": logout})
+    told = str(run.error)
+    assert run.state is state and outcome.ending(run)[0] is state
+    assert ("KillUserProcesses" in told, "enable-linger" in told) == (logout is not None, logout is not None)
+    assert "shut down" not in told or logout is None
