@@ -184,8 +184,6 @@ class Store:
                 db.execute("INSERT INTO migrations VALUES (?, ?)", (name, self._clock()))
         db.execute("COMMIT")
 
-    # Reading
-
     def get(self, name: str) -> Run:
         """The run called exactly `name`.
 
@@ -282,8 +280,6 @@ class Store:
             f"the registry's row of {name} cannot be read: {str(error)[:200]}",
             hint=f"move {self.path} away to start a new one; results in runs/ are untouched",
         )
-
-    # Writing
 
     def add(self, plan: Plan) -> Run:
         """A new run in state PLANNED.

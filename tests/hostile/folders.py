@@ -19,6 +19,7 @@ from cloudtrain.console.lines import write_result
 from cloudtrain.console.pages import comparison as side_by_side
 from cloudtrain.console.pages import failure, records
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.notes import RunNotes
 from cloudtrain.report import comparison, markdown, page, record, sources
 from cloudtrain.report.export import write_epochs
 from cloudtrain.report.notebook import LoadedRun
@@ -59,7 +60,7 @@ def _known() -> tuple[Store, dict[str, Any], tempfile.TemporaryDirectory[str]]:
     """A registry that knows a run that has ended, the run's receipt, and the folder that goes with the process."""
     aside = tempfile.TemporaryDirectory()
     with runs.registry_in(Path(aside.name)) as (store, run):
-        store.write_journal(run.name, {"id": "a" * 32})
+        store.write_journal(run.name, RunNotes(id="a" * 32))
         runs.ended(store, [])
         built = receipt.build(store.get(run.name), store)
     whole = {
