@@ -120,7 +120,7 @@ def test_a_run_on_a_host_whose_clock_is_wrong_is_told_and_ended_by_ours(
         told = command.communicate(timeout=10)[1].decode()
     run = Store(place.home / "state" / "registry.sqlite").get("run")
     assert run.ending is not None and run.ended_at is not None
-    assert began <= run.created_at < run.created_at + LIMIT_S - 0.5 <= run.ending["at"] <= run.ended_at <= time.time()
+    assert began <= run.created_at < run.created_at + LIMIT_S - 0.5 <= run.ending.at <= run.ended_at <= time.time()
     assert run.ended_at - run.created_at < LIMIT_S + 20
     assert re.findall("the clock of this machine is (.*) this computer's", told) == ([says] if says else [])
     shown = place.shown("run")
@@ -135,7 +135,7 @@ def test_a_run_on_a_host_whose_clock_is_wrong_is_told_and_ended_by_ours(
     stamped = place.cli("logs", "run", "-t").stdout.decode()
     times = LogTimes.read(place.folder("run") / "console.times")
     first, last = times.at(1), times.at(len(written))
-    assert first is not None and last is not None and run.created_at < first < last - 1 < last <= run.ending["at"] + 1
+    assert first is not None and last is not None and run.created_at < first < last - 1 < last <= run.ending.at + 1
     assert stamped.startswith(time.strftime("%H:%M:%S ", time.localtime(first)))
     # Of this moment its last lines alone, and soon none.
     part = place.cli("logs", "run", "--since", f"{time.time() - last + 1:.0f}s").stdout
