@@ -1,16 +1,19 @@
-"""The lease on machines with a real kernel and a real systemd: .venv/bin/python scripts/test_real_machine.py [CASE ...]
+"""What holds on machines with a real kernel and systemd: .venv/bin/python scripts/test_real_machine.py [CASE ...]
 
-Boots a small Debian in user-mode Linux, puts the start-up data's lease on it as cloud-init would, and watches when it
-ends. Needs Linux, root, and the Debian packages user-mode-linux, mmdebstrap and e2fsprogs; without them it is skipped,
-with the reason. The image is built once, below build/, from Debian's mirror.
+Boots a small Debian in user-mode Linux and watches what it says, and when it ends: the lease, put on it as cloud-init
+would or by cloud-init itself; the users that the start-up data makes; what a logout leaves of a run. Needs Linux, root,
+and the Debian packages user-mode-linux, mmdebstrap and e2fsprogs; without them it is skipped, with the reason. The
+image is built once, below build/, from Debian's mirror.
 
-The exit code is 1 if a machine did not end, or ended too soon.
+The exit code is 1 if a machine did not end, ended too soon, or did not say what it should.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +30,18 @@ from pathlib import Path
 import _require_python  # noqa: F401  first: under an old Python it ends here, with a clear message
 from _terminal import ROOT, Stop, entry, say
 
-from cloudtrain.provider.ec2 import machine_lease
+from cloudtrain.provider.ec2 import machine_lease, user_data
+from cloudtrain.transfer.program import sources
+from cloudtrain.transport import ssh_keys
 
 # The first Debian whose systemd lets an inhibitor stop root as well.
 SUITE = "trixie"
-IMAGE = ROOT / "build" / f"real-machine-{SUITE}.img"
 LIMIT_S = 330.0
 # Machines that run side by side: they mostly wait, but their boots take a processor each.
 AT_ONCE = 3
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,openssh-server,openssh-client,sudo,python3,cloud-init"
+)
 TOOLS = {"linux.uml": "user-mode-linux", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 # Where cloud-init runs `bootcmd`; and what a person or a program does later. A case is a second disk, a bare tar file.
 UNITS = {
@@ -41,7 +49,7 @@ UNITS = {
 [Unit]
 DefaultDependencies=no
 After=systemd-remount-fs.service
-Before=sysinit.target
+Before=cloud-init-main.service cloud-init-local.service sysinit.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -59,6 +67,8 @@ KillMode=process
 WantedBy=multi-user.target
 """,
 }
+MADE_OF = hashlib.sha256(json.dumps([SUITE, PACKAGES, UNITS]).encode()).hexdigest()
+IMAGE = ROOT / "build" / f"real-machine-{MADE_OF[:8]}.img"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,8 @@ class Case:
         before: what happens on it before the start-up data is read; `later`: when it is up.
         earliest_s, latest_s: when it must end, in seconds after its start.
         says: what its console says in the end.
+        login: the user that its start-up data makes, read by cloud-init; None: there is none, and the lease alone is
+            begun in its place.
     """
 
     shows: str
@@ -81,6 +93,7 @@ class Case:
     earliest_s: float = 0.0
     latest_s: float = 120.0
     says: tuple[str, ...] = ("the lease is over",)
+    login: str | None = None
 
 
 def move(by_s: float) -> str:
@@ -88,6 +101,53 @@ def move(by_s: float) -> str:
     text = machine_lease.move(11111111, 22222).replace("11111111", "$(( $(date +%s) + BY ))").replace("22222", "BY")
     return text.replace("BY", f"{by_s:.0f}")
 
+
+LOG_IN = """\
+login() {
+  ssh -i /run/case/key -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/run/case/known_hosts "$@"
+}
+"""
+
+
+def users_made(name: str, before: str = "") -> Case:
+    """By cloud-init: the image's own user and `name` are let in by the key, the host shows the key that it was given,
+    and both are root by sudo."""
+    later = (
+        f"{LOG_IN}cloud-init status --wait > /dev/null\nfor user in debian {name}; do\n"
+        '  echo "case: $user: $(login $user@127.0.0.1 "echo in; sudo -n id -u" 2> /dev/null | xargs)"\ndone\n'
+        f'echo "case: password: $(passwd -S {name} | cut -d" " -f2)"\n{move(5)}'
+    )
+    says = (f"case: {name}: in 0\n", "case: debian: in 0\n", "case: password: L\n", "the lease is over")
+    what = "there already" if before else "of no image"
+    return Case(shows=f"a user {what}", login=name, before=before, later=later, says=says, latest_s=300.0)
+
+
+# Who trains there: the probe says what a logout does to programs, and a run is started and left.
+LOG_OUT = f"""\
+{LOG_IN}
+useradd -m -s /bin/bash trainer
+install -D -o trainer -m 600 /run/case/key.pub ~trainer/.ssh/authorized_keys
+echo "127.0.0.1 $(cat /etc/ssh/ssh_host_ed25519_key.pub)" > /run/case/known_hosts
+ask() {{ login trainer@127.0.0.1 python3 -I -S /run/case/supervise.py "$@"; }}
+told() {{ grep -oE '"('$1')": [^,}}]*' | sort -u | paste -sd' '; }}
+left() {{
+  echo "case: $1: $(ask probe | told logout)"
+  ask start --run work/runs/$1 < /run/case/$2 | told ok
+  sleep 10
+  echo "case: $1: $(ask poll --run work/runs/$1 | told "state|stop") of $(pgrep -c -u trainer -x sleep)"
+}}
+until login trainer@127.0.0.1 true; do sleep 1; done
+{{ cat /run/case/push; tar czf - -T /dev/null; }} | ask receive --workdir work --tree nothing | told ok
+left stays spec
+ask stop --run work/runs/stays | told state
+mkdir /etc/systemd/logind.conf.d
+printf '[Login]\nKillUserProcesses=yes\n' > /etc/systemd/logind.conf.d/kills.conf
+systemctl restart systemd-logind
+left ends spec
+loginctl enable-linger trainer
+left scope spec-scope
+systemctl poweroff
+"""
 
 CASES = {
     "clock-ahead": Case(shows="the clock is 3 h ahead at boot", before='date -s "+3 hours"'),
@@ -126,6 +186,18 @@ CASES = {
         earliest_s=145.0,
         latest_s=310.0,
     ),
+    "users": users_made(user_data.LOGIN),
+    "user-there": users_made("builder", before="useradd -m -s /bin/bash builder"),
+    "logout": Case(
+        shows="KillUserProcesses is told, and a run is left in a scope",
+        later=LOG_OUT,
+        latest_s=300.0,
+        says=(
+            *('case: stays: "logout": null', 'case: stays: "state": "running" "stop": null of 1'),
+            *('case: ends: "logout": "ends"', 'case: ends: "state": "exited" "stop": "shutdown" of 0'),
+            *('case: scope: "logout": "scope"', 'case: scope: "state": "running" "stop": null of 1'),
+        ),
+    ),
 }
 
 
@@ -147,8 +219,7 @@ def build() -> None:
     IMAGE.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
-        packages = "--include=systemd,systemd-sysv,dbus"
-        words = ["mmdebstrap", "--quiet", "--variant=essential", packages, SUITE, str(root)]
+        words = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={PACKAGES}", SUITE, str(root)]
         if subprocess.run(words, stdin=subprocess.DEVNULL).returncode != 0:
             raise Stop(
                 "the image could not be built", hint="what mmdebstrap said is above; deb.debian.org must be reached"
@@ -167,14 +238,48 @@ def build() -> None:
 def disk_of(case: Case) -> bytes:
     """The second disk of a machine: what happens on it."""
     ends_at = time.time() + (case.lasts_s if case.ends_at_s is None else case.ends_at_s)
-    texts = {"boot.sh": f"{case.before}\n{machine_lease.script(ends_at, case.lasts_s)}", "later.sh": case.later}
+    begun = machine_lease.script(ends_at, case.lasts_s)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "key"
+        client, private = ssh_keys.new_key(path), path.read_text()
+        path.unlink()
+        host = ssh_keys.new_key(path)
+        texts = {"key": private, "key.pub": f"{client}\n", **sources(), **run_left()}
+        if case.login:
+            begun = "cd /run/case && install -D -t /var/lib/cloud/seed/nocloud user-data meta-data"
+            texts["meta-data"], texts["known_hosts"] = "instance-id: i-1\n", f"127.0.0.1 {host}\n"
+            texts["user-data"] = user_data.render(
+                host_private=path.read_text(),
+                host_public=host,
+                client_public=client,
+                expires_at=ends_at,
+                lasts_s=case.lasts_s,
+                login=case.login,
+            )
+    return packed({**texts, "boot.sh": f"{case.before}\n{begun}", "later.sh": case.later})
+
+
+def packed(texts: Mapping[str, str]) -> bytes:
+    """A bare tar file; what its name calls a key is for root alone."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, text in texts.items():
             member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
+            member.size, member.mode = len(text.encode()), 0o600 if name == "key" else 0o644
             archive.addfile(member, io.BytesIO(text.encode()))
     return stream.getvalue()
+
+
+def run_left() -> dict[str, str]:
+    """What `receive` and `start` are given for a job that does nothing: no files, and two specs."""
+    digest = hashlib.sha256(b"").hexdigest()
+    push = {"v": 1, "base": None, "digest": digest, "files": {}, "delete": []}
+    spec = {"v": 1, "run": "left", "tree": "nothing", "digest": digest, "argv": ["sleep", "999"], "lasts": None}
+    return {
+        "push": json.dumps(push) + "\n",
+        "spec": json.dumps(spec),
+        "spec-scope": json.dumps({**spec, "scope": True}),
+    }
 
 
 def play(case: Case) -> tuple[float | None, str]:
@@ -192,6 +297,7 @@ def _live(case: Case, folder: Path) -> tuple[float | None, str]:
     subprocess.run(["cp", "--sparse=always", str(IMAGE), str(disk)], check=True)
     second.write_bytes(disk_of(case))
     words = ["linux.uml", f"ubd0={disk}", f"ubd1r={second}", "root=/dev/ubda", "rw", "mem=256M",
+             *(("ds=nocloud", "network-config=disabled") if case.login else ("cloud-init=disabled",)),
              "con=null", "con0=null,fd:1", "ssl=null", "quiet", "systemd.show_status=0"]  # fmt: skip
     began = time.monotonic()
     with console.open("wb") as output:
