@@ -122,7 +122,7 @@ def users_made(name: str, before: str = "") -> Case:
     return Case(shows=f"a user {what}", login=name, before=before, later=later, says=says, latest_s=300.0)
 
 
-# Who trains there: the probe says what a logout does to programs, and a run is started and left.
+# The probe says what a logout does to programs; then a run is started by a login that ends at once, and looked for.
 LOG_OUT = f"""\
 {LOG_IN}
 useradd -m -s /bin/bash trainer
@@ -260,7 +260,7 @@ def disk_of(case: Case) -> bytes:
 
 
 def packed(texts: Mapping[str, str]) -> bytes:
-    """A bare tar file; what its name calls a key is for root alone."""
+    """A bare tar file; the one that is called `key` is for root alone."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, text in texts.items():
