@@ -1,12 +1,25 @@
-"""What a run has cost so far, by the price of its machine."""
+"""What a run has cost so far: the time for which its machine was up, at the plan's price, and its disk while parked.
+
+A stretch is the time from a start of the machine to its next stop or end (`Instance.details`: `began_at`, `ended_at`);
+what came before it is reckoned up (`before_usd`). EC2 bills by the second, each stretch for a minute at least
+(https://aws.amazon.com/ec2/pricing/on-demand/).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from cloudtrain.billing import expiry
+from cloudtrain.core.instance import Instance
+from cloudtrain.core.states import InstanceLife
 from cloudtrain.store import Run
+
+LEAST_S = 60.0
+DAY_S = 86400.0
 
 
 def cost(run: Run, now: float) -> float | None:
-    """USD so far by the price of the plan; EC2 bills by the second, a minute at least. None: nothing is billed."""
+    """USD so far, at `now` (unix seconds). None: nothing is billed."""
     return None if run.plan.spec.rehearsal else would_cost(run, now)
 
 
@@ -15,12 +28,46 @@ def would_cost(run: Run, now: float) -> float | None:
     instance = run.instance
     if instance is None or not instance.owned or instance.price_per_hour is None:
         return None
-    # A machine's GPU is billed until its lease is over at the latest, and not while it is parked. A run that went on
-    # after its spot instance was taken back has had others before (`lifecycle/spot.py`, `priced`).
+    details, until = instance.details, _until(run, instance, now)
+    # Rows of an earlier release know of no stretches.
+    began = details.began_at if details.began_at is not None else run.created_at + (details.parked_s or 0.0)
+    usd = details.before_usd + instance.price_per_hour * max(LEAST_S, until - began) / 3600
+    if run.life is InstanceLife.PARKED:
+        usd += (expiry.parked_per_day(run.plan) or 0.0) * max(0.0, now - until) / DAY_S
+    return usd
+
+
+def _until(run: Run, instance: Instance, now: float) -> float:
+    """Unix seconds at which the machine's last stretch has ended, `now` if it may go on.
+
+    Its lease ends it, whoever knows; a run that is over has given its machine back, unless that is kept or not
+    confirmed.
+    """
+    ended = instance.details.ended_at
+    if ended is not None:
+        return min(ended, now)
+    given_back = run.ended_at if not run.life.may_be_up and not instance.details.kept_until else None
+    return min(at for at in (now, given_back, instance.details.expires_at) if at is not None)
+
+
+def ended(instance: Instance, at: float | None, now: float) -> Instance:
+    """`instance`, of which EC2 says that it is parked or has ended, since `at` (unix seconds).
+
+    Args:
+        at: None: EC2 does not say since when; it is its lease's end or `now`, and earlier if that was known before.
+    """
     details = instance.details
-    # A machine that is kept (`lifecycle/machine_end.py`) is billed beyond its run's end.
-    ended_at = None if details.kept_until else run.ended_at
-    until = min(ended_at or now, details.ended_at or now, details.expires_at or float("inf"))
-    began = details.began_at or run.created_at
-    seconds = max(60.0, until - began - (details.parked_s or 0.0))
-    return instance.price_per_hour * seconds / 3600 + details.before_usd
+    if not instance.owned:
+        return instance
+    if at is None:
+        at = details.ended_at or min(now, details.expires_at or now)
+    return replace(instance, details=replace(details, ended_at=at))
+
+
+def woken(run: Run, instance: Instance, now: float) -> Instance:
+    """`instance`, that of the parked `run` which runs again: what the run has cost until then is reckoned up."""
+    assert run.instance is not None
+    before, began = run.instance.details, instance.details.began_at or now
+    parked_s = (before.parked_s or 0.0) + max(0.0, began - (before.ended_at or began))
+    usd = would_cost(run, began) or 0.0
+    return replace(instance, details=replace(instance.details, began_at=began, before_usd=usd, parked_s=parked_s))

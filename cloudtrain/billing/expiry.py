@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import InstanceLife
@@ -82,11 +80,6 @@ def overdue_words(run: Run, now: float) -> str:
     end = expires_at(run) or now
     at = time_of_day(end, now) if now - end < 86400 else date_and_time(end)
     return f"should have ended by {at}, not confirmed; cloudtrain stop {run.name}"
-
-
-def ended_at(instance: Instance, at: float) -> Instance:
-    """`instance`, which EC2 has ended at `at` (unix seconds), whatever its lease was."""
-    return replace(instance, details=replace(instance.details, expires_at=at))
 
 
 def kept_until(run: Run) -> float | None:

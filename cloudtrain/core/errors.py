@@ -55,7 +55,12 @@ class CloudtrainError(Exception):
         consequence: what it means for money and data ("nothing was created"), or None: `default_consequence`.
         code: overrides the class's stable code where one class serves several.
         detail: further lines for people, such as the end of a traceback.
+
+    Attributes:
+        since: of a machine that is gone or parked, unix seconds since when, by EC2's word; None: it does not say.
     """
+
+    since: float | None = None
 
     code: str = "unexpected"
     exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED

@@ -23,10 +23,9 @@ class Details:
         gpu: what its type has, for people; "": none, or not known.
         expires_at: unix seconds at which it ends itself.
         kept_until: the same, of one that stays up although its run's results are here (`--keep`).
-        ended_at: unix seconds at which one that is over has ended.
-        parked_s: seconds that it was parked for certain, which cost no GPU; None: it was never woken.
-        began_at: unix seconds at which it was asked for, where the run had others before.
-        before_usd: what those before have cost.
+        began_at, ended_at: unix seconds at which EC2 has started it last, and since which it has been down.
+        parked_s: seconds that it was parked before it was started again; None: it never was.
+        before_usd: what the run has cost until `began_at`: earlier machines of it, and earlier times of this one.
         identity: private key file.
         name, alias: what the user's SSH configuration knows it by, and under which name its key is trusted.
     """
@@ -80,6 +79,21 @@ class Instance:
         return {**asdict(self), "details": brief(self.details)}
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What has become of an instance that has outlived its lease.
+
+    Attributes:
+        life: TERMINATED or PARKED; as it was for one that nothing ends.
+        at: unix seconds since when, by EC2's word; None: it does not say.
+        told: it had to be told.
+    """
+
+    life: InstanceLife
+    at: float | None = None
+    told: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """How an instance was given back.
@@ -87,11 +101,13 @@ class Released:
     Attributes:
         life: TERMINATED once EC2 itself says so, NONE for machines that are not ours.
         summary: for people: "i-0a1b terminated, nothing is billed any more".
+        at: unix seconds at which it has ended, by EC2's word; None: it does not say.
         leftovers: what this run still has in the account, each for people with its price; empty: nothing.
     """
 
     life: InstanceLife
     summary: str
+    at: float | None = None
     leftovers: tuple[str, ...] = ()
 
 

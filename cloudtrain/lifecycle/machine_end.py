@@ -55,14 +55,6 @@ def check(spec: RunSpec) -> None:
     )
 
 
-def over(run: Run, now: float) -> Instance | None:
-    """The instance of `run`, given back at `now` (unix seconds): one that was kept is not billed beyond that."""
-    instance = run.instance
-    if instance is None or not instance.details.kept_until:
-        return instance
-    return replace(instance, details=replace(instance.details, ended_at=min(now, instance.details.kept_until)))
-
-
 def asked(limits: Limits, notes: RunNotes) -> float:
     """Seconds that the run's machine is to stay up; 0: it is not to."""
     return limits.keep_s or 0.0 if notes.keep_s is None else notes.keep_s

@@ -9,9 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Emit, Event, StepProgress, Warned, discard
 from cloudtrain.core.notes import Journal, RunNotes
@@ -136,7 +135,7 @@ class Guard:
     def _end(self, run: Run, why: str, parks: bool) -> None:
         assert run.instance is not None
         try:
-            life, asked = self._provider.end(run.instance, self._journal, discard, parks=parks)
+            ended = self._provider.end(run.instance, self._journal, discard, parks=parks)
         except CloudtrainError as error:
             if not self._failed:
                 told = (
@@ -146,16 +145,15 @@ class Guard:
             self._failed = True
             return
         now = self._now()
-        facts: dict[str, Any] = {"life": life}
-        if asked:
+        life = ended.life
+        if ended.told:
             self._asked += 1
             self.wakes = self.wakes and self._asked < 2
-            facts["instance"] = expiry.ended_at(run.instance, now)
             word = "stopped" if life is InstanceLife.PARKED else "terminated"
             told = f"{run.instance.id}: {why}; EC2 was asked to end it, and says at {time_of_day(now, now)}: {word}"
             rest = "; its disk keeps what is not pulled" if life is InstanceLife.PARKED else ""
             self._told.append(Warned(told + rest, hint=f"cloudtrain show {run.name}"))
-        self._store.note(run, **facts)
+        self._store.note(run, life=life, instance=cost.ended(run.instance, ended.at, now))
 
 
 def something_to_lose(run: Run, notes: RunNotes) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar, Unpack
 
+from cloudtrain.billing import cost
 from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.core.instance import Instance
@@ -125,16 +126,26 @@ class Session:
             try:
                 self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
             except ConnectionFailed as error:
-                if error.code != "parked" or not (self._wakes and wakes and self.guard.wakes):
+                if error.code != "parked":
+                    raise
+                self._parked(error.since)
+                if not (self._wakes and wakes and self.guard.wakes):
                     raise
                 self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
         return self._transport
 
+    def _parked(self, since: float | None) -> None:
+        """EC2 says that the machine is parked."""
+        assert self.instance is not None
+        self.instance = cost.ended(self.instance, since, self.context.clock())
+        self.context.store.note(self._run, life=InstanceLife.PARKED, instance=self.instance)
+
     def _woken(self) -> Instance:
         """The run's parked machine, started again; the registry knows at each moment which of the two it is."""
         assert self.instance is not None
-        self.context.store.note(self._run, life=InstanceLife.PARKED)
-        self.instance = self.provider.wake(self.instance, self.journal, self.context.emit)
+        woken = self.provider.wake(self.instance, self.journal, self.context.emit)
+        run = self.context.store.get(self._run.name)
+        self.instance = cost.woken(run, woken, self.context.clock())
         self.context.store.note(self._run, life=self.instance.life, instance=self.instance)
         return self.instance
 

@@ -90,10 +90,10 @@ def plan_for(run: Run, notes: RunNotes, now: float) -> Plan:
 
 def priced(instance: Instance, notes: RunNotes, now: float) -> Instance:
     """`instance` with what the run's earlier machines have cost, for `billing/cost.py`."""
-    if notes.attempt == 1 or instance.details.began_at is not None:
+    if notes.attempt == 1:
         return instance
-    before = sum(attempt.usd for attempt in notes.attempts)
-    return replace(instance, details=replace(instance.details, began_at=now, before_usd=before))
+    before, began = sum(attempt.usd for attempt in notes.attempts), instance.details.began_at
+    return replace(instance, details=replace(instance.details, began_at=began or now, before_usd=before))
 
 
 def source_of(run: Run, notes: RunNotes) -> Path:
@@ -148,7 +148,7 @@ def go_on(run: Run, session: Session) -> Run | None:
     before = run.instance
     if before is not None:
         # What it cost is settled: it does not grow while the next one is looked for.
-        before = replace(before, details=replace(before.details, ended_at=run.ended_at or now))
+        before = cost.ended(before, before.details.ended_at or run.ended_at, now)
     return session.move(
         run, RunState.PROVISIONING, life=InstanceLife.LAUNCHING, instance=before, ending=None, error=None
     )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
 from cloudtrain.core import crash, disk
 from cloudtrain.core.errors import (
     RECLAIMED,
@@ -283,15 +283,17 @@ def release(run: Run, session: Session) -> Result:
     if run.state is not RunState.PULLING:
         return session.context.result(run)
     leftovers: tuple[str, ...] = ()
-    life, owed = run.life, None
+    life, owed, instance = run.life, None, run.instance
     held = machine_end.take(run, session)
     if held is not None:
-        life, leftovers, session.instance = InstanceLife.RUNNING, (held.leftover,), held.instance
+        life, leftovers = InstanceLife.RUNNING, (held.leftover,)
+        session.instance = instance = held.instance
     elif session.instance is not None:
         host_folder.remove(run, session)
         try:
             released = session.provider.release(session.instance, session.journal, session.context.emit)
             life, leftovers = released.life, released.leftovers
+            instance = cost.ended(session.instance, released.at, session.context.clock())
         except CloudtrainError as error:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
@@ -307,8 +309,8 @@ def release(run: Run, session: Session) -> Result:
     # Before the move: a command killed between the two must not leave a run that has ended and a debt nobody knows.
     session.journal.write(RunNotes(leftovers=leftovers, owed=owed is not None))
     facts: Facts = {"life": life, "error": ended_by}
-    if held is not None:
-        facts["instance"] = held.instance
+    if instance is not None:
+        facts["instance"] = instance
     run = session.move(run, state, **facts)
     receipt.update(run, session.context.store, session.context.emit)
     folder_files.sha256sums(run.folder)
@@ -359,7 +361,8 @@ def give_back(run: Run, session: Session) -> None:
         instance = session.instance or session.provider.find(run.name, session.journal)
         if instance is not None:
             released = session.provider.release(instance, session.journal, session.context.emit)
-            session.context.store.note(run, life=released.life)
+            over = cost.ended(instance, released.at, session.context.clock())
+            session.context.store.note(run, life=released.life, instance=over)
         else:
             session.context.store.note(run, life=InstanceLife.NONE)
     except CloudtrainError as error:

@@ -8,11 +8,10 @@ from typing import ClassVar
 
 from cloudtrain.core.events import Emit
 from cloudtrain.core.host import HostFacts
-from cloudtrain.core.instance import Instance, Login, Released
+from cloudtrain.core.instance import Ended, Instance, Login, Released
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
-from cloudtrain.core.states import InstanceLife
 from cloudtrain.transport.base import Transport
 
 
@@ -102,19 +101,16 @@ class Provider(ABC):
     def find(self, run: str, journal: Journal) -> Instance | None:
         """The live instance of a run, or None if there is none (any more)."""
 
-    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
+    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> Ended:
         """End an instance of ours that has outlived its lease, whatever runs on it, and confirm it by its state.
 
         Args:
             parks: its disk is kept.
 
-        Returns:
-            What it is now, TERMINATED or PARKED, and whether it had to be told; as it was for one that nothing ends.
-
         Raises:
             CloudtrainError: it may still be running.
         """
-        return instance.life, False
+        return Ended(instance.life)
 
     @abstractmethod
     def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:

@@ -50,7 +50,7 @@ def catalogue_lines(catalogue: Catalogue, width: int | None = None) -> list[str]
         lines = columns([header[i] for i in kept], [[row[i] for i in kept] for row in rows], right=(2, 3, 5))
         if max(map(len, lines)) > width:
             lines = [part for row in rows for part in _stacked(row)]
-    lines.append(f"{catalogue.region}, without disk; {catalogue.price_note}")
+    lines.append(f"{catalogue.region}; {catalogue.price_note}")
     return fitted((screen_safe(line) for line in lines), width, 2)
 
 

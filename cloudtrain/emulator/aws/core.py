@@ -120,6 +120,7 @@ class TimedLifecycle:
         if instance.state != "stopped":
             raise _wrong_state(instance, "started")
         instance.set_reason(None)
+        instance.launch_time = datetime.now(UTC)
         self._enter(instance, "pending")
         self._then_running(instance)
 

@@ -30,6 +30,7 @@ class EmulatedInstance(moto_instances.Instance):  # type: ignore[misc]
         self.core = REGIONS.get(ec2_backend.account_id)
         self.epoch = 0
         self.born = 0.0
+        self.down_at: datetime | None = None
         self.spot_instance_request_id: str | None = None
         image = ec2_backend.amis.get(self.image_id)
         self.login_user = getattr(image, "login_user", "ubuntu")
@@ -63,6 +64,7 @@ class EmulatedInstance(moto_instances.Instance):  # type: ignore[misc]
 
     def set_reason(self, why: tuple[str, str] | None) -> None:
         """Why the instance ended or stopped; None: it did not."""
+        self.down_at = datetime.now(UTC) if why is not None else None
         if why is None:
             self._reason, self.state_reason = "", moto_instances.StateReason()
             return

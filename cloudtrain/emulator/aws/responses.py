@@ -175,7 +175,9 @@ class EmulatedEC2(EC2Response):  # type: ignore[misc]
         self.error_on_dryrun()
         instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
         output = Base64EncodedString.from_raw_string(core.lives.console(instance))
-        return ActionResult({"InstanceId": instance.id, "Timestamp": datetime.now(UTC), "Output": output})
+        return ActionResult(
+            {"InstanceId": instance.id, "Timestamp": instance.down_at or datetime.now(UTC), "Output": output}
+        )
 
     def get_ebs_default_kms_key_id(self) -> ActionResult:
         """The account's own key, or that of AWS."""

@@ -195,7 +195,8 @@ def _price(table: PriceTable, names: Iterable[str], region: str | None, now: dat
             yield Check("price", "fail", f"no price is known for {name}", REFRESH)
             continue
         age = price.age_days(now.date())
-        text = f"{name} ${price.usd_per_hour:.3f} an hour, {price.source} of {price.as_of.isoformat()} ({age} days old)"
+        usd = table.hourly(price.usd_per_hour).total
+        text = f"{name} ${usd:.3f} an hour ({table.held()}), {price.source} of {price.as_of} ({age} days old)"
         if price.estimate:
             yield Check("price", "warn", f"{text}: {price.region}'s, as an estimate for {region}", REFRESH)
         elif age > prices.STALE_DAYS:
@@ -377,8 +378,7 @@ def _leftovers(seen: _Seen) -> Iterator[Check]:
     if not items:
         yield Check("leftovers", "ok", f"nothing of cloudtrain's in {seen.region}")
     for item in items:
-        price = seen.table.of(item.type, seen.region) if item.kind == "instance" else None
-        text = item.describe(price.usd_per_hour if price else None)
+        text = item.describe(item.hourly(seen.table, seen.region))
         if item.run:
             text += f", of run {item.run}"
         if seen.who is not None and tags.is_others(item.owner, seen.who.owners):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -17,14 +18,15 @@ from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.notes import Ec2Notes
-from cloudtrain.provider.ec2.offer.prices import load
+from cloudtrain.provider.ec2.offer.prices import USUAL_DISK_GB, PriceTable, load
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.translate import Failure, failure_of, translated
+from cloudtrain.provider.ec2.translate import FOREIGN, Failure, failure_of, translated
 
 if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import InstanceTypeDef
 
 LIVE = ("pending", "running", "stopping", "stopped")
+UP = ("pending", "running")
 ENDED = ("shutting-down", "terminated")
 _RECLAIMED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
 
@@ -58,16 +60,23 @@ class Item:
     owner: str = ""
     spot: bool = False
 
-    def describe(self, price_per_hour: float | None = None) -> str:
+    def hourly(self, table: PriceTable, region: str) -> float | None:
+        """USD an hour of an instance that is up, with its address and disks (of spot: at most); None: it is not, or its
+        price is not known."""
+        price = table.of(self.type, region) if self.kind == "instance" and self.state in UP else None
+        return table.hourly(price.usd_per_hour, self.size_gb or USUAL_DISK_GB).total if price else None
+
+    def describe(self, usd_per_hour: float | None = None) -> str:
         """For people, with what it costs."""
-        match self.kind:
-            case "instance":
-                price = f"${price_per_hour:.3f} an hour" if price_per_hour else "billed while it runs"
-                return f"instance {self.id} ({self.type}, {self.state}), {price}"
-            case "volume":
-                month = (self.size_gb or 0) * load().gp3_gb_month
-                return f"volume {self.id} ({self.size_gb} GB, {self.state}), about ${month:.2f} a month"
-        return f"{self.kind} {self.id}, costs nothing"
+        month = f"about ${(self.size_gb or 0) * load().gp3_gb_month:.2f} a month"
+        if self.kind == "volume":
+            return f"volume {self.id} ({self.size_gb} GB, {self.state}), {month}"
+        if self.kind != "instance":
+            return f"{self.kind} {self.id}, costs nothing"
+        costs = f"${usd_per_hour:.3f} an hour" if usd_per_hour else "billed while it runs"
+        if self.state == "stopped":
+            costs = f"its disk {month}" if self.size_gb else "its disk is billed"
+        return f"instance {self.id} ({self.type}, {self.state}), {costs}"
 
 
 def inventory(
@@ -165,6 +174,25 @@ def reason_of(instance: Mapping[str, Any] | None) -> str:
     return message or str(instance.get("StateTransitionReason", "")) or "no reason given"
 
 
+# "User initiated (2026-11-30 08:00:00 GMT)", where somebody asked for it; EC2 tells no time of what shut itself down.
+_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+
+
+def down_since(found: Mapping[str, Any], clients: Clients) -> float | None:
+    """Unix seconds since which an instance has been stopped or has ended: by the reason of its last change of state,
+    else by when its console last told anything; None: EC2 does not say."""
+    began = _unix(found.get("LaunchTime")) or 0.0
+    told = _AT.search(str(found.get("StateTransitionReason", ""))[:200])
+    try:
+        if told:
+            at: float | None = datetime.strptime(told[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+        else:
+            at = _unix(clients.ec2.get_console_output(InstanceId=str(found["InstanceId"])).get("Timestamp"))
+    except (*FOREIGN, ValueError):
+        return None
+    return at if at is not None and at >= began else None
+
+
 def blame_of(instance: Mapping[str, Any]) -> str:
     """EC2's code of why an instance ended, if the reason lies with the account ("Client.InternalError"): another place
     would refuse it as well. Empty: it lies with EC2 (`Server.`), or is not told."""
@@ -250,6 +278,7 @@ def to_instance(
             region=clients.region,
             token=marks.get(tags.TOKEN, ""),
             expires_at=tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
+            began_at=_unix(found.get("LaunchTime")),
             spot=found.get("InstanceLifecycle") == "spot",
             gpu="" if port else gpu,
         ),

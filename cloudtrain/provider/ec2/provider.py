@@ -10,7 +10,7 @@ from typing import Any
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Emit
 from cloudtrain.core.host import HostFacts
-from cloudtrain.core.instance import Instance, Login, Released
+from cloudtrain.core.instance import Ended, Instance, Login, Released
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
@@ -114,7 +114,7 @@ class Ec2Provider(Provider):
         journal.write(Ec2Notes(ends_by=expires_at))
         return True
 
-    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
+    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> Ended:
         with self._recorded(journal, instance.details.region) as clients:
             return lease.enforce(instance, clients, emit, self._pace, parks=parks)
 

@@ -135,7 +135,7 @@ def test_leftovers_are_shown_with_their_price(region_of: Opens, clients_of: Conn
     instance_id = leave_instance(region, clients, ends_in=3600)
     [found] = of(run(clients, now=datetime.now(UTC)), "leftovers")
     assert found.status == "warn"
-    for part in (instance_id, "g4dn.xlarge", "$0.526 an hour", "of run wide-heron", "ends itself in"):
+    for part in (instance_id, "g4dn.xlarge", "$0.536 an hour", "of run wide-heron", "ends itself in"):
         assert part in found.message
     assert found.fix == "cloudtrain stop wide-heron"
 

@@ -22,7 +22,7 @@ def test_instances_have_the_same_facts_at_every_width(width: int | None) -> None
     for row in found.rows:
         assert text.count(f"{row.type} ") == 1
         assert f"{row.price_per_hour:.3f}" in text and f"{row.memory_gib:g} GB" in text
-    assert "us-east-1" in text and "without disk" in text
+    assert "us-east-1" in text
 
 
 def test_a_table_with_quotas_fits_80_columns_without_vcpus() -> None:

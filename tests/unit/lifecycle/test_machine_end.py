@@ -47,11 +47,11 @@ def test_its_time_counts_and_ends_with_it(store: Store, tmp_path: Path) -> None:
     assert at is not None and expiry.is_kept(run, now) and not expiry.is_kept(run, at)
     assert cost.cost(run, at) == pytest.approx(0.5, rel=0.01)
     assert cost.cost(run, at + 7200) == cost.cost(run, at)
-    ended = store.note(run, life=InstanceLife.TERMINATED, instance=machine_end.over(run, now + 1800))
+    assert run.instance is not None
+    ended = store.note(run, life=InstanceLife.TERMINATED, instance=cost.ended(run.instance, now + 1800, at))
     assert cost.cost(ended, at) == pytest.approx(0.25, rel=0.01)
     assert expiry.kept_until(ended) is None
     # A run that was not kept stays as cheap as it ended.
-    assert run.instance is not None
     plain = store.note(run, instance=replace(run.instance, details=Details(expires_at=at)))
     assert cost.cost(plain, at) == cost.cost(plain, now)
 

@@ -13,7 +13,7 @@ from cloudtrain.cli import standing
 from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Event, StepProgress, Warned
-from cloudtrain.core.instance import Instance
+from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal, RunNotes
 from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -33,11 +33,11 @@ class Account:
     fails: bool = False
     had_ended: bool = False
 
-    def end(self, instance: Instance, journal: Journal, emit: Any, *, parks: bool) -> tuple[InstanceLife, bool]:
+    def end(self, instance: Instance, journal: Journal, emit: Any, *, parks: bool) -> Ended:
         self.asked.append(parks)
         if self.fails:
             raise ConnectionFailed("EC2 does not answer")
-        return InstanceLife.PARKED if parks else InstanceLife.TERMINATED, not self.had_ended
+        return Ended(InstanceLife.PARKED if parks else InstanceLife.TERMINATED, told=not self.had_ended)
 
 
 @dataclass

@@ -30,7 +30,6 @@ PARALLEL = 8
 # A machine has this long after the end of its lease to power itself off, and to park if it has something to lose.
 OVERDUE_S = 600.0
 # Instances that are up or coming up, and those that are parked: their disk alone is billed.
-_UP = ("pending", "running")
 _PARKED = ("stopping", "stopped")
 
 
@@ -143,16 +142,12 @@ def find(
             safe, why = False, f"another's, owner {item.owner}: --owner any judges it, too"
         if item.kind == "instance":
             housed[item.token] = housed.get(item.token, True) and safe
-        hour = None
-        price = table.of(item.type, clients.region) if item.kind == "instance" else None
-        if price is not None and item.state in _UP:
-            hour = table.hourly(price.usd_per_hour, item.size_gb or 0).total
         found.append(
             Leftover(
                 item=item,
                 region=clients.region,
                 age_s=None if item.created_at is None else max(0.0, now - item.created_at),
-                usd_per_hour=hour,
+                usd_per_hour=item.hourly(table, clients.region),
                 usd_per_month=item.size_gb * table.gp3_gb_month if item.size_gb else None,
                 known=run,
                 safe=safe,

@@ -14,13 +14,22 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepDone, StepStarted
-from cloudtrain.core.instance import Instance
+from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import machine_lease, tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate
-from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, state_of, to_instance, watched
+from cloudtrain.provider.ec2.instances import (
+    ENDED,
+    address_of,
+    down_since,
+    one,
+    reason_of,
+    state_of,
+    to_instance,
+    watched,
+)
 from cloudtrain.provider.ec2.notes import Ec2Notes, Woken
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
@@ -70,7 +79,7 @@ def _at_poweroff(instance: Instance, clients: Clients, behaviour: str, told: str
         )
 
 
-def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, parks: bool) -> tuple[InstanceLife, bool]:
+def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, parks: bool) -> Ended:
     """End an instance from outside: stopped if it `parks`, else terminated. See `Provider.end`.
 
     Raises:
@@ -79,18 +88,18 @@ def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, par
     found = one(clients, instance.id)
     state = state_of(found) if found else "terminated"
     if state in ENDED:
-        return InstanceLife.TERMINATED, False
+        return Ended(InstanceLife.TERMINATED, down_since(found, clients) if found else None)
     if state == "stopped":
-        return InstanceLife.PARKED, False
+        return Ended(InstanceLife.PARKED, down_since(found or {}, clients))
     if not parks:
-        terminate(clients, instance.id, emit, pace, enough=ENDED)
-        return InstanceLife.TERMINATED, True
+        last = terminate(clients, instance.id, emit, pace, enough=ENDED)
+        return Ended(InstanceLife.TERMINATED, down_since(last, clients) if last else None, told=True)
     forced = {False: 0.0, True: pace.end / 2}
     for found, state, gone in watched(clients, instance.id, emit, pace, step="release", within_s=pace.end):
         if found is None or state in ENDED:
-            return InstanceLife.TERMINATED, True
+            return Ended(InstanceLife.TERMINATED, down_since(found, clients) if found else None, told=True)
         if state == "stopped":
-            return InstanceLife.PARKED, True
+            return Ended(InstanceLife.PARKED, down_since(found, clients), told=True)
         # Asked first, and later not asked any more: what runs on it may hold up a shutdown.
         for force in [force for force, after in forced.items() if gone >= after]:
             del forced[force]
@@ -194,9 +203,4 @@ def mark(instance_id: str, expires_at: float, clients: Clients) -> None:
 def _as_woken(instance: Instance, found: Mapping[str, Any], clients: Clients, journal: Journal, pace: Pace) -> Instance:
     notes = journal.read(Ec2Notes)
     notes = replace(notes, user=notes.user or instance.user, host_key=notes.host_key or instance.host_key)
-    woken = to_instance(found, clients, notes, run=instance.details.run, price=instance.price_per_hour)
-    # The latest moment at which it can have parked is the end of its lease; from then on no GPU was billed.
-    before = instance.details.expires_at
-    parked_s = max(0.0, pace.now() - before) if before else 0.0
-    parked_s += instance.details.parked_s or 0.0
-    return replace(woken, details=replace(woken.details, parked_s=parked_s))
+    return to_instance(found, clients, notes, run=instance.details.run, price=instance.price_per_hour)

@@ -19,7 +19,17 @@ from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import counted
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, Item, described, inventory, one, reason_of, state_of, watched
+from cloudtrain.provider.ec2.instances import (
+    ENDED,
+    Item,
+    described,
+    down_since,
+    inventory,
+    one,
+    reason_of,
+    state_of,
+    watched,
+)
 from cloudtrain.provider.ec2.notes import ENDED_NOTES, Debt, Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.tags import utc_text
@@ -89,6 +99,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         after = terminate(clients, instance.id, emit, pace, launched_at=launched_at)
     except CloudtrainError as error:
         raise _debt(error, instance, clients) from error
+    at = down_since(after or before or {}, clients) if after or before else None
     _end_others(instance, clients, notes, emit, pace)
     if before is not None and state_of(before) in ENDED and not ours:
         summary = f"{instance.id} had already ended: {reason_of(before)}"
@@ -99,10 +110,9 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
     emit(StepDone("release", summary, time.monotonic() - began))
     left = _sweep(instance, clients, journal, pace, emit)
     journal.write(ENDED_NOTES | Ec2Notes(former=()))
-    if left is None:
-        return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=("not known: it could not be listed",))
-    leftovers = tell_inventory(left, clients.region, emit)
-    return Released(life=InstanceLife.TERMINATED, summary=summary, leftovers=leftovers)
+    unlisted = ("not known: it could not be listed",)
+    leftovers = unlisted if left is None else tell_inventory(left, clients.region, emit)
+    return Released(life=InstanceLife.TERMINATED, summary=summary, at=at, leftovers=leftovers)
 
 
 def tell_inventory(left: Sequence[Item], region: str, emit: Emit) -> tuple[str, ...]:

@@ -29,9 +29,9 @@ class Row:
 
     Attributes:
         gpu: for people: "1x T4 16 GB".
-        price_per_hour: on demand, with a public IPv4 address, without disk.
+        price_per_hour: on demand, with a public IPv4 address and the usual disk.
         estimate: the price is another Region's.
-        spot_per_hour: of the cheapest zone now, the instance alone.
+        spot_per_hour: of the cheapest zone now, with the same.
         quota_granted, quota_free: vCPUs the account may run at once of this family, and those not in use.
         zones: that offer it.
     """
@@ -197,9 +197,9 @@ def _row(
         vcpus=one.vcpus,
         memory_gib=one.memory_gib,
         arch=one.arch,
-        price_per_hour=table.hourly(price.usd_per_hour, 0).total if price else None,
+        price_per_hour=table.hourly(price.usd_per_hour).total if price else None,
         estimate=price.estimate if price else False,
-        spot_per_hour=min(spot.values()) if spot else None,
+        spot_per_hour=table.hourly(min(spot.values())).total if spot else None,
         quota_granted=limit.granted if limit else None,
         quota_free=limit.free if limit else None,
         zones=tuple(sold),
@@ -221,7 +221,7 @@ def _catalogue(
         region=region,
         asked=asked,
         rows=tuple(ordered),
-        price_note=f"$/HOUR has instance and public IPv4; {table.note(used, now.date())}; newer: --refresh",
+        price_note=f"$/HOUR has {table.held()}; {table.note(used, now.date())}; newer: --refresh",
         price_age_days=max((price.age_days(now.date()) for price in used), default=None),
         warnings=tuple(dict.fromkeys(warnings)),
     )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 STALE_DAYS = 180
 PRODUCTS = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
+# Of the disk that the image which is chosen by default needs.
+USUAL_DISK_GB = 45
 # GetProducts allows few calls a second; more at once only meets throttling.
 PARALLEL = 4
 
@@ -114,9 +116,13 @@ class PriceTable:
             return None
         return Price(usd, self.as_of, self.region, region != self.region, "shipped table")
 
-    def hourly(self, usd_per_hour: float, disk_gb: int) -> HourlyCost:
-        """What a running machine costs with its address and disk."""
+    def hourly(self, usd_per_hour: float, disk_gb: int = USUAL_DISK_GB) -> HourlyCost:
+        """What a running machine costs with its address and disk: the one price of it, on every screen."""
         return HourlyCost(usd_per_hour, self.address_per_hour, self.disk_per_hour(disk_gb), disk_gb)
+
+    def held(self, disk_gb: int = USUAL_DISK_GB) -> str:
+        """What such a price has, for people."""
+        return f"instance{', public IPv4' if self.address_per_hour else ''} and {disk_gb} GB disk"
 
     def disk_per_hour(self, disk_gb: int) -> float:
         """USD an hour of a gp3 disk, which is billed for as long as it exists."""

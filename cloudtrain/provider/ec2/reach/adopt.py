@@ -24,7 +24,7 @@ from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import ENDED, inventory, one, reason_of, state_of, to_instance
 from cloudtrain.provider.ec2.notes import Ec2Notes, Group, Launched
 from cloudtrain.provider.ec2.offer import account
-from cloudtrain.provider.ec2.offer.prices import load
+from cloudtrain.provider.ec2.offer.prices import USUAL_DISK_GB, load
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
 from cloudtrain.provider.ec2.reach.boot import AGAIN_S
@@ -88,22 +88,26 @@ def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False)
     if state_of(found) not in ("running", "stopped"):
         raise _unfit(f"{instance_id} is {state_of(found)}", "adopt it once it runs or is parked")
     token = marks.get(tags.TOKEN, "")
-    price = load(None if clients.loopback else clients.region).of(str(found.get("InstanceType", "")), clients.region)
-    groups = [item.id for item in inventory(clients, tokens=[token]) if item.kind == "security group"] if token else []
+    table, private = load(None if clients.loopback else clients.region), marks.get(tags.ADDRESS) == "private"
+    price = table.of(str(found.get("InstanceType", "")), clients.region)
+    items = inventory(clients, tokens=[token]) if token else []
+    groups = [item.id for item in items if item.kind == "security group"]
+    disk_gb = next((item.size_gb for item in items if item.id == instance_id and item.size_gb), USUAL_DISK_GB)
+    hour = table.hourly(price.usd_per_hour, disk_gb) if price else None
     return Orphan(
         instance=to_instance(
             found,
             clients,
-            Ec2Notes(user=user, private=marks.get(tags.ADDRESS) == "private"),
+            Ec2Notes(user=user, private=private),
             run=check_name(marks[tags.RUN]),
-            price=price.usd_per_hour if price else None,
+            price=hour.total - (hour.address if private else 0.0) if hour else None,
         ),
         run=marks[tags.RUN],
         token=token,
         launched_at=found["LaunchTime"].timestamp(),
         expires_at=tags.utc_seconds(marks.get(tags.EXPIRES_AT)),
         group=groups[0] if groups else None,
-        private=marks.get(tags.ADDRESS) == "private",
+        private=private,
     )
 
 

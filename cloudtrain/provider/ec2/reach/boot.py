@@ -14,7 +14,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import Journal
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
-from cloudtrain.provider.ec2.instances import ENDED, address_of, one, reason_of, reclaimed, state_of
+from cloudtrain.provider.ec2.instances import ENDED, address_of, down_since, one, reason_of, reclaimed, state_of
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import FOREIGN
@@ -192,28 +192,21 @@ class Door:
             return {}
         if found is None:
             return self._forgotten(instance, cause)
+        state, why = state_of(found), reason_of(found)
         if reclaimed(found):
-            raise ConnectionFailed(
-                f"{instance.id} was taken back by EC2: {reason_of(found)}",
-                hint="what was streamed and pulled so far is kept",
-                consequence="it is not billed any more",
-                code=RECLAIMED,
-            ) from cause
-        if instance.owned and state_of(found) in ("stopping", "stopped"):
-            raise ConnectionFailed(
-                f"{instance.id} is parked: {reason_of(found)}",
-                hint=f"cloudtrain pull {instance.details.run} starts it and fetches the results",
-                consequence="its GPU is not billed any more, its disk keeps the results",
-                code="parked",
-            ) from cause
-        if state_of(found) in (*ENDED, "stopping", "stopped"):
-            raise ConnectionFailed(
-                f"{instance.id} is {state_of(found)}: {reason_of(found)}",
-                hint="what was streamed and pulled so far is kept",
-                consequence="its GPU is not billed any more",
-                code=GONE,
-            ) from cause
-        return found
+            told, consequence, code = f"was taken back by EC2: {why}", "it is not billed any more", RECLAIMED
+        elif instance.owned and state in ("stopping", "stopped"):
+            told, consequence = f"is parked: {why}", "its GPU is not billed any more, its disk keeps the results"
+            code = "parked"
+        elif state in (*ENDED, "stopping", "stopped"):
+            told, consequence, code = f"is {state}: {why}", "its GPU is not billed any more", GONE
+        else:
+            return found
+        wakes = f"cloudtrain pull {instance.details.run} starts it and fetches the results"
+        hint = wakes if code == "parked" else "what was streamed and pulled so far is kept"
+        error = ConnectionFailed(f"{instance.id} {told}", hint=hint, consequence=consequence, code=code)
+        error.since = down_since(found, self._clients)
+        raise error from cause
 
     def _forgotten(self, instance: Instance, cause: Exception | None) -> Mapping[str, Any]:
         """EC2 does not know the instance: not yet, or, about an hour after its end, not any more."""

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from botocore.exceptions import ClientError
+
 from cloudtrain.provider.ec2 import tags
-from cloudtrain.provider.ec2.instances import Item, reason_of
+from cloudtrain.provider.ec2.instances import Item, down_since, reason_of
+from cloudtrain.provider.ec2.offer.prices import load
 
 
 def test_tags_go_there_and_back() -> None:
@@ -27,6 +34,9 @@ def test_what_is_left_is_described_with_its_price() -> None:
     assert volume.describe() == "volume vol-1 (45 GB, available), about $3.60 a month"
     instance = Item(kind="instance", id="i-1", state="running", type="g4dn.xlarge")
     assert instance.describe(0.526) == "instance i-1 (g4dn.xlarge, running), $0.526 an hour"
+    stopped = Item(kind="instance", id="i-1", state="stopped", type="g4dn.xlarge", size_gb=45)
+    assert stopped.hourly(load(), "us-east-1") is None
+    assert stopped.describe(None) == "instance i-1 (g4dn.xlarge, stopped), its disk about $3.60 a month"
     assert Item(kind="security group", id="sg-1").describe() == "security group sg-1, costs nothing"
 
 
@@ -35,3 +45,26 @@ def test_reasons_are_ec2s_words() -> None:
     assert reason_of(reason) == "Server.SpotInstanceTermination: price"
     assert reason_of({"StateTransitionReason": "User initiated"}) == "User initiated"
     assert reason_of(None) == "EC2 does not know it any more"
+
+
+@pytest.mark.parametrize(
+    ("reason", "console", "at"),
+    [
+        ("User initiated (2026-11-30 08:00:00 GMT)", None, 1796025600.0),
+        ("User initiated (2026-11-30 08:00:00 UTC)", 5.0, 1796025600.0),
+        ("User initiated", 1796025600.0, 1796025600.0),  # it has shut itself down
+        ("User initiated (2026-13-99 08:00:00 GMT)", 1796025600.0, None),
+        ("", 5.0, None),  # before it began
+        ("", None, None),
+        ("(" * 5000, None, None),
+    ],
+)
+def test_since_when_it_is_down_is_what_ec2_says(reason: str, console: float | None, at: float | None) -> None:
+    class Ec2:
+        def get_console_output(self, InstanceId: str) -> dict[str, object]:
+            if console is None:
+                raise ClientError({"Error": {"Code": "UnauthorizedOperation"}}, "GetConsoleOutput")
+            return {"Timestamp": datetime.fromtimestamp(console, UTC)}
+
+    found = {"InstanceId": "i-1", "LaunchTime": datetime.fromtimestamp(1e9, UTC), "StateTransitionReason": reason}
+    assert down_since(found, SimpleNamespace(ec2=Ec2())) == at  # type: ignore[arg-type]
