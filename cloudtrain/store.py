@@ -29,7 +29,6 @@ class Run:
     """One row.
 
     Attributes:
-        progress: the last known figures of the job.
         ending: the host's exit record once known, else None.
         error: what ended or stopped the story, else None.
         created_at, updated_at, ended_at: unix seconds.
@@ -377,8 +376,7 @@ class Store:
             row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise UnknownRun(f'no run "{name}"', hint="cloudtrain ls")
-            before, _ = self._notes(name, row["journal"], type(notes))
-            merged = {**before, **notes.entries()}
+            merged = self._notes(name, row["journal"], type(notes))[0] | notes.entries()
             db.execute("UPDATE runs SET journal = ? WHERE name = ?", (json.dumps(merged), name))
 
 

@@ -132,6 +132,14 @@ def fields(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def there(values: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """`values`, if none of these fields is lacking or null."""
+    for name in names:
+        if values.get(name) is None:
+            raise Odd(f"without {name}")
+    return values
+
+
 def each(read: Callable[[Any], T]) -> Callable[[Any], list[T]]:
     """A reader of lists of what `read` reads."""
 
@@ -170,8 +178,7 @@ def made(kind: type[T], value: Any, *, leave_out: bool = False) -> T:
     Raises:
         Odd: naming the first that is not.
     """
-    told = fields(value)
-    given = {}
+    told, given = fields(value), {}
     for name, read in _readers(cast("Any", kind)):
         try:
             if name in told:

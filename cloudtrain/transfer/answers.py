@@ -7,8 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, moment, number, optional, text, truth
-from cloudtrain.core.host import Gpu, HostFacts
+from cloudtrain.core.decode import (
+    Count,
+    Odd,
+    count,
+    each,
+    fields,
+    json_object,
+    known,
+    made,
+    number,
+    optional,
+    text,
+    there,
+    truth,
+)
+from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.told import ExitRecord
 from cloudtrain.transfer.frames import exit_record
@@ -93,44 +107,18 @@ def _tree(value: Any) -> HostFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """Answer of `start`: `started` is False if the run was there already."""
+    """What `start` says: `started` is False if the run was there already."""
 
     state: str
     started: bool
-    pid: int | None
+    pid: Count | None = None
 
 
 def host_facts(answer: Mapping[str, Any]) -> HostFacts:
     """What `probe` says."""
     python = fields(answer.get("python"))
-    return HostFacts(
-        python=text(python.get("path")),
-        python_version=text(python.get("version")),
-        torch=optional(text, answer.get("torch")),
-        cuda=optional(text, answer.get("cuda")),
-        driver=optional(text, answer.get("driver")),
-        gpus=tuple(each(_gpu)(answer.get("gpus"))),
-        cpus=count(answer.get("cpus")),
-        disk_free=count(answer.get("disk_free")),
-        os=text(answer.get("os")),
-        home=text(answer.get("home")),
-        boot_id=optional(text, answer.get("boot_id")),
-        at=optional(moment, answer.get("at")),
-        without_cuda=truth(answer.get("without_cuda", False)),
-        looked=tuple(each(text)(answer.get("looked", []))),
-        **{name: optional(text, answer.get(name)) for name in ("why", "nvidia_smi", "cuda_fault", "serves", "logout")},
-    )
-
-
-def _gpu(value: Any) -> Gpu:
-    told = fields(value)
-    return Gpu(text(told.get("name")), optional(count, told.get("memory_mib")))
-
-
-def started(answer: Mapping[str, Any]) -> Started:
-    """What `start` says."""
-    pid = optional(count, answer.get("pid"))
-    return Started(state=text(answer.get("state")), started=truth(answer.get("started")), pid=pid)
+    told = {**answer, "python": python.get("path"), "python_version": python.get("version")}
+    return made(HostFacts, there(told, "gpus", "cpus", "disk_free", "os", "home"))
 
 
 def how_it_stands(answer: Mapping[str, Any]) -> RunStatus:

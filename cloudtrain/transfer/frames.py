@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudtrain.core.decode import Odd, count, each, fields, integer, json_object, known, moment, optional, text
+from cloudtrain.core.decode import (
+    Odd,
+    count,
+    each,
+    fields,
+    json_object,
+    known,
+    made,
+    moment,
+    optional,
+    text,
+    there,
+)
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.told import ExitRecord
 
@@ -220,17 +232,7 @@ def exit_record(value: Any) -> ExitRecord | None:
     """
     if value is None:
         return None
-    told = fields(value)
-    name, oom_kills = told.get("signal_name"), told.get("oom_kills")
-    return ExitRecord(
-        code=integer(told.get("code")),
-        signal=optional(integer, told.get("signal")),
-        at=moment(told.get("at")),
-        log_bytes=count(told.get("log_bytes")),
-        log_sha256=text(told.get("log_sha256")),
-        events_bytes=count(told.get("events_bytes")),
-        stop=optional(text, told.get("stop")),
-        events_sha256=optional(text, told.get("events_sha256")),
-        signal_name=name if isinstance(name, str) and re.fullmatch("SIG[A-Z0-9]{2,10}", name) else None,
-        oom_kills=oom_kills if type(oom_kills) is int else None,
-    )
+    told = there(fields(value), "code", "at", "log_bytes", "log_sha256", "events_bytes")
+    name, kills = told.get("signal_name"), told.get("oom_kills")
+    known_name = name if isinstance(name, str) and re.fullmatch("SIG[A-Z0-9]{2,10}", name) else None
+    return made(ExitRecord, {**told, "signal_name": known_name, "oom_kills": kills if type(kills) is int else None})

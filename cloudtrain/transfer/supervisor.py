@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from cloudtrain.core.decode import Odd, text
+from cloudtrain.core.decode import Odd, made, text
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import FileEntry
@@ -22,7 +23,6 @@ from cloudtrain.transfer.answers import (
     last_object,
     manifest,
     run_status,
-    started,
 )
 from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import End, Frame, FrameParser, packed_names
@@ -146,7 +146,7 @@ class Supervisor:
             ConnectionFailed: the link broke, or the host refused (`tree_changed`, `disk_full`, ...).
             UsageError: another run, or this one with other files, is in the run directory (code `another_run`).
         """
-        return self._ask("start", started, stdin=json.dumps(spec).encode(), timeout=600.0)
+        return self._ask("start", partial(made, Started), stdin=json.dumps(spec).encode(), timeout=600.0)
 
     def poll(self, log: int = 0, events: int = 0) -> RunStatus:
         """How the run stands, with what is new from two offsets on."""
