@@ -39,7 +39,7 @@ def test_a_part_of_a_run_that_trains_and_of_one_that_has_ended(
     (run.folder / "weights" / "last.bin").write_bytes(b"spoilt")
     (run.folder / "metrics.jsonl").unlink()
     assert "weights here, verified" in cli("pull", "--only", "weights").err
-    assert sha256(run.folder / "weights" / "last.bin") in {entry["sha256"] for entry in before}
+    assert sha256(run.folder / "weights" / "last.bin") in {entry.sha256 for entry in before}
     assert not (run.folder / "metrics.jsonl").exists() and store.read_journal("long-run").pulled == before
 
     (tmp_path / "hand in" / "metrics.jsonl").write_bytes(b"mine")

@@ -110,7 +110,7 @@ def test_this_computers_new_address_is_let_in_and_the_old_one_no_more(
     monkeypatch.setattr(type(trip.clients), "loopback", False)
     trip.provider._ask_address = lambda: "203.0.113.7"
     assert works(trip, instance)
-    rules = trip.clients.ec2.describe_security_groups(GroupIds=[group["id"]])["SecurityGroups"][0]["IpPermissions"]
+    rules = trip.clients.ec2.describe_security_groups(GroupIds=[group.id])["SecurityGroups"][0]["IpPermissions"]
     assert [r["CidrIp"] for rule in rules for r in rule["IpRanges"]] == ["203.0.113.7/32"]
     assert "address has changed" in trip.said()
 
