@@ -40,8 +40,9 @@ def owes(run: Run, store: Store) -> bool:
         if (kept_until := expiry.kept_until(run)) is not None:
             return time.time() >= kept_until
         # Without a note: a machine that may hold what exists nowhere else is not ended by the way.
-        trained = any(state is RunState.RUNNING for state, _ in store.moves(run.name))
-        return run.life.may_exist and (bool(notes.pulled) or not trained)
+        if not run.life.may_exist or notes.pulled:
+            return run.life.may_exist
+        return all(state is not RunState.RUNNING for state, _ in store.moves(run.name))
     if overdue.is_due(run, time.time()):
         return True
     # A command was killed between telling the machine to end and seeing that it did.

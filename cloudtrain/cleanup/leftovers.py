@@ -77,12 +77,12 @@ def known_runs(store: Store) -> list[Known]:
     """What the registry knows of every run that has been launched."""
     found = []
     for run in store.runs():
-        notes = store.read_journal(run.name)
-        tokens = set(store.read_notes(run.name, Ec2Notes).seeds)
-        if run.instance is not None and run.instance.details.token:
-            tokens.add(run.instance.details.token)
-        if run.plan.spec.target is not Target.EC2 or not tokens:
+        if run.plan.spec.target is not Target.EC2:
             continue
+        tokens = {*store.read_notes(run.name, Ec2Notes).seeds, run.instance.details.token if run.instance else ""}
+        if not (tokens := tokens - {""}):
+            continue
+        notes = store.read_journal(run.name)
         been = {state for state, _ in store.moves(run.name)}
         found.append(
             Known(

@@ -62,7 +62,7 @@ def result(run: Run, notes: RunNotes, now: float) -> Result:
         seconds=(run.ended_at or now) - run.created_at,
         cost_usd=billed,
         rehearsed_usd=would_cost(run, now) if billed is None else None,
-        leftovers=tuple(notes.leftovers),
+        leftovers=notes.leftovers,
         life=run.life,
         error=run.error,
     )

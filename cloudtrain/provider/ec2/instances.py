@@ -247,8 +247,7 @@ def to_instance(
     owned: bool = True,
     gpu: str = "",
 ) -> Instance:
-    """Our `Instance` of EC2's description of it; `notes`: with who logs in, by which address, and the
-    pinned key.
+    """Our `Instance` of EC2's description of it; `notes`: with who logs in, by which address, and the pinned key.
 
     `gpu` is what its type has. A machine that says of itself that it is a process of this computer has none.
     """

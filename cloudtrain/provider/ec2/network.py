@@ -10,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -18,19 +17,12 @@ from botocore.exceptions import ClientError
 from cloudtrain.core.errors import ConnectionFailed, Refused, UsageError
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.notes import Group
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NOTHING, Failure, failure_of, translated
 
 CHECK_IP = "https://checkip.amazonaws.com"
 SSH_PORT = 22
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A run's own security group and the one range that may use port 22."""
-
-    id: str
-    cidr: str
 
 
 def ask_address(url: str = CHECK_IP, timeout: float = 10.0) -> str:

@@ -68,9 +68,9 @@ class Launched:
     at: Moment = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Group:
-    """The run's own security group, and the addresses that it lets in."""
+    """A run's own security group and the one range that may use port 22."""
 
     id: str
     cidr: str = ""

@@ -90,7 +90,6 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
     began = time.monotonic()
     emit(StepStarted("release", instance.id, pace.end))
     notes = journal.read(Ec2Notes)
-    ours = bool(notes.release_pending)
     debt = Debt(id=instance.id, region=clients.region, price=instance.price_per_hour, since=pace.now())
     journal.write(Ec2Notes(release_pending=debt))
     launched_at = notes.instance.at if notes.instance else None
@@ -101,7 +100,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         raise _debt(error, instance, clients) from error
     at = down_since(after or before or {}, clients) if after or before else None
     _end_others(instance, clients, notes, emit, pace)
-    if before is not None and state_of(before) in ENDED and not ours:
+    if before is not None and state_of(before) in ENDED and notes.release_pending is None:
         summary = f"{instance.id} had already ended: {reason_of(before)}"
     elif before is None and after is None:
         summary = f"{instance.id} had already ended; EC2 does not know it any more"
@@ -136,11 +135,10 @@ def _look(clients: Clients, instance_id: str) -> Mapping[str, Any] | None:
 
 def _end_others(instance: Instance, clients: Clients, notes: Ec2Notes, emit: Emit, pace: Pace) -> None:
     """End what other launch attempts of the run have up: one that was cut short may have left the machine before."""
-    seeds = notes.seeds
-    if len(seeds) < 2:
+    if len(notes.seeds) < 2:
         return
     try:
-        others = described(clients, tags.where(token=seeds))
+        others = described(clients, tags.where(token=notes.seeds))
     except CloudtrainError as error:
         error.consequence = (
             f"{instance.id} has ended; an earlier machine of the run, if one is up, has a lease that ends it"

@@ -31,7 +31,7 @@ from cloudtrain.provider.ec2.instances import (
 from cloudtrain.provider.ec2.launch import attempts
 from cloudtrain.provider.ec2.launch.attempts import SHORTEST_LEASE_S
 from cloudtrain.provider.ec2.launch.launch import Launch, request_for, slots_of
-from cloudtrain.provider.ec2.notes import Ec2Notes, Group, LaunchAttempt, Launched, Slot
+from cloudtrain.provider.ec2.notes import Ec2Notes, LaunchAttempt, Launched, Slot
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.ssh_keys import public_key
@@ -257,7 +257,7 @@ class Acquisition:
         self._emit(StepProgress("instance", f"port 22 for {cidr} alone"))
         group = network.ensure_group(self._clients, attempt.group_name, attempt.vpc, cidr, self._marks(attempt))
         crash.point("K2")
-        self._journal.write(Ec2Notes(group=Group(id=group.id, cidr=group.cidr)))
+        self._journal.write(Ec2Notes(group=group))
         return group.id
 
     def _request(self, slot: Slot, attempt: LaunchAttempt, group: str) -> dict[str, Any]:
