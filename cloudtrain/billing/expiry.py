@@ -50,11 +50,6 @@ def parks(plan: Plan) -> bool:
     return ec2 is not None and not ec2.instance_id and not ec2.spot and plan.spec.limits.if_i_vanish == "park"
 
 
-def parked_per_day(plan: Plan) -> float | None:
-    """USD that a parked machine of this plan costs a day: its disk. None: not known."""
-    return plan.offer.details.parked_per_day
-
-
 def ends_at(run: Run) -> float | None:
     """Unix seconds at which the run ends whatever it does, as last known here; None: never."""
     at = expires_at(run)

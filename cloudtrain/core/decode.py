@@ -144,7 +144,7 @@ def each(read: Callable[[Any], T]) -> Callable[[Any], list[T]]:
     """A reader of lists of what `read` reads."""
 
     def read_all(value: Any) -> list[T]:
-        if not isinstance(value, list):
+        if not isinstance(value, (list, tuple)):
             raise Odd("not a list")
         return [read(inner) for inner in value]
 
@@ -222,13 +222,13 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
 def _tuple(inner: tuple[Any, ...]) -> Callable[[Any], Any]:
     if inner[1:] == (...,):
         read_all = each(_reader(inner[0]))
-        return lambda value: tuple(read_all(list(value) if isinstance(value, tuple) else value))
-    readers = tuple(map(_reader, inner))
+        return lambda value: tuple(read_all(value))
+    parts, readers = each(lambda part: part), tuple(map(_reader, inner))
 
     def read(value: Any) -> Any:
-        if not isinstance(value, list) or len(value) != len(readers):
+        if len(found := parts(value)) != len(readers):
             raise Odd(f"not {len(readers)} values")
-        return tuple(one(part) for one, part in zip(readers, value, strict=True))
+        return tuple(one(part) for one, part in zip(readers, found, strict=True))
 
     return read
 
@@ -244,15 +244,6 @@ def _member(kind: type[Enum], value: Any) -> Enum:
         raise Odd(f"not a {kind.__name__}") from error
 
 
-def plain(value: Any) -> Any:
-    """The JSON-ready form of a value, of which `made` makes it again."""
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
 def brief(value: Any) -> dict[str, Any]:
     """The JSON-ready form of a dataclass, without the fields that are as they are by default."""
     whole = asdict(value)
@@ -260,8 +251,8 @@ def brief(value: Any) -> dict[str, Any]:
 
 
 class Given:
-    """Base of frozen dataclasses that know which of their fields they were given, be it as None: the others have
-    defaults, and do not count where the value is written down."""
+    """Base of frozen dataclasses that know which of their fields they were given, be it as None (by `replace`: all):
+    the others have defaults, and do not count where the value is written down."""
 
     given: frozenset[str]
 
@@ -276,5 +267,5 @@ class Given:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form of what was given."""
-        names = (one.name for one in declared(self) if one.name in self.given)  # type: ignore[arg-type]
-        return {name: plain(getattr(self, name)) for name in names}
+        whole = asdict(self)  # type: ignore[call-overload]
+        return {name: value for name, value in whole.items() if name in self.given}

@@ -12,19 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
-from cloudtrain.core.decode import (
-    Count,
-    Moment,
-    Odd,
-    count,
-    fields,
-    integer,
-    json_object,
-    known,
-    number,
-    text,
-    truth,
-)
+from cloudtrain.core.decode import Count, Moment, Odd, count, fields, integer, json_object, known, number, text, truth
 
 MOST_LINE = 2**20
 """Bytes of the longest line that can be an event."""

@@ -12,19 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudtrain.core.decode import (
-    Odd,
-    count,
-    each,
-    fields,
-    json_object,
-    known,
-    made,
-    moment,
-    optional,
-    text,
-    there,
-)
+from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, made, moment, optional, text, there
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.told import ExitRecord
 

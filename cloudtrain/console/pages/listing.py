@@ -149,7 +149,7 @@ def record(run: Run) -> dict[str, Any]:
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
         "ends_by": iso(expiry.expires_at(run)) if not run.state.final or expiry.is_kept(run, time.time()) else None,
         "kept_until": iso(expiry.kept_until(run)) if expiry.is_kept(run, time.time()) else None,
-        "parked_per_day": expiry.parked_per_day(run.plan) if expiry.away(run) else None,
+        "parked_per_day": run.plan.offer.details.parked_per_day if expiry.away(run) else None,
         "created": iso(run.created_at),
         "ended": iso(run.ended_at),
         "folder": str(run.folder),
@@ -208,7 +208,7 @@ def _status(run: Run) -> str:
 
 def _away(run: Run) -> str:
     """A run whose machine has parked."""
-    usd = expiry.parked_per_day(run.plan)
+    usd = run.plan.offer.details.parked_per_day
     daily = f", {money(usd)} a day" if usd is not None and not run.plan.spec.rehearsal else ""
     return f"parked{daily}"
 

@@ -79,7 +79,7 @@ def _costs(run: Run) -> str:
         return "not billed" if run.plan.spec.rehearsal else "nothing"
     now = time.time()
     if expiry.away(run):
-        usd = expiry.parked_per_day(run.plan)
+        usd = run.plan.offer.details.parked_per_day
         return f"{money(usd)} a day" if usd is not None else "its disk"
     ends = expiry.expires_at(run)
     by = f", {'ends itself' if ends > now else 'should have ended'} by {time_of_day(ends, now)}" if ends else ""

@@ -140,7 +140,7 @@ def away_line(plan: Plan) -> str | None:
     if not expiry.parks(plan):
         why = "a spot instance cannot park: " if ec2.spot else ""
         return f"{why}at the limit it is terminated, and what was not pulled by then is deleted with it"
-    usd, disk = expiry.parked_per_day(plan), plan.offer.details.root_gb
+    usd, disk = plan.offer.details.parked_per_day, plan.offer.details.root_gb
     costs = f"costs {money(usd)} a day" if usd is not None else "is billed"
     kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
     wait = seconds(plan.spec.limits.grace_s)

@@ -151,8 +151,8 @@ def test_a_lease_that_ends_after_training_began_parks_and_pull_fetches_everythin
     verified(result)
     assert (result.state, result.exit_code) == (RunState.STOPPED, ExitCode.LIMIT)
     assert result.error and result.error.code == "limit_reached"
+    assert (result.folder / "console.log").stat().st_size > 0
     notes = scene.context.store.read_notes(NAME, Ec2Notes)
-    notes = scene.context.store.read_journal(NAME)
     after = scene.run.instance
     assert before and after and (after.address, after.port) != (before.address, before.port)
     assert notes.host_key == pinned

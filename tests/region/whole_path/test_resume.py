@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_a_stopped_run_goes_on_in_mid_epoch(place: Place) -> None:
     assert (folder / "weights.txt").read_text() == weights(3, 40)
     assert (folder / "console.log").read_text().startswith(f"goes on after epoch {at.epoch}, step {at.step}\n")
     receipt = json.loads((folder / "run.json").read_text())
-    assert receipt["resumed_from"]["name"] == NAME and receipt["resumed_from"]["checkpoint"] == at.to_dict()
+    assert receipt["resumed_from"]["name"] == NAME and receipt["resumed_from"]["checkpoint"] == asdict(at)
     assert receipt["status"] == "succeeded"
     sums_hold(folder)
     assert f"resumed  from {NAME}" in place.cli("show", REST).stdout.decode()
