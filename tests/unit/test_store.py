@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cloudtrain.core.decode import brief
 from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
+from cloudtrain.core.host import HostFacts
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.told import ExitRecord, Figures
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.store import MIGRATIONS, Store
 from tests import plans
 
@@ -79,6 +85,67 @@ def test_the_journal_merges_and_survives_reopening(store: Store, tmp_path: Path)
     assert json.loads(kept) == {"id": "a", "python": "c", "token": "x", "owed": None, "code": None}
     with pytest.raises(UnknownRun):
         store.journal("nobody").write(RunNotes(owed=True))
+
+
+def spoken(value: Any) -> Any:
+    """What JSON says, without what is null."""
+    if isinstance(value, dict):
+        return {key: spoken(inner) for key, inner in value.items() if inner is not None}
+    return [spoken(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def test_rows_that_the_last_release_wrote_are_read_whole(store: Store) -> None:
+    """One that trains and one that was stopped, of the release before values took the place of keys."""
+    rows = json.loads(Path(__file__).with_name("last_release.json").read_text())
+    with sqlite3.connect(store.path) as db:
+        for row in rows:
+            texts = [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
+            db.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", texts)
+    db.close()
+    for row in rows:
+        run = store.get(row["name"])
+        assert spoken(json.loads(json.dumps(run.plan.to_dict()))) == spoken(row["plan"])
+        assert run.instance is not None and asdict(run.instance.details).items() >= row["instance"]["details"].items()
+        assert run.instance.to_dict()["host_key"] == row["instance"]["host_key"]
+        told = [run.progress, *filter(None, (run.ending, run.error))]
+        assert [brief(value) for value in told] == [
+            spoken(row[k]) for k in ("progress", "ending", "error") if row[k] is not None
+        ]
+        entries = {**store.read_journal(run.name).entries(), **store.read_notes(run.name, Ec2Notes).entries()}
+        assert spoken(json.loads(json.dumps(entries))) == spoken(row["journal"]), "a note is lost, or another one"
+
+
+@pytest.mark.parametrize(
+    ("column", "path", "odd", "damages"),
+    [
+        ("instance", "$.details.expires_at", "'soon'", True),
+        ("instance", "$.life", "'gone'", True),
+        ("plan", "$.offer.details.parked_per_day", "'2'", True),
+        ("plan", "$.spec.train.epochs", "1.5", True),
+        ("journal", "$.pulled", 'json(\'[{"name": "a", "size": -1, "sha256": ""}]\')', True),
+        ("journal", "$.run_ends_at", "1e30", True),
+        ("journal", "$.host", 'json(\'{"cpus": "many", "os": "x"}\')', False),
+        ("ending", "$.code", "'x'", False),
+        ("error", "$.hint", "5", False),
+        ("progress", "$.epoch", "-1", False),
+        ("instance", "$.details.of_a_later_version", "5", False),
+    ],
+)
+def test_what_is_odd_damages_the_row_unless_a_host_or_job_told_it(
+    store: Store, tmp_path: Path, column: str, path: str, odd: str, damages: bool
+) -> None:
+    told = {"ending": ExitRecord(stop="user"), "error": RunError(message="m"), "progress": Figures(epochs=2)}
+    run = store.note(store.add(plans.plan(tmp_path)), instance=plans.machine(), **told)
+    with sqlite3.connect(store.path) as db:
+        db.execute(f"UPDATE runs SET {column} = json_set({column}, '{path}', {odd})")
+    db.close()
+    if damages:
+        with pytest.raises(StoreDamaged, match="brave-otter"):
+            store.read_journal(store.get(run.name).name)
+        return
+    found = store.get(run.name)
+    assert (found.ending, found.error, found.progress) == tuple(told.values()) and found.instance == run.instance
+    assert store.read_journal(run.name).host in (None, HostFacts(os="x"))
 
 
 def test_names_are_found_by_beginning_latest_and_likeness(store: Store, tmp_path: Path) -> None:

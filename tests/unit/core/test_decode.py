@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import pytest
 
 from cloudtrain.core import decode, told
-from cloudtrain.core.decode import Odd
+from cloudtrain.core.decode import Given, Odd
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,58 @@ def test_a_line_that_is_too_long_is_passed_over_without_being_held(tmp_path: Any
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"kind": "' + b"x" * (3 * told.MOST_LINE) + b'"}\n{"kind": "a"}\n')
     assert list(told.read_events(path)) == [{"kind": "a"}]
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    at: decode.Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(Given):
+    name: str
+    share: float = 1.0
+    size: decode.Count | None = None
+    colour: Colour | None = None
+    inner: tuple[Inner, ...] = ()
+    pair: tuple[str, int] | None = None
+    names: Mapping[str, str] | None = None
+
+
+WHOLE = {"name": "a", "share": 2, "size": 0, "colour": "red", "inner": [{"at": 1.0}], "pair": ["a", 1], "names": {}}
+
+
+def test_a_dataclass_is_made_of_the_object_that_it_says() -> None:
+    made = decode.made(Outer, {**WHOLE, "of a later version": 1})
+    inner = (Inner(at=1.0),)
+    assert made == Outer(name="a", share=2, size=0, colour=Colour.RED, inner=inner, pair=("a", 1), names={})
+    assert decode.made(Outer, made.to_dict()) == made and made.given == set(WHOLE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"name": None}, {"name": 1}, {"share": None}, {"share": True}, {"share": float("nan")}, {"size": -1},
+        {"size": 1.5}, {"colour": "blue"}, {"colour": []}, {"inner": {}}, {"inner": [{}]}, {"inner": [{"at": -1}]},
+        {"pair": ["a"]}, {"pair": [1, "a"]}, {"pair": "a1"}, {"names": {"a": 1}}, {"names": []},
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_is_named_or_left_out(odd: dict[str, Any]) -> None:
+    ((name, _),) = odd.items()
+    with pytest.raises(Odd, match=rf"\.{name} is "):
+        decode.made(Outer, {**WHOLE, **odd})
+    if name != "name":
+        left = decode.made(Outer, {**WHOLE, **odd}, leave_out=True)
+        assert left == decode.made(Outer, {key: value for key, value in WHOLE.items() if key != name})
+    with pytest.raises(Odd, match="Outer"):
+        decode.made(Outer, {"share": 1.0})
+
+
+def test_what_was_given_counts_also_where_it_is_a_default() -> None:
+    cleared = Outer(name="a", size=1) | Outer(name="b", size=None)
+    assert cleared.to_dict() == {"name": "b", "size": None} and cleared == Outer(name="b")
+    assert decode.brief(Outer(name="b", size=None, share=0.5)) == {"name": "b", "share": 0.5}
