@@ -22,10 +22,11 @@ PUSH_LIMIT_S = 300.0
 def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[FileEntry]) -> Checkpoint | None:
     """The checkpoint that the job's last `checkpoint` event names, as a manifest has it; None where it has none."""
     known = {entry.name: entry for entry in entries}
-    entry = known.get(str((event or {}).get("name")))
+    entry = known.get(event.get("name") or "") if event is not None else None
     if entry is not None and entry.link is not None:
         entry = known.get(entry.link)
-    if event is None or entry is None or refusal(entry.name) is not None:
+    # A size below 0 is none that a host told (`transfer/answers.py`).
+    if event is None or entry is None or entry.size < 0 or refusal(entry.name) is not None:
         return None
     return Checkpoint(
         name=entry.name,

@@ -12,10 +12,12 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import GitRecord, RunNotes
 from cloudtrain.core.plan import CodeSummary, OfferDetails, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
+from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.repeat import repetition
 from cloudtrain.run_folder import code_copy
 from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer.answers import manifest
 from tests import plans
 
 
@@ -99,3 +101,12 @@ def test_it_stays_in_its_region(store: Store, package: Path, tmp_path: Path) -> 
     row = store.add(make_plan(spec, offer, CodeSummary(files=1, bytes=1)))
     again = repetition(row, store, "calm-raven")
     assert again.spec.ec2 == Ec2Spec(region="eu-north-1") and again.spec.target is Target.EC2
+
+
+def test_a_checkpoint_whose_size_a_host_does_not_tell_is_none() -> None:
+    """Noted, it would damage the run's row here."""
+    event = {"kind": "checkpoint", "name": "last.pt", "epoch": 1}
+    (odd,) = manifest({"files": [{"name": "last.pt", "size": "big", "sha256": "a" * 64}]})
+    assert odd.size < 0 and checkpoints.in_manifest(event, [odd]) is None
+    known = checkpoints.in_manifest(event, [replace(odd, size=3)])
+    assert known is not None and RunNotes.of(RunNotes(checkpoint=known).entries()).checkpoint == known
