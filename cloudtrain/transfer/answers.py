@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from cloudtrain.core.decode import (
-    Count,
-    Odd,
-    count,
-    each,
-    fields,
-    json_object,
-    known,
-    made,
-    number,
-    optional,
-    text,
-    there,
-    truth,
-)
+from cloudtrain.core.decode import Count, Odd, count, each, fields, json_object, known, made, text, there
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.told import ExitRecord
 from cloudtrain.transfer.frames import exit_record
 
 
+def _bytes(value: Any) -> bytes:
+    try:
+        return base64.b64decode(text(value))
+    except ValueError as error:
+        raise Odd("not base64") from error
+
+
+def _quoted(value: Any) -> str:
+    return text(value)[:300]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """How a run stands on its host.
+    """How a run stands on its host, as `stop` says, and `poll` with its bytes.
 
     Attributes:
         state: "exited", "running", "lost" or "absent".
@@ -39,12 +36,12 @@ class RunStatus:
     """
 
     state: str
-    exit: ExitRecord | None
+    exit: Annotated[ExitRecord, exit_record] | None = None
     stop: str | None = None
-    log_size: int = 0
-    events_size: int = 0
-    log: bytes = b""
-    events: bytes = b""
+    log_size: Count = 0
+    events_size: Count = 0
+    log: Annotated[bytes, _bytes] = b""
+    events: Annotated[bytes, _bytes] = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +54,13 @@ class HostFolder:
         kept: why it was not removed, though that was wanted.
     """
 
-    name: str
-    size: int
+    name: Annotated[str, _quoted]
+    size: Count
     removed: bool
     id: str | None = None
     age_s: float = 0.0
     state: str = ""
-    kept: str | None = None
+    kept: Annotated[str, _quoted] | None = None
 
     @property
     def lives(self) -> bool:
@@ -79,30 +76,17 @@ class HostFolders:
     trees: tuple[HostFolder, ...]
 
 
-_QUOTED = 300
-
-
 def host_folders(answer: Mapping[str, Any]) -> HostFolders:
     """What `clean` says."""
     return HostFolders(tuple(each(_run_folder)(answer.get("runs"))), tuple(each(_tree)(answer.get("trees"))))
 
 
 def _run_folder(value: Any) -> HostFolder:
-    told, base = fields(value), _tree(value)
-    return replace(
-        base,
-        id=optional(text, told.get("id")),
-        age_s=number(told.get("age_s")),
-        state=text(told.get("state")),
-        kept=None if (kept := optional(text, told.get("kept"))) is None else kept[:_QUOTED],
-    )
+    return _tree(there(fields(value), "age_s", "state"))
 
 
 def _tree(value: Any) -> HostFolder:
-    told = fields(value)
-    return HostFolder(
-        name=text(told.get("name"))[:_QUOTED], size=count(told.get("bytes")), removed=truth(told.get("removed"))
-    )
+    return made(HostFolder, {**fields(value), "size": fields(value).get("bytes")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,28 +105,9 @@ def host_facts(answer: Mapping[str, Any]) -> HostFacts:
     return made(HostFacts, there(told, "gpus", "cpus", "disk_free", "os", "home"))
 
 
-def how_it_stands(answer: Mapping[str, Any]) -> RunStatus:
-    """What `stop` says, and `poll` before its bytes."""
-    stop = optional(text, answer.get("stop"))
-    return RunStatus(state=text(answer.get("state")), exit=exit_record(answer.get("exit")), stop=stop)
-
-
 def run_status(answer: Mapping[str, Any]) -> RunStatus:
     """What `poll` says."""
-    return replace(
-        how_it_stands(answer),
-        log_size=count(answer.get("log_size")),
-        events_size=count(answer.get("events_size")),
-        log=_bytes(answer.get("log")),
-        events=_bytes(answer.get("events")),
-    )
-
-
-def _bytes(value: Any) -> bytes:
-    try:
-        return base64.b64decode(text(value))
-    except ValueError as error:
-        raise Odd("not base64") from error
+    return made(RunStatus, there(answer, "log_size", "events_size", "log", "events"))
 
 
 def manifest(answer: Mapping[str, Any]) -> list[FileEntry]:

@@ -19,7 +19,6 @@ from cloudtrain.transfer.answers import (
     Started,
     host_facts,
     host_folders,
-    how_it_stands,
     last_object,
     manifest,
     run_status,
@@ -165,7 +164,9 @@ class Supervisor:
 
         A run that ended before keeps the end it had. The first reason given for a run stands.
         """
-        return self._ask("stop", how_it_stands, "--reason", reason, "--grace", str(grace), timeout=grace + 120.0)
+        return self._ask(
+            "stop", partial(made, RunStatus), "--reason", reason, "--grace", str(grace), timeout=grace + 120.0
+        )
 
     def lease(self, *, lasts: float | None = None, grace: float | None = None) -> RunStatus:
         """Move the run's deadline to `lasts` seconds from now, or have its machine power itself off `grace` seconds
