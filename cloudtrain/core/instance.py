@@ -13,9 +13,7 @@ from cloudtrain.core.states import InstanceLife
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What is known of an instance beyond the way to it.
-
-    Of EC2's these are the first eleven, of a machine of the user's the other three.
+    """What is known of an instance beyond the way to it: of EC2's down to `before_usd`, of a user's machine the rest.
 
     Attributes:
         run: name of the run that it is for.

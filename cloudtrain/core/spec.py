@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from cloudtrain.core.errors import UsageError
 
@@ -171,10 +170,6 @@ class RunSpec:
     host: HostSpec | None = None
     ec2: Ec2Spec | None = None
     resume: ResumeSpec | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, for the registry."""
-        return asdict(self)
 
     @property
     def folder(self) -> Path:

@@ -85,7 +85,7 @@ def plan_for(run: Run, notes: RunNotes, now: float) -> Plan:
     ends = notes.run_ends_at
     if notes.attempt == 1 or ends is None:
         return run.plan
-    return replace(run.plan, limit_s=max(1.0, float(ends) - now))
+    return replace(run.plan, limit_s=max(1.0, ends - now))
 
 
 def priced(instance: Instance, notes: RunNotes, now: float) -> Instance:

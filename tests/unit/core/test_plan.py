@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ AT = Path("runs")
 )
 def test_specs_and_plans_survive_json(changes: dict) -> None:
     spec = plans.spec(AT, **changes)
-    assert decode.made(RunSpec, json.loads(json.dumps(spec.to_dict()))) == spec
+    assert decode.made(RunSpec, json.loads(json.dumps(asdict(spec)))) == spec
     plan = make_plan(spec, plans.offer(0.5), CODE)
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -101,13 +101,13 @@ def test_what_was_asked_for_is_in_the_plan_and_costs_no_more(tmp_path: Path, spo
     def plan(**limits: float) -> tuple[RunSpec, float | None, str]:
         spec = plans.spec(tmp_path, target=Target.EC2, ec2=Ec2Spec(spot=spot), limits=Limits(**limits))  # type: ignore[arg-type]
         made = make_plan(spec, plans.offer(0.5), CodeSummary(files=1, bytes=1))
-        return decode.made(RunSpec, spec.to_dict()), made.at_most_usd, "\n".join(summary.plan_lines(made))
+        return decode.made(RunSpec, asdict(spec)), made.at_most_usd, "\n".join(summary.plan_lines(made))
 
     machine_end.check(plan(keep_s=1800.0)[0])
     assert plan(keep_s=1800.0)[1] == plan()[1]
     told = plan(keep_s=1800.0)[2]
     assert "stays up 30m 00s" in told and "never past the limit" in told and ("spot" in told.split("Keep")[1]) is spot
     assert "Keep" not in plan()[2]
-    old = plan(keep_s=1800.0)[0].to_dict()
+    old = asdict(plan(keep_s=1800.0)[0])
     del old["limits"]["keep_s"]  # a row of an earlier version
     assert decode.made(RunSpec, old).limits.keep_s is None

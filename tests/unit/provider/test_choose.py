@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def pace_of(tmp_path: Path, boot_limit_s: float | None, pace: Pace | None = None
         runs_dir=str(tmp_path),
         ec2=Ec2Spec(region="us-east-1", boot_limit_s=boot_limit_s),
     )
-    assert decode.made(RunSpec, spec.to_dict()) == spec
+    assert decode.made(RunSpec, asdict(spec)) == spec
     provider = provider_of(spec, lambda question: False, pace)
     assert isinstance(provider, Ec2Provider)
     return provider._pace
