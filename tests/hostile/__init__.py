@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from cloudtrain.console.pages import failure
 from cloudtrain.core.error_codes import CODES
 from cloudtrain.core.errors import CloudtrainError
-from tests.hostile import folders, here, host, pulled, runs
+from tests.hostile import aws, folders, here, host, pulled, runs
 from tests.hostile.odd import no_escapes
 
-PARSERS = {**host.PARSERS, **runs.PARSERS, **folders.PARSERS, **pulled.PARSERS, **here.PARSERS}
+PARSERS = {**host.PARSERS, **runs.PARSERS, **folders.PARSERS, **pulled.PARSERS, **aws.PARSERS, **here.PARSERS}
 
 MOST_SHOWN = 10_000
 """Characters of a failure's lines on a screen, whatever somebody said."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import math
 import os
 import re
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.parsers import ResponseParserError, ResponseParserFactory
 
-from cloudtrain.core.errors import UsageError
+from cloudtrain.core.errors import ConnectionFailed, UsageError
+from cloudtrain.core.text import shortened
 from cloudtrain.core.version import __version__
-from cloudtrain.provider.ec2.credentials import check_files, look_up, prepare
+from cloudtrain.provider.ec2.credentials import NONSENSE, check_files, look_up, prepare
 from cloudtrain.provider.ec2.region_off import home_of, is_unknown_key, not_enabled
 from cloudtrain.provider.ec2.translate import FOREIGN, translated
 
@@ -192,13 +196,69 @@ def _session(profile: str | None, access_key: tuple[str, str] | None) -> tuple[b
     """The SDK's session, and the part of it that looks for credentials."""
     if access_key is None:
         core = botocore.session.get_session()
+        core.register_component("response_parser_factory", _Parsers())
         check_files(core, profile or os.environ.get("AWS_PROFILE"))
         return core, boto3.Session(profile_name=profile, botocore_session=core)
     # Cut off from the user's own files and AWS_PROFILE, which may name a profile that does not exist.
     unset = (None, None, None, None)
     files = (None, None, os.devnull, None)
     core = botocore.session.Session({"profile": unset, "config_file": files, "credentials_file": files})
+    core.register_component("response_parser_factory", _Parsers())
     return core, boto3.Session(*access_key, botocore_session=core)
+
+
+class Unreadable(ConnectionFailed, ResponseParserError):
+    """AWS's answer is none: for `translated` like all that the SDK cannot read, elsewhere an error of ours."""
+
+    code = "aws_unavailable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"AWS gave no usable answer: {shortened(why)}", hint="run the same command again")
+
+
+class _Answer(dict[str, Any]):
+    """A part of AWS's answer: one that does not hold what is looked for there is none."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise Unreadable(f"it has no {name}")
+
+
+class _Parsers(ResponseParserFactory):
+    """The SDK's own, but whatever AWS has sent, `Unreadable` is all that reading it raises, and each field is of its
+    type: a launch whose answer cannot be read may have been done."""
+
+    def create_parser(self, protocol_name: Any) -> Any:
+        """See `ResponseParserFactory`."""
+        parser: Any = super().create_parser(protocol_name)
+        read = parser.parse
+
+        def parse(response: Any, shape: Any) -> Any:
+            try:
+                return _answer(read(response, shape), shape)
+            except NONSENSE as error:
+                raise Unreadable(str(error)) from error
+
+        parser.parse = parse
+        return parser
+
+
+_TYPES: dict[str, Any] = {
+    **{"string": str, "boolean": bool, "integer": int, "long": int, "float": (int, float), "double": (int, float)},
+    **{"structure": dict, "map": dict, "list": list, "timestamp": datetime},
+}
+
+
+def _answer(value: Any, shape: Any) -> Any:
+    """`value`, if it is what the `shape` of the SDK's model says."""
+    if shape is not None and not isinstance(value, _TYPES.get(shape.type_name, object)):
+        raise TypeError(f"{shape.name} is no {shape.type_name}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("it holds a number that is none")
+    if isinstance(value, dict):
+        members = getattr(shape, "members", {})
+        every = getattr(shape, "value", None)
+        return _Answer({key: _answer(inner, members.get(key, every)) for key, inner in value.items()})
+    return [_answer(inner, getattr(shape, "member", None)) for inner in value] if isinstance(value, list) else value
 
 
 def _as_failure(response_dict: dict[str, Any], **ignored: Any) -> None:

@@ -20,7 +20,7 @@ def home_of(region: str) -> str:
 
 def is_unknown_key(said: Mapping[str, Any]) -> bool:
     """Whether a service refused the key as one that it does not know; `said`: `Error` of its answer."""
-    return said.get("Code") in _UNKNOWN_KEY and not about_something_else(said.get("Code"), said.get("Message"))
+    return str(said.get("Code")) in _UNKNOWN_KEY and not about_something_else(said.get("Code"), said.get("Message"))
 
 
 def not_enabled(region: str, profile: str | None, *, temporary: bool) -> Refused:

@@ -18,7 +18,7 @@ from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import OfferDetails
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2 import tags
-from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.provider.ec2.clients import Clients, Unreadable
 from cloudtrain.provider.ec2.instances import described
 from cloudtrain.provider.ec2.notes import Ec2Notes, Launched, Pending, Slot
 from cloudtrain.provider.ec2.offer import quota
@@ -164,6 +164,8 @@ class Launch:
                 crash.point("K3")
                 answer = self._clients.ec2_launch.run_instances(**request)
                 crash.point("K4")
+                if not answer["Instances"]:
+                    raise Unreadable("it names no instance")
                 return self.record(slot, answer["Instances"][0])
             except FOREIGN as raised:
                 error = raised

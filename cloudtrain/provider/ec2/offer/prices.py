@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from contextlib import suppress
 from datetime import date, datetime
 from functools import cache
 from importlib import resources
@@ -286,8 +287,10 @@ def spot_prices(names: Iterable[str], ec2: EC2Client, now: datetime) -> dict[str
         for page in pages:
             for row in page["SpotPriceHistory"]:
                 key, at = (str(row["InstanceType"]), row["AvailabilityZone"]), row["Timestamp"]
-                if key not in latest or at > latest[key][0]:
-                    latest[key] = (at, float(row["SpotPrice"]))
+                with suppress(ValueError):  # a text that is no number: no price
+                    usd = float(row["SpotPrice"])
+                    if math.isfinite(usd) and (key not in latest or at > latest[key][0]):
+                        latest[key] = (at, usd)
     by_type: dict[str, dict[str, float]] = {}
     for (name, zone), (_, usd) in sorted(latest.items()):
         by_type.setdefault(name, {})[zone] = usd
