@@ -243,8 +243,16 @@ class _Parsers(ResponseParserFactory):
 
 
 _TYPES: dict[str, Any] = {
-    **{"string": str, "boolean": bool, "integer": int, "long": int, "float": (int, float), "double": (int, float)},
-    **{"structure": dict, "map": dict, "list": list, "timestamp": datetime},
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "long": int,
+    "float": (int, float),
+    "double": (int, float),
+    "structure": dict,
+    "map": dict,
+    "list": list,
+    "timestamp": datetime,
 }
 
 
