@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cloudtrain.core import programs
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.text import screen_safe
+from cloudtrain.core.text import screen_safe, shortened
 from cloudtrain.transport.ssh_keys import AGENT, Keys
 
 _LIMIT_S = 20.0
@@ -84,7 +84,11 @@ def road(name: str, port: int | None = None, user: str | None = None) -> Road | 
     tokens |= {"u": getpass.getuser(), "l": here, "L": here.partition(".")[0], "i": str(getattr(os, "getuid", int)())}
 
     def path(text: str) -> Path:
-        return Path(_expanded(text, tokens, name)).expanduser()
+        found = Path(_expanded(text, tokens, name))
+        try:
+            return found.expanduser()
+        except RuntimeError:  # ~NAME of nobody who is known here
+            return found
 
     files = tuple(file for file in map(path, said.get("identityfile", [])) if _there(file))
     agent = _agent(said.get("identityagent", [AGENT])[0], path)
@@ -171,9 +175,9 @@ def _jump(program: str, jump: str, address: str, port: str) -> str:
 
 def _unusable(name: str, why: str, detail: str | None = None) -> UsageError:
     return UsageError(
-        f"cannot use --host {name!r}: {why}",
+        f"cannot use --host {shortened(repr(name))}: {shortened(why, 300)}",
         detail=detail or None,
-        hint=f"ssh -G {name} shows what OpenSSH makes of it",
+        hint=f"ssh -G {shortened(name)} shows what OpenSSH makes of it",
         consequence="nothing was started",
         code="bad_host",
     )

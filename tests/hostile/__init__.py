@@ -13,10 +13,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from cloudtrain.console.pages import failure
 from cloudtrain.core.error_codes import CODES
 from cloudtrain.core.errors import CloudtrainError
-from tests.hostile import aws, folders, here, host, pulled, runs
+from tests.hostile import aws, folders, here, host, programs, pulled, runs
 from tests.hostile.odd import no_escapes
 
-PARSERS = {**host.PARSERS, **runs.PARSERS, **folders.PARSERS, **pulled.PARSERS, **aws.PARSERS, **here.PARSERS}
+PARSERS = {
+    name: attack
+    for subject in (host, runs, folders, pulled, aws, programs, here)
+    for name, attack in subject.PARSERS.items()
+}
 
 MOST_SHOWN = 10_000
 """Characters of a failure's lines on a screen, whatever somebody said."""

@@ -44,7 +44,7 @@ def errors(told: tuple[Any, Any, int]) -> None:
     raise translate(error, "launch", profile="student")
 
 
-class _Raw:
+class Raw:
     def __init__(self, body: bytes) -> None:
         self._body = body
 
@@ -59,7 +59,7 @@ def _clients() -> tuple[Clients, list[bytes]]:
     body = [b""]
 
     def send(**ignored: Any) -> AWSResponse:
-        return AWSResponse("http://127.0.0.1:9", 200, {"Content-Type": "text/xml"}, _Raw(body[0]))
+        return AWSResponse("http://127.0.0.1:9", 200, {"Content-Type": "text/xml"}, Raw(body[0]))
 
     clients._session.events.register("before-send", send)
     return clients, body
@@ -124,13 +124,14 @@ def _listed(clients: Clients) -> None:
 
 
 def _launched(clients: Clients) -> None:
-    pace = Pace(send=0.0, settle=0.0, sleep=lambda seconds: None)
-    journal = _Journal()
-    Launch(clients, journal, discard, pace, seed="s", spot=False, give_up_at=4e9).send(Slot("t", "a"), _REQUEST)
+    journal = MemoryJournal()
+    Launch(clients, journal, discard, QUICK, seed="s", spot=False, give_up_at=4e9).send(Slot("t", "a"), _REQUEST)
     assert journal.kept.get("ec2_instance") is None or isinstance(journal.kept["ec2_instance"]["id"], str)
 
 
-class _Journal:
+class MemoryJournal:
+    """Notes of a run that has no registry."""
+
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
 
@@ -141,6 +142,7 @@ class _Journal:
         self.kept.update(notes)
 
 
+QUICK = Pace(send=0.0, settle=0.0, sleep=lambda seconds: None)
 _REQUEST = {"ImageId": "ami-0123456789", "MinCount": 1, "MaxCount": 1}
 # Each look at AWS, and a whole answer to it: of EC2 and STS in XML, of the others in JSON.
 _LOOKS: tuple[tuple[Callable[[Clients], object], Any], ...] = (
@@ -203,12 +205,13 @@ PARSERS = {
             st.none() | st.text() | st.dates().map(lambda day: day.strftime("%a, %d %b %Y 08:00:00 GMT")),
             st.sampled_from([200, 400, 403, 500, 503]),
         ),
+        costs=2,
     ),
     "answers of AWS, through its SDK": Parser(
         answers,
         st.integers(0, len(_LOOKS) - 1).flatmap(
             lambda number: st.tuples(st.just(number), spoilt(st.just(_LOOKS[number][1])))
         ),
-        costs=2,
+        costs=3,
     ),
 }

@@ -56,7 +56,7 @@ _NAMES = (
 
 
 @cache
-def _known() -> tuple[Store, dict[str, Any], tempfile.TemporaryDirectory[str]]:
+def known() -> tuple[Store, dict[str, Any], tempfile.TemporaryDirectory[str]]:
     """A registry that knows a run that has ended, the run's receipt, and the folder that goes with the process."""
     aside = tempfile.TemporaryDirectory()
     with runs.registry_in(Path(aside.name)) as (store, run):
@@ -77,7 +77,7 @@ def _known() -> tuple[Store, dict[str, Any], tempfile.TemporaryDirectory[str]]:
 
 
 def _receipts() -> st.SearchStrategy[Any]:
-    return st.deferred(lambda: spoilt(st.just(_known()[1])))
+    return st.deferred(lambda: spoilt(st.just(known()[1])))
 
 
 def _content() -> st.SearchStrategy[Any]:
@@ -127,7 +127,7 @@ def _result(name: str, values: dict[str, Any]) -> None:
 
 def verified(told: tuple[Any, dict[str, Any]]) -> None:
     """`verify` of a folder: every line that it shows, and what it prints for programs."""
-    store = _known()[0]
+    store = known()[0]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "brave-otter"
         folder.mkdir()
@@ -166,8 +166,8 @@ def reported(told: tuple[Any, dict[str, Any]]) -> None:
 
 
 PARSERS = {
-    "receipts and folders of odd files, through `verify`": Parser(verified, _folders(), costs=8),
+    "receipts and folders of odd files, through `verify`": Parser(verified, _folders(), costs=6),
     "the same, with odd events and metrics, through `report`, `compare`, `export`, notebook": Parser(
-        reported, _folders(), costs=16
+        reported, _folders(), costs=12
     ),
 }

@@ -105,5 +105,5 @@ def _answers(verb: str) -> st.SearchStrategy[Any]:
 
 PARSERS = {
     "frames": Parser(frames, spoilt(st.sampled_from(HEADS))),
-    "answers of the host": Parser(answers, st.sampled_from(sorted(ANSWERS)).flatmap(_answers)),
+    "answers of the host": Parser(answers, st.sampled_from(sorted(ANSWERS)).flatmap(_answers), costs=2),
 }

@@ -68,7 +68,7 @@ _ends = st.builds(
 )
 
 
-class _Sent(Stream):
+class Sent(Stream):
     def __init__(self, pieces: list[bytes], end: Completed) -> None:
         self._pieces, self._end = pieces, end
 
@@ -116,7 +116,7 @@ class _Host:
         self._spoils = self._spoils[1:]
         said = b"".join(sent)
         pieces = [said[at : at + self._piece] for at in range(0, len(said), self._piece)]
-        return _Sent([*pieces, *([b"silence"] if end.exit_code == 255 else [])], end)
+        return Sent([*pieces, *([b"silence"] if end.exit_code == 255 else [])], end)
 
 
 def pulled(told: tuple[Any, list[tuple[int, str, bytes]], Completed, int]) -> None:
@@ -161,6 +161,6 @@ PARSERS = {
             _ends,
             st.sampled_from([1 << 16, 1 << 16, 7, 1]),
         ),
-        costs=16,
+        costs=12,
     ),
 }

@@ -231,9 +231,9 @@ def _row() -> st.SearchStrategy[dict[str, Any]]:
 
 PARSERS = {
     "events, through the follower, every reporter, pages, receipt, report": Parser(
-        events, st.lists(spoilt(st.sampled_from(EVENTS)) | st.sampled_from(EVENTS), min_size=1, max_size=8), costs=20
+        events, st.lists(spoilt(st.sampled_from(EVENTS)) | st.sampled_from(EVENTS), min_size=1, max_size=8), costs=8
     ),
     "rows of the registry, through `ls`, `show`, `stop`'s questions, receipt, report": Parser(
-        registry, _row(), costs=20
+        registry, _row(), costs=8
     ),
 }

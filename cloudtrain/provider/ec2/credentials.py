@@ -78,7 +78,7 @@ def look_up(core: botocore.session.Session, profile: str | None) -> Credentials 
         with _ONE_LOOKS:
             found: Any = core.get_credentials()
             if found is not None:
-                found.get_frozen_credentials()
+                _check_key(*found.get_frozen_credentials())
     except (*NONSENSE, OSError) as error:
         # The SDK passes on whatever it trips over in a file, a variable or an answer.
         raise SignInError(
@@ -90,6 +90,12 @@ def look_up(core: botocore.session.Session, profile: str | None) -> Credentials 
         ) from error
     credentials: Credentials | None = found
     return credentials
+
+
+def _check_key(key: Any, secret: Any, token: Any, *_: Any) -> None:
+    """See that calls can be signed with what was found: who serves it may have said anything."""
+    if not (isinstance(key, str) and key and isinstance(secret, str) and secret and isinstance(token, str | None)):
+        raise ValueError("what was found is no access key")
 
 
 def _check_readable(path: Path, profile: str | None) -> None:

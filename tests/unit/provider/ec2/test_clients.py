@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
-from cloudtrain.core.errors import SignInError, UsageError
+from cloudtrain.core.errors import ConnectionFailed, SignInError, UsageError
+from cloudtrain.core.events import Event, Noted
+from cloudtrain.provider.ec2 import instances
 from cloudtrain.provider.ec2.clients import Clients, is_loopback
+from cloudtrain.provider.ec2.launch.launch import Launch, Slot
+from tests.hostile.aws import QUICK, MemoryJournal, Raw
 
 KEY = ("AKIAREHEARSAL0000000", "rehearsal")
 
@@ -32,6 +37,33 @@ def test_the_region_is_taken_from_the_first_place_that_names_one(
         monkeypatch.setenv(name, region)
         assert (Clients().region, Clients().region_source) == (region, name)
     assert (Clients(region="us-east-1").region, Clients(region="us-east-1").region_source) == ("us-east-1", "--region")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "<R/>",
+        "<R><reservationSet><item><instancesSet><item/></instancesSet></item></reservationSet></R>",
+        "<R><instancesSet/></R>",
+        "<R><instancesSet><item/></instancesSet></R>",
+        "<R><instancesSet><item><launchTime>soon</launchTime></item></instancesSet></R>",
+        "<R><instancesSet><item><amiLaunchIndex>x</amiLaunchIndex></item></instancesSet></R>",
+    ],
+)
+def test_an_answer_without_what_is_looked_for_is_an_error_of_ours_and_one_that_a_launch_is_asked_again_for(
+    said: str,
+) -> None:
+    clients = Clients(region="us-east-1", endpoint_url="http://127.0.0.1:9", access_key=KEY)
+    answer = AWSResponse("http://127.0.0.1:9", 200, {}, Raw(said.encode()))
+    clients._session.events.register("before-send", lambda **ignored: answer)
+    with pytest.raises(ConnectionFailed) as caught:
+        instances.inventory(clients)
+    assert caught.value.code == "aws_unavailable"
+    sent: list[Event] = []
+    launch = Launch(clients, MemoryJournal(), sent.append, QUICK, seed="s", spot=False, give_up_at=4e9)
+    with pytest.raises(ConnectionFailed):
+        launch.send(Slot("t", "a"), {"ImageId": "ami-1", "MinCount": 1, "MaxCount": 1})
+    assert any("asking again with the same token" in event.message for event in sent if isinstance(event, Noted))
 
 
 def test_without_any_region_all_places_are_named() -> None:
