@@ -43,7 +43,7 @@ def json_object(data: bytes | str, most: int = MOST_BYTES) -> dict[str, Any]:
         Odd: it is longer, nested deeper than `MOST_DEPTH`, no JSON or no object.
     """
     if len(data) > most:
-        raise Odd(f"not an answer of at most {most} bytes")
+        raise Odd(f"longer than {most} bytes")
     try:
         value = _DECODER.decode(data if isinstance(data, str) else data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -29,6 +29,7 @@ from cloudtrain.transfer.download import Fetcher, Host, full_disk_told
 
 WAIT_FOR_OTHER_S = 60.0
 MOST_TOLD = 5
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
         f"{name} was not taken: {reason}{more}",
         consequence="the copy on the host is untouched; every other file is here and verified",
         hint="look at it there, then pull again",
-        detail="\n".join(f"{name}: {reason}" for name, reason in refused[:MOST_TOLD]) if more else None,
+        detail="\n".join(f"{name}: {reason}" for name, reason in refused[:_MOST_LISTED]) if more else None,
     )
 
 

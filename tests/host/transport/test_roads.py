@@ -119,10 +119,6 @@ def test_what_a_configuration_does_not_say_is_asked_for(configured: Any, monkeyp
     with pytest.raises(UsageError) as caught:
         HostProvider(None).survey(spec_of("me@other"))
     assert caught.value.code == "no_identity" and "no agent holds one" in caught.value.message
-    configured(
-        "Host other\n  HostName 127.0.0.1\n  IdentityFile ~nobody-here/key\n  IdentityAgent ~nobody-here/agent\n"
-    )
-    assert parse_host("me@other").name == "other"
     configured("Host other\n  Nonsense yes\n")
     with pytest.raises(UsageError, match="ssh cannot read its configuration") as odd:
         parse_host("me@other")
