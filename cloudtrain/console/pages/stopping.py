@@ -18,7 +18,7 @@ _NAMED = 8  # of the files that would be lost; the rest is counted
 
 def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
     """What is asked before `run` ends."""
-    machine = run.instance.id if run.instance is not None and run.instance.owned else None
+    machine = screen_safe(run.instance.id) if run.instance is not None and run.instance.owned else None
     if run.state.final:
         return f"{run.name} has ended and is pulled. End {machine} now, and lose what was changed on it since?"
     if not pull:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from cloudtrain.console.lines import tell
 from cloudtrain.core.errors import CloudtrainError, ConfirmationNeeded, ExitCode
+from cloudtrain.core.text import screen_safe
 
 if TYPE_CHECKING:
     from cloudtrain.core.events import Event
@@ -82,7 +83,7 @@ class Reporter(ABC):
         self.ring()
         choices = "[Y/n]" if default else "[y/N]"
         while True:
-            tell(f"{question} {choices} ", end="")
+            tell(f"{_lines(question)} {choices} ", end="")
             line = sys.stdin.readline()
             if not line:
                 raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence=consequence)
@@ -96,12 +97,17 @@ class Reporter(ABC):
             return None
         self.close()
         self.ring()
-        tell(question, end=" ")
+        tell(_lines(question), end=" ")
         if hidden:
             with suppress(EOFError):
                 return getpass.getpass("")
             return None
         return sys.stdin.readline() or None
+
+
+def _lines(question: str) -> str:
+    """A question's lines as a screen may have them: a name in it may be a host's."""
+    return "\n".join(screen_safe(line) for line in question.split("\n"))
 
 
 NO_INPUT = "CLOUDTRAIN_NO_INPUT"

@@ -94,8 +94,9 @@ def look_up(core: botocore.session.Session, profile: str | None) -> Credentials 
 
 def _check_key(key: Any, secret: Any, token: Any, *_: Any) -> None:
     """See that calls can be signed with what was found: who serves it may have said anything."""
-    if not (isinstance(key, str) and key and isinstance(secret, str) and secret and isinstance(token, str | None)):
-        raise ValueError("what was found is no access key")
+    for word in (key, secret, *([token] if token else [])):
+        if not (isinstance(word, str) and word and word.isascii() and word.isprintable()):
+            raise ValueError("what was found is no access key")
 
 
 def _check_readable(path: Path, profile: str | None) -> None:

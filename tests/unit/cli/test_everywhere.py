@@ -116,6 +116,20 @@ def test_no_question_is_asked_where_none_is_wanted(
     assert store.get(run.name).state is RunState.RUNNING
 
 
+def test_a_question_with_a_name_that_a_host_gave_is_nothing_that_a_terminal_obeys(
+    person: Callable[..., Terminal],
+) -> None:
+    error = person("y\nwords\n")
+    asked = PlainReporter()
+    assert asked.ask("Remove \x1b[2Jrun?\nIt is\x07 gone then:", default=False)
+    assert asked.line("Code of \x9b2Jdevice:") == "words\n"
+    assert (
+        "\x1b[" not in error.getvalue()
+        and "Remove run?\nIt is gone then: [y/N] Code of device: " in error.getvalue().replace("\x07", "")
+    )
+    assert error.getvalue().count("\x07") <= 2, "its own bells alone"
+
+
 @pytest.mark.parametrize("silent", ["stdin", "stderr"])
 def test_a_question_needs_a_terminal_on_both_sides(
     silent: str, monkeypatch: pytest.MonkeyPatch, person: Callable[..., Terminal]
