@@ -18,10 +18,13 @@ from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, Usa
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import N, Notes, RunNotes
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.states import InstanceLife, RunState, may_move
+from cloudtrain.core.states import FINAL, InstanceLife, RunState, may_move
 from cloudtrain.core.told import ExitRecord, Figures
 
 _MADE_WITHIN_S = 10.0
+# The latest so many rows, and each other that may live or be billed, or whose plan is torn: the rest is not decoded.
+_SHOWN = f"""rowid IN (SELECT rowid FROM runs ORDER BY created_at DESC, rowid DESC LIMIT ?) OR NOT json_valid(plan)
+    OR state NOT IN ({", ".join(f"'{state}'" for state in sorted(FINAL))}) OR life NOT IN ('none', 'terminated')"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,10 @@ def _create_runs(db: sqlite3.Connection) -> None:
 
 
 # Applied in order, each once, each in its own transaction. Append only.
-MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("0001_runs", _create_runs),)
+MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], object]], ...] = (
+    ("0001_runs", _create_runs),
+    ("0002_latest", lambda db: db.execute("CREATE INDEX runs_latest ON runs (created_at, name)")),
+)
 
 
 def _sound(kind: type[T], text: Any) -> T:
@@ -123,11 +129,8 @@ class Store:
             db.execute("PRAGMA synchronous=FULL")
             yield db
         except (sqlite3.Error, OSError) as error:
-            raise StoreDamaged(
-                f"the run registry {self.path} cannot be used: {error}",
-                hint=self._mend(error),
-                consequence="no run was changed",
-            ) from error
+            what = f"the run registry {self.path} cannot be used: {error}"
+            raise StoreDamaged(what, hint=self._mend(error), consequence="no run was changed") from error
         finally:
             if db is not None:
                 db.close()
@@ -168,15 +171,14 @@ class Store:
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'migrations'"
-        applied: set[str] = set()
-        if db.execute(known).fetchone():
-            applied = {row["name"] for row in db.execute("SELECT name FROM migrations")}
+        names = "SELECT name FROM migrations"
+        applied = {row["name"] for row in db.execute(names)} if db.execute(known).fetchone() else set()
         if applied >= {name for name, _ in MIGRATIONS}:
             return
         db.execute("BEGIN IMMEDIATE")
         db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at REAL NOT NULL)")
         # Read again under the lock: another process may have come first.
-        applied = {row["name"] for row in db.execute("SELECT name FROM migrations")}
+        applied = {row["name"] for row in db.execute(names)}
         for name, migrate in MIGRATIONS:
             if name not in applied:
                 migrate(db)
@@ -201,16 +203,12 @@ class Store:
         Raises:
             UnknownRun: none fits, or several do.
         """
-        if name is None or name == "@last":
-            with self._db() as db:
-                row = db.execute("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC LIMIT 1").fetchone()
-            if row is None:
-                raise UnknownRun("there is no run yet", hint="cloudtrain run --model 3 --local")
-            return self._run(row)
         names = self.names()
-        if name in names:
-            return self.get(name)
-        fits = [known for known in names if known.startswith(name)]
+        if name is None or name == "@last":
+            if not names:
+                raise UnknownRun("there is no run yet", hint="cloudtrain run --model 3 --local")
+            return self.get(names[0])
+        fits = [name] if name in names else [known for known in names if known.startswith(name)]
         if len(fits) == 1:
             return self.get(fits[0])
         if fits:
@@ -225,17 +223,18 @@ class Store:
     def names(self) -> list[str]:
         """The names of all runs, latest first."""
         with self._db() as db:
-            rows = db.execute("SELECT name FROM runs ORDER BY created_at DESC, rowid DESC").fetchall()
-        return [row["name"] for row in rows]
+            return [row["name"] for row in db.execute("SELECT name FROM runs ORDER BY created_at DESC, rowid DESC")]
 
-    def runs(self, damaged: Callable[[StoreDamaged], None] | None = None) -> list[Run]:
+    def runs(self, damaged: Callable[[StoreDamaged], None] | None = None, *, latest: int | None = None) -> list[Run]:
         """All runs, latest first.
 
         Args:
             damaged: hears of each row that cannot be read; None: the first such is raised.
+            latest: only so many, and each older one that may live or be billed.
         """
+        some, values = (f"WHERE {_SHOWN}", (latest,)) if latest is not None else ("", ())
         with self._db() as db:
-            rows = db.execute("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC").fetchall()
+            rows = db.execute(f"SELECT * FROM runs {some} ORDER BY created_at DESC, rowid DESC", values).fetchall()
         runs = []
         for row in rows:
             try:
@@ -286,15 +285,11 @@ class Store:
         Raises:
             UsageError: the name is taken.
         """
-        now = self._clock()
-        name = plan.spec.name
+        now, name = self._clock(), plan.spec.name
         with self._writing() as db:
             if db.execute("SELECT 1 FROM runs WHERE name = ?", (name,)).fetchone():
-                raise UsageError(
-                    f"there is a run {name} already",
-                    hint=f"cloudtrain show {name}, or choose another --name",
-                    code="name_taken",
-                )
+                hint = f"cloudtrain show {name}, or choose another --name"
+                raise UsageError(f"there is a run {name} already", hint=hint, code="name_taken")
             db.execute(
                 "INSERT INTO runs (name, state, life, plan, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
                 (name, RunState.PLANNED, InstanceLife.NONE, json.dumps(plan.to_dict()), now, now),
@@ -318,11 +313,8 @@ class Store:
                 (new, now, now if new.final else None, run.name, run.state),
             )
             if changed.rowcount != 1:
-                raise Busy(
-                    f"another command has taken {run.name} on",
-                    hint=f"cloudtrain logs {run.name}",
-                    consequence="this one changed nothing",
-                )
+                what, hint = f"another command has taken {run.name} on", f"cloudtrain logs {run.name}"
+                raise Busy(what, hint=hint, consequence="this one changed nothing")
             db.execute("INSERT INTO moves VALUES (?, ?, ?)", (run.name, new, now))
             self._set(db, run.name, facts)
         return self.get(run.name)
@@ -331,6 +323,14 @@ class Store:
         """Store facts without a change of state."""
         with self._writing() as db:
             self._set(db, run.name, {**facts, "updated_at": self._clock()})
+        return self.get(run.name)
+
+    def heard(self, run: Run, **facts: Any) -> Run:
+        """Store facts as `note` does, unless the row was changed since `run` was read: whoever did that knows more."""
+        with self._writing() as db:
+            as_read = "SELECT 1 FROM runs WHERE name = ? AND updated_at = ?"
+            if db.execute(as_read, (run.name, run.updated_at)).fetchone():
+                self._set(db, run.name, {**facts, "updated_at": self._clock()})
         return self.get(run.name)
 
     @staticmethod

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cloudtrain.billing import expiry
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.store import Run
@@ -33,7 +32,7 @@ def would_cost(run: Run, now: float) -> float | None:
     began = details.began_at if details.began_at is not None else run.created_at + (details.parked_s or 0.0)
     usd = details.before_usd + instance.price_per_hour * max(LEAST_S, until - began) / 3600
     if run.life is InstanceLife.PARKED:
-        usd += (expiry.parked_per_day(run.plan) or 0.0) * max(0.0, now - until) / DAY_S
+        usd += (run.plan.offer.details.parked_per_day or 0.0) * max(0.0, now - until) / DAY_S
     return usd
 
 

@@ -43,11 +43,15 @@ def ls(
         return
     kept = listing.Filter.of(model=model, status=status, where=where, since=since)
     damaged: list[CloudtrainError] = []
-    runs = [run for run in Store().runs(damaged.append) if kept.takes(run)][:last]
-    # Programs get them all, whatever a screen has room for.
-    hidden = 0
-    if not (json or quiet or all_ or last is not None):
-        runs, hidden = listing.latest(runs)
+    store = Store()
+    if json or quiet or all_ or last is not None:
+        # Programs get them all, whatever a screen has room for.
+        runs, hidden = [run for run in store.runs(damaged.append) if kept.takes(run)][:last], 0
+    elif kept == listing.Filter():
+        runs = store.runs(damaged.append, latest=listing.LATEST)
+        hidden = len(store.names()) - len(runs) - len(damaged)
+    else:
+        runs, hidden = listing.latest([run for run in store.runs(damaged.append) if kept.takes(run)])
     if json:
         error = {"error": failure.record(damaged[0])} if damaged else {}
         write_result(

@@ -249,3 +249,27 @@ def test_a_state_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch:
     with pytest.raises(StoreDamaged, match="belongs to another user"):
         Store(tmp_path / "registry.sqlite")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_latest_come_with_what_may_live_or_be_billed_or_cannot_be_read(tmp_path: Path) -> None:
+    """Whatever is left out has ended, costs nothing, and can be read."""
+    clock = iter(range(1_800_000_000, 1_900_000_000))
+    store = Store(tmp_path / "registry.sqlite", clock=lambda: next(clock))
+    for name in ("ended", "living", "parked", "torn", "odd-life", "newer", "newest"):
+        run = store.add(plans.plan(tmp_path, name))
+        store.move(run, RunState.FAILED) if name not in ("living", "newest") else None
+    store.note(store.get("parked"), life=InstanceLife.PARKED)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE runs SET plan = substr(plan, 1, 40) WHERE name = 'torn'")
+        db.execute("UPDATE runs SET life = 'undead' WHERE name = 'odd-life'")
+    db.close()
+    damaged: list[StoreDamaged] = []
+    assert [run.name for run in store.runs(damaged.append, latest=2)] == ["newest", "newer", "parked", "living"]
+    assert len(damaged) == 2 and "odd-life" in damaged[0].message and "torn" in damaged[1].message
+
+
+def test_what_was_heard_is_not_stored_over_what_another_command_has_stored_since(store: Store, tmp_path: Path) -> None:
+    run = store.add(plans.plan(tmp_path))
+    assert store.heard(run, life=InstanceLife.RUNNING).life is InstanceLife.RUNNING
+    other = store.heard(run, life=InstanceLife.PARKED)
+    assert other.life is InstanceLife.RUNNING and other == store.get(run.name)
