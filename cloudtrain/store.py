@@ -325,7 +325,7 @@ class Store:
             self._set(db, run.name, {**facts, "updated_at": self._clock()})
         return self.get(run.name)
 
-    def heard(self, run: Run, **facts: Any) -> Run:
+    def heard(self, run: Run, **facts: Unpack[Facts]) -> Run:
         """Store facts as `note` does, unless the row was changed since `run` was read: whoever did that knows more."""
         with self._writing() as db:
             as_read = "SELECT 1 FROM runs WHERE name = ? AND updated_at = ?"

@@ -49,6 +49,7 @@ class Guard:
 
     Args:
         clock: unix seconds, looked at once; steady: see there.
+        holds: else it does nothing.
 
     Attributes:
         wakes: a parked machine may be started again for its results. Not once it had to be ended for holding them back,
@@ -63,9 +64,12 @@ class Guard:
         journal: Journal,
         clock: Callable[[], float],
         steady: Callable[[], float],
+        *,
+        holds: bool = True,
     ) -> None:
         self._run, self._store, self._provider, self._journal = run.name, store, provider, journal
-        self._ours = run.plan.spec.target is Target.EC2 and not (run.plan.spec.ec2 and run.plan.spec.ec2.instance_id)
+        ours = run.plan.spec.target is Target.EC2 and not (run.plan.spec.ec2 and run.plan.spec.ec2.instance_id)
+        self._ours = holds and ours
         self._steady, self._began = steady, clock() - steady()
         self._last_by: float | None = None
         self._why = ""

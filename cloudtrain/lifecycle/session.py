@@ -62,12 +62,14 @@ class Session:
 
     Args:
         wakes: a parked machine is started for it; else the session ends there.
+        holds: a machine that is over its end is ended for as long as the session lasts.
     """
 
-    def __init__(self, run: Run, context: Context, *, wakes: bool = True) -> None:
+    def __init__(self, run: Run, context: Context, *, wakes: bool = True, holds: bool = True) -> None:
         self.provider = context.provider(run.plan.spec)
         self.journal = context.store.journal(run.name)
-        self.guard = overdue.Guard(run, context.store, self.provider, self.journal, context.clock, context.steady)
+        guarded = (run, context.store, self.provider, self.journal, context.clock, context.steady)
+        self.guard = overdue.Guard(*guarded, holds=holds)
         self.context = replace(context, emit=self.guard.hearing(context.emit))
         self.instance = run.instance
         notes = self.journal.read(RunNotes)

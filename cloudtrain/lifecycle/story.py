@@ -211,7 +211,9 @@ def follow(run: Run, session: Session) -> Run:
             progress.take(values)
             beside.heard(values)
 
-        end = Follower(run.folder, session, context.emit, on_event=take, sleep=context.sleep).run()
+        end = Follower(
+            run.folder, session, context.emit, on_event=take, on_frame=progress.beat, sleep=context.sleep
+        ).run()
     progress.store(force=True)
     # Its supervisor, too: killed, or told to end as at a shutdown.
     goes_with_it = end.exit is None or end.exit.stop == "shutdown"

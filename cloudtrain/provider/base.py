@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -100,6 +101,15 @@ class Provider(ABC):
     @abstractmethod
     def find(self, run: str, journal: Journal) -> Instance | None:
         """The live instance of a run, or None if there is none (any more)."""
+
+    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, Ended]:
+        """What whoever runs these instances, each with the journal of its run, says of them now, by their ids; those
+        that it does not know, or that nobody but their user runs, are left out.
+
+        Raises:
+            CloudtrainError: it was not told.
+        """
+        return {}
 
     def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> Ended:
         """End an instance of ours that has outlived its lease, whatever runs on it, and confirm it by its state.

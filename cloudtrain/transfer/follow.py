@@ -148,6 +148,7 @@ class Follower:
         link: way to the host.
         emit: gets LogLines and Metric for what is new, and what goes wrong on the way.
         on_event: gets each object of `events.jsonl` that is new here, before it is emitted.
+        on_frame: is called whenever the host says anything, be it that it lives.
         sleep: waits between attempts; tests hand in their own.
     """
 
@@ -158,6 +159,7 @@ class Follower:
         emit: Emit,
         *,
         on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        on_frame: Callable[[], None] = lambda: None,
         keep: bool = True,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -165,6 +167,7 @@ class Follower:
         self._link = link
         self._emit = emit
         self._on_event = on_event
+        self._on_frame = on_frame
         self._keep = keep
         self._sleep = sleep
         self._failures = 0
@@ -215,6 +218,7 @@ class Follower:
         supervisor = self._link.supervisor()
         with supervisor.follow(log.size, events.size) as frames:
             for frame in frames:
+                self._on_frame()
                 if self._failures:
                     self._failures = 0
                     self._emit(Noted("reconnected"))

@@ -39,7 +39,8 @@ REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 REGION_VARIABLES = ("CLOUDTRAIN_REGION", "AWS_REGION", "AWS_DEFAULT_REGION")
 # The Pricing API has an endpoint in three Regions only, whatever the Region of the run.
 PRICING_REGION = "us-east-1"
-_ELSEWHERE = threading.Lock()
+# Sessions are not safe to make clients in from several threads.
+_MAKING = threading.RLock()
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
@@ -163,7 +164,7 @@ class Clients:
         if not asked or region == home_of(region) or not is_unknown_key(parsed.get("Error") or {}):
             return
         try:
-            with _ELSEWHERE:
+            with _MAKING:
                 sts = self._session.client("sts", home_of(region), **self._options(2))
             sts.get_caller_identity()
         except FOREIGN:
@@ -177,7 +178,8 @@ class Clients:
         with translated(f"reach {name}", profile=self.profile):
             look_up(self._core, self.profile)
             session: Any = self._session
-            return session.client(service, region or self.region, **self._options(attempts))
+            with _MAKING:
+                return session.client(service, region or self.region, **self._options(attempts))
 
     def _options(self, attempts: int) -> dict[str, Any]:
         # A proxy of the user's cannot lead back to this computer; an empty table means: none.

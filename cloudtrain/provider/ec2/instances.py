@@ -156,6 +156,16 @@ def state_of(instance: Mapping[str, Any]) -> str:
     return str(instance.get("State", {}).get("Name", ""))
 
 
+def life_of(instance: Mapping[str, Any]) -> InstanceLife:
+    """What an instance of ours is in that state."""
+    state = state_of(instance)
+    if state in ("stopping", "stopped"):
+        return InstanceLife.PARKED
+    if state in ENDED:
+        return InstanceLife.TERMINATED
+    return InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
+
+
 def address_of(instance: Mapping[str, Any], *, private: bool) -> str | None:
     """Where the instance is reached now; None: nowhere yet."""
     if private:
@@ -252,12 +262,7 @@ def to_instance(
     `gpu` is what its type has. A machine that says of itself that it is a process of this computer has none.
     """
     marks = tags.as_map(found.get("Tags"))
-    state = state_of(found)
-    life = InstanceLife.RUNNING if state == "running" else InstanceLife.LAUNCHING
-    if state in ("stopping", "stopped"):
-        life = InstanceLife.PARKED
-    if state in ENDED:
-        life = InstanceLife.TERMINATED
+    life = life_of(found)
     port = marks.get(tags.EMULATOR_PORT, "") if clients.loopback else ""
     return Instance(
         id=str(found["InstanceId"]),

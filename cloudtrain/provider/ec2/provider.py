@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cloudtrain.provider.ec2 import network, requests, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import lease
 from cloudtrain.provider.ec2.end.release import release_own
-from cloudtrain.provider.ec2.instances import ENDED, described, one, state_of, to_instance
+from cloudtrain.provider.ec2.instances import ENDED, LIVE, described, down_since, life_of, one, state_of, to_instance
 from cloudtrain.provider.ec2.launch import environment
 from cloudtrain.provider.ec2.launch.acquire import Acquisition
 from cloudtrain.provider.ec2.notes import Ec2Notes
@@ -146,6 +146,19 @@ class Ec2Provider(Provider):
         run = instance.details.run
         key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
         return Login((key,), pinned, user=notes.user)
+
+    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, Ended]:
+        """See `Provider.lives`. One question a Region."""
+        regions: dict[str, list[str]] = {}
+        for instance, journal in known:
+            regions.setdefault(self._of(journal, instance.details.region).region, []).append(instance.id)
+        found: dict[str, Ended] = {}
+        for region, ids in regions.items():
+            clients = self._clients.at(region)
+            for each in described(clients, [{"Name": "instance-id", "Values": ids}], (*LIVE, *ENDED)):
+                life = life_of(each)
+                found[str(each["InstanceId"])] = Ended(life, None if life.may_be_up else down_since(each, clients))
+        return found
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""

@@ -1,0 +1,189 @@
+"""What machines say when all are asked: it is stored with its moment, and nobody waits for one that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Emit
+from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import planning, story
+from cloudtrain.lifecycle.asking import Asking
+from cloudtrain.lifecycle.session import Context
+from cloudtrain.store import Run, Store
+from cloudtrain.transport.base import Transport
+from tests import plans
+from tests.fake_provider import FakeProvider
+from tests.fakes import FakeRun
+
+EPOCH_S, LATER_S = 60.0, 1000.0
+
+
+def job(run: FakeRun) -> Iterator[float]:
+    """Fifteen epochs, the best one the second."""
+    run.tell("start", epochs=15)
+    for epoch in range(1, 16):
+        yield EPOCH_S
+        run.tell("epoch", epoch=epoch, epochs=15, test_acc=98.0 if epoch == 2 else 90.0, best=epoch == 2)
+
+
+class Asked(FakeProvider):
+    """Machines that say what a test wants of them.
+
+    Attributes:
+        says: what EC2 says; None: nothing, for as long as the test lasts.
+        hang: instances that never answer; woken: they do, at the test's end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(job, owned=True)
+        self.says: dict[str, InstanceLife] | None = {}
+        self.hang: set[str] = set()
+        self.woken = threading.Event()
+        self.questions = 0
+        self.ended = 0
+
+    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, InstanceLife]:
+        self.questions += 1
+        if self.says is None:
+            self.woken.wait()
+        return {instance.id: (self.says or {}).get(instance.id, InstanceLife.RUNNING) for instance, _ in known}
+
+    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
+        if instance.id in self.hang:
+            self.woken.wait()
+        return super().open(instance, journal, emit)
+
+    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
+        self.ended += 1
+        return super().end(instance, journal, emit, parks=parks)
+
+
+@pytest.fixture
+def there() -> Iterator[Asked]:
+    provider = Asked()
+    yield provider
+    provider.woken.set()
+
+
+@pytest.fixture
+def store(tmp_path: Path, there: Asked) -> Store:
+    return Store(tmp_path / "registry.sqlite", clock=there.clock)
+
+
+def begun(name: str, store: Store, there: Asked, tmp_path: Path) -> Run:
+    """A run that trains on a machine of its own, and was left."""
+    source = tmp_path / "job"
+    source.mkdir(exist_ok=True)
+    (source / "train.py").write_text("the host has a job of its own")
+    context = Context(store=store, provider=lambda spec: there, clock=there.clock, sleep=there.sleep)
+    spec = {"target": Target.EC2, "ec2": Ec2Spec(types=("g4dn.xlarge",), region="us-east-1")}
+    made = plans.plan(tmp_path / "runs", name, job=JobSpec(source=str(source), module="job.train"), **spec)
+    run = planning.begin(made, context)
+    story.resume(run, context, detach=True)
+    return store.get(run.name)
+
+
+def asked(store: Store, there: Asked, within_s: float = 5.0) -> Asking:
+    asking = Asking(store, provider=lambda spec: there, within_s=within_s)
+    asking.begin(store.runs())
+    while asking.collect(0.1):
+        pass
+    return asking
+
+
+def test_how_far_it_is_is_stored_with_its_moment(there: Asked, store: Store, tmp_path: Path) -> None:
+    before = begun("brave-otter", store, there, tmp_path)
+    there.sleep(3 * EPOCH_S + 1)
+    verbs = len(there.host.asked)
+    asking = asked(store, there)
+    now = store.get(before.name)
+    assert asking.silent == {} and now.state is RunState.RUNNING and now.updated_at == there.clock() > before.updated_at
+    values = dict(now.progress)
+    assert (values["epoch"], values["best_test_acc"], values["best_epoch"]) == (3, 98.0, 2)
+    assert not (now.folder / "events.jsonl").exists(), "nothing is pulled"
+    assert set(there.host.asked[verbs:]) == {"poll"} and there.released == 0
+
+
+def test_one_that_has_ended_is_said_to_have_ended_and_is_left_as_it_is(
+    there: Asked, store: Store, tmp_path: Path
+) -> None:
+    begun("brave-otter", store, there, tmp_path)
+    there.sleep(20 * EPOCH_S)
+    asked(store, there)
+    now = store.get("brave-otter")
+    assert now.state is RunState.RUNNING and now.ending is not None and now.life is InstanceLife.RUNNING
+
+
+@pytest.mark.parametrize("life", [InstanceLife.PARKED, InstanceLife.TERMINATED])
+def test_what_ec2_says_of_the_machine_is_enough(there: Asked, store: Store, tmp_path: Path, life: InstanceLife) -> None:
+    run = begun("brave-otter", store, there, tmp_path)
+    assert run.instance is not None and there.says is not None
+    there.says[run.instance.id] = life
+    verbs = len(there.host.asked)
+    assert asked(store, there).silent == {}
+    assert store.get(run.name).life is life and len(there.host.asked) == verbs, "its address may be another's"
+    assert store.get(run.name).state is RunState.RUNNING
+
+
+def test_one_that_hangs_holds_no_other_and_is_told(there: Asked, store: Store, tmp_path: Path) -> None:
+    for name in ("first-run", "stuck-run", "last-run"):
+        run = begun(name, store, there, tmp_path)
+        assert run.instance is not None
+        there.hang |= {run.instance.id} if name == "stuck-run" else set()
+    before = store.get("stuck-run")
+    there.sleep(EPOCH_S + 1)
+    began = time.monotonic()
+    asking = asked(store, there, within_s=0.5)
+    assert time.monotonic() - began < 2, "the others were heard at once, and it had its time"
+    assert list(asking.silent) == ["stuck-run"] and "within" in asking.silent["stuck-run"]
+    assert store.get("stuck-run") == before, "as of when it was heard last"
+    assert dict(store.get("first-run").progress)["epoch"] == dict(store.get("last-run").progress)["epoch"] == 1
+    assert there.questions == 1, "EC2 is asked once for all"
+    asking.begin(store.runs())
+    asking.collect(0.2)
+    there.woken.set()
+    for _ in range(20):
+        asking.begin(store.runs())
+        asking.collect(0.1)
+        if not asking.silent:
+            break
+    assert asking.silent == {}, "it answers, and is no longer silent"
+
+
+def test_where_aws_says_nothing_the_machine_itself_does(
+    there: Asked, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudtrain.lifecycle.asking._EC2_S", 0.1)
+    begun("brave-otter", store, there, tmp_path)
+    there.sleep(EPOCH_S + 1)
+    there.says = None
+    assert asked(store, there).silent == {} and dict(store.get("brave-otter").progress)["epoch"] == 1
+
+
+def test_one_that_cannot_be_reached_is_told_with_why(there: Asked, store: Store, tmp_path: Path) -> None:
+    before = begun("brave-otter", store, there, tmp_path)
+    there.refuses = ConnectionFailed("no way to it")
+    assert asked(store, there).silent == {"brave-otter": "no way to it"}
+    assert store.get("brave-otter") == before
+
+
+def test_a_look_ends_nothing_that_is_over_its_end(there: Asked, store: Store, tmp_path: Path) -> None:
+    run = begun("brave-otter", store, there, tmp_path)
+    there.sleep((run.plan.limit_s or 0.0) + 86400)
+    asked(store, there)
+    assert there.ended == there.released == 0 and store.get(run.name).state is RunState.RUNNING
+
+
+def test_one_whose_emulated_region_has_ended_has_ended_with_it(there: Asked, store: Store, tmp_path: Path) -> None:
+    run = begun("brave-otter", store, there, tmp_path)
+    asking = Asking(store, provider=lambda spec: None)
+    asking.begin(store.runs())
+    assert not asking.collect(0.1) and store.get(run.name).life is InstanceLife.TERMINATED
