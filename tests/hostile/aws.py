@@ -17,10 +17,12 @@ from cloudtrain.core.events import discard
 from cloudtrain.provider.ec2 import instances, network
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.launch.launch import Launch, Slot
+from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.offer import account, images, prices, quota, types, zones
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.region_off import is_unknown_key
 from cloudtrain.provider.ec2.translate import failure_of, translate
+from tests import plans
 from tests.hostile.odd import Parser, spoilt
 
 _CODES = (
@@ -113,8 +115,8 @@ def _looked_at(clients: Clients) -> None:
     found = instances.one(clients, "i-0a1b")
     words = [instances.reason_of(found)]
     if found is not None:
-        words += [instances.blame_of(found), str(instances.reclaimed(found))]
-        instances.to_instance(found, clients, {}, run="r", price=None).to_dict()
+        words += [instances.blame_of(found), str(instances.reclaimed(found)), str(instances.down_since(found, clients))]
+        instances.to_instance(found, clients, Ec2Notes(), run="r", price=None).to_dict()
     json.dumps(words)
 
 
@@ -124,22 +126,9 @@ def _listed(clients: Clients) -> None:
 
 
 def _launched(clients: Clients) -> None:
-    journal = MemoryJournal()
+    journal = plans.Memory()
     Launch(clients, journal, discard, QUICK, seed="s", spot=False, give_up_at=4e9).send(Slot("t", "a"), _REQUEST)
-    assert journal.kept.get("ec2_instance") is None or isinstance(journal.kept["ec2_instance"]["id"], str)
-
-
-class MemoryJournal:
-    """Notes of a run that has no registry."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Any] = {}
-
-    def read(self) -> dict[str, Any]:
-        return self.kept
-
-    def write(self, notes: Any) -> None:
-        self.kept.update(notes)
+    journal.read(Ec2Notes)
 
 
 QUICK = Pace(send=0.0, settle=0.0, sleep=lambda seconds: None)

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,7 +98,7 @@ def git_says(given: tuple[str, list[str], str, int]) -> None:
         with mock.patch.object(git.subprocess, "run", run):
             found = git.state(Path(place), {f"{Path(place).name}/a.py": entry})
         if found is not None:
-            json.dumps([found.record(), str(found), sorted(found.tracked)])
+            json.dumps([asdict(found.record()), str(found), sorted(found.tracked)])
 
 
 # Ignore files: any line, met by any path, in a time that grows with both alone.

@@ -11,7 +11,8 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit
-from cloudtrain.core.instance import Instance, Journal
+from cloudtrain.core.instance import Ended, Instance
+from cloudtrain.core.notes import Journal
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import planning, story
@@ -50,11 +51,12 @@ class Asked(FakeProvider):
         self.questions = 0
         self.ended = 0
 
-    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, InstanceLife]:
+    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, Ended]:
         self.questions += 1
         if self.says is None:
             self.woken.wait()
-        return {instance.id: (self.says or {}).get(instance.id, InstanceLife.RUNNING) for instance, _ in known}
+        says = self.says or {}
+        return {instance.id: Ended(says.get(instance.id, InstanceLife.RUNNING)) for instance, _ in known}
 
     def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
         if instance.id in self.hang:
@@ -106,8 +108,7 @@ def test_how_far_it_is_is_stored_with_its_moment(there: Asked, store: Store, tmp
     asking = asked(store, there)
     now = store.get(before.name)
     assert asking.silent == {} and now.state is RunState.RUNNING and now.updated_at == there.clock() > before.updated_at
-    values = dict(now.progress)
-    assert (values["epoch"], values["best_test_acc"], values["best_epoch"]) == (3, 98.0, 2)
+    assert (now.progress.epoch, now.progress.best_test_acc, now.progress.best_epoch) == (3, 98.0, 2)
     assert not (now.folder / "events.jsonl").exists(), "nothing is pulled"
     assert set(there.host.asked[verbs:]) == {"poll"} and there.released == 0
 
@@ -145,7 +146,7 @@ def test_one_that_hangs_holds_no_other_and_is_told(there: Asked, store: Store, t
     assert time.monotonic() - began < 2, "the others were heard at once, and it had its time"
     assert list(asking.silent) == ["stuck-run"] and "within" in asking.silent["stuck-run"]
     assert store.get("stuck-run") == before, "as of when it was heard last"
-    assert dict(store.get("first-run").progress)["epoch"] == dict(store.get("last-run").progress)["epoch"] == 1
+    assert store.get("first-run").progress.epoch == store.get("last-run").progress.epoch == 1
     assert there.questions == 1, "EC2 is asked once for all"
     asking.begin(store.runs())
     asking.collect(0.2)
@@ -165,7 +166,7 @@ def test_where_aws_says_nothing_the_machine_itself_does(
     begun("brave-otter", store, there, tmp_path)
     there.sleep(EPOCH_S + 1)
     there.says = None
-    assert asked(store, there).silent == {} and dict(store.get("brave-otter").progress)["epoch"] == 1
+    assert asked(store, there).silent == {} and store.get("brave-otter").progress.epoch == 1
 
 
 def test_one_that_cannot_be_reached_is_told_with_why(there: Asked, store: Store, tmp_path: Path) -> None:
