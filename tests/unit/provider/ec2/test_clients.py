@@ -12,7 +12,8 @@ from cloudtrain.core.events import Event, Noted
 from cloudtrain.provider.ec2 import instances
 from cloudtrain.provider.ec2.clients import Clients, is_loopback
 from cloudtrain.provider.ec2.launch.launch import Launch, Slot
-from tests.hostile.aws import QUICK, MemoryJournal, Raw
+from tests.hostile.aws import QUICK, Raw
+from tests.plans import Memory
 
 KEY = ("AKIAREHEARSAL0000000", "rehearsal")
 
@@ -60,7 +61,7 @@ def test_an_answer_without_what_is_looked_for_is_an_error_of_ours_and_one_that_a
         instances.inventory(clients)
     assert caught.value.code == "aws_unavailable"
     sent: list[Event] = []
-    launch = Launch(clients, MemoryJournal(), sent.append, QUICK, seed="s", spot=False, give_up_at=4e9)
+    launch = Launch(clients, Memory(), sent.append, QUICK, seed="s", spot=False, give_up_at=4e9)
     with pytest.raises(ConnectionFailed):
         launch.send(Slot("t", "a"), {"ImageId": "ami-1", "MinCount": 1, "MaxCount": 1})
     assert any("asking again with the same token" in event.message for event in sent if isinstance(event, Noted))
