@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.machinery import FrozenImporter, PathFinder
@@ -236,7 +235,8 @@ def _check_not_hidden(source: Path, module: str) -> None:
     if module.partition(".")[0] != name or (source / "__init__.py").exists():
         return
     of_python = name in sys.stdlib_module_names
-    places = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+    # All that is installed here, also by a link as this very program may be.
+    places = [place for place in sys.path if place and Path(place).resolve() != source.parent.resolve()]
     found = None if of_python else PathFinder.find_spec(name, places)
     if not of_python and (found is None or found.origin is None):
         return

@@ -201,6 +201,13 @@ class Region:
         with self.core.lock:
             return account.inventory(self.account)
 
+    def histories(self) -> list[dict[str, Any]]:
+        """See `account.histories`."""
+        from cloudtrain.emulator.aws import account
+
+        with self.core.lock:
+            return account.histories(self.account)
+
     @property
     def idle_for(self) -> float:
         """Seconds since the last AWS call; 0 while an instance lives."""
@@ -237,6 +244,7 @@ class Region:
         return {
             ("GET", "calls"): lambda body: self.api.recorded(),
             ("GET", "inventory"): lambda body: self.inventory(),
+            ("GET", "histories"): lambda body: self.histories(),
             ("GET", "faults"): lambda body: {
                 "faults": self.faults.texts(),
                 "language": [row[:2] for row in faults.describe()],

@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudtrain.core import disk
-from cloudtrain.report import page
-from cloudtrain.report.sources import of_run
-from cloudtrain.run_folder import generated
-
 if TYPE_CHECKING:
     from cloudtrain.report.facts import Facts
     from cloudtrain.store import Run, Store
@@ -21,6 +16,8 @@ def write(run: Run, store: Store) -> Path:
     Raises:
         OSError: the folder cannot be written; what was there is as it was.
     """
+    from cloudtrain.report.sources import of_run
+
     return write_facts(of_run(run, store))
 
 
@@ -30,6 +27,10 @@ def write_facts(facts: Facts, path: Path | None = None) -> Path:
     Raises:
         OSError: as `write`.
     """
+    from cloudtrain.core import disk
+    from cloudtrain.report import page
+    from cloudtrain.run_folder import generated
+
     if path is None:
         taken = {name.casefold() for name in facts.artifacts}
         path = facts.folder / (generated.REPORT if generated.REPORT not in taken else generated.OTHER_REPORT)

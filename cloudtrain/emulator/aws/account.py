@@ -75,6 +75,12 @@ def inventory(account: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def histories(account: str) -> list[dict[str, Any]]:
+    """What each instance of the account has been, with the unix time of each change of its state and its last tags."""
+    every = [one for backend in list(ec2_backends[account].values()) for one in backend.all_instances()]
+    return [{"id": one.id, "tags": one.marks, "states": one.history} for one in every]
+
+
 def _tagged(backend: Any, id: str, **values: Any) -> dict[str, Any]:
     return {"region": backend.region_name, "id": id, **values, "tags": dict(backend.tags.get(id, {}))}
 

@@ -221,6 +221,8 @@ class TimedLifecycle:
         with self._core.lock:
             instance.epoch += 1
             instance._state.name, instance._state.code = state, STATES[state]
+            instance.history.append((state, time.time()))
+            instance.marks |= instance.ec2_backend.tags.get(instance.id, {})
             if why is not None:
                 instance.set_reason(why)
         self._changed()

@@ -31,6 +31,8 @@ class EmulatedInstance(moto_instances.Instance):  # type: ignore[misc]
         self.epoch = 0
         self.born = 0.0
         self.down_at: datetime | None = None
+        self.history: list[tuple[str, float]] = []
+        self.marks: dict[str, str] = {}
         self.spot_instance_request_id: str | None = None
         image = ec2_backend.amis.get(self.image_id)
         self.login_user = getattr(image, "login_user", "ubuntu")

@@ -108,11 +108,11 @@ def test_bad_input_is_told(
         ("report", "--format", "md", "--open"): "--open is for the page",
         ("report", "--out", str(tmp_path / "not" / "there.html")): "cannot be written: no such file or directory",
         ("report", str(made.folder), "--out", str(made.folder / "metrics.json")): "is a result of brave-otter",
-        ("report", "--format", "pdf"): "'pdf' is not one of",
+        ("report", "--format", "pdf"): "there is no 'pdf'; choose from html",
         ("compare", "tiny-otter"): "one run cannot be compared",
         ("compare",): "missing argument",
         ("export", "tiny-otter"): "missing option '--to'",
-        ("export", "--to", "keras"): "'keras' is not one of",
+        ("export", "--to", "keras"): "there is no 'keras'; choose from",
     }
     for argv, told in cases.items():
         monkeypatch.setattr(sys, "argv", ["cloudtrain", *argv])

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_git_names_commit_and_every_change(package: Path) -> None:
     ask("commit", "-q", "-m", "first")
     clean = git.state(package, scan(package).files)
     assert clean is not None
-    assert clean.record() == {"commit": ask("rev-parse", "HEAD"), "dirty": False, "diff_sha256": None}
+    assert asdict(clean.record()) == {"commit": ask("rev-parse", "HEAD"), "dirty": False, "diff_sha256": None}
     (project / "outside.txt").write_text("changed, and not sent\n")
     assert git.state(package, scan(package).files) == clean
 

@@ -22,7 +22,9 @@ TRACEBACKS = "tracebacks"
 CODES = "undocumented exit codes"
 HUNG = "commands that hung"
 STUCK = "runs that did not end"
-COUNTED = (LEAKED, BYTES, RESULTS, LAUNCHES, STARTS, TRACEBACKS, CODES, HUNG, STUCK)
+FALSE = "false sentences about money"
+COSTS = "costs that are not what EC2 had up"
+COUNTED = (LEAKED, BYTES, RESULTS, LAUNCHES, STARTS, TRACEBACKS, CODES, HUNG, STUCK, FALSE, COSTS)
 
 # A machine may be so many seconds late in ending itself: `provider/ec2/end/cleaning.py` has the same figure.
 OVERDUE_S = 600.0
@@ -105,6 +107,42 @@ def explained(instances: Sequence[Mapping[str, Any]], told: str) -> Iterator[Bre
             for line, below in found
         ):
             yield Breach(LEAKED, 1, f"{one['id']} is left and `clean` does not say why and until when:\n{told}")
+
+
+# What is billed by the hour, and what a screen may not say while there is such a machine.
+_UP = ("pending", "running")
+_FREE = re.compile(
+    r"nothing (?:of it )?is billed|not billed any more|nothing was created|no longer billed|nothing is there to end"
+    r"|ended, nothing|\bi-[0-9a-f]+ (?:is )?terminated"
+)
+LEAST_S = 60.0
+
+
+def untrue(said: str, argv: Sequence[str], up: Sequence[str]) -> Iterator[Breach]:
+    """Sentences that are false while the instances `up` of the run are up."""
+    for found in _FREE.finditer(said) if up else ():
+        named = re.search(r"\bi-[0-9a-f]+", found[0])
+        if named is None or named[0] in up:
+            around = said[max(0, found.start() - 200) : found.end() + 100]
+            yield Breach(FALSE, 1, f"{' '.join(argv)} says {found[0]!r} while {', '.join(up)} is up: {around}")
+
+
+def up_s(history: Sequence[tuple[str, float]], now: float) -> float:
+    """Seconds for which EC2 bills an instance: each stretch from `pending` on, for a minute at least."""
+    total, since = 0.0, None
+    for state, at in [*history, ("now", now)]:
+        if since is not None and state not in _UP:
+            total, since = total + max(LEAST_S, at - since), None
+        elif since is None and state in _UP:
+            since = at
+    return total
+
+
+def cost_off(told_usd: float | None, price: float, seconds: float) -> Iterator[Breach]:
+    """A cost that is more than a cent and 2 % off."""
+    usd = price * seconds / 3600
+    if told_usd is not None and abs(told_usd - usd) > max(0.01, 0.02 * usd):
+        yield Breach(COSTS, 1, f"${told_usd:.4f} is told where {seconds:.0f} s cost ${usd:.4f}")
 
 
 def _log(seen: Evidence) -> Iterator[Breach]:

@@ -17,7 +17,20 @@ from typing import Any
 
 from tests.region.soak import job
 from tests.region.soak.job import files_of, log_of
-from tests.region.soak.judge import HUNG, LEAKED, STUCK, Breach, Evidence, explained, judge, screen, unseen
+from tests.region.soak.judge import (
+    HUNG,
+    LEAKED,
+    STUCK,
+    Breach,
+    Evidence,
+    cost_off,
+    explained,
+    judge,
+    screen,
+    unseen,
+    untrue,
+    up_s,
+)
 from tests.region.soak.troubles import POINTS, TROUBLES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -155,7 +168,7 @@ class Trial:
     # Commands
 
     def _first(self) -> list[str]:
-        source = self._folder / "job"
+        source = self._folder / "toil"
         if not source.exists():
             source.mkdir()
             shutil.copyfile(job.__file__, source / "train.py")
@@ -262,6 +275,8 @@ class Trial:
         said = path.read_bytes()
         killed = kill is not None or bool(self._seen.breaches)
         self._seen.breaches += screen(argv, code, said, killed=killed, documented=self._documented)
+        if not killed:
+            self._seen.breaches += untrue(said.decode(errors="replace"), argv, self._up())
         self._tell(f"  {path.name} ended with {code} after {seconds:.1f} s")
         return code, said.decode(errors="replace")
 
@@ -309,6 +324,7 @@ class Trial:
         self._seen.calls = [call for call in calls if f"'{self._name}'" in str(call["parameters"])]
         how = self._seen.row["state"] if self._seen.row else "never begun, or forgotten"
         self.tally.ends[how] += 1
+        self._seen.breaches += self._cost()
         found = judge(self._seen)
         self._tell(f"{how} after {time.monotonic() - self._began:.1f} s; job: {words}")
         for breach in found:
@@ -319,24 +335,46 @@ class Trial:
 
     # What is known
 
-    def _row(self) -> dict[str, Any] | None:
-        """The run as the registry has it, read beside the commands."""
-        from cloudtrain.core.decode import brief
+    def _run(self) -> Any:
+        """The run as the registry has it, read beside the commands; None: it knows none."""
         from cloudtrain.core.errors import CloudtrainError
         from cloudtrain.store import Store
 
         path = self._home / "state" / "registry.sqlite"
-        if not path.exists():
-            return None
         try:
-            run = Store(path).get(self._name)
+            return Store(path).get(self._name) if path.exists() else None
         except CloudtrainError:
+            return None
+
+    def _row(self) -> dict[str, Any] | None:
+        from cloudtrain.core.decode import brief
+
+        run = self._run()
+        if run is None:
             return None
         told = {"ending": run.ending and brief(run.ending), "error": run.error and brief(run.error)}
         return {"state": run.state.value, "life": run.life.value, **told}
 
     def _look(self) -> None:
         self._seen.breaches += unseen(self._account.instances(), time.time())
+
+    def _up(self) -> list[str]:
+        """Ids of this run's instances that are billed by the hour now."""
+        mine = [one for one in self._account.instances() if one["tags"].get("cloudtrain:run") == self._name]
+        return [one["id"] for one in mine if one["state"] in ("pending", "running")]
+
+    def _cost(self) -> list[Breach]:
+        """What is told of the run's cost at its end, against what EC2 had up; a registry that was lost knows less, and
+        spot machines have a price each."""
+        from cloudtrain.billing.cost import cost
+
+        run = self._run()
+        if run is None or run.instance is None or self.tally.forgotten or self._spot:
+            return []
+        told = [one for one in self._account.ask("histories") if one["tags"].get("cloudtrain:run") == self._name]
+        now = time.time()
+        seconds = sum(up_s(one["states"], now) for one in told)
+        return list(cost_off(cost(run, now), run.instance.price_per_hour or 0.0, seconds))
 
     def _breach(self, kind: str, told: str) -> None:
         self._seen.breaches.append(Breach(kind, 1, told))

@@ -192,19 +192,22 @@ class Door:
             return {}
         if found is None:
             return self._forgotten(instance, cause)
-        state, why = state_of(found), reason_of(found)
+        state, why, kept = state_of(found), reason_of(found), "what was streamed and pulled so far is kept"
         if reclaimed(found):
-            told, consequence, code = f"was taken back by EC2: {why}", "it is not billed any more", RECLAIMED
+            told, unbilled = f"{instance.id} was taken back by EC2: {why}", "it is not billed any more"
+            error = ConnectionFailed(told, hint=kept, consequence=unbilled, code=RECLAIMED)
         elif instance.owned and state in ("stopping", "stopped"):
-            told, consequence = f"is parked: {why}", "its GPU is not billed any more, its disk keeps the results"
-            code = "parked"
+            error = ConnectionFailed(
+                f"{instance.id} is parked: {why}",
+                hint=f"cloudtrain pull {instance.details.run} starts it and fetches the results",
+                consequence="its GPU is not billed any more, its disk keeps the results",
+                code="parked",
+            )
         elif state in (*ENDED, "stopping", "stopped"):
-            told, consequence, code = f"is {state}: {why}", "its GPU is not billed any more", GONE
+            told, unbilled = f"{instance.id} is {state}: {why}", "its GPU is not billed any more"
+            error = ConnectionFailed(told, hint=kept, consequence=unbilled, code=GONE)
         else:
             return found
-        wakes = f"cloudtrain pull {instance.details.run} starts it and fetches the results"
-        hint = wakes if code == "parked" else "what was streamed and pulled so far is kept"
-        error = ConnectionFailed(f"{instance.id} {told}", hint=hint, consequence=consequence, code=code)
         error.since = down_since(found, self._clients)
         raise error from cause
 
