@@ -10,7 +10,6 @@ import typer
 
 from cloudtrain.cli import leftovers
 from cloudtrain.cli.options import Json, Profile, Region
-from cloudtrain.cli.request import OF_EC2
 from cloudtrain.config import settings
 from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.console.pages import account, failure
@@ -30,9 +29,8 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
-    get = settings.load({"instance": instance, "spot": spot, "region": region, "profile": profile}).get
-    known = {field: get(name) for name, field in OF_EC2.items()}
-    spec = Ec2Spec(**{name: value for name, value in known.items() if value is not None})
+    flags = {"instance": instance, "spot": spot, "region": region, "profile": profile}
+    spec = Ec2Spec(**settings.load(flags).fields("ec2"))
     leftovers.settle_debts()
     seen = []
     for check in checks(spec):

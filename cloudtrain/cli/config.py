@@ -12,7 +12,7 @@ from cloudtrain.cli.options import Json, Yes, look
 from cloudtrain.cli.values import ReadingCommand, ReadingGroup
 from cloudtrain.config import files, project_file, settings
 from cloudtrain.config import trust as trust_
-from cloudtrain.config.project_file import EXPLAINED
+from cloudtrain.config.table import SETTINGS
 from cloudtrain.console.choose import reporter
 from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.console.text import shown_path
@@ -43,7 +43,7 @@ def show(
     refused = {name: f"{each.origin}, which {each.fault}" for name, each in found.items() if each.fault}
     rows = [(name, shown(each.value), refused.get(name, each.origin if origin else "")) for name, each in found.items()]
     if all_:
-        rows += [(name, "-", "not set" if origin else "") for name in settings.SETTINGS if name not in found]
+        rows += [(name, "-", "not set" if origin else "") for name in SETTINGS if name not in found]
         rows.sort()
     header = ("SETTING", "VALUE", "FROM" if origin or refused else "")
     print_lines(*map(screen_safe, columns(header, rows)))
@@ -96,9 +96,8 @@ def trust(
         raise trust_.refusal(str(file.path), file.fault, found, asked=min(found))
     name = screen_safe(shown_path(file.path))
     if found:
-        means = {one: what for _, group in EXPLAINED for one, _, what in group}
         if not json:
-            rows = [(one, shown(value), means[one]) for one, value in found.items()]
+            rows = [(one, shown(value), SETTINGS[one].help) for one, value in found.items()]
             print_lines(*map(screen_safe, columns(("SETTING", "VALUE", "WHAT IT IS"), rows)))
         asks = reporter(look(json, plain=True))
         if not yes and not asks.ask(f"Let {name} decide this?", default=False, consequence="nothing was changed"):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
-from cloudtrain.config.settings import duration
+from cloudtrain.config.table import duration
 from cloudtrain.console.lines import write_result
 from cloudtrain.core import text
 from cloudtrain.core.errors import UsageError

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from cloudtrain.config.table import SETTINGS
 from cloudtrain.console.choose import Look
 from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.store import Store
 
 
 def complete_run(incomplete: str) -> list[str]:
     """Names of runs that begin with what is typed."""
-    from cloudtrain.store import Store
-
     try:
         return [name for name in Store().names() if name.startswith(incomplete)]
     except CloudtrainError:
@@ -28,6 +28,13 @@ class OnInterrupt(StrEnum):
     STOP = "stop"
 
 
+def setting(name: str) -> Any:
+    """The flag of a setting."""
+    each = SETTINGS[name]
+    words = each.flag if isinstance(each.flag, str) else f"{each.help[0].upper()}{each.help[1:]}."
+    return typer.Option(*each.names, metavar=each.metavar, help=words)
+
+
 def _latest_or(what: str) -> Any:
     return typer.Argument(
         metavar="[RUN]", help=f"{what}; the latest run if left out.", autocompletion=complete_run, show_default=False
@@ -39,8 +46,8 @@ RunOrFolder = Annotated[str | None, _latest_or("Name of a run, its folder, or a 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One fact a line, nothing redrawn.")]
 Bell = Annotated[bool, typer.Option("--bell", help="One beep of the terminal when the run ends or a question waits.")]
-Region = Annotated[str | None, typer.Option(help="AWS Region.")]
-Profile = Annotated[str | None, typer.Option(help="AWS profile.")]
+Region = Annotated[str | None, setting("region")]
+Profile = Annotated[str | None, setting("profile")]
 
 
 class WhoseThings(StrEnum):

@@ -9,7 +9,8 @@ from importlib.machinery import FrozenImporter, PathFinder
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.config.settings import Settings, duration
+from cloudtrain.config.settings import Settings
+from cloudtrain.config.table import SETTINGS, duration
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.names import new_name
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
@@ -20,10 +21,6 @@ from cloudtrain.store import Store
 
 # Of `--keep`, in seconds.
 SHORTEST_KEEP_S = 60.0
-# Settings that say which instance and how: name -> field of `Ec2Spec`.
-OF_EC2 = {name: name for name in ("region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr")}
-OF_EC2 |= {"instance": "types", "volume_size": "volume_gb", "boot_limit": "boot_limit_s", "login": "user"}
-OF_EC2 |= {name: name for name in ("private_ip", "tags", "allow_cpu")}
 
 
 def build(
@@ -45,16 +42,13 @@ def build(
     Raises:
         UsageError: naming the flag that cannot be used, and what can.
     """
-    get = settings.get
     target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=dry_run)
     if faults and not dry_run:
         raise UsageError("--fault is for rehearsals", hint="add --dry-run", code="bad_setting")
-    train = TrainSpec(
-        **{name: get(name) for name in ("model", "epochs", "batch_size", "seed", "lr", "device")},
-        recipe=_recipe(settings, dry_run=dry_run, args=args),
-        args=args,
-    )
-    limits = _limits(settings, keep_s)
+    train = TrainSpec(**settings.fields("train") | ({"args": args} if args else {}))
+    if dry_run and _is_open(train, settings):
+        train = replace(train, recipe="fast")  # it trains on this computer's CPU
+    limits = _check_limits(Limits(**settings.fields("limits"), keep_s=keep_s))
     spec = RunSpec(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,
@@ -62,7 +56,7 @@ def build(
         job=_job(settings, away=target is Target.HOST or (target is Target.EC2 and not dry_run)),
         runs_dir=str(settings.runs_dir),
         limits=limits,
-        host=parse_host(host, identity=get("identity"), fingerprint=host_key)
+        host=parse_host(host, identity=settings.get("identity"), fingerprint=host_key)
         if target is Target.HOST and host
         else None,
         ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
@@ -74,8 +68,9 @@ def build(
 
 def from_files(settings: Settings, spec: RunSpec) -> dict[str, str]:
     """Which settings of money and trust a file has decided for this run: name -> path of the file."""
-    elsewhere = () if spec.target is Target.EC2 else (*OF_EC2, "max_cost", "confirm_above", "grace", "if_i_vanish")
-    return {name: path for name, path in settings.from_files().items() if name not in elsewhere}
+    of_ec2 = {each.name for each in SETTINGS.values() if each.part in ("ec2", "limits")} - {"max_time"}
+    without = set() if spec.target is Target.EC2 else of_ec2 | {"confirm_above"}
+    return {name: path for name, path in settings.from_files().items() if name not in without}
 
 
 def keeping(text: str | None) -> float | None:
@@ -105,23 +100,11 @@ def keeping(text: str | None) -> float | None:
 def of_run(spec: RunSpec, *, elsewhere: bool) -> dict[str, Any]:
     """The settings of a run that is to go on: its limits and its device, and those of its place unless it is to go on
     `elsewhere`. None where nobody had set one."""
-    limits, ec2 = spec.limits, spec.ec2
-    values: dict[str, Any] = {
-        "device": spec.train.device,
-        "max_time": limits.max_time_s,
-        "max_cost": limits.max_cost_usd,
-        "grace": limits.grace_s,
-        "if_i_vanish": limits.if_i_vanish,
-        "spot_restarts": limits.spot_restarts,
-        "spot": ec2.spot if ec2 else None,
-    }
-    if not elsewhere:
-        values["python"] = spec.job.python
-    if spec.host is not None and not elsewhere:
-        values["identity"] = spec.host.identity
-    if ec2 is not None and not elsewhere:
-        values |= {name: getattr(ec2, field) for name, field in OF_EC2.items()} | {"identity": ec2.identity}
-    return values
+    values = {each.name: each.value_in(spec) for each in SETTINGS.values() if each.part and not each.trained}
+    if spec.ec2 is not None:
+        values["identity"] = spec.ec2.identity
+    anywhere = {each.name for each in SETTINGS.values() if each.part == "limits"} | {"device", "spot"}
+    return {name: value for name, value in values.items() if not elsewhere or name in anywhere}
 
 
 def place_of(spec: RunSpec) -> dict[str, Any]:
@@ -164,25 +147,15 @@ def going_on(spec: RunSpec, continued: RunSpec) -> RunSpec:
     )
 
 
-def _limits(settings: Settings, keep_s: float | None) -> Limits:
-    if_i_vanish = settings.get("if_i_vanish") or "park"
-    if if_i_vanish not in ("park", "terminate"):
-        raise UsageError(
-            f"cannot {if_i_vanish!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting"
-        )
-    max_cost, restarts = settings.get("max_cost"), settings.get("spot_restarts")
-    if max_cost is not None and max_cost <= 0:
-        raise UsageError(f"a run cannot cost at most ${max_cost:g}", hint="--max-cost above 0", code="bad_setting")
-    if restarts is not None and restarts < 0:
+def _check_limits(limits: Limits) -> Limits:
+    cost, restarts, end = limits.max_cost_usd, limits.spot_restarts, limits.if_i_vanish
+    if end not in ("park", "terminate"):
+        raise UsageError(f"cannot {end!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting")
+    if cost is not None and cost <= 0:
+        raise UsageError(f"a run cannot cost at most ${cost:g}", hint="--max-cost above 0", code="bad_setting")
+    if restarts < 0:
         raise UsageError(f"a run cannot go on {restarts} times", hint="--spot-restarts 0 or more", code="bad_setting")
-    return Limits(
-        max_time_s=settings.get("max_time"),
-        max_cost_usd=max_cost,
-        grace_s=settings.get("grace") or Limits().grace_s,
-        if_i_vanish=if_i_vanish,
-        spot_restarts=Limits().spot_restarts if restarts is None else restarts,
-        keep_s=keep_s,
-    )
+    return limits
 
 
 def _target(settings: Settings, *, local: bool, host: str | None, instance_id: str | None, dry_run: bool) -> Target:
@@ -203,25 +176,24 @@ def _target(settings: Settings, *, local: bool, host: str | None, instance_id: s
     )
 
 
-def _recipe(settings: Settings, *, dry_run: bool, args: tuple[str, ...]) -> str | None:
-    """A rehearsal trains on this computer's CPU: with the shipped job's short recipe, unless the user says how long."""
-    asked: str | None = settings.get("recipe")
-    free = asked is None and settings.get("epochs") is None and settings.get("job") is None
-    return "fast" if dry_run and free and "--recipe" not in args else asked
+def _is_open(train: TrainSpec, settings: Settings) -> bool:
+    """Whether the shipped job trains and nobody has said for how long."""
+    return "--recipe" not in train.args and not (train.recipe or train.epochs or settings.get("job"))
 
 
 def _job(settings: Settings, *, away: bool) -> JobSpec:
     """The training package; its interpreter is a setting where it trains `away` from this computer."""
-    given: str | None = settings.get("job")
+    known = settings.fields("job")
+    given: str | None = known.get("source")
     source = (settings.project / given).absolute() if given else job_folder()
     if not source.is_dir():
         raise UsageError(
             f"there is no folder {source}", hint="--job FOLDER with the training package", code="bad_setting"
         )
-    module = settings.get("module") or (f"{source.name}.train" if given else "job.train")
-    _check_not_hidden(source, module)
-    python = settings.get("python") if away else None
-    return JobSpec(source=str(source), module=module, outputs=settings.get("outputs") or ("**",), python=python)
+    known |= {"source": str(source), "python": known.get("python") if away else None}
+    job = JobSpec(**({"module": f"{source.name}.train"} if given else {}) | known)
+    _check_not_hidden(source, job.module)
+    return job
 
 
 def _check_not_hidden(source: Path, module: str) -> None:
@@ -250,18 +222,14 @@ def _check_not_hidden(source: Path, module: str) -> None:
     )
 
 
-def _file(path: str | None) -> str | None:
-    return str(Path(path).expanduser().absolute()) if path is not None else None
-
-
 def _ec2(
     settings: Settings, instance_id: str | None, host_key: str | None, dry_run: bool, faults: tuple[str, ...]
 ) -> Ec2Spec:
-    get = settings.get
-    known: dict[str, Any] = {field: get(name) for name, field in OF_EC2.items()}
-    known |= {"identity": _file(get("identity")) if instance_id else None, "host_key": host_key}
+    identity = settings.get("identity") if instance_id else None
     return Ec2Spec(
-        **{key: value for key, value in known.items() if value is not None},
+        **settings.fields("ec2"),
+        identity=str(Path(identity).expanduser().absolute()) if identity else None,
+        host_key=host_key,
         instance_id=instance_id,
         rehearsal=dry_run,
         faults=faults,

@@ -12,7 +12,7 @@ import typer
 
 from cloudtrain.cli import signals
 from cloudtrain.cli.options import Bell, Json, Plain, complete_run, look
-from cloudtrain.config.settings import duration
+from cloudtrain.config.table import duration
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.store import Store
 

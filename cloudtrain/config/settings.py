@@ -6,151 +6,20 @@ A project's file decides what is trained; of money and trust only what the user 
 from __future__ import annotations
 
 import os
-import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.config import files, trust
+from cloudtrain.config.table import SETTINGS
+from cloudtrain.config.table import duration as duration
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
-_LONGEST_S = 100 * 365 * 86400.0
-MOST_TAGS = 40
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def duration(text: str | float | int) -> float:
-    """Seconds of "90s", "30m", "1h", "1h30m" or a plain number of seconds.
-
-    Raises:
-        ValueError: it is none of these, or not above zero.
-    """
-    if not isinstance(text, str):
-        seconds = _number(text)
-    else:
-        if not re.fullmatch(r"(?:\d+(?:\.\d+)?\s*(?:s|min|m|h|d)\s*)+|\d+(?:\.\d+)?", text.strip()):
-            raise ValueError(f"{_shown(text)} is not a duration such as 45m or 1h30m")
-        parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|s|m|h|d)?", text)
-        seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
-    if not 0 < seconds <= _LONGEST_S:
-        raise ValueError(f"{_shown(text)} is not above zero" if seconds <= 0 else f"{_shown(text)} is too long")
-    return seconds
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, shortened where it is long."""
-    said = repr(value)
-    return said if len(said) <= 200 else f"{said[:200]}…"
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in _text(value).split(",") if part.strip())
-    if isinstance(value, (list, tuple)) and all(isinstance(part, str) and "\0" not in part for part in value):
-        return tuple(value)
-    raise ValueError(f"{_shown(value)} is not a list of words")
-
-
-def _arguments(value: Any) -> tuple[str, ...]:
-    """Arguments of a program: a list as it is, one text as a shell would take it apart."""
-    return _words(shlex.split(value) if isinstance(value, str) else value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or re.search(r"[\x00-\x1f\x7f]", value):
-        raise ValueError(f"{_shown(value)} is not text in one line")
-    return value
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value) if not isinstance(value, bool) else float("nan")
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if abs(number) > 1e100 or number != number:
-        raise ValueError(f"{_shown(value)} is not a number")
-    return number
-
-
-def _tags(value: Any) -> dict[str, str]:
-    """A table, or texts KEY=VALUE. Held to AWS's limits here, so that no launch is refused for them in its middle."""
-    if not isinstance(value, Mapping):
-        pairs = [text.partition("=") for text in _words(value)]
-        if wrong := [key for key, equals, _ in pairs if not equals]:
-            raise ValueError(f"{_shown(wrong[0])} is not KEY=VALUE")
-        value = {key.strip(): text.strip() for key, _, text in pairs}
-    if len(value) > MOST_TAGS:
-        raise ValueError(f"{len(value)} tags are too many: {MOST_TAGS} at most, since AWS takes 50 with our own")
-    for key, text in value.items():
-        if not isinstance(text, str) or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", key + text):
-            raise ValueError(f"the tag {_shown(key)} is not text in one line")
-        if not 0 < len(key) <= 128 or len(text) > 256:
-            raise ValueError(f"the tag {_shown(key)} is too long or has no name: AWS takes 128 and 256 characters")
-        if key.lower().startswith(("aws:", "cloudtrain:", "emulator:")):
-            raise ValueError(f"the tag {_shown(key)} cannot be set: names that begin so are AWS's own, or cloudtrain's")
-    return dict(value)
-
-
-def _login(value: Any) -> str:
-    if not re.fullmatch(r"[a-z_][a-z0-9_.-]{0,31}", _text(value)):
-        raise ValueError(f"{_shown(value)} cannot be a login name")
-    return str(value)
-
-
-def _truth(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
-        return value.lower() in {"1", "true", "yes", "on"}
-    raise ValueError(f"{_shown(value)} is neither true nor false")
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, (str, int, float)) and _number(value).is_integer():
-        return int(value)
-    raise ValueError(f"{_shown(value)} is not a whole number")
-
-
-def _amount(value: Any) -> float:
-    number = _number(value)
-    if number < 0:
-        raise ValueError(f"{_shown(value)} is not a number from 0 up")
-    return number
-
-
-# Every setting: how its text or TOML value is read. The names are the flags' names; CLOUDTRAIN_MAX_TIME is `max_time`.
-SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(("model", "epochs", "batch_size", "seed", "volume_size", "spot_restarts"), _whole),
-    **dict.fromkeys(("lr", "max_cost", "confirm_above", "trickle_rate"), _amount),
-    **dict.fromkeys(("device", "recipe", "runs_dir", "job", "module", "region", "profile", "identity"), _text),
-    **dict.fromkeys(("python", "ami", "subnet", "security_group", "ssh_cidr", "if_i_vanish"), _text),
-    **dict.fromkeys(("boot_limit", "max_time", "grace"), duration),
-    **dict.fromkeys(("spot", "private_ip", "plain", "allow_cpu", "keep_on_host"), _truth),
-    **dict.fromkeys(("outputs", "instance"), _words),
-    "args": _arguments,
-    "tags": _tags,
-    "login": _login,
-}
-
-# Flags that are not called as their setting is.
-FLAGS = {"tags": "--tag"}
-# `trickle_rate`: MiB a second at which finished results of a run that is followed come down while it trains; 0: not.
-DEFAULTS: dict[str, Any] = {
-    "model": 3,
-    "seed": 1,
-    "device": "auto",
-    "runs_dir": "runs",
-    "confirm_above": 0.0,
-    "trickle_rate": 4.0,
-    "keep_on_host": False,
-}
-
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Value:
     """A value and, for people, where it came from.
 
     Attributes:
@@ -172,7 +41,7 @@ class Settings:
             relative paths in settings are meant from there.
     """
 
-    def __init__(self, values: Mapping[str, Setting], project: Path) -> None:
+    def __init__(self, values: Mapping[str, Value], project: Path) -> None:
         self._values = dict(values)
         self.project = project
 
@@ -188,12 +57,21 @@ class Settings:
             raise trust.refusal(setting.origin, setting.fault, beside, asked=name)
         return setting.value if setting else None
 
+    def fields(self, part: str) -> dict[str, Any]:
+        """What of a run's `part`, such as "ec2", somebody has set: its fields. What is empty is not set.
+
+        Raises:
+            UsageError: as `get`.
+        """
+        values = {each.goes_to: self.get(each.name) for each in SETTINGS.values() if each.part == part}
+        return {goes_to.rpartition(".")[2]: value for goes_to, value in values.items() if value not in (None, "", ())}
+
     def from_files(self) -> dict[str, str]:
         """The settings of money and trust that a file decides, each with its path."""
         taken = {name: one.origin for name, one in self.origins().items() if one.of_file and not one.fault}
         return {name: origin for name, origin in taken.items() if name in trust.SETTINGS}
 
-    def origins(self) -> dict[str, Setting]:
+    def origins(self) -> dict[str, Value]:
         """Every setting that has a value, by name."""
         return dict(sorted(self._values.items()))
 
@@ -224,7 +102,7 @@ def load(
     """
     here = (folder or Path.cwd()).absolute()
     environment = os.environ if environment is None else environment
-    merged = {name: Setting(value, "default") for name, value in DEFAULTS.items()}
+    merged = {name: Value(each.default, "default") for name, each in SETTINGS.items() if each.default is not None}
     own = files.read(disk.config_dir() / "config.toml")
     if own is not None:
         _add(merged, own, lambda name, value: False)
@@ -240,14 +118,13 @@ def load(
         # The user has named it, and sees what it sets in the plan: but only if the plan is asked about.
         theirs = trust.SETTINGS if named.fault else (trust.CONSENT,)
         _add(merged, named, lambda name, value: name in theirs)
-    for name in SETTINGS:
-        variable = f"CLOUDTRAIN_{name.upper()}"
-        if environment.get(variable):
-            merged[name] = _over(merged, name, Setting(_checked(name, environment[variable], variable), variable))
+    for name, each in SETTINGS.items():
+        if text := environment.get(each.variable):
+            merged[name] = _over(merged, name, Value(_checked(name, text, each.variable), each.variable))
     for name, value in flags.items():
         if value is not None:
-            origin = FLAGS.get(name) or f"--{name.replace('_', '-')}"
-            merged[name] = _over(merged, name, Setting(_checked(name, value, origin), origin))
+            origin = SETTINGS[name].option
+            merged[name] = _over(merged, name, Value(_checked(name, value, origin), origin))
     return Settings(merged, project)
 
 
@@ -260,7 +137,7 @@ def of_file(file: files.File) -> dict[str, Any]:
     return {name: _checked(name, value, str(file.path)) for name, value in file.table.items()}
 
 
-def _add(merged: dict[str, Setting], file: files.File, doubtful: Callable[[str, Any], bool]) -> None:
+def _add(merged: dict[str, Value], file: files.File, doubtful: Callable[[str, Any], bool]) -> None:
     """Lay what `file` sets over what is there; what is `doubtful` counts only as far as the user trusts the file."""
     values = of_file(file)
     doubts = {name for name, value in values.items() if doubtful(name, value)}
@@ -269,11 +146,11 @@ def _add(merged: dict[str, Setting], file: files.File, doubtful: Callable[[str, 
         agreed = trust.holds(file.path, trust.digest(values, file.path.parent))
         fault = file.fault or ("" if agreed else trust.UNTRUSTED)
     for name, value in values.items():
-        setting = Setting(value, str(file.path), of_file=True, fault=fault if name in doubts else "")
+        setting = Value(value, str(file.path), of_file=True, fault=fault if name in doubts else "")
         merged[name] = _over(merged, name, setting)
 
 
-def _over(merged: Mapping[str, Setting], name: str, setting: Setting) -> Setting:
+def _over(merged: Mapping[str, Value], name: str, setting: Value) -> Value:
     """`setting` in the place of the one before it. Of tags each is one by itself: those that only one sets stay."""
     before = merged.get(name)
     if name != "tags" or before is None or before.fault:
@@ -286,15 +163,15 @@ def known(name: str) -> Any:
     try:
         return load({}).get(name)
     except UsageError:
-        return DEFAULTS.get(name)
+        return SETTINGS[name].default
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:
-    read = SETTINGS.get(name)
-    if read is None:
+    setting = SETTINGS.get(name)
+    if setting is None:
         raise UsageError(f"{origin}: there is no setting {name!r}", hint="cloudtrain config show", code="bad_setting")
     try:
-        return read(value)
+        return setting.read(value)
     except ValueError as error:
         hint = "cloudtrain run --help" if origin.startswith("--") else f"correct {name} there"
         raise UsageError(f"{origin}: {error}", hint=hint, code="bad_setting") from error

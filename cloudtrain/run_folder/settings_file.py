@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.config.table import SETTINGS
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import Ec2Spec, RunSpec, Target
+from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.source.shipped import job_folder
 from cloudtrain.store import Run
@@ -24,30 +25,27 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     the folder of the runs, and arguments for the job that name such a thing, of which a comment is left.
     """
     spec = run.plan.spec
-    train, limits, ec2 = spec.train, spec.limits, spec.ec2
-    values: dict[str, Any] = {
-        "model": train.model,
-        "epochs": train.epochs or _number(start.get("epochs"), int),
-        "batch_size": train.batch_size or _number(start.get("batch_size"), int),
-        "seed": train.seed,
-        "lr": train.lr or _number(start.get("lr"), float),
-        "device": train.device,
-        "recipe": train.recipe or _name(start.get("recipe")),
+    values = {each.name: each.value_in(spec) for each in SETTINGS.values() if each.goes_to and not each.private}
+    values["epochs"] = values["epochs"] or _number(start.get("epochs"), int)
+    values["batch_size"] = values["batch_size"] or _number(start.get("batch_size"), int)
+    values["lr"] = values["lr"] or _number(start.get("lr"), float)
+    values["recipe"] = values["recipe"] or _name(start.get("recipe"))
+    values["job"] = _below_project(spec)
+    public = Redaction(run, RunNotes())(spec.train.args)
+    told = public == list(spec.train.args)
+    without = {
+        "args": not told,
+        **dict.fromkeys(("job", "module"), _shipped(spec)),
+        "outputs": spec.job.outputs == ("**",),
+        "instance": spec.ec2 is not None and spec.ec2.instance_id is not None,
+        "spot_restarts": spec.ec2 is None or not spec.ec2.spot,
     }
-    public = Redaction(run, RunNotes())(train.args)
-    told = public == list(train.args)
-    values["args"] = list(train.args) or None if told else None
-    if not _shipped(spec):
-        values |= {"job": _below_project(spec), "module": spec.job.module}
-    if spec.job.outputs != ("**",):
-        values["outputs"] = list(spec.job.outputs)
-    if ec2 is not None:
-        values |= _of_ec2(ec2)
-    values |= {"max_time": limits.max_time_s, "max_cost": limits.max_cost_usd, "grace": limits.grace_s}
-    values["if_i_vanish"] = limits.if_i_vanish
-    values["spot_restarts"] = limits.spot_restarts if ec2 is not None and ec2.spot else None
     lines = [f"# The settings of {run.name}. To use them again: {_command(run)}\n"]
-    lines += [f"{key} = {_value(value)}\n" for key, value in values.items() if value is not None]
+    lines += [
+        f"{name} = {_value(value)}\n"
+        for name, value in values.items()
+        if value not in (None, ()) and value is not False and not without.get(name)
+    ]
     if not told:
         lines.append(f"# Arguments with something private in them; give them after --: {_value(public)}\n")
     return "".join(lines)
@@ -64,21 +62,6 @@ def _below_project(spec: RunSpec) -> str | None:
     """The training package as a setting of its project means it; None where it lies elsewhere on this computer."""
     source, project = Path(spec.job.source), Path(spec.runs_dir).parent
     return source.relative_to(project).as_posix() if source.is_relative_to(project) else None
-
-
-def _of_ec2(ec2: Ec2Spec) -> dict[str, Any]:
-    return {
-        "instance": list(ec2.types) if not ec2.instance_id else None,
-        "region": ec2.region,
-        "spot": ec2.spot or None,
-        "ami": ec2.ami,
-        "subnet": ec2.subnet,
-        "private_ip": ec2.private_ip or None,
-        "security_group": ec2.security_group,
-        "volume_size": ec2.volume_gb,
-        "allow_cpu": ec2.allow_cpu or None,
-        "boot_limit": ec2.boot_limit_s,
-    }
 
 
 def _command(run: Run) -> str:

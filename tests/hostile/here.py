@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cloudtrain.config import settings as config
+from cloudtrain.config.table import SETTINGS
 from tests.hostile.odd import Parser, odd
 
 
@@ -35,4 +36,4 @@ def setting(told: tuple[str, Any]) -> None:
     config.load({}, environment={f"CLOUDTRAIN_{name.upper()}": str(value)[:2000]}).origins()
 
 
-PARSERS = {"settings": Parser(setting, st.tuples(st.sampled_from([*sorted(config.SETTINGS), "no_such"]), odd), costs=3)}
+PARSERS = {"settings": Parser(setting, st.tuples(st.sampled_from([*sorted(SETTINGS), "no_such"]), odd), costs=3)}

@@ -73,7 +73,7 @@ def test_flags_of_a_launch_reach_the_run_and_the_one_that_goes_on_from_it(monkey
     assert spec.ec2 is not None and (spec.ec2.private_ip, spec.ec2.user) == (True, "trainer")
     assert spec.ec2.tags == {"team": "vision", "cost center": "4=2"}
     assert decode.made(RunSpec, json.loads(json.dumps(asdict(spec)))) == spec
-    again = settings.load({k: v for k, v in request.of_run(spec, elsewhere=False).items() if k in settings.SETTINGS})
+    again = settings.load(request.of_run(spec, elsewhere=False))
     assert (again.get("tags"), again.get("private_ip"), again.get("login")) == (spec.ec2.tags, True, "trainer")
     assert command(monkeypatch, "run", "--dry-run", "--tag", "aws:x=1") == ExitCode.USAGE
 

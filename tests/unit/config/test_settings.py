@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.config import settings
+from cloudtrain.config import settings, table
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
@@ -41,7 +41,7 @@ def test_a_wrong_setting_names_its_file(tmp_path: Path, text: str) -> None:
     assert "cloudtrain.toml" in raised.value.message and raised.value.hint
 
 
-@pytest.mark.parametrize("name", settings.SETTINGS)
+@pytest.mark.parametrize("name", table.SETTINGS)
 @pytest.mark.parametrize("value", ["[[]]", "[{}]", "1979-05-27", "{ a = [] }"])
 def test_no_setting_takes_a_value_of_another_type(tmp_path: Path, name: str, value: str) -> None:
     (tmp_path / "cloudtrain.toml").write_text(f"{name} = {value}")
@@ -66,7 +66,7 @@ def test_tags_of_all_sources_add_up_and_the_nearest_wins(tmp_path: Path) -> None
     found = settings.load({"tags": ["stage=a=b", "Name="]}, folder=tmp_path, environment={})
     assert found.get("tags") == {"team": "vision", "cost=center": "1", "stage": "a=b", "Name": ""}
     assert found.origins()["tags"].origin == "--tag"
-    many = [f"k{i}=v" for i in range(settings.MOST_TAGS - 1)]
+    many = [f"k{i}=v" for i in range(table.MOST_TAGS - 1)]
     with pytest.raises(UsageError, match=r"--tag: 41 tags are too many: 40 at most"):
         settings.load({"tags": many}, folder=tmp_path, environment={})
 
@@ -102,10 +102,10 @@ def test_what_is_no_login(tmp_path: Path, name: str) -> None:
     [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("90", 90), (60, 60), ("2d", 172800), ("5min", 300)],
 )
 def test_durations(text: str | int, value: float) -> None:
-    assert settings.duration(text) == value
+    assert table.duration(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "h", "1x", "-5m", "0", "1h x"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|above zero"):
-        settings.duration(text)
+        table.duration(text)

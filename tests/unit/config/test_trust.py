@@ -14,6 +14,7 @@ from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 
 from cloudtrain.config import files, settings, trust
+from cloudtrain.config.table import SETTINGS
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
@@ -82,7 +83,7 @@ def test_every_setting_is_of_one_class() -> None:
         *("model", "recipe", "epochs", "batch_size", "lr", "seed", "device", "args", "module", "outputs"),
         *("boot_limit", "trickle_rate", "keep_on_host", "plain", "python"),
     }
-    assert of_the_job | set(trust.SETTINGS) == set(settings.SETTINGS) and not of_the_job & set(trust.SETTINGS)
+    assert of_the_job | set(trust.SETTINGS) == set(SETTINGS) and not of_the_job & set(trust.SETTINGS)
     assert set(EVIL) | {"max_cost"} == set(trust.SETTINGS)
 
 
@@ -99,13 +100,13 @@ def test_money_and_trust_are_not_for_a_file_that_came_along(tmp_path: Path, name
             _ = got.runs_dir
     # The user's own word beats it; so does the user's own file where no other says anything.
     own = 0.5 if name == "confirm_above" else EVIL[name]
-    assert found(project, **{name: own}).get(name) == settings.SETTINGS[name](own)
+    assert found(project, **{name: own}).get(name) == SETTINGS[name].read(own)
     agree(path)
-    assert found(project).get(name) == settings.SETTINGS[name](EVIL[name])
+    assert found(project).get(name) == SETTINGS[name].read(EVIL[name])
     assert found(project).from_files() == {name: str(path)}
     path.unlink()
     put(disk.config_dir(), "config.toml", **{name: EVIL[name]})
-    assert found(project).get(name) == settings.SETTINGS[name](EVIL[name])
+    assert found(project).get(name) == SETTINGS[name].read(EVIL[name])
 
 
 def test_pyproject_is_such_a_file(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dic
 
 
 @of_hypothesis(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from([*settings.SETTINGS, "nonsense"]), value=VALUES)
+@given(name=st.sampled_from([*SETTINGS, "nonsense"]), value=VALUES)
 def test_any_value_is_taken_or_refused(tmp_path: Path, name: str, value: Any) -> None:
     file = files.File(tmp_path / files.NAME, {name: value})
     try:
@@ -260,7 +261,7 @@ def test_any_value_is_taken_or_refused(tmp_path: Path, name: str, value: Any) ->
     if name in ("max_cost", "confirm_above", "max_time", "grace", "boot_limit"):
         assert 0 <= read[name] < math.inf
     trust.digest(read, tmp_path)
-    trust.needed(name, read[name], settings.DEFAULTS.get(name), tmp_path)
+    trust.needed(name, read[name], SETTINGS[name].default, tmp_path)
 
 
 @of_hypothesis(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
