@@ -6,19 +6,22 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import typer
 
+from cloudtrain.billing import running
 from cloudtrain.cli.commands import Commands, plain_typer
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import Unwritten, print_lines, tell
 from cloudtrain.console.reporters.base import NO_INPUT, forgive_encodings
+from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
+from cloudtrain.core.version import __version__
 
 # Options of `cloudtrain` itself, accepted anywhere in a command line, and the variable that each one sets.
 EVERYWHERE = {"--no-color": "NO_COLOR", "--no-input": NO_INPUT}
@@ -33,8 +36,6 @@ app = plain_typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from cloudtrain.core.version import __version__
-
         print_lines(f"cloudtrain {__version__}")
         raise typer.Exit
 
@@ -159,14 +160,8 @@ def _gone() -> UsageError | None:
 
 def _told(look: Look, error: CloudtrainError) -> None:
     """Show why a command failed that had no run to speak of yet."""
-
-    def billing(run: str) -> Mapping[str, Any]:
-        from cloudtrain.billing import running as billing
-
-        return billing.now(run)
-
     try:
-        reporter(look, billing=billing).failure(error)
+        reporter(look, billing=running.now).failure(error)
     except OSError:
         # A stream takes nothing: who wanted JSON on it is told in words on the other one.
         with suppress(OSError):
@@ -188,8 +183,6 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
-    from cloudtrain.core import disk
-
     where = "it could not be written down"
     try:
         folder = disk.private_dir(disk.state_dir() / "crashes")
