@@ -49,38 +49,28 @@ class Flags:
     bell: Bell = False
 
 
-# In the help settings come in the order of their table and then the others, but for these: flag -> the one before it.
+# In the help settings come in the order of their table, then the others, but for these: flag -> those that follow it.
 _AFTER = {
-    "lr": "seed",
-    "recipe": "lr",
-    "config": "device",
-    "local": "job",
-    "dry_run": "local",
-    "instance_id": "instance",
-    "host": "instance_id",
-    "identity": "host",
-    "host_key": "identity",
-    "python": "volume_size",
-    "fault": "allow_cpu",
+    "seed": ("lr", "recipe"),
+    "device": ("config",),
+    "job": ("local", "dry_run"),
+    "volume_size": ("python",),
+    "instance": ("instance_id", "host", "identity", "host_key"),
+    "allow_cpu": ("fault",),
 }
 
 
 def flagged(function: Callable[..., None]) -> Callable[..., None]:
     """`function(context, **flags)` with the signature that the parser wants: every flag, in the order of the help."""
     context, _ = inspect.signature(function, eval_str=True).parameters.values()
+    kind = inspect.Parameter.KEYWORD_ONLY
     parameters = {
-        each.name: inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[each.kind | None, setting(each.name)],
-        )
-        for each in SETTINGS.values()
+        name: inspect.Parameter(name, kind, default=None, annotation=Annotated[each.kind | None, setting(name)])
+        for name, each in SETTINGS.items()
         if each.flag
     }
     parameters |= inspect.signature(Flags, eval_str=True).parameters
-    order = [name for name in parameters if name not in _AFTER]
-    for name, before in _AFTER.items():
-        order.insert(order.index(before) + 1, name)
+    moved = {name for names in _AFTER.values() for name in names}
+    order = [name for first in parameters if first not in moved for name in (first, *_AFTER.get(first, ()))]
     function.__signature__ = inspect.Signature([context, *(parameters[name] for name in order)])  # type: ignore[attr-defined]
     return function

@@ -18,6 +18,5 @@ def run(context: typer.Context, **given: Any) -> None:
     """
     from cloudtrain.cli import beginning
 
-    settings = {name: value for name, value in given.items() if name in SETTINGS and SETTINGS[name].flag}
-    flags = Flags(**{name: value for name, value in given.items() if name not in settings})
-    raise typer.Exit(beginning.run(flags, settings, tuple(context.args)))
+    settings = {name: given.pop(name) for name, each in SETTINGS.items() if each.flag}
+    raise typer.Exit(beginning.run(Flags(**given), settings, tuple(context.args)))

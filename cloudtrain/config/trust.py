@@ -16,20 +16,17 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.config import table
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.plan import DEFAULT_LIMIT_S
 from cloudtrain.core.spec import Limits
 
-# Any value of these.
-_ALWAYS = (
-    *("instance", "region", "profile", "spot", "ami", "subnet", "security_group", "ssh_cidr", "volume_size"),
-    *("identity", "if_i_vanish", "private_ip", "allow_cpu"),
-    # Who on the machine gets the key and sudo.
-    "login",
-    # Who pays, and, in an account whose policies go by tags, who else may log in and end it.
-    "tags",
-)
+# Any value of these: of a machine, whose login gets the key and sudo, and of its tags, by which AWS tells who pays and
+# who else may log in and end it.
+_ALWAYS = {each.name for each in table.SETTINGS.values() if each.part in ("ec2", "host")} - {"boot_limit"} | {
+    "if_i_vanish"
+}
 # More than what holds without the file; where nobody has set that, it is this.
 _LIMITS = {
     "max_time": DEFAULT_LIMIT_S,
@@ -91,7 +88,7 @@ def agree(path: Path, digest: str) -> None:
 
 def refusal(origin: str, fault: str, names: Iterable[str], asked: str) -> UsageError:
     """The error for the setting `asked` that must not be taken from the file `origin`, which sets `names` like it."""
-    flag = _WITHOUT_FLAG.get(asked, f"--{asked.replace('_', '-')} or CLOUDTRAIN_{asked.upper()}")
+    flag = _WITHOUT_FLAG.get(asked, f"{table.SETTINGS[asked].option} or {table.SETTINGS[asked].variable}")
     itself = f"give {flag} yourself"
     named = ", ".join(sorted(names))
     return UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -45,17 +45,9 @@ class TrainSpec:
 
     def argv(self) -> tuple[str, ...]:
         """The job's command line (docs/your-own-job.md, "What it gets")."""
-        named = {
-            "--model": self.model,
-            "--epochs": self.epochs,
-            "--batch-size": self.batch_size,
-            "--seed": self.seed,
-            "--lr": self.lr,
-            "--device": self.device,
-            "--recipe": self.recipe,
-        }
-        given = [part for flag, value in named.items() if value is not None for part in (flag, str(value))]
-        return (*given, *self.args)
+        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "args"}
+        flags = {f"--{name.replace('_', '-')}": str(value) for name, value in named.items() if value is not None}
+        return (*(part for flag in flags.items() for part in flag), *self.args)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

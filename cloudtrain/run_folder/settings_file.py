@@ -26,9 +26,8 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     """
     spec = run.plan.spec
     values = {each.name: each.value_in(spec) for each in SETTINGS.values() if each.goes_to and not each.private}
-    values["epochs"] = values["epochs"] or _number(start.get("epochs"), int)
-    values["batch_size"] = values["batch_size"] or _number(start.get("batch_size"), int)
-    values["lr"] = values["lr"] or _number(start.get("lr"), float)
+    for name, kind in (("epochs", int), ("batch_size", int), ("lr", float)):
+        values[name] = values[name] or _number(start.get(name), kind)
     values["recipe"] = values["recipe"] or _name(start.get("recipe"))
     values["job"] = _below_project(spec)
     public = Redaction(run, RunNotes())(spec.train.args)
