@@ -16,7 +16,7 @@ from cloudtrain.config.table import SETTINGS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What `run` is given that is no setting; its command line for the training program comes with it."""
+    """What `run` is given that is no setting."""
 
     config: Annotated[
         Path | None, typer.Option(help="File of settings that beats the project's, such as runs/NAME/config.toml.")
