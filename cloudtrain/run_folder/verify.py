@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,17 +12,15 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.decode import (
     MOST_BYTES,
+    Count,
     Odd,
-    count,
-    each,
-    fields,
     integer,
     json_object,
     known,
-    optional,
-    text,
+    made,
 )
 from cloudtrain.core.errors import UnknownRun, UsageError
+from cloudtrain.core.notes import FileEntry, SentCode
 from cloudtrain.core.text import shortened
 from cloudtrain.run_folder import code_copy, files, links, log_times, receipt, settings_file
 from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
@@ -77,6 +75,33 @@ class Verification:
         return {"run": self.run, "ok": not self.wrong, "folder": str(self.folder), "checks": checks}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    bytes: Count | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Over:
+    n: int
+    log: _Sums | None = None
+    events: _Sums | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What of a receipt is held against the files here."""
+
+    name: str
+    code: SentCode
+    log: _Sums
+    artifacts: tuple[FileEntry, ...]
+    id: str | None = None
+    ended_how: str | None = None
+    events: _Sums | None = None
+    attempts: tuple[_Over, ...] | None = None
+
+
 # What the registry and the receipt must agree on. The rest of a receipt is told by the job or by this computer's clock.
 _LEDGER = ("name", "status", "exit_code", "ended_how", "created", "ended", "exit", "target", "code", "log", "artifacts")
 _OURS = frozenset(
@@ -112,7 +137,7 @@ def load(path: Path) -> dict[str, Any]:
     if version > receipt.SCHEMA_VERSION:
         raise _bad(file, f"a later cloudtrain wrote it (schema {version})", "upgrade cloudtrain")
     try:
-        _check_fields(found)
+        made(_Told, found)
     except Odd as error:
         raise _bad(file, "its fields are not those of a receipt") from error
     return found
@@ -127,35 +152,34 @@ def check(path: Path, store: Store | None = None) -> Verification:
     Raises:
         UsageError: as `load`.
     """
-    told = load(path)
-    folder = path if path.is_dir() else path.parent
-    named = frozenset(entry.get("stored") or entry["name"] for entry in told["artifacts"])
+    found = load(path)
+    told, folder = made(_Told, found), path if path.is_dir() else path.parent
+    named = frozenset(entry.here for entry in told.artifacts)
     row = _row(told, store)
-    checks = [*_files(folder, told), *_extras(folder, named), _against_registry(told, row, store)]
-    return Verification(shortened(told["name"]), folder, tuple(checks), row is not None, named)
+    checks = [*_files(folder, told), *_extras(folder, named), _against_registry(found, row, store)]
+    return Verification(shortened(told.name), folder, tuple(checks), row is not None, named)
 
 
-def _files(folder: Path, told: Mapping[str, Any]) -> Iterator[Check]:
-    for entry in told["artifacts"]:
-        name = entry.get("stored") or entry["name"]
-        reason = refusal(name) or refusal(entry.get("link") or "-")
+def _files(folder: Path, told: _Told) -> Iterator[Check]:
+    for entry in told.artifacts:
+        reason = refusal(entry.here) or refusal(entry.link or "-")
         if reason is not None:
-            yield Check(shortened(repr(name)), Verdict.DIFFERS, f"no result can have this name: {reason}")
-        elif entry.get("link"):
-            yield _link(folder, name, entry["link"])
+            yield Check(shortened(repr(entry.here)), Verdict.DIFFERS, f"no result can have this name: {reason}")
+        elif entry.link:
+            yield _link(folder, entry.here, entry.link)
         else:
-            yield _file(folder, name, entry["size"], entry["sha256"])
-    for name, facts in (("console.log", told["log"]), ("events.jsonl", told.get("events") or {})):
-        if facts.get("sha256"):
-            yield _file(folder, name, facts.get("bytes"), facts["sha256"])
+            yield _file(folder, entry.here, entry.size, entry.sha256)
+    for name, facts in (("console.log", told.log), ("events.jsonl", told.events)):
+        if facts is not None and facts.sha256:
+            yield _file(folder, name, facts.bytes, facts.sha256)
         else:
-            why = "the run had not ended" if told.get("ended_how") is None else "its host left no record of it"
+            why = "the run had not ended" if told.ended_how is None else "its host left no record of it"
             yield Check(name, Verdict.UNCHECKED, why)
-    for attempt in told.get("attempts") or []:
-        for kind, name in (("log", "console.{}.log"), ("events", "events.{}.jsonl")):
-            if facts := attempt.get(kind):
-                yield _file(folder, name.format(attempt["n"]), facts["bytes"], facts["sha256"])
-    yield _code(folder, told["code"])
+    for over in told.attempts or ():
+        for name, facts in ((f"console.{over.n}.log", over.log), (f"events.{over.n}.jsonl", over.events)):
+            if facts is not None:
+                yield _file(folder, name, facts.bytes, facts.sha256 or "")
+    yield _code(folder, told.code)
 
 
 def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
@@ -184,16 +208,16 @@ def _link(folder: Path, name: str, to: str) -> Check:
     return Check(name, Verdict.MISSING, "it is not here")
 
 
-def _code(folder: Path, code: Mapping[str, Any]) -> Check:
-    archive = code.get("archive")
-    if not archive:
-        why = "no copy of the code was kept" if code.get("digest") else "no code was sent"
+def _code(folder: Path, code: SentCode) -> Check:
+    archive = code.archive
+    if archive is None:
+        why = "no copy of the code was kept" if code.digest else "no code was sent"
         return Check(code_copy.NAME, Verdict.UNCHECKED, why)
-    found = _file(folder, code_copy.NAME, archive["size"], archive["sha256"])
+    found = _file(folder, code_copy.NAME, archive.size, archive.sha256)
     if found.verdict is not Verdict.OK:
         return found
     try:
-        if code_copy.digest_in(folder / code_copy.NAME) != code.get("digest"):
+        if code_copy.digest_in(folder / code_copy.NAME) != code.digest:
             return Check(code_copy.NAME, Verdict.DIFFERS, "it holds other code than was sent")
     except (OSError, ValueError) as error:
         return Check(code_copy.NAME, Verdict.DIFFERS, str(error))
@@ -223,47 +247,15 @@ def _against_registry(told: Mapping[str, Any], row: Run | None, store: Store | N
     return Check("registry", Verdict.OK, "it says the same as the receipt")
 
 
-def _row(told: Mapping[str, Any], store: Store | None) -> Run | None:
+def _row(told: _Told, store: Store | None) -> Run | None:
     """The run of this very receipt; another of the same name is not it."""
-    if store is None or not told.get("id"):
+    if store is None or not told.id:
         return None
     try:
-        row = store.get(told["name"])
+        row = store.get(told.name)
     except UnknownRun:
         return None
-    return row if store.read_journal(row.name).id == told["id"] else None
-
-
-def _check_fields(found: Mapping[str, Any]) -> None:
-    """See that the fields that are used here are what they should be.
-
-    Raises:
-        Odd: one is not.
-    """
-    text(found.get("name"))
-    optional(_hashed("size"), fields(found.get("code")).get("archive"))
-    for facts in (fields(found.get("log")), found.get("events")):
-        if (told := optional(fields, facts)) is not None:
-            optional(count, told.get("bytes")), optional(text, told.get("sha256"))
-    for attempt in optional(each(fields), found.get("attempts")) or []:
-        count(attempt.get("n"))
-        for facts in (attempt.get("log"), attempt.get("events")):
-            optional(_hashed("bytes"), facts)
-    for entry in each(_hashed("size"))(found.get("artifacts")):
-        text(entry.get("name"))
-        optional(text, entry.get("link")), optional(text, entry.get("stored"))
-
-
-def _hashed(size: str) -> Callable[[Any], Mapping[str, Any]]:
-    """A reader of what is said of a file: its bytes, by the name `size`, and its sha256."""
-
-    def read(value: Any) -> Mapping[str, Any]:
-        told = fields(value)
-        count(told.get(size))
-        text(told.get("sha256"))
-        return told
-
-    return read
+    return row if store.read_journal(row.name).id == told.id else None
 
 
 def _bad(file: Path, why: str, hint: str = "take it from a copy") -> UsageError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from cloudtrain.core.decode import Odd, made, text
+from cloudtrain.core.decode import Odd, made
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import FileEntry
@@ -179,7 +179,7 @@ class Supervisor:
         if lasts is not None and "--id" not in self._run:
             given = {"deadline": time.time() + lasts, "grace": grace}  # a run of the last release, by its host's clock
         options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        return self._ask("lease", lambda answer: RunStatus(state=text(answer.get("state")), exit=None), *options)
+        return self._ask("lease", partial(made, RunStatus), *options)
 
     def clean(
         self, remove: Mapping[str, tuple[str | None, Mapping[str, str] | None]], *, trees: bool = True

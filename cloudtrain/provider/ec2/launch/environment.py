@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtrain.core.decode import Odd, each, json_object, optional, text, truth
+from cloudtrain.core.decode import Odd, json_object, made
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepProgress, StepStarted
 from cloudtrain.core.host import HostFacts
@@ -161,15 +161,7 @@ def _candidates(facts: HostFacts) -> list[str]:
 def _examine(transport: Transport, python: str, wanted: Sequence[str]) -> Interpreter | None:
     answer = transport.run([python, "-c", EXAMINE, *wanted], timeout=60)
     try:
-        said = json_object(answer.stdout.rstrip().rpartition(b"\n")[2])
-        return Interpreter(
-            python=text(said.get("python")),
-            torch=optional(text, said.get("torch")),
-            lacks=tuple(each(text)(said.get("lacks"))),
-            writable=truth(said.get("writable")),
-            pip=truth(said.get("pip")),
-            sites=tuple(each(text)(said.get("sites"))),
-        )
+        return made(Interpreter, json_object(answer.stdout.rstrip().rpartition(b"\n")[2]))
     except Odd:
         return None
 
