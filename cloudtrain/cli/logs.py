@@ -9,7 +9,7 @@ import typer
 
 from cloudtrain.billing import expiry
 from cloudtrain.cli.options import Bell, Json, Plain, RunName, look
-from cloudtrain.config.settings import duration
+from cloudtrain.config.table import duration
 from cloudtrain.console.pages import listing
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.core.events import Noted

@@ -13,7 +13,6 @@ from typing import Any
 
 from cloudtrain.config import files, trust
 from cloudtrain.config.table import SETTINGS
-from cloudtrain.config.table import duration as duration
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 

@@ -93,8 +93,10 @@ class Region:
         from moto.moto_server import werkzeug_app as moto_server
         from werkzeug.serving import make_server
 
-        from cloudtrain.emulator.aws import models, state
+        from cloudtrain.emulator.aws import account, models, state
         from cloudtrain.emulator.aws.api import Api
+
+        self._record, self._state = account, state
 
         private_dir(self.folder).chmod(0o700)
         sweep(self.folder)
@@ -139,8 +141,6 @@ class Region:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from cloudtrain.emulator.aws import account, state
-
         self._server.shutdown()
         self._server_thread.join(10)
         self._server.server_close()
@@ -150,8 +150,8 @@ class Region:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join(10)
         self._loop.close()
-        state.REGIONS.pop(self.account, None)
-        account.forget(self.account)
+        self._state.REGIONS.pop(self.account, None)
+        self._record.forget(self.account)
         shutil.rmtree(self.folder / "machines", ignore_errors=True)
         (self.folder / "region.json").unlink(missing_ok=True)
 
@@ -196,17 +196,13 @@ class Region:
 
     def inventory(self) -> dict[str, list[dict[str, Any]]]:
         """What exists and would cost money or clutter the account; all lists empty means nothing is left."""
-        from cloudtrain.emulator.aws import account
-
         with self.core.lock:
-            return account.inventory(self.account)
+            return self._record.inventory(self.account)
 
     def histories(self) -> list[dict[str, Any]]:
         """See `account.histories`."""
-        from cloudtrain.emulator.aws import account
-
         with self.core.lock:
-            return account.histories(self.account)
+            return self._record.histories(self.account)
 
     @property
     def idle_for(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
-from cloudtrain.config.settings import duration
+from cloudtrain.config.table import duration
 from cloudtrain.console.pages import failure
 from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
 from cloudtrain.core import disk

@@ -6,7 +6,7 @@ import json
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_a_run_has_what_was_set_and_hands_it_on(project: Path, instance_id: str 
             assert spec.ec2 is not None and spec.ec2.identity == (key if instance_id else None)
         elif each.goes_to:
             assert value == each.read(other(each)) != each.value_in(nobody), each.name
-    assert decode.made(RunSpec, json.loads(json.dumps(spec.to_dict()))) == spec
+    assert decode.made(RunSpec, json.loads(json.dumps(asdict(spec)))) == spec
     # A run that goes on from it, in its place.
     rest = built(project, request.of_run(spec, elsewhere=False), **request.place_of(spec))
     assert replace(request.going_on(rest, spec), runs_dir=spec.runs_dir) == spec
