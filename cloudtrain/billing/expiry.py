@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.spec import Target
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import date_and_time, time_of_day
 from cloudtrain.store import Run
 
@@ -52,8 +53,11 @@ def parks(plan: Plan) -> bool:
 
 def ends_at(run: Run) -> float | None:
     """Unix seconds at which the run ends whatever it does, as last known here; None: never."""
-    at = expires_at(run)
-    if at is not None:
+    instance = run.instance
+    # A machine that stays has the moved end of the job; one of the user's in EC2 may have a lease of another run.
+    ours = instance is not None and (instance.owned or instance.provider is not Target.EC2)
+    at = instance.details.expires_at if instance is not None and ours else None
+    if at:
         return at
     return run.created_at + run.plan.limit_s if run.plan.limit_s else None
 
@@ -72,9 +76,25 @@ def overdue_s(run: Run, now: float) -> float | None:
 
 def overdue_words(run: Run, now: float) -> str:
     """ "should have ended by 22:21, not confirmed; cloudtrain stop NAME", of a run that is overdue."""
-    end = expires_at(run) or now
-    at = time_of_day(end, now) if now - end < 86400 else date_and_time(end)
-    return f"should have ended by {at}, not confirmed; cloudtrain stop {run.name}"
+    return f"should have ended by {_past(expires_at(run) or now, now)}, not confirmed; cloudtrain stop {run.name}"
+
+
+def _past(at: float, now: float) -> str:
+    return time_of_day(at, now) if now - at < 86400 else date_and_time(at)
+
+
+def late_s(run: Run, now: float) -> float | None:
+    """Seconds by which a job that ends on a machine which stays is past its limit at `now` (unix seconds), and its end
+    is not known here; None: it is not."""
+    end = ends_at(run)
+    if run.state is not RunState.RUNNING or run.ending is not None or expires_at(run) is not None or end is None:
+        return None
+    return now - end if now >= end + STOP_GRACE_S else None
+
+
+def late_words(run: Run, now: float) -> str:
+    """ "its limit was 22:21, and its end is not known here; cloudtrain logs NAME", of a run that is late."""
+    return f"its limit was {_past(ends_at(run) or now, now)}, and its end is not known here; cloudtrain logs {run.name}"
 
 
 def kept_until(run: Run) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,9 @@ from cloudtrain.cli.options import Json, Owner, Plain, Profile, Region, WhoseThi
 from cloudtrain.config import settings
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import print_lines, write_result
-from cloudtrain.console.pages import failure, listing
+from cloudtrain.console.pages import failure
 from cloudtrain.console.pages import leftovers as shown
+from cloudtrain.console.pages.filters import Chosen
 from cloudtrain.console.pages.listing import record
 from cloudtrain.console.reporters.base import may_ask
 from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged, UsageError
@@ -148,18 +149,31 @@ def adopt(
         write_result(run.name, adopted=record(run), billing=running.now(run.name))
 
 
-def remote(*, region: str | None, profile: str | None, json: bool) -> None:
-    """`ls --remote`: the runs of this computer, and what AWS has, known here or not."""
+def remote(
+    choose: Callable[[Store], Chosen],
+    shows: Callable[[Chosen], None],
+    *,
+    region: str | None,
+    profile: str | None,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """`ls --remote`: those runs of this computer that `choose` takes, as `shows` has them, and what AWS has, known here
+    or not: of that nothing is left out."""
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
     where = _places(store, emit, region=region, everywhere=False, profile=profile, dry_run=False)
     view = _look(where, store, emit, None)
-    runs = store.runs() if store is not None else []
+    chosen = choose(store) if store is not None else Chosen([], 0, [])
     if json:
-        rows = [listing.record(run) for run in runs]
+        rows = [record(run) for run in chosen.runs]
         write_result("", _code(view), **shown.view_record(view), runs=rows, error=_unseen(view))
+    elif quiet:
+        here = [one.item.id for one in view.leftovers if one.item.kind == "instance" and one.known is None]
+        print_lines(*(run.name for run in chosen.runs), *here)
     else:
-        print_lines(*(listing.table(runs) if runs else ["no run is known on this computer"]), "")
+        shows(chosen)
+        print_lines("")
         print_lines(f"in {', '.join(view.regions)}:", *shown.remote(view, time.time()))
     raise typer.Exit(_code(view))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
+from cloudtrain.console import colour
 from cloudtrain.console.lines import print_lines, tell, write_result
-from cloudtrain.console.pages import failure, listing
+from cloudtrain.console.pages import failure, filters, listing
+from cloudtrain.console.reporters.base import columns_of
 from cloudtrain.console.text import shown_path
-from cloudtrain.core.errors import CloudtrainError, ExitCode
+from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.core.events import Noted
 from cloudtrain.core.text import counted
 from cloudtrain.run_folder import receipt
@@ -27,51 +30,88 @@ def ls(
     profile: Profile = None,
     model: Annotated[int | None, typer.Option("--model", "-m", help="Only runs of this model.")] = None,
     status: Annotated[
-        str | None, typer.Option(help="Only runs that stand so: living, parked, done, failed, stopped, interrupted ...")
+        str | None,
+        typer.Option(help="Only runs with this status: living, parked, done, failed, stopped, interrupted ..."),
     ] = None,
     where: Annotated[str | None, typer.Option(help="Only runs on: local, host, ec2 or rehearsal.")] = None,
     since: Annotated[str | None, typer.Option(help="Only runs that began within this time: 2h, 3d.")] = None,
     last: Annotated[int | None, typer.Option("-n", min=1, help="Only the latest N.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every run; else what lives and the latest 20.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask the machines of runs that live how they stand; at most 8 s each.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the table up to date, with what all that runs costs, until Ctrl-C.")
+    ] = False,
     json: Json = False,
+    plain: Plain = False,
 ) -> None:
-    """List the runs of this computer, latest first: what lives, and the latest 20. Asks nobody, but with --remote."""
+    """List the runs of this computer, latest first: those that live, and the latest 20. Asks nobody; --refresh asks
+    their machines, --remote asks AWS."""
+    kept = filters.Filter.of(model=model, status=status, where=where, since=since)
+    # Programs get them all, whatever a screen has room for.
+    everything = json or quiet or all_
+
+    def choose(store: Store) -> filters.Chosen:
+        return filters.choose(store, kept, last=last, everything=everything)
+
+    silent: dict[str, str] = {}
+    if watch or refresh:
+        from cloudtrain.cli import watching
+
+        if watch:
+            _refuse_beside_watch({"--json": json, "-q": quiet, "--remote": remote})
+            watching.watch(choose, plain=look(json, plain).plain)
+            return
+        silent = watching.refresh(choose)
+
+    def shows(chosen: filters.Chosen) -> None:
+        _show(chosen, silent, plain=look(json, plain).plain, narrowed=kept != filters.Filter(), remote=remote)
+
     if remote:
         from cloudtrain.cli import leftovers
 
-        leftovers.remote(region=region, profile=profile, json=json)
+        leftovers.remote(choose, shows, region=region, profile=profile, quiet=quiet, json=json)
         return
-    kept = listing.Filter.of(model=model, status=status, where=where, since=since)
-    damaged: list[CloudtrainError] = []
-    store = Store()
-    if json or quiet or all_ or last is not None:
-        # Programs get them all, whatever a screen has room for.
-        runs, hidden = [run for run in store.runs(damaged.append) if kept.takes(run)][:last], 0
-    elif kept == listing.Filter():
-        runs = store.runs(damaged.append, latest=listing.LATEST)
-        hidden = len(store.names()) - len(runs) - len(damaged)
-    else:
-        runs, hidden = listing.latest([run for run in store.runs(damaged.append) if kept.takes(run)])
+    chosen = choose(Store())
+    code = int(chosen.damaged[0].exit_code) if chosen.damaged else 0
     if json:
-        error = {"error": failure.record(damaged[0])} if damaged else {}
-        write_result(
-            "", int(damaged[0].exit_code) if damaged else 0, runs=[listing.record(run) for run in runs], **error
-        )
-    elif quiet:
-        print_lines(*(run.name for run in runs))
-    elif runs:
-        print_lines(*listing.table(runs))
-        if hidden:
-            more = counted(hidden, "older run")
-            tell(f"{more} not shown; all of them: cloudtrain ls --all")
-    elif kept != listing.Filter():
-        tell("no run is like that; all of them: cloudtrain ls")
+        error = {"error": failure.record(chosen.damaged[0])} if chosen.damaged else {}
+        asked = {"unanswered": [{"run": name, "message": why} for name, why in silent.items()]} if refresh else {}
+        write_result("", code, runs=[listing.record(run) for run in chosen.runs], **asked, **error)
+        raise typer.Exit(code)
+    if quiet:
+        print_lines(*(run.name for run in chosen.runs))
     else:
-        tell("no run yet; the first one: cloudtrain run --model 3 --local")
-    if damaged and json:
-        raise typer.Exit(int(damaged[0].exit_code))
-    if damaged:
-        raise damaged[0]
+        shows(chosen)
+    if chosen.damaged:
+        raise chosen.damaged[0]
+
+
+def _show(chosen: filters.Chosen, silent: dict[str, str], *, plain: bool, narrowed: bool, remote: bool) -> None:
+    if chosen.runs:
+        coloured = colour.of_list(sys.stdout) and not plain
+        print_lines(*listing.table(chosen.runs, width=columns_of(sys.stdout), colour=coloured, silent=silent))
+        if chosen.hidden:
+            tell(f"{counted(chosen.hidden, 'older run')} not shown; all of them: cloudtrain ls --all")
+        return
+    if narrowed:
+        empty = "no runs match; all of them: cloudtrain ls"
+    elif remote:
+        empty = "no run is known on this computer"
+    else:
+        empty = "no run yet; the first one: cloudtrain run --model 3 --local"
+    print_lines(empty) if remote else tell(empty)
+
+
+def _refuse_beside_watch(others: dict[str, bool]) -> None:
+    other = next((flag for flag, given in others.items() if given), None)
+    if other is not None:
+        raise UsageError(
+            f"--watch shows a table until Ctrl-C: it does not go with {other}",
+            hint=f"cloudtrain ls --refresh {other} asks the machines once",
+            code="bad_setting",
+        )
 
 
 def show(run: RunName = None, json: Json = False) -> None:

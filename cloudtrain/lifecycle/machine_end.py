@@ -211,13 +211,14 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
             raise _not_extended(f"{run.name} does not train any more", f"cloudtrain pull {run.name}")
         instance = session.find()
         margin = 0.0
+        moved = replace(instance, details=replace(instance.details, expires_at=told.after))
         # The machine first: a job must never outlive it.
         if session.provider.extend(instance, session.transport(), told.after, session.journal, context.emit):
-            run = context.store.note(
-                run, instance=replace(instance, details=replace(instance.details, expires_at=told.after))
-            )
+            run = context.store.note(run, instance=moved)
             margin = expiry.margin_s(run.plan.limit_s or 0.0)
         session.supervisor().lease(lasts=told.after - margin - context.clock())
+        if instance.provider is not Target.EC2:
+            run = context.store.note(run, instance=moved)
         session.journal.write(RunNotes(ends_at=told.after))
         receipt.update(run, context.store, context.emit)
     return told

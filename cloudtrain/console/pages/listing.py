@@ -3,113 +3,61 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
-from cloudtrain.config.table import duration
+from cloudtrain.console import colour as colours
 from cloudtrain.console.pages import failure
+from cloudtrain.console.table import fitted_table
 from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
 from cloudtrain.core import disk
-from cloudtrain.core.errors import RunError, UsageError
+from cloudtrain.core.errors import RunError
+from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import columns, counted, date_and_time, iso, money, percent, screen_safe, size
+from cloudtrain.core.text import counted, date_and_time, fitted, iso, money, percent, screen_safe, size
 from cloudtrain.run_folder.files import read_attempts
-from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, lives, result
+from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, result
 from cloudtrain.store import Run, Store
 
-# Runs that `ls` shows besides those that live.
-LATEST = 20
+# What was heard within so many seconds is as of now.
+FRESH_S = 10.0
+# Columns of the table as they give way on a narrow screen, each with the room for a status that is worth it: age,
+# where, model; then the accuracy, then the cost.
+_GIVE_WAY = ((6, 32), (2, 32), (1, 32), (4, 16), (5, 16))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which runs a listing shows; None everywhere: all.
+def table(
+    runs: Iterable[Run], *, width: int | None = None, colour: bool = False, silent: Mapping[str, str] | None = None
+) -> list[str]:
+    """The lines of `cloudtrain ls`.
 
-    Attributes:
-        since: unix seconds; runs planned before then are left out.
+    Args:
+        width: of the screen; None: a line may be as long as it is.
+        silent: of runs whose machine was asked and did not answer, by name, why.
     """
-
-    model: int | None = None
-    status: str | None = None
-    where: str | None = None
-    since: float | None = None
-
-    WHERE: ClassVar = ("local", "host", "ec2", "rehearsal")
-    STATUS: ClassVar = ("living", "parked", "kept", *(state.value for state in RunState), "done", "limit")
-
-    @classmethod
-    def of(cls, *, model: int | None, status: str | None, where: str | None, since: str | None) -> Filter:
-        """A filter of words as typed.
-
-        Raises:
-            UsageError: a word that stands for nothing.
-        """
-        for flag, word, known in (("--status", status, cls.STATUS), ("--where", where, cls.WHERE)):
-            if word is not None and word not in known:
-                raise UsageError(f"{flag}: there is no {word!r}", hint=f"one of {', '.join(known)}", code="bad_setting")
-        try:
-            began = time.time() - duration(since) if since is not None else None
-        except ValueError as error:
-            raise UsageError(f"--since: {error}", hint="--since 3d", code="bad_setting") from error
-        return cls(model=model, status=status, where=where, since=began)
-
-    def takes(self, run: Run) -> bool:
-        """Whether `run` is shown."""
-        spec = run.plan.spec
-        place = "rehearsal" if spec.rehearsal else spec.target.value
-        return (
-            self.model in (None, spec.train.model)
-            and self.where in (None, place)
-            and (self.since is None or run.created_at >= self.since)
-            and (self.status is None or self.status in _words(run))
-        )
-
-
-def _words(run: Run) -> set[str]:
-    """The words of `Filter.status` that hold for a run."""
-    words = {run.state.value}
-    if not run.state.final:
-        words.add("living")
-    if run.state is RunState.SUCCEEDED:
-        words.add("done")
-    if run.state is RunState.STOPPED and run.stop == "deadline":
-        words.add("limit")
-    if run.life is InstanceLife.PARKED:
-        words.add("parked")
-    if expiry.is_kept(run, time.time()):
-        words.add("kept")
-    return words
-
-
-def latest(runs: Sequence[Run]) -> tuple[list[Run], int]:
-    """Of `runs`, latest first: the latest 20 and each older one that lives or may be billed; how many are left out."""
-    shown = [run for number, run in enumerate(runs) if number < LATEST or lives(run)]
-    return shown, len(runs) - len(shown)
-
-
-def table(runs: Iterable[Run]) -> list[str]:
-    """The lines of `cloudtrain ls`."""
-    now, runs = time.time(), list(runs)
+    now, runs, silent = time.time(), list(runs), silent or {}
     header = ("NAME", "MODEL", "WHERE", "STATUS", "TEST ACC", "COST", "AGE")
     rows, owing = [], []
     for run in runs:
         owing += [run] if owed(run) else []
         usd = cost(run, now)
         unbilled = "not billed" if run.plan.spec.rehearsal else "-"
-        told = (run.name, str(run.plan.spec.train.model), where(run), status(run))
+        told = (run.name, str(run.plan.spec.train.model), where(run), standing(run, now, silent=run.name in silent))
         # Until its end; more, if it has not ended.
         more = "+" if expiry.overdue_s(run, now) is not None else ""
         accuracy, spent = percent(run.progress.best_test_acc), money(usd) + more if usd is not None else unbilled
-        rows.append((*told, accuracy, spent, age(now - run.created_at)))
-    lines = columns(header, rows, right=(4, 5))
+        rows.append(tuple(screen_safe(cell) for cell in (*told, accuracy, spent, age(now - run.created_at))))
+    lines = []
     lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
     overdue = [run for run in runs if expiry.overdue_s(run, now) is not None]
     lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
+    late = [run for run in runs if expiry.late_s(run, now) is not None and not _ended_there(run)]
+    lines += [f"{run.name}: {expiry.late_words(run, now)}" for run in late]
+    lines += [f"{run.name}: no answer: {silent[run.name]}" for run in runs if run.name in silent]
     ended = [run for run in runs if run.life is InstanceLife.TERMINATED and not run.state.final]
     lines += [f"{run.name}: cloudtrain pull {run.name} tells what had come before its machine ended" for run in ended]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED]
@@ -121,7 +69,31 @@ def table(runs: Iterable[Run]) -> list[str]:
             lines.append(f"{run.name}: {was}; cloudtrain stop {run.name} confirms it")
         else:
             lines.append(f"{run.name} has ended, its instance may still be billed: cloudtrain stop {run.name}")
-    return [screen_safe(line) for line in lines]
+    styles = [_style(run) for run in runs] if colour else []
+    head = fitted_table(header, rows, width, long=3, gives_way=_GIVE_WAY, right=(4, 5), styles=styles)
+    return [*head, *fitted([screen_safe(line) for line in lines], width)]
+
+
+def spending(runs: Iterable[Run], silent: Collection[str], now: float) -> str:
+    """What the machines of `runs` cost that may be up: "2 machines run: $1.07 an hour, $0.43 so far"; and parked ones.
+
+    Args:
+        silent: names of those that were asked and did not answer.
+    """
+    rehearsed = [run for run in runs if run.plan.spec.rehearsal and run.life.may_be_up]
+    billed = [run for run in runs if run.life.may_exist and not run.plan.spec.rehearsal]
+    up, parked = [run for run in billed if run.life.may_be_up], [run for run in billed if not run.life.may_be_up]
+    prices = [run.instance.price_per_hour if run.instance else run.plan.price_per_hour for run in up]
+    unsure = any(run.name in silent or owed(run) or expiry.overdue_s(run, now) is not None for run in up)
+    verb = "may run" if unsure else "runs" if len(up) == 1 else "run"
+    spent = sum(cost(run, now) or 0.0 for run in up)
+    told = "no machine is billed by the hour"
+    if up:
+        hourly = f"${sum(price or 0.0 for price in prices):.2f} an hour"
+        told = f"{counted(len(up), 'machine')} {verb}: {hourly}, {money(spent)} so far"
+    daily = sum(run.plan.offer.details.parked_per_day or 0.0 for run in parked)
+    told += f"; {counted(len(parked), 'parked disk')}: {money(daily)} a day" if parked else ""
+    return told + (f"; {counted(len(rehearsed), 'rehearsal')}, not billed" if rehearsed else "")
 
 
 def fetch(run: Run) -> str:
@@ -150,6 +122,7 @@ def record(run: Run) -> dict[str, Any]:
         "ends_by": iso(expiry.expires_at(run)) if not run.state.final or expiry.is_kept(run, time.time()) else None,
         "kept_until": iso(expiry.kept_until(run)) if expiry.is_kept(run, time.time()) else None,
         "parked_per_day": run.plan.offer.details.parked_per_day if expiry.away(run) else None,
+        "as_of": None if run.state.final else iso(run.updated_at),
         "created": iso(run.created_at),
         "ended": iso(run.ended_at),
         "folder": str(run.folder),
@@ -179,6 +152,35 @@ def status(run: Run) -> str:
     return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
 
 
+def standing(run: Run, now: float, *, silent: bool = False) -> str:
+    """How a run stands and, where it may stand otherwise by `now` (unix seconds), when that was heard.
+
+    Args:
+        silent: its machine was asked just now, and did not answer.
+    """
+    words, since = status(run), now - run.updated_at
+    if silent:
+        return f"{words}, no answer; as of {age(since)} ago"
+    # That something should have ended is so now, that it has ended is so for good.
+    over = run.state.final or run.life is InstanceLife.TERMINATED or _ended_there(run)
+    sure = over or expiry.overdue_s(run, now) is not None or expiry.late_s(run, now) is not None
+    return words if sure or since < FRESH_S else f"{words}, as of {age(since)} ago"
+
+
+def _style(run: Run) -> str:
+    """The colour of how a run stands; its words say the same."""
+    now = time.time()
+    may_be_billed = owed(run) or expiry.overdue_s(run, now) is not None or expiry.late_s(run, now) is not None
+    if may_be_billed or run.state in (RunState.FAILED, RunState.LOST):
+        return colours.BAD
+    if not run.state.final:
+        waits = _ended_there(run) or run.life is InstanceLife.TERMINATED or expiry.away(run)
+        return colours.HEED if waits else colours.LIVES
+    if expiry.is_kept(run, now) or run.state is RunState.INTERRUPTED:
+        return colours.HEED
+    return colours.WELL if run.state is RunState.SUCCEEDED else ""
+
+
 def owed(run: Run) -> bool:
     """Whether an ended run's machine should have ended and is not known to: the first thing to know of it."""
     return run.state.final and run.life.may_exist and not expiry.is_kept(run, time.time())
@@ -192,10 +194,14 @@ def _status(run: Run) -> str:
     if run.life is InstanceLife.TERMINATED and not run.state.final:
         return "its machine has ended"
     if run.state is RunState.RUNNING:
-        if ended_unseen(run):
+        if _ended_there(run):
             return "ended, not pulled yet"
+        if expiry.late_s(run, time.time()) is not None:
+            return "past its limit, not confirmed"
         epoch, epochs = run.progress.epoch, run.progress.epochs
         return f"training {epoch}/{epochs}" if epoch and epochs else "training"
+    if run.state in (RunState.BOOTING, RunState.SYNCING) and run.instance is not None and run.instance.owned:
+        return f"{run.state.value} {_named(run, run.instance)}"
     if run.state is RunState.FAILED and run.ending:
         code = f"signal {run.ending.signal}" if run.ending.signal else f"exit {run.ending.code}"
         return f"failed ({code})"
@@ -206,6 +212,12 @@ def _status(run: Run) -> str:
     return "done" if run.state is RunState.SUCCEEDED else run.state.value
 
 
+def _named(run: Run, instance: Instance) -> str:
+    """ "i-0a1b, $0.526 an hour"."""
+    price = None if run.plan.spec.rehearsal else instance.price_per_hour
+    return instance.id + (f", ${price:.3f} an hour" if price else "")
+
+
 def _away(run: Run) -> str:
     """A run whose machine has parked."""
     usd = run.plan.offer.details.parked_per_day
@@ -213,11 +225,19 @@ def _away(run: Run) -> str:
     return f"parked{daily}"
 
 
-def ended_unseen(run: Run) -> bool:
+def _ended_there(run: Run) -> bool:
+    """Whether a run that is not pulled yet has ended: its host has said so, or this computer sees it."""
+    return run.state is RunState.RUNNING and (run.ending is not None or _ended_unseen(run))
+
+
+def _ended_unseen(run: Run) -> bool:
     """Whether a local run has ended without anybody watching: a look at one file, no network."""
     if run.plan.spec.target is not Target.LOCAL:
         return False
-    return (disk.state_dir() / "local" / "runs" / run.name / "exit.json").exists()
+    folder, marked = disk.state_dir() / "local" / "runs", f"{run.name}-{'[0-9a-f]' * 8}"
+    ends = [folder / run.name / "exit.json", *folder.glob(f"{marked}/exit.json")]
+    # Of an earlier run of this name another registry may have known.
+    return any(end.exists() and end.stat().st_mtime >= run.created_at for end in ends)
 
 
 def age(seconds: float) -> str:
@@ -235,7 +255,7 @@ def page(run: Run, store: Store) -> list[str]:
     started, epochs = _course(run)
     code = run.plan.code
     lines = [
-        f"{run.name}: {status(run)}",
+        f"{run.name}: {standing(run, time.time())}",
         f"  where    {where(run)}",
         f"  train    {', '.join(_settings(run, started))}",
         f"  code     {counted(code.files, 'file')}{f', git {code.git}' if code.git else ''}",
@@ -286,8 +306,12 @@ def _machine(run: Run) -> list[str]:
         return [f"  machine  {expiry.overdue_words(run, now)}"]
     if expiry.is_kept(run, now):
         return [f"  machine  {expiry.kept_words(run, now)}, then it ends itself", f"           {expiry.kept_hint(run)}"]
-    ends = expiry.expires_at(run)
-    return [f"  machine  ends itself by {date_and_time(ends)}"] if ends is not None and not run.state.final else []
+    if expiry.late_s(run, now) is not None and not _ended_there(run):
+        return [f"  limit    {expiry.late_words(run, now)}"]
+    ends, instance = expiry.expires_at(run), run.instance
+    if ends is None or instance is None or run.state.final:
+        return []
+    return [f"  machine  {_named(run, instance)}, ends itself by {date_and_time(ends)}"]
 
 
 def _files_and_cost(run: Run, outcome: Result) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console, ConsoleRenderable
 from rich.live import Live
@@ -235,6 +235,42 @@ class LiveReporter(Reporter):
         if room >= 2:
             return [line + " " * room + ticking]
         return [line, f"{'':<{_WORD}}{ticking}"]
+
+
+class LiveLines:
+    """Lines on stdout that are drawn over each other; the last ones stay."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._drawn = Text()
+        self._live = _Redrawn(
+            get_renderable=lambda: self._drawn,
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> LiveLines:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exit_info: object) -> None:
+        self._live.stop()
+
+    @property
+    def width(self) -> int:
+        """Columns that a line may have. One stays free: a terminal that is written full may wrap."""
+        return max(1, self._console.width - 1)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Draw `lines`, as many as the screen has, and in any case the last one."""
+        most = max(2, self._console.height - 1)
+        if len(lines) > most:
+            lines = [*lines[: most - 2], f"... {len(lines) - most + 1} more lines", lines[-1]][-most:]
+        self._drawn = Text.from_ansi("\n".join(lines), no_wrap=True)
+        self._live.drawing = self._drawn.plain
+        self._live.refresh()
 
 
 class _Redrawn(Live):

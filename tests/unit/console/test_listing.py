@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.console.pages import listing
-from cloudtrain.console.pages.listing import Filter
+from cloudtrain.console.pages import filters
+from cloudtrain.console.pages.filters import Filter
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import Target, TrainSpec
 from cloudtrain.core.states import RunState
@@ -56,8 +56,8 @@ def test_a_word_that_stands_for_nothing(wrong: dict[str, str]) -> None:
 
 
 def test_the_latest_are_shown_and_whatever_lives(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "LATEST", 1)
-    shown, hidden = listing.latest(runs)
+    monkeypatch.setattr(filters, "LATEST", 1)
+    shown, hidden = filters.latest(runs)
     assert shown[0] is runs[0] and hidden == len(runs) - len(shown) > 0
     assert {run.name for run in runs if not run.state.final} <= {run.name for run in shown}
     assert [run for run in runs if run in shown] == shown, "in the order that they came in"

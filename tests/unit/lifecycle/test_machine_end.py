@@ -10,7 +10,7 @@ import pytest
 
 from cloudtrain.billing import cost, expiry
 from cloudtrain.cleanup import debts
-from cloudtrain.console.pages import listing, summary
+from cloudtrain.console.pages import filters, listing, summary
 from cloudtrain.core import decode
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.instance import Details
@@ -63,12 +63,12 @@ def test_every_screen_says_until_when(store: Store, tmp_path: Path) -> None:
     told = "\n".join([*listing.table([run]), *listing.page(run, store)])
     assert "cloudtrain ssh brave-otter" in told and "cloudtrain stop brave-otter" in told
     assert listing.record(run)["kept_until"] is not None
-    assert listing.Filter(status="kept").takes(run)
+    assert filters.Filter(status="kept").takes(run)
     assert not debts.owes(run, store)
     over = kept(Store(tmp_path / "other.sqlite"), tmp_path, -1.0)
     assert "its kept time is over" in listing.status(over) and debts.owes(over, store)
     assert "cloudtrain stop brave-otter confirms it" in listing.table([over])[-1]
-    assert not listing.Filter(status="kept").takes(over)
+    assert not filters.Filter(status="kept").takes(over)
 
 
 def test_a_rehearsal_names_no_price(store: Store, tmp_path: Path) -> None:
