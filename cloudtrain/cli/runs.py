@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,9 +54,10 @@ def ls(
     everything = json or quiet or all_
 
     def choose(store: Store) -> filters.Chosen:
-        return filters.choose(store, kept, last=last, everything=everything)
+        found = filters.choose(store, kept, last=last, everything=everything)
+        return found if asked is None else replace(found, runs=asked.as_heard(found.runs))
 
-    silent: dict[str, str] = {}
+    asked = None
     if watch or refresh:
         from cloudtrain.cli import watching
 
@@ -63,7 +65,8 @@ def ls(
             _refuse_beside_watch({"--json": json, "-q": quiet, "--remote": remote})
             watching.watch(choose, plain=look(json, plain).plain)
             return
-        silent = watching.refresh(choose)
+        asked = watching.refresh(choose)
+    silent = asked.silent if asked is not None else {}
 
     def shows(chosen: filters.Chosen) -> None:
         _show(chosen, silent, plain=look(json, plain).plain, narrowed=kept != filters.Filter(), remote=remote)
@@ -77,8 +80,8 @@ def ls(
     code = int(chosen.damaged[0].exit_code) if chosen.damaged else 0
     if json:
         error = {"error": failure.record(chosen.damaged[0])} if chosen.damaged else {}
-        asked = {"unanswered": [{"run": name, "message": why} for name, why in silent.items()]} if refresh else {}
-        write_result("", code, runs=[listing.record(run) for run in chosen.runs], **asked, **error)
+        told = {"unanswered": [{"run": name, "message": why} for name, why in silent.items()]} if refresh else {}
+        write_result("", code, runs=[listing.record(run) for run in chosen.runs], **told, **error)
         raise typer.Exit(code)
     if quiet:
         print_lines(*(run.name for run in chosen.runs))

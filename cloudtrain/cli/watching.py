@@ -22,14 +22,14 @@ PRINT_EVERY_S = 10.0
 _TURN_S = 1.0
 
 
-def refresh(choose: Callable[[Store], Chosen]) -> dict[str, str]:
-    """Ask the machines of the runs that `choose` takes; why, by name, for those that did not answer."""
+def refresh(choose: Callable[[Store], Chosen]) -> Asking:
+    """Ask the machines of the runs that `choose` takes; what was heard."""
     store = Store()
     asking = Asking(store)
     asking.begin(choose(store).runs)
     while asking.collect(_TURN_S):
         pass
-    return asking.silent
+    return asking
 
 
 def watch(choose: Callable[[Store], Chosen], *, plain: bool) -> None:
@@ -53,7 +53,7 @@ def _redraw(choose: Callable[[Store], Chosen]) -> None:
             if began - asked_at >= EVERY_S:
                 asking.begin(chosen.runs)
                 asked_at = began
-            screen.show(_lines(chosen, asking, screen.width, in_colour=colour.of_list(sys.stdout)))
+            screen.show(_lines(chosen, store, asking, screen.width, in_colour=colour.of_list(sys.stdout)))
             asking.collect(_TURN_S)
             time.sleep(max(0.0, began + _TURN_S - time.monotonic()))
 
@@ -67,15 +67,18 @@ def _print(choose: Callable[[Store], Chosen]) -> None:
         asking.begin(choose(store).runs)
         while asking.collect(_TURN_S) and time.monotonic() < began + PRINT_EVERY_S:
             pass
-        lines = _lines(choose(store), asking, None, in_colour=False)
+        lines = _lines(choose(store), store, asking, None, in_colour=False)
         if lines != printed:
             print_lines(*([""] if printed else []), *lines)
         printed = lines
         time.sleep(max(0.0, began + PRINT_EVERY_S - time.monotonic()))
 
 
-def _lines(chosen: Chosen, asking: Asking, width: int | None, *, in_colour: bool) -> list[str]:
-    table = listing.table(chosen.runs, width=width, colour=in_colour, silent=asking.silent) if chosen.runs else []
+def _lines(chosen: Chosen, store: Store, asking: Asking, width: int | None, *, in_colour: bool) -> list[str]:
+    runs = asking.as_heard(chosen.runs)
+    table = listing.table(runs, width=width, colour=in_colour, silent=asking.silent) if runs else []
     damaged = [error.message for error in chosen.damaged]
-    spending = listing.spending(chosen.runs, asking.silent, time.time())
+    # Of all that runs, whatever of it is shown.
+    living = asking.as_heard(store.runs(lambda error: None, latest=0))
+    spending = listing.spending(living, asking.silent, time.time())
     return [*table, *fitted([*damaged, spending], width)]

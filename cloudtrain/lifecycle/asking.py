@@ -45,6 +45,8 @@ class Asking:
 
     Attributes:
         silent: why nothing was heard, by the run's name; of those that were asked and did not answer.
+        ended: names of those whose machine has ended, as was heard. It is not stored: the command that acts on the run
+            learns it from EC2 with its reason, and gives back what is left.
     """
 
     def __init__(
@@ -62,11 +64,17 @@ class Asking:
         self._late: set[str] = set()
         self._heard: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
         self.silent: dict[str, str] = {}
+        self.ended: set[str] = set()
+
+    def as_heard(self, runs: Iterable[Run]) -> list[Run]:
+        """`runs`, as the registry has them, with what was heard and is not stored."""
+        return [replace(run, life=InstanceLife.TERMINATED) if run.name in self.ended else run for run in runs]
 
     def begin(self, runs: Iterable[Run]) -> None:
         """Ask those of `runs` that live and are not being asked already."""
         asked = {*self._until, *self._late, *(run.name for run in self._waiting)}
         new = [run for run in runs if lives(run) and run.instance is not None and run.name not in asked]
+        new = [run for run in new if run.life is not InstanceLife.TERMINATED]
         # Here, since it may read settings and keys, and asks AWS for a session: in the thread of the command.
         self._waiting += [run for run in new if self._has_way(run)]
         for place in self._places.values():
@@ -97,17 +105,16 @@ class Asking:
             self.silent[name] = silent
 
     def _has_way(self, run: Run) -> bool:
-        if run.name in self._ways:
-            return True
+        way = self._ways.get(run.name)
         try:
-            provider = self._provider(run.plan.spec)
+            provider = way.provider if way is not None else self._provider(run.plan.spec)
         except CloudtrainError as error:
             self.silent[run.name] = error.message
             return False
         if provider is None:
-            self._store.heard(run, life=InstanceLife.TERMINATED)
+            self.ended.add(run.name)
             return False
-        self._ways[run.name] = _Way(run, self._store, provider)
+        self._ways[run.name] = way or _Way(self._store, provider)
         if run.plan.spec.target is Target.EC2:
             assert run.instance is not None
             place = self._places.setdefault(id(provider), _Place(provider))
@@ -137,12 +144,19 @@ class Asking:
         if place is not None and run.instance is not None and run.instance.owned:
             stands, silent = place.stands(run.instance.id)
             life = stands.life if stands else None
-            if stands and not stands.life.may_be_up:
+            spot = run.plan.spec.ec2 is not None and run.plan.spec.ec2.spot
+            if life is InstanceLife.TERMINATED or (life is InstanceLife.PARKED and spot):
+                self.ended.add(run.name)
+                return None
+            self.ended.discard(run.name)
+            if stands and life is InstanceLife.PARKED:
                 over = cost.ended(run.instance, stands.at, time.time())
-                if (stands.life, over) != (run.life, run.instance):
-                    self._store.heard(run, life=stands.life, instance=over)
+                if (life, over) != (run.life, run.instance):
+                    self._store.heard(run, life=life, instance=over)
                 return None
             if life is not None and run.state.final:
+                if life is not run.life:
+                    self._store.heard(run, life=life)
                 return None
         if run.state is RunState.RUNNING:
             return way.poll(run, life)
@@ -154,7 +168,7 @@ class Asking:
 class _Way:
     """The way to one run's machine, kept open, and how far its events were heard."""
 
-    def __init__(self, run: Run, store: Store, provider: Provider) -> None:
+    def __init__(self, store: Store, provider: Provider) -> None:
         self.provider, self._store = provider, store
         self._context = Context(store=store, provider=lambda spec: provider)
         self._session: Session | None = None
@@ -167,6 +181,7 @@ class _Way:
         """
         try:
             if self._session is None or self._session.instance != run.instance:
+                self._drop()
                 self._session = Session(run, self._context, wakes=False, holds=False)
                 file = run.folder / "events.jsonl"
                 self._offset, self._progress = file.stat().st_size if file.is_file() else 0, Progress(run, self._store)
@@ -179,9 +194,7 @@ class _Way:
                 if not status.events or self._offset >= status.events_size:
                     break
         except BaseException:
-            session, self._session = self._session, None
-            if session is not None:
-                session.drop()
+            self._drop()
             raise
         facts: Facts = {} if life is None else {"life": life}
         if status.state == "absent":
@@ -191,6 +204,11 @@ class _Way:
         facts["progress"] = self._progress.figures
         self._store.heard(run, **facts)
         return None
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.drop()
 
 
 class _Place:

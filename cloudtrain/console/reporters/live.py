@@ -240,8 +240,8 @@ class LiveReporter(Reporter):
 class LiveLines:
     """Lines on stdout that are drawn over each other; the last ones stay."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._drawn = Text()
         self._live = _Redrawn(
             get_renderable=lambda: self._drawn,

@@ -37,9 +37,9 @@ def here(region: Region, tmp_path: Path) -> Iterator[Place]:
         place.cleanup()
 
 
-def listed(place: Place, *flags: str) -> tuple[dict[str, Any], list[Any]]:
-    told = json.loads(place.cli("ls", "--json", *flags).stdout)
-    return told["runs"][0], told.get("unanswered", [])
+def refreshed(place: Place) -> tuple[dict[str, Any], list[Any]]:
+    told = json.loads(place.cli("ls", "--refresh", "--json").stdout)
+    return told["runs"][0], told["unanswered"]
 
 
 def test_a_run_that_was_left_is_listed_as_its_machine_says(here: Place, region: Region) -> None:
@@ -47,7 +47,7 @@ def test_a_run_that_was_left_is_listed_as_its_machine_says(here: Place, region: 
     [machine] = region.machines()
     before = here.shown("left-run")
     assert before["epoch"] is None and before["as_of"] is not None
-    run, unanswered = listed(here, "--refresh")
+    run, unanswered = refreshed(here)
     assert run["epoch"] >= 1 and run["as_of"] >= before["as_of"] and unanswered == []
     assert not (here.folder("left-run") / "events.jsonl").exists()
 
@@ -66,7 +66,7 @@ def test_a_run_that_was_left_is_listed_as_its_machine_says(here: Place, region: 
 
     Clients(None, region.name, region.endpoint_url, region.access_key).ec2.stop_instances(InstanceIds=[machine])
     here.wait_for(lambda: region.machines()[machine].state == "stopped")
-    run, unanswered = listed(here, "--refresh")
+    run, unanswered = refreshed(here)
     assert run["instance"]["life"] == "parked" and run["status"].startswith("parked") and unanswered == []
     assert not region.calls("TerminateInstances") and not region.calls("StartInstances")
     assert len(left(region)["instances"]) == 1 and run["state"] == "running"

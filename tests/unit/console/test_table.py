@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cloudtrain.console import colour
 from cloudtrain.console.pages import listing
+from cloudtrain.console.reporters.live import LiveLines
 from cloudtrain.console.table import fitted_table
 from cloudtrain.core.spec import Ec2Spec, HostSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -156,3 +159,12 @@ def test_what_all_that_runs_costs(tmp_path: Path) -> None:
     assert listing.spending([host], (), now) == "no machine is billed by the hour"
     parked = replace(first, life=InstanceLife.PARKED)
     assert listing.spending([parked], (), now).startswith("no machine is billed by the hour; 1 parked disk")
+
+
+def test_lines_that_are_drawn_again_keep_the_last_one_on_a_low_screen() -> None:
+    out = io.StringIO()
+    with LiveLines(Console(file=out, force_terminal=True, width=40, height=6, soft_wrap=True)) as screen:
+        screen.show([*(f"run {number}" for number in range(10)), "2 machines run"])
+        assert screen.width == 39
+    drawn = out.getvalue()
+    assert "run 2" in drawn and "run 3" not in drawn and "... 7 more lines" in drawn and "2 machines run" in drawn

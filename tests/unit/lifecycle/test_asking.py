@@ -125,13 +125,21 @@ def test_one_that_has_ended_is_said_to_have_ended_and_is_left_as_it_is(
 
 @pytest.mark.parametrize("life", [InstanceLife.PARKED, InstanceLife.TERMINATED])
 def test_what_ec2_says_of_the_machine_is_enough(there: Asked, store: Store, tmp_path: Path, life: InstanceLife) -> None:
-    run = begun("brave-otter", store, there, tmp_path)
-    assert run.instance is not None and there.says is not None
-    there.says[run.instance.id] = life
+    before = begun("brave-otter", store, there, tmp_path)
+    assert before.instance is not None and there.says is not None
+    there.says[before.instance.id] = life
     verbs = len(there.host.asked)
-    assert asked(store, there).silent == {}
-    assert store.get(run.name).life is life and len(there.host.asked) == verbs, "its address may be another's"
-    assert store.get(run.name).state is RunState.RUNNING
+    there.sleep(1.0)
+    asking = asked(store, there)
+    [run] = asking.as_heard(store.runs())
+    assert asking.silent == {} and run.life is life and run.state is RunState.RUNNING
+    assert len(there.host.asked) == verbs, "its address may be another's"
+    if life is InstanceLife.TERMINATED:
+        assert store.get(run.name) == before, "whoever acts on it learns that with its reason"
+    else:
+        there.sleep(60.0)
+        asked(store, there)
+        assert store.get(run.name).updated_at == there.clock(), "it is parked as of now"
 
 
 def test_one_that_hangs_holds_no_other_and_is_told(there: Asked, store: Store, tmp_path: Path) -> None:
@@ -187,4 +195,4 @@ def test_one_whose_emulated_region_has_ended_has_ended_with_it(there: Asked, sto
     run = begun("brave-otter", store, there, tmp_path)
     asking = Asking(store, provider=lambda spec: None)
     asking.begin(store.runs())
-    assert not asking.collect(0.1) and store.get(run.name).life is InstanceLife.TERMINATED
+    assert not asking.collect(0.1) and asking.ended == {run.name}
