@@ -79,6 +79,8 @@ ELSEWHERE = {
     "test_a_stopped_run_goes_on_in_mid_epoch",
     "cloudtrain run --resume brave-otter --local": "tests/region/whole_path/test_spot.py::"
     "test_without_restarts_it_ends_interrupted_and_goes_on_by_hand",
+    "cloudtrain ls --refresh": "tests/region/whole_path/test_watching.py::"
+    "test_a_run_that_was_left_is_listed_as_its_machine_says",
     "cloudtrain logs brave-otter": "tests/region/whole_path/test_story.py::test_detach_and_come_back",
     "cloudtrain logs brave-otter --epochs": "tests/region/whole_path/test_everyday.py::"
     "test_the_epochs_of_a_run_and_its_raw_log",

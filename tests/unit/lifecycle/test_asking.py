@@ -9,16 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.billing import expiry
+from cloudtrain.console.pages.listing import FRESH_S
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit
 from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.lifecycle import planning, story
+from cloudtrain.lifecycle import machine_end, planning, story
 from cloudtrain.lifecycle.asking import Asking
+from cloudtrain.lifecycle.progress import BEAT_S, Progress
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.store import Run, Store
+from cloudtrain.transfer.supervisor import BEAT_S as BEAT_BY_HOST_S
 from cloudtrain.transport.base import Transport
 from tests import plans
 from tests.fake_provider import FakeProvider
@@ -196,3 +200,34 @@ def test_one_whose_emulated_region_has_ended_has_ended_with_it(there: Asked, sto
     asking = Asking(store, provider=lambda spec: None)
     asking.begin(store.runs())
     assert not asking.collect(0.1) and asking.ended == {run.name}
+
+
+def test_a_run_whose_job_is_quiet_is_as_of_its_hosts_last_sign_of_life(
+    there: Asked, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, now = begun("brave-otter", store, there, tmp_path), [0.0]
+    monkeypatch.setattr("cloudtrain.lifecycle.progress.time.monotonic", lambda: now[0] + 1000.0)
+    progress, heard = Progress(run, store), []
+    for now[0] in (0.0, 4.0, 8.0, 12.0):
+        there.sleep(4.0)
+        progress.beat()
+        heard.append(store.get(run.name).updated_at == there.clock())
+    assert heard == [True, False, True, False] and FRESH_S > BEAT_S + BEAT_BY_HOST_S, "no row of it looks old"
+
+
+def test_the_moved_end_of_a_job_on_a_machine_that_stays_is_known_to_its_row(tmp_path: Path) -> None:
+    there = FakeProvider(job)
+    store = Store(tmp_path / "registry.sqlite", clock=there.clock)
+    context = Context(store=store, provider=lambda spec: there, clock=there.clock, sleep=there.sleep)
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "train.py").write_text("the host has a job of its own")
+    made = JobSpec(source=str(tmp_path / "job"), module="job.train")
+    run = planning.begin(plans.plan(tmp_path / "runs", job=made, limits=plans.FULL_LIMITS), context)
+    story.resume(run, context, detach=True)
+    run = store.get(run.name)
+    late = run.created_at + 60.0 + expiry.STOP_GRACE_S
+    assert expiry.late_s(run, late - 1) is None and expiry.late_s(run, late) == expiry.STOP_GRACE_S
+    moved = machine_end.extend(run, context, 600.0)
+    now = store.get(run.name)
+    assert expiry.ends_at(now) == moved.after == run.created_at + 660.0 and expiry.late_s(now, late) is None
+    assert machine_end.extension(now, context, 60.0).before == moved.after

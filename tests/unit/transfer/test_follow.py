@@ -187,7 +187,9 @@ def test_a_training_that_says_nothing_is_told_of_and_less_and_less_often(
         yield End("exited", ENDED, 0, 0)
 
     host.frames_made = frames()
-    seen, _ = follow(tmp_path, host)
+    signs: list[float] = []
+    seen, _ = follow(tmp_path, host, on_frame=lambda: signs.append(now[0]))
+    assert set(range(0, 2320, 4)) <= set(signs), "it lives, and that is heard"
     told = [event.message for event in seen if isinstance(event, Warned) and "may hang" in event.message]
     assert [text.split(";")[0] for text in told] == [
         f"the training has said nothing for {minutes} min" for minutes in (5, 10, 20, 5)
