@@ -16,6 +16,7 @@ from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.text import shortened
 from cloudtrain.core.told import ExitRecord, events
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.session import Context, Session
@@ -135,7 +136,7 @@ class Asking:
         except Exception as error:
             # Whatever it is, it is no reason to say nothing of the run.
             silent = f"{type(error).__name__}: {error}"
-        self._heard.put((run.name, silent))
+        self._heard.put((run.name, shortened(silent) if silent else None))
 
     def _heard_of(self, run: Run, way: _Way, place: _Place | None) -> str | None:
         """Ask EC2 and the machine, and store what they say; why nothing was heard, if nothing was."""
