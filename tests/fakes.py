@@ -26,7 +26,7 @@ FOREVER = 1e9  # seconds; a job that waits so long ends only when it is stopped
 LONGEST_S = 30 * 86400.0  # of the clock, in one stream: then the test waits for what never comes
 DONE = Completed(0, b"", b"")
 NO_FOLDER = Completed(1, b"", b"ModuleNotFoundError: No module named 'supervise'\n")
-VERBS = ("probe", "receive", "start", "poll", "follow", "stop", "lease", "manifest", "send", "read")
+VERBS = ("probe", "left", "receive", "start", "poll", "follow", "stop", "lease", "manifest", "send", "read")
 
 
 # Where the kernel counts what it has ended for lack of memory, as the real program reads it.
@@ -226,7 +226,7 @@ class FakeHost(Transport):
             name, given, value = rest.pop(0).partition("=")
             options.setdefault(name, value if given else rest.pop(0))
         self.asked.append(verb)
-        if verb == "probe":
+        if verb in ("probe", "left"):
             return verb, FakeRun(self), options
         if verb == "receive":  # it makes the run directory that its command line names
             return verb, self.runs.setdefault(argv[at - 1], FakeRun(self)), options
@@ -244,6 +244,9 @@ class FakeHost(Transport):
             "why": None, "looked": [], "nvidia_smi": "", "cuda_fault": None, "serves": "13.0", "logout": None,
             **self.has,
         }  # fmt: skip
+
+    def _left(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
+        return {"left": {}}  # a push that was cut short has left nothing here
 
     def _receive(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
         stream = io.BytesIO(stdin)

@@ -198,8 +198,15 @@ def end(
 
     Args:
         everything: also what another command is acting on; that command will find its machine gone.
+        told: called with each as soon as its fate is known; what it has heard is in the registry also where a signal
+            breaks this off.
     """
     ended: list[Ended] = []
+
+    def hear(one: Ended) -> None:
+        ended.append(one)
+        told(one)
+
     with ExitStack() as stack:
         taken, busy = set(), set()
         for name in {one.known.run for one in chosen if one.known}:
@@ -210,16 +217,18 @@ def end(
                 busy.add(name)
         for one in chosen:
             if one.known and one.known.run in busy and not everything:
-                ended.append(Ended(one, False, f"another command is acting on {one.known.run}"))
-                told(ended[-1])
+                hear(Ended(one, False, f"another command is acting on {one.known.run}"))
         skipped = {one.leftover.item.id for one in ended}
-        for clients in where:
-            here = [one for one in chosen if one.region == clients.region and one.item.id not in skipped]
-            if here:
-                ended += cleaning.end(here, clients, emit, pace or Pace(), told=told)
-        if store is not None:
-            for name in taken:
-                _record(store, name, [one for one in ended if one.leftover.known and one.leftover.known.run == name])
+        try:
+            for clients in where:
+                here = [one for one in chosen if one.region == clients.region and one.item.id not in skipped]
+                if here:
+                    cleaning.end(here, clients, emit, pace or Pace(), told=hear)
+        finally:
+            if store is not None:
+                for name in taken:
+                    its = [one for one in ended if one.leftover.known and one.leftover.known.run == name]
+                    _record(store, name, its)
     return ended
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import TextIO
 
 import typer
 
 from cloudtrain.billing import running
+from cloudtrain.cli import signals
 from cloudtrain.cli.commands import Commands, plain_typer
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import Unwritten, print_lines, tell
+from cloudtrain.console.lines import Unwritten, let_go, nobody_reads, print_lines, tell
 from cloudtrain.console.reporters.base import NO_INPUT, forgive_encodings
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
@@ -76,13 +76,6 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
-def _let_go(stream: TextIO) -> None:
-    """What could not be written there goes nowhere: the interpreter would fail on it once more as it leaves."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
 @contextmanager
 def _everywhere() -> Iterator[list[str]]:
     """The command line without the options that hold for every command; for this long the environment has them."""
@@ -106,7 +99,8 @@ def _run(words: list[str]) -> int:
     typed = list(takewhile(lambda word: word != "--", words))
     look = Look(json="--json" in typed, plain="--plain" in typed)
     try:
-        code = app(words, standalone_mode=False)
+        with signals.raised():
+            code = app(words, standalone_mode=False)
         return code if isinstance(code, int) else int(ExitCode.DONE)
     except typer.TyperException as error:
         if not words:
@@ -117,16 +111,14 @@ def _run(words: list[str]) -> int:
     except CloudtrainError as error:
         _told(look, error)
         return int(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, signals.Leave):
         _told(look, Interrupted("interrupted"))
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`): nothing to say, nobody to say it to.
-        _let_go(sys.stdout)
-        return int(ExitCode.DONE)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
+        if isinstance(error, OSError) and nobody_reads():
+            return int(ExitCode.INTERRUPTED)
         # Help alone is not written by `print_lines`.
         unwritten = isinstance(error, Unwritten) or (isinstance(error, OSError) and "--help" in typed)
         shown = _unwritten(error) if unwritten else _gone() or _unexpected(error)
@@ -170,7 +162,7 @@ def _told(look: Look, error: CloudtrainError) -> None:
         try:
             stream.flush()
         except OSError:
-            _let_go(stream)
+            let_go(stream)
 
 
 def _mistyped(error: typer.TyperException) -> UsageError:

@@ -10,6 +10,8 @@ import typer
 from typer import core
 
 from cloudtrain.cli.values import ReadingCommand, ReadingGroup
+from cloudtrain.console.lines import nobody_reads
+from cloudtrain.core.errors import ExitCode, Interrupted
 
 
 class Command(NamedTuple):
@@ -98,6 +100,18 @@ class Commands(ReadingGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Names in the order of the table."""
         return list(COMMANDS)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. What typer would make of a Ctrl-C (no word) and of a pipe that is closed (exit code 1) is
+        not ours."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted") from error
+        except BrokenPipeError as error:
+            # The reader of our output has left (`| head`): nothing to say, nobody to say it to.
+            nobody_reads()
+            raise typer.Exit(int(ExitCode.DONE)) from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list at the end of `cloudtrain --help`."""

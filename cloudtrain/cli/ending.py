@@ -14,7 +14,7 @@ from cloudtrain.cli import following, leaving, signals, standing
 from cloudtrain.console.lines import write_result
 from cloudtrain.console.pages import failure, stopping
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.core.errors import CloudtrainError, ExitCode
+from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode
 from cloudtrain.core.events import Noted, Warned, discard
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.lifecycle import pull as lifecycle_pull
@@ -66,9 +66,15 @@ def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: b
         try:
             ended = _end(row, context, reporter, pull=pull)
         except (KeyboardInterrupt, signals.Leave):
-            left = ", ".join(run.name for run in rows[number:])
-            reporter.emit(Warned(f"interrupted; not ended: {left}", hint="cloudtrain stop --all goes on"))
-            raise
+            left = [store.get(run.name) for run in rows[number:]]
+            for one in left:
+                reporter.emit(Noted(leaving.stands(one, context)))
+            raise Busy(
+                f"interrupted; not ended: {', '.join(one.name for one in left)}",
+                hint="cloudtrain stop --all goes on",
+                consequence="how each stands is said above",
+                code="still_running",
+            ) from None
         told.append(_tell(row, ended, store, reporter, json=json))
     worst = reduce(_worse, (*(one["exit"] for one in told), *(int(error.exit_code) for error in damaged)), 0)
     if json:

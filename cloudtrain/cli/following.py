@@ -19,11 +19,12 @@ from cloudtrain.config import settings as settings_
 from cloudtrain.config.settings import Settings
 from cloudtrain.console.choose import Look
 from cloudtrain.console.choose import reporter as reporter_for
+from cloudtrain.console.lines import last_words, nobody_reads
 from cloudtrain.console.log_text import LogView, line_start, tail_offset
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
-from cloudtrain.core.events import LogLines, Metric, Noted
+from cloudtrain.core.events import Event, LogLines, Metric, Noted
 from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
@@ -33,6 +34,7 @@ from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.run_folder import log_times
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts
+from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
 
 
@@ -40,24 +42,35 @@ from cloudtrain.store import Run, Store
 def console(
     look: Look, run: str, *, log: bool = False, raw: bool = False, stamped: bool = False, lines: bool = True
 ) -> Iterator[Reporter]:
-    """A reporter for the time of a command (`lines`: see there); closed terminals and SIGTERM become `Leave`."""
+    """A reporter for the time of a command (`lines`: see there), which tells how it fails or is interrupted."""
     if log and not look.json:
         reporter: Reporter = LogView(raw=raw, stamped=stamped)
     else:
         reporter = reporter_for(look, run=run, billing=running.now, lines=lines)
     reporter.bell = look.bell
     try:
-        with signals.raised():
-            yield reporter
+        yield reporter
     except CloudtrainError as error:
-        reporter.failure(error)
-        reporter.ring()
+        last_words(partial(_fails, reporter, error))
         raise typer.Exit(int(error.exit_code)) from error
     except (KeyboardInterrupt, Leave) as left:
-        reporter.failure(Interrupted("interrupted"))
-        raise typer.Exit(int(ExitCode.INTERRUPTED)) from left
+        raise typer.Exit(last_words(partial(broken_off, run, reporter))) from left
     finally:
-        reporter.close()
+        last_words(reporter.close)
+
+
+def _fails(reporter: Reporter, error: CloudtrainError) -> None:
+    reporter.failure(error)
+    reporter.ring()
+
+
+def broken_off(name: str, reporter: Reporter) -> int:
+    """A signal has ended a command about the run `name` ("": about none) where it held nothing. The exit code."""
+    store = Store()
+    if name in store.names():
+        return leaving.broken_off(store.get(name), context(store, reporter), reporter)
+    reporter.failure(Interrupted("interrupted"))
+    return int(ExitCode.INTERRUPTED)
 
 
 def trusts(reporter: Reporter, question: str) -> bool:
@@ -73,8 +86,15 @@ def context(store: Store, reporter: Reporter) -> Context:
         # One for plan and run: the clients that made the look-ups make the launch.
         return provider_of(spec, partial(trusts, reporter))
 
+    def heard(event: Event) -> None:
+        try:
+            reporter.emit(event)
+        except OSError as error:
+            # What is written to a closed terminal or a full disk must not look like a failure of the run's own.
+            raise Leave(signals.HANGUP) from error
+
     rate, keeps = float(settings_.known("trickle_rate")), bool(settings_.known("keep_on_host"))
-    return Context(store=store, provider=provider, emit=reporter.emit, trickle_mib_s=rate, cleans_hosts=not keeps)
+    return Context(store=store, provider=provider, emit=heard, trickle_mib_s=rate, cleans_hosts=not keeps)
 
 
 def begin(
@@ -93,18 +113,23 @@ def begin(
 ) -> int:
     """Plan, consent, start, follow. The exit code. For `origins` see `Plan`, for `notes` and `checkpoint`
     `planning.begin`."""
-    plan = replace(planning.plan_run(spec, context), origins=origins or {})
-    reporter.plan(plan)
-    if only_plan:
-        reporter.leave(None, int(ExitCode.DONE))
-        return int(ExitCode.DONE)
-    most = plan.at_most_usd
-    if most is not None and not spec.rehearsal and not yes and most > settings.get("confirm_above"):
-        amount = f"${most:.2f}"
-        if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
-            reporter.emit(Noted("nothing was started"))
-            return int(ExitCode.INTERRUPTED)
-    run = planning.begin(plan, context, notes=notes, checkpoint=checkpoint)
+    try:
+        plan = replace(planning.plan_run(spec, context), origins=origins or {})
+        reporter.plan(plan)
+        if only_plan:
+            reporter.leave(None, int(ExitCode.DONE))
+            return int(ExitCode.DONE)
+        most = plan.at_most_usd
+        if most is not None and not spec.rehearsal and not yes and most > settings.get("confirm_above"):
+            amount = f"${most:.2f}"
+            if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
+                reporter.emit(Noted("nothing was started"))
+                return int(ExitCode.INTERRUPTED)
+        run = planning.begin(plan, context, notes=notes, checkpoint=checkpoint)
+    except (KeyboardInterrupt, Leave) as left:
+        if spec.name in context.store.names():
+            return leaving.broken_off(context.store.get(spec.name), context, reporter)
+        raise Interrupted("interrupted; nothing was started", consequence="nothing of it is billed") from left
     return to_the_end(run, context, reporter, detach=detach, relaunch=True, on_interrupt=on_interrupt)
 
 
@@ -167,29 +192,38 @@ def to_the_end(
     reporter.about(run, lambda: context.store.get(run.name))
     while True:
         try:
-            with standing.told(run.name, context.store):
-                result = story.resume(run, context, detach=detach, relaunch=relaunch)
-        except Busy:
-            if not join:
-                raise
-            with standing.told(run.name, context.store):
-                result = watch.watch(run, context)
+            result = _resumed(run, context, detach=detach, join=join, relaunch=relaunch)
+            if detach and not result.state.final:
+                reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
+                reporter.leave(result, int(ExitCode.DONE))
+                return int(ExitCode.DONE)
+            last_words(partial(ended, result, context.store, reporter))
+            return int(result.exit_code)
         except KeyboardInterrupt:
             now = context.store.get(run.name)
             if only_shows:
-                return leaving.left(now, context, reporter)
-            code = leaving.interrupted(now, context, reporter, on_interrupt)
-            if code is None:
-                continue
-            return code
+                return last_words(partial(leaving.left, now, context, reporter))
+            code = last_words(partial(leaving.interrupted, now, context, reporter, on_interrupt))
+            if code is not None:
+                return code
+            run = now
         except Leave as asked:
+            unread = isinstance(asked.__cause__, BrokenPipeError) and only_shows
+            if isinstance(asked.__cause__, OSError) and (unread or not nobody_reads()):
+                raise asked.__cause__ from None  # `| head`, or a disk that is full
             now = context.store.get(run.name)
             if asked.asked and on_interrupt is OnInterrupt.STOP:
-                return leaving.stopped(now, context, reporter)
-            return leaving.detached(now, context, reporter)
-        if detach and not result.state.final:
-            reporter.emit(Noted(f"{run.name} is training. To return: cloudtrain logs {run.name}"))
-            reporter.leave(result, int(ExitCode.DONE))
-            return int(ExitCode.DONE)
-        ended(result, context.store, reporter)
-        return int(result.exit_code)
+                return last_words(partial(leaving.stopped, now, context, reporter))
+            return last_words(partial(leaving.detached, now, context, reporter))
+
+
+def _resumed(run: Run, context: Context, *, detach: bool, join: bool, relaunch: bool) -> Result:
+    """The story to its end, or beside the command that has it (`join`)."""
+    try:
+        with standing.told(run.name, context.store):
+            return story.resume(run, context, detach=detach, relaunch=relaunch)
+    except Busy:
+        if not join:
+            raise
+        with standing.told(run.name, context.store):
+            return watch.watch(run, context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from cloudtrain import report
@@ -13,13 +12,18 @@ from cloudtrain.cli.options import OnInterrupt
 from cloudtrain.cli.signals import Leave
 from cloudtrain.console.lines import tell
 from cloudtrain.console.pages.summary import ends_by
-from cloudtrain.console.reporters.base import Reporter, may_ask
+from cloudtrain.console.reporters.base import Reporter, answered, may_ask
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
+from cloudtrain.core.notes import RunNotes
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.text import money, time_of_day
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle import suited
 from cloudtrain.lifecycle.session import Context
-from cloudtrain.run_folder.outcome import Result
+from cloudtrain.provider.ec2.notes import Ec2Notes
+from cloudtrain.run_folder import code_copy
+from cloudtrain.run_folder.outcome import Result, lives
 from cloudtrain.store import Run, Store
 
 
@@ -49,32 +53,45 @@ def interrupted(
     """Ctrl-C: the exit code, or None to go on watching. `on_interrupt` counts where nobody can be asked."""
     reporter.close()
     if run.state.final:
-        reporter.leave(context.result(run), int(ExitCode.INTERRUPTED))
-        return int(ExitCode.INTERRUPTED)
+        return broken_off(run, context, reporter)
     if not (reporter.asks and may_ask()):
         return stopped(run, context, reporter) if on_interrupt is OnInterrupt.STOP else detached(run, context, reporter)
     try:
         if not run.state.trains:
-            again = context.store.read_journal(run.name).attempt > 1
-            so_far = "What it has trained so far is here." if again else "Nothing has trained yet."
-            machine = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
-            if reporter.ask(f"{so_far} {machine}", default=True):
-                with standing.told(run.name, context.store):
-                    lifecycle_stop.stop(run, context)
-                reporter.emit(Noted("ended; nothing is running"))
-                return int(ExitCode.INTERRUPTED)
-            return None
-        stop = "[s]top and terminate" if run.instance and run.instance.owned else "[s]top"
-        tell(f"Watching stopped; {run.name} is still training{_stands(run)}. Ctrl-C again detaches.")
-        tell(f"[d]etach (default)   {stop}   [c]ontinue watching: ", end="")
-        answer = sys.stdin.readline().strip().lower()[:1]
+            return _in_set_up(run, context, reporter)
+        stop = "[s]top and terminate   " if run.instance and run.instance.owned else "[s]top   "
+        goes_on = f"{run.name} is still training{_stands(run)}"
+        if not _plainly_trains(run, context):
+            stop, goes_on = ("" if run.state is RunState.PULLING else stop), stands(run, context)
+        tell(f"Watching stopped; {goes_on}. Ctrl-C again detaches.")
+        tell(f"[d]etach (default)   {stop}[c]ontinue watching: ", end="")
+        answer = answered().strip().lower()[:1]
     except (KeyboardInterrupt, Leave):
         return detached(context.store.get(run.name), context, reporter)
+    run = context.store.get(run.name)  # another command may have gone on with it meanwhile
     if answer == "c":
         return None
-    if answer == "s":
+    if answer == "s" and stop:
         return stopped(run, context, reporter)
     return detached(run, context, reporter)
+
+
+def _in_set_up(run: Run, context: Context, reporter: Reporter) -> int | None:
+    """The same before training has begun."""
+    notes = context.store.read_journal(run.name)
+    so_far = "What it has trained so far is here." if notes.attempt > 1 else "Nothing has trained yet."
+    question = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
+    if run.state is RunState.PROVISIONING or _may_train(run, notes):
+        so_far, question = f"{stands(run, context)}.", "End this run?"
+    if not reporter.ask(f"{so_far} {question}", default=True):
+        return None
+    with standing.told(run.name, context.store):
+        result = lifecycle_stop.stop(run, context)
+    if result.artifacts or context.store.get(run.name).life.may_exist:
+        ended(result, context.store, reporter)  # it trained by then, or its machine has not gone
+    else:
+        reporter.emit(Noted("ended; nothing is running"))
+    return int(ExitCode.INTERRUPTED)
 
 
 def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0.0, pull: bool = True) -> int:
@@ -93,13 +110,12 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
             result = lifecycle_stop.stop(run, context, keep_s=keep_s) if pull else lifecycle_stop.discard(run, context)
     except (KeyboardInterrupt, Leave):
         now = context.store.get(run.name)
-        if not now.state.final:
-            reporter.emit(
-                Noted(f"left in the middle of the stop. {_cut_short(now)}; cloudtrain stop {run.name} ends it")
-            )
-        code = ExitCode.INTERRUPTED if now.state.final else ExitCode.STILL_RUNNING
-        reporter.leave(context.result(now), int(code))
-        return int(code)
+        if not lives(now):
+            return broken_off(now, context, reporter)
+        told = f"left in the middle of the stop. {stands(now, context)}; cloudtrain stop {run.name} ends it"
+        reporter.emit(Noted(told))
+        reporter.leave(context.result(now), int(ExitCode.STILL_RUNNING))
+        return int(ExitCode.STILL_RUNNING)
     ended(result, context.store, reporter)
     return int(result.exit_code if reporter.own_exit is None else reporter.own_exit)
 
@@ -107,23 +123,110 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
 def left(run: Run, context: Context, reporter: Reporter) -> int:
     """A command that only showed a run is left by Ctrl-C: nothing becomes of the run. The exit code."""
     reporter.close()
-    if not run.state.final:
+    if _plainly_trains(run, context):
         reporter.emit(Noted(f"left; {run.name} goes on.{_limit(run)} To end it: cloudtrain stop {run.name}"))
+    else:
+        reporter.emit(Noted(f"left; {stands(run, context)}. {_way_on(run, context)}"))
     reporter.leave(context.result(run), int(ExitCode.INTERRUPTED))
     return int(ExitCode.INTERRUPTED)
 
 
 def detached(run: Run, context: Context, reporter: Reporter) -> int:
     """The command leaves, and the run goes on: what becomes of it by itself, and the way back. The exit code."""
-    if run.state.trains and suited.ends_at_logout(context.store.read_journal(run.name)):
+    if not _plainly_trains(run, context):
+        return broken_off(run, context, reporter, "left")
+    if suited.ends_at_logout(context.store.read_journal(run.name)):
         reporter.emit(Warned(f"detached; the host of {run.name} ends it with this connection", hint=suited.LINGER))
-    elif run.state.trains:
-        reporter.emit(Noted(f"detached; {run.name} goes on.{_limit(run)} To return: cloudtrain logs {run.name}"))
     else:
-        told = f"left while {run.name} was being set up.{_limit(run)}"
-        reporter.emit(Noted(f"{told} To go on: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"))
+        reporter.emit(Noted(f"detached; {run.name} goes on.{_limit(run)} To return: cloudtrain logs {run.name}"))
     reporter.leave(context.result(run), int(ExitCode.STILL_RUNNING))
     return int(ExitCode.STILL_RUNNING)
+
+
+def broken_off(run: Run, context: Context, reporter: Reporter, how: str = "interrupted") -> int:
+    """A command about `run` ends where a signal found it: how things stand, and the next command. The exit code."""
+    reporter.close()
+    reporter.emit(Noted(f"{how}; {stands(run, context)}. {_way_on(run, context)}"))
+    code = int(ExitCode.STILL_RUNNING if lives(run) else ExitCode.INTERRUPTED)
+    reporter.leave(context.result(run), code)
+    return code
+
+
+def stands(run: Run, context: Context) -> str:
+    """What is so now of `run` and of its machine, as far as this computer knows, for people."""
+    notes, ec2 = context.store.read_journal(run.name), context.store.read_notes(run.name, Ec2Notes)
+    return "; ".join(filter(None, [_training(run, notes), _machine(run, ec2, context.clock())]))
+
+
+def _training(run: Run, notes: RunNotes) -> str:
+    if run.state.final:
+        here = " and its results are here" if notes.pulled is not None else ""
+        return f"{run.name} has ended ({run.state.value}){here}"
+    if run.state is RunState.PULLING:
+        here = "its results are here" if notes.pulled is not None else "not all of its results are here"
+        return f"{run.name} trains no more, and {here}"
+    if run.state is RunState.RUNNING:
+        return f"{run.name} was asked to end" if notes.stop_wanted else f"{run.name} goes on"
+    if _may_train(run, notes):
+        return f"{run.name} may train already"
+    return f"what {run.name} has trained is here" if notes.attempt > 1 else f"nothing of {run.name} has trained yet"
+
+
+def _may_train(run: Run, notes: RunNotes) -> bool:
+    """Whether its job may have been started without a note of that."""
+    return run.state is RunState.SYNCING and run.instance is not None and code_copy.kept(notes, run.instance.id)
+
+
+def _machine(run: Run, ec2: Ec2Notes, now: float) -> str | None:
+    """Of the run's own machine, or of one that was started for it; None: there is none that costs anything."""
+    spec = run.plan.spec
+    if ec2.release_pending is not None:
+        debt, end = ec2.release_pending, expiry.expires_at(run)
+        costs = f", may be billed at ${debt.price:.3f} an hour" if debt.price and not spec.rehearsal else ""
+        by = f", and ends itself by {time_of_day(end, now)}" if end is not None and end > now else ""
+        return f"{debt.id} was to end, and EC2 has not confirmed it{costs}{by}"
+    if run.life is InstanceLife.PARKED and run.instance is not None:
+        usd = run.plan.offer.details.parked_per_day
+        return f"{run.instance.id} is parked, its disk is billed" + (f" at {money(usd)} a day" if usd else "")
+    if ec2.started is not None and not run.state.final:
+        return f"{ec2.started}, an instance of yours, was started for it and may be up"
+    if run.state is RunState.PROVISIONING and run.life is InstanceLife.LAUNCHING:
+        return _launch(ec2, now, billed=not spec.rehearsal)
+    if expiry.is_kept(run, now) and run.instance is not None:
+        return f"{run.instance.id} is {expiry.kept_words(run, now)}"
+    return standing.machine_up(run, now)
+
+
+def _launch(ec2: Ec2Notes, now: float, *, billed: bool) -> str:
+    """How far a launch has come."""
+    slot = ec2.request.slot if ec2.request is not None else None
+    if ec2.instance is not None:
+        what, price = f"{ec2.instance.id} is coming up", ec2.instance.price
+    elif slot is not None:
+        what, price = f"EC2 was asked for {slot}, and has not answered: one may be coming up", slot.price
+    else:
+        return "no machine has been asked for"
+    costs = f" at ${price:.3f} an hour" if price and billed else ""
+    return what + costs + (f"; it ends itself by {time_of_day(ec2.attempt.expires_at, now)}" if ec2.attempt else "")
+
+
+def _way_on(run: Run, context: Context) -> str:
+    """What to type next."""
+    if run.state.final:
+        return f"cloudtrain stop {run.name} ends its machine" if lives(run) else f"cloudtrain show {run.name}"
+    if run.state is RunState.PULLING:
+        if context.store.read_journal(run.name).pulled is None:
+            return f"cloudtrain pull {run.name} fetches the rest"
+        return f"cloudtrain stop {run.name} finishes it"
+    to_go_on = "To return" if run.state.trains else "To go on"
+    return f"{to_go_on}: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"
+
+
+def _plainly_trains(run: Run, context: Context) -> bool:
+    """Whether nothing else is known than that it trains, on a machine that has time left."""
+    late = expiry.overdue_s(run, context.clock()) is not None
+    asked = context.store.read_journal(run.name).stop_wanted
+    return run.state is RunState.RUNNING and not (late or asked or expiry.away(run))
 
 
 def _limit(run: Run) -> str:

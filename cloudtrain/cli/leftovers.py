@@ -12,7 +12,7 @@ import typer
 from cloudtrain.billing import running
 from cloudtrain.cleanup import adoption, debts, leftovers
 from cloudtrain.cleanup.leftovers import View
-from cloudtrain.cli import following, host_leftovers
+from cloudtrain.cli import following, host_leftovers, signals
 from cloudtrain.cli.options import Json, Owner, Plain, Profile, Region, WhoseThings, Yes, look
 from cloudtrain.config import settings
 from cloudtrain.console.choose import Look, reporter
@@ -22,7 +22,14 @@ from cloudtrain.console.pages import leftovers as shown
 from cloudtrain.console.pages.filters import Chosen
 from cloudtrain.console.pages.listing import record
 from cloudtrain.console.reporters.base import may_ask
-from cloudtrain.core.errors import ConnectionFailed, ExitCode, StoreDamaged, UsageError
+from cloudtrain.core.errors import (
+    CloudtrainError,
+    ConnectionFailed,
+    ExitCode,
+    Interrupted,
+    StoreDamaged,
+    UsageError,
+)
 from cloudtrain.core.events import Emit, Noted, Warned
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife
@@ -93,7 +100,11 @@ def clean(
         if json:
             write_result("", _code(view), **shown.view_record(view), error=_unseen(view))
         raise typer.Exit(_code(view))
-    ended = leftovers.end(chosen, where, store, console.emit, everything=everything)
+    known: list[Ended] = []
+    try:
+        ended = leftovers.end(chosen, where, store, console.emit, everything=everything, told=known.append)
+    except (KeyboardInterrupt, signals.Leave) as left:
+        raise _broken_off(chosen, known) from left
     code = leftovers.exit_code(view, ended)
     if json:
         error = _unseen(view) or _unended(ended)
@@ -102,6 +113,16 @@ def clean(
     elif view.leftovers:
         print_lines(*shown.fates(ended, view))
     raise typer.Exit(int(code))
+
+
+def _broken_off(chosen: Sequence[Leftover], known: Sequence[Ended]) -> CloudtrainError:
+    """A signal has struck while things were being ended."""
+    gone = [one.leftover.item.id for one in known if one.gone]
+    rest = [one.item.id for one in chosen if one.item.id not in gone]
+    told = f"interrupted; ended: {', '.join(gone) or 'nothing'}"
+    if not rest:
+        return Interrupted(told, consequence="all of it is ended")
+    return ConnectionFailed(f"{told}; not confirmed: {', '.join(rest)}", code="not_ended")
 
 
 def _choice(view: View, *, everything: bool, anyone: bool) -> list[Leftover]:

@@ -13,6 +13,8 @@ from types import FrameType
 from typing import Any
 
 _AGAIN_AFTER_S = 0.02
+# The terminal was closed. Windows has no such signal.
+HANGUP = int(getattr(signal, "SIGHUP", 0))
 
 
 class Leave(BaseException):
@@ -26,7 +28,7 @@ class Leave(BaseException):
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
         self.number = number
-        self.asked = number != getattr(signal, "SIGHUP", None)
+        self.asked = number != HANGUP
 
 
 def send(number: int) -> None:
@@ -42,7 +44,8 @@ def raised() -> Iterator[None]:
     """For this long SIGTERM, SIGHUP and Ctrl-Break raise `Leave` in the main thread.
 
     A signal may strike where Python drops exceptions: in a callback of a weak reference, in a `__del__`. It is then
-    sent again, until it strikes where somebody notices. So is Ctrl-C.
+    sent again, until it strikes where somebody notices. So is Ctrl-C. A command that was told to outlive its terminal
+    (`nohup`) does.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
@@ -60,7 +63,8 @@ def raised() -> Iterator[None]:
 
     dropped_before, sys.unraisablehook = sys.unraisablehook, dropped
     numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK")]
-    before = {number: signal.signal(number, leave) for number in numbers if number is not None}
+    wanted = [number for number in numbers if number is not None and signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in wanted}
     try:
         yield
     finally:

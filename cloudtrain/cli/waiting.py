@@ -14,6 +14,7 @@ from cloudtrain.cli import signals
 from cloudtrain.cli.options import Bell, Json, Plain, complete_run, look
 from cloudtrain.config.table import duration
 from cloudtrain.core.errors import ExitCode, UsageError
+from cloudtrain.core.events import Noted
 from cloudtrain.store import Store
 
 
@@ -27,7 +28,7 @@ def wait(
     bell: Bell = False,
 ) -> None:
     """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
-    from cloudtrain.cli import following
+    from cloudtrain.cli import following, leaving
 
     store = Store()
     rows = [store.find(name) for name in runs]
@@ -42,8 +43,9 @@ def wait(
             ended = following.to_the_end(store.get(row.name), context, reporter, join=True)
             if ended == ExitCode.STILL_RUNNING:
                 for other in rows[number:]:
-                    stands = context.result(store.get(other.name))
-                    reporter.leave(stands, int(stands.exit_code))
+                    now = store.get(other.name)
+                    reporter.emit(Noted(f"not waited for: {leaving.stands(now, context)}"))
+                    reporter.leave(context.result(now), int(context.result(now).exit_code))
                 raise typer.Exit(ended)
             code = code or ended
     raise typer.Exit(code)

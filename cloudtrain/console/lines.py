@@ -3,16 +3,20 @@ said beside it on stderr."""
 
 from __future__ import annotations
 
+import errno
 import json  # here, since most commands write none
 import math
+import os
+import select
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
 SCHEMA_VERSION = 1
+T = TypeVar("T")
 
 
 class Unwritten(OSError):
@@ -33,6 +37,44 @@ def writing() -> Iterator[None]:
         raise
     except OSError as error:
         raise Unwritten(error.errno, error.strerror) from error
+
+
+def nobody_reads() -> bool:
+    """Whether stdout or stderr has lost its reader: the terminal is closed, or the other end of a pipe. What would be
+    written there goes nowhere from now on."""
+    lost = [stream for stream in (sys.stdout, sys.stderr) if _is_lost(stream)]
+    for stream in lost:
+        let_go(stream)
+    return bool(lost)
+
+
+def _is_lost(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+        watched = select.poll()
+        watched.register(stream.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+    except OSError as error:
+        return error.errno in (errno.EIO, errno.EPIPE)
+    except (AttributeError, ValueError):  # Windows has no poll
+        return False
+
+
+def let_go(stream: TextIO) -> None:
+    """What could not be written there goes nowhere: the interpreter would fail on it once more as it leaves."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def last_words(say: Callable[[], T]) -> T:
+    """`say`, once more if nobody reads any more: a command whose terminal is closed ends as it would with one."""
+    try:
+        return say()
+    except OSError:
+        if not nobody_reads():
+            raise
+        return say()
 
 
 def print_lines(*lines: str) -> None:

@@ -84,7 +84,7 @@ class Reporter(ABC):
         choices = "[Y/n]" if default else "[y/N]"
         while True:
             tell(f"{_lines(question)} {choices} ", end="")
-            line = sys.stdin.readline()
+            line = answered()
             if not line:
                 raise ConfirmationNeeded("the terminal was closed", hint=otherwise, consequence=consequence)
             answer = line.strip().lower()
@@ -102,7 +102,15 @@ class Reporter(ABC):
             with suppress(EOFError):
                 return getpass.getpass("")
             return None
-        return sys.stdin.readline() or None
+        return answered() or None
+
+
+def answered() -> str:
+    """The line that is typed in answer; empty: the terminal was closed."""
+    try:
+        return sys.stdin.readline()
+    except OSError:
+        return ""
 
 
 def _lines(question: str) -> str:

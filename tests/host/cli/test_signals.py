@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -37,8 +37,37 @@ def in_a_collection(strike: Callable[[], None]) -> None:
     gc.collect()
 
 
+def in_a_callback_of_the_collector(strike: Callable[[], None]) -> None:
+    def called(phase: str, _: object) -> None:
+        if phase == "stop":
+            gc.callbacks.remove(called)
+            strike()
+
+    gc.callbacks.append(called)
+    gc.collect()
+
+
+def in_a_generator_that_is_dropped(strike: Callable[[], None]) -> None:
+    def generator() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            strike()
+
+    next(begun := generator())
+    del begun
+
+
+DROPPED = [
+    in_a_weak_reference,
+    in_a_collection,
+    in_a_callback_of_the_collector,
+    in_a_generator_that_is_dropped,
+]
+
+
 @pytest.mark.parametrize(("number", "raised"), CASES, ids=["ctrl-c", "term"])
-@pytest.mark.parametrize("where", [in_a_weak_reference, in_a_collection])
+@pytest.mark.parametrize("where", DROPPED)
 def test_a_signal_that_python_drops_comes_again(
     number: int, raised: type[BaseException], where: Callable[[Callable[[], None]], None]
 ) -> None:
@@ -67,3 +96,13 @@ def test_other_exceptions_that_python_drops_are_told_as_ever(monkeypatch: pytest
     with signals.raised():
         in_a_weak_reference(fail)
     assert [str(error) for error in told] == ["dropped"]
+
+
+def test_whoever_was_told_to_outlive_the_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.raised():
+            signal.raise_signal(signal.SIGHUP)  # as after `nohup`
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

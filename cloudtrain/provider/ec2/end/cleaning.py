@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
-from cloudtrain.core.events import Emit, Event, StepDone, StepProgress, StepStarted
+from cloudtrain.core.events import Emit, Event, Noted, StepDone, StepProgress, StepStarted
 from cloudtrain.core.text import time_of_day
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
@@ -260,7 +260,11 @@ def end(
             told(ended[-1])
         if these:
             with ThreadPoolExecutor(PARALLEL) as pool:
-                ended += pool.map(one, these)
+                try:
+                    ended += pool.map(one, these)
+                except BaseException:
+                    safely(Noted("interrupted; waiting for what EC2 was told to end. Ctrl-C again leaves at once"))
+                    raise
     for run in {
         o.leftover.known.run for o in ended if o.gone and o.leftover.known and o.leftover.item.kind == "instance"
     }:
