@@ -152,7 +152,7 @@ class Asking:
             self.ended.discard(run.name)
             if stands and life is InstanceLife.PARKED:
                 over = cost.ended(run.instance, stands.at, time.time())
-                if (life, over) != (run.life, run.instance):
+                if not run.state.final or (life, over) != (run.life, run.instance):
                     self._store.heard(run, life=life, instance=over)
                 return None
             if life is not None and run.state.final:
