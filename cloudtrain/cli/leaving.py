@@ -16,12 +16,10 @@ from cloudtrain.console.reporters.base import Reporter, answered, may_ask
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import money, time_of_day
+from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle import suited
 from cloudtrain.lifecycle.session import Context
-from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import code_copy
 from cloudtrain.run_folder.outcome import Result, lives
 from cloudtrain.store import Run, Store
@@ -154,8 +152,8 @@ def broken_off(run: Run, context: Context, reporter: Reporter, how: str = "inter
 
 def stands(run: Run, context: Context) -> str:
     """What is so now of `run` and of its machine, as far as this computer knows, for people."""
-    notes, ec2 = context.store.read_journal(run.name), context.store.read_notes(run.name, Ec2Notes)
-    return "; ".join(filter(None, [_training(run, notes), _machine(run, ec2, context.clock())]))
+    notes = context.store.read_journal(run.name)
+    return "; ".join(filter(None, [_training(run, notes), standing.machine(run, context.store, context.clock())]))
 
 
 def _training(run: Run, notes: RunNotes) -> str:
@@ -175,39 +173,6 @@ def _training(run: Run, notes: RunNotes) -> str:
 def _may_train(run: Run, notes: RunNotes) -> bool:
     """Whether its job may have been started without a note of that."""
     return run.state is RunState.SYNCING and run.instance is not None and code_copy.kept(notes, run.instance.id)
-
-
-def _machine(run: Run, ec2: Ec2Notes, now: float) -> str | None:
-    """Of the run's own machine, or of one that was started for it; None: there is none that costs anything."""
-    spec = run.plan.spec
-    if ec2.release_pending is not None:
-        debt, end = ec2.release_pending, expiry.expires_at(run)
-        costs = f", may be billed at ${debt.price:.3f} an hour" if debt.price and not spec.rehearsal else ""
-        by = f", and ends itself by {time_of_day(end, now)}" if end is not None and end > now else ""
-        return f"{debt.id} was to end, and EC2 has not confirmed it{costs}{by}"
-    if run.life is InstanceLife.PARKED and run.instance is not None:
-        usd = run.plan.offer.details.parked_per_day
-        return f"{run.instance.id} is parked, its disk is billed" + (f" at {money(usd)} a day" if usd else "")
-    if ec2.started is not None and not run.state.final:
-        return f"{ec2.started}, an instance of yours, was started for it and may be up"
-    if run.state is RunState.PROVISIONING and run.life is InstanceLife.LAUNCHING:
-        return _launch(ec2, now, billed=not spec.rehearsal)
-    if expiry.is_kept(run, now) and run.instance is not None:
-        return f"{run.instance.id} is {expiry.kept_words(run, now)}"
-    return standing.machine_up(run, now)
-
-
-def _launch(ec2: Ec2Notes, now: float, *, billed: bool) -> str:
-    """How far a launch has come."""
-    slot = ec2.request.slot if ec2.request is not None else None
-    if ec2.instance is not None:
-        what, price = f"{ec2.instance.id} is coming up", ec2.instance.price
-    elif slot is not None:
-        what, price = f"EC2 was asked for {slot}, and has not answered: one may be coming up", slot.price
-    else:
-        return "no machine has been asked for"
-    costs = f" at ${price:.3f} an hour" if price and billed else ""
-    return what + costs + (f"; it ends itself by {time_of_day(ec2.attempt.expires_at, now)}" if ec2.attempt else "")
 
 
 def _way_on(run: Run, context: Context) -> str:

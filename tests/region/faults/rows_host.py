@@ -108,7 +108,7 @@ def _ends(*args: str) -> Play:
 
 FORGED: dict[str, Any] = {
     "code": 6,
-    "money": "is still up at $0.536 an hour",
+    "money": "may be running at $0.536 an hour",
     "alive": "it parks itself, with its disk, by",
     "mend": _without_it,
     "then": "`cloudtrain stop` ends it without that file; `cloudtrain pull` tries again",

@@ -124,7 +124,7 @@ def sent(number: int = signal.SIGINT) -> Callable[[], None]:
 
 LEFT = "left; "
 SET_UP = f"{LEFT}nothing of {NAME} has trained yet; "
-UP = f"i-1 is still up at {PRICE}; it ends itself by "
+UP = f"i-1 may be running at {PRICE}; it ends itself by "
 GO_ON = f"To go on: cloudtrain logs {NAME}   To end it: cloudtrain stop {NAME}"
 # Step -> what is said when it is struck, in this order.
 STEPS: dict[str, tuple[str, ...]] = {
@@ -138,7 +138,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "started": (f"{LEFT}{NAME} may train already; ", UP, GO_ON),
     "follow": (f"detached; {NAME} goes on. It ends itself by ", f"To return: cloudtrain logs {NAME}"),
     "manifest": (
-        f"{LEFT}{NAME} trains no more, and not all of its results are here; i-1 is still up at {PRICE}; it parks",
+        f"{LEFT}{NAME} trains no more, and not all of its results are here; i-1 may be running at {PRICE}; it parks",
         f"cloudtrain pull {NAME} fetches the rest",
     ),
     "release": (
@@ -237,7 +237,7 @@ def trains(machines: Ec2, run: Run, store: Store) -> Run:
 
 
 STOPS = {
-    "stop": (f"left in the middle of the stop. {NAME} was asked to end; i-1 is still up at {PRICE}",),
+    "stop": (f"left in the middle of the stop. {NAME} was asked to end; i-1 may be running at {PRICE}",),
     "manifest": ("left in the middle of the stop. ", *STEPS["manifest"][:1]),
     "release": ("left in the middle of the stop. ", *STEPS["release"][:1]),
 }
@@ -261,7 +261,7 @@ def test_a_stop_whose_question_is_not_answered_changes_nothing(
 
     monkeypatch.setattr(Reporter, "ask", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     told = cli("stop", NAME, code=8).err
-    says(told, f"interrupted; {NAME} goes on; i-1 is still up at {PRICE}", f"To return: cloudtrain logs {NAME}")
+    says(told, f"interrupted; {NAME} goes on; i-1 may be running at {PRICE}", f"To return: cloudtrain logs {NAME}")
     assert not store.read_journal(NAME).stop_wanted
 
 
@@ -269,7 +269,7 @@ def test_a_pull_that_is_broken_off_says_how_things_stand(
     cli: Callable[..., Typed], machines: Ec2, trains: Run, store: Store
 ) -> None:
     machines.strikes["manifest"] = sent()
-    says(cli("pull", NAME, code=8).err, f"interrupted; {NAME} goes on; i-1 is still up at {PRICE}")
+    says(cli("pull", NAME, code=8).err, f"interrupted; {NAME} goes on; i-1 may be running at {PRICE}")
     machines.sleep(100.0)
     machines.strikes["manifest"] = sent()
     says(cli("pull", NAME, code=8).err, f"interrupted; {NAME} trains no more, and not all of its results are here")
