@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from cloudtrain.billing import expiry, running
@@ -152,22 +151,11 @@ def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
 
 def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
     """What a run has finished that is not here, or why that cannot be told: in a moment, whatever its machine does."""
-    found: list[list[FileEntry]] = []
-    failed: list[CloudtrainError] = []
-
-    def look() -> None:
-        try:
-            found.append(lifecycle_pull.missing(row, replace(context, emit=discard)))
-        except CloudtrainError as error:
-            failed.append(error)
-
-    # A daemon: a connection that hangs must neither keep anybody from ending the machine nor outlive the command.
-    thread = threading.Thread(target=look, name=f"look {row.name}", daemon=True)
-    thread.start()
-    thread.join(LOOK_S)
-    if found:
-        return found[0], ""
-    return None, failed[0].message if failed else f"no answer within {LOOK_S:.0f} s"
+    try:
+        look = partial(lifecycle_pull.missing, row, replace(context, emit=discard))
+        return following.in_a_moment(look, LOOK_S), ""
+    except CloudtrainError as error:
+        return None, error.message
 
 
 def _pay_others(row: Run, store: Store, reporter: Reporter) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 
-from cloudtrain.billing import running
+from cloudtrain.billing import expiry, running
 from cloudtrain.cli import leaving, signals, standing
 from cloudtrain.cli.leaving import ended as ended
 from cloudtrain.cli.options import OnInterrupt
@@ -24,18 +27,25 @@ from cloudtrain.console.log_text import LogView, line_start, tail_offset
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
-from cloudtrain.core.events import Event, LogLines, Metric, Noted
+from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned, discard
 from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
-from cloudtrain.lifecycle import fetch_results, planning, story, watch
-from cloudtrain.lifecycle.session import Context, Session
+from cloudtrain.core.text import date_and_time, time_of_day
+from cloudtrain.lifecycle import planning, story, watch
+from cloudtrain.lifecycle import pull as lifecycle_pull
+from cloudtrain.lifecycle.session import Context
 from cloudtrain.provider.base import Provider
 from cloudtrain.provider.choose import provider_of
 from cloudtrain.run_folder import log_times
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
+
+T = TypeVar("T")
+
+# What a host has by now is waited for so long before that is shown which is here, in seconds.
+LOOK_S = 6.0
 
 
 @contextmanager
@@ -133,11 +143,47 @@ def begin(
     return to_the_end(run, context, reporter, detach=detach, relaunch=True, on_interrupt=on_interrupt)
 
 
-def bring_times(run: Run, context: Context) -> None:
-    """The times of the lines of a run that trains, from its host where that answers."""
-    if run.state is RunState.RUNNING:
-        with Session(run, context, wakes=False) as session:
-            fetch_results.bring_log_times(run.folder, session)
+def in_a_moment(act: Callable[[], T], within_s: float) -> T:
+    """What `act` gives, if it gives it soon.
+
+    Raises:
+        CloudtrainError: its own, or that there was no answer.
+    """
+    given: list[T] = []
+    failed: list[Exception] = []
+
+    def acting() -> None:
+        try:
+            given.append(act())
+        except Exception as error:
+            failed.append(error)
+
+    # A daemon: a connection that hangs must neither hold the command up nor outlive it.
+    thread = threading.Thread(target=acting, name="in a moment", daemon=True)
+    thread.start()
+    thread.join(within_s)
+    if given:
+        return given[0]
+    raise failed[0] if failed else CloudtrainError(f"no answer within {within_s:.0f} s")
+
+
+def bring_log(run: Run, context: Context, reporter: Reporter, *, times: bool = False) -> None:
+    """The log and the events of a run that trains, up to now, into its folder here; where its host does not answer in
+    a moment, that is said, with how old is what is here. `times`: those of the log's lines, too."""
+    if run.state is not RunState.RUNNING or expiry.away(run):
+        return
+    try:
+        in_a_moment(partial(lifecycle_pull.bring_log, run, replace(context, emit=discard), times=times), LOOK_S)
+    except (CloudtrainError, OSError) as error:
+        said = f"the log cannot grow here ({error})"
+        if isinstance(error, CloudtrainError):
+            said = f"the host of {run.name} did not answer ({error.message})"
+        path, now = run.folder / "console.log", time.time()
+        what = "nothing of its log is here yet"
+        if disk.is_plain(path):
+            at = path.stat().st_mtime
+            what = f"this is what was here at {time_of_day(at, now) if now - at < 86400 else date_and_time(at)}"
+        reporter.emit(Warned(f"{said}; {what}"))
 
 
 def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | None = None) -> None:
@@ -190,6 +236,8 @@ def to_the_end(
     Ctrl-C leaves without a question; else `on_interrupt` says what it does where nobody can be asked, as SIGTERM does.
     """
     reporter.about(run, lambda: context.store.get(run.name))
+    for event in watch.set_up(run, context.store) if join else ():
+        context.emit(event)
     while True:
         try:
             result = _resumed(run, context, detach=detach, join=join, relaunch=relaunch)

@@ -38,6 +38,7 @@ def logs(
 ) -> None:
     """Show a run's console log; follow it while the run lives, then pull its results."""
     from cloudtrain.cli import following
+    from cloudtrain.lifecycle import watch
 
     store = Store()
     row = store.find(run)
@@ -50,8 +51,10 @@ def logs(
     except ValueError as error:
         raise UsageError(f"--since: {error}", hint="--since 10m", code="bad_setting") from error
     with following.console(look(json, plain, bell), row.name, log=not epochs, raw=raw, stamped=times) as reporter:
-        if follow and (times or began is not None):
-            following.bring_times(row, following.context(store, reporter))
+        timed = times or began is not None
+        if not follow or lines is not None or timed:
+            # What follows would come anyway, but after the last lines that are here, not as the last lines.
+            following.bring_log(row, following.context(store, reporter), reporter, times=timed)
         if epochs:
             following.show_epochs(row, reporter, last=lines)
         else:
@@ -60,6 +63,10 @@ def logs(
             reporter.emit(Noted(f"{row.name} is {listing.status(row)}: {listing.fetch(row)}"))
         elif expiry.overdue_s(row, time.time()) is not None:
             reporter.emit(Noted(f"its machine {expiry.overdue_words(row, time.time())}"))
+        if not follow:
+            reporter.about(row, lambda: row)
+            for event in watch.set_up(row, store):
+                reporter.emit(event)
         if not follow or row.state.final:
             reporter.leave(following.context(store, reporter).result(row), int(ExitCode.DONE))
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cloudtrain.console.lines import print_lines, tell, writing
@@ -12,12 +12,13 @@ from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter, columns_of, may_redraw
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError
-from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, Warned
+from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, StepDone, StepStarted, Warned
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import MOST_LINE, LogText, screen_safe, tail
+from cloudtrain.core.text import MOST_LINE, LogText, screen_safe, seconds, tail
 from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.run_folder.outcome import Result
+from cloudtrain.store import Run
 
 _CHUNK = 1 << 18
 
@@ -40,17 +41,28 @@ class LogView(Reporter):
         self._drawn = 0  # columns of the line without an end that stands on the screen
         self._path: Path | None = None
         self._shown = 0
+        self._set_up = False
+
+    def about(self, run: Run, again: Callable[[], Run]) -> None:
+        """A run that is being set up has no log yet."""
+        self._set_up = not (run.state.trains or run.state.final)
 
     def emit(self, event: Event) -> None:
-        """Show log lines, notes and warnings; nothing else of the story."""
+        """Show log lines, notes, warnings, and the steps before there is a log; nothing else of the story."""
         match event:
             case LogLines(data, offset):
                 # Between our look at the file and this event another command may have written to it.
                 self._catch_up(offset)
                 self.write(data[max(0, self._shown - offset) :], end=offset + len(data), live=True)
                 self._shown = max(self._shown, offset + len(data))
-            case PhaseChanged(_, RunState.PROVISIONING):
-                self._shown = 0  # another machine: its log begins at its first byte
+            case PhaseChanged(_, state):
+                self._set_up = not (state.trains or state.final)
+                if state is RunState.PROVISIONING:
+                    self._shown = 0  # another machine: its log begins at its first byte
+            case StepStarted(title, detail) if self._set_up:
+                self._say(f"step  {title:<12}{detail}".rstrip())
+            case StepDone(title, detail, taken) if self._set_up:
+                self._say(f"ok    {title:<12}{detail}  {seconds(taken)}")
             case Noted(message):
                 self._say(message)
             case Warned(message, hint):

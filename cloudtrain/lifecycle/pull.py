@@ -79,7 +79,7 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
         entries = _fetched(run, context, names)
     logs: tuple[str, ...] = ()
     if result_groups.LOG in names:
-        _bring_log(run, context)
+        bring_log(run, context)
         logs = tuple(name for name in LOG_FILES if disk.is_plain(run.folder / name))
     return Part(replace(context.result(run), artifacts=tuple(entries)), logs)
 
@@ -115,8 +115,12 @@ def _fetched(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry
         return list(report.files)
 
 
-def _bring_log(run: Run, context: Context) -> None:
-    """The log and the events up to now, where no other command brings them already."""
+def bring_log(run: Run, context: Context, *, times: bool = False) -> None:
+    """The log and the events up to now, where no other command brings them already; `times`: those of its lines, too.
+
+    Raises:
+        ConnectionFailed: the host cannot be reached. What is here is what it was, or more.
+    """
     if run.state is not RunState.RUNNING:
         return
     try:
@@ -128,6 +132,8 @@ def _bring_log(run: Run, context: Context) -> None:
                     new = log.append(log.size, told.log), events.append(events.size, told.events)
                     if not any(new):
                         break
+                if times:
+                    fetch_results.bring_log_times(run.folder, session)
             finally:
                 log.close()
                 events.close()

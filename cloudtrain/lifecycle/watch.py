@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ConnectionFailed
-from cloudtrain.core.events import Noted, PhaseChanged
+from cloudtrain.core.events import Event, Noted, PhaseChanged, StepDone, StepStarted
 from cloudtrain.core.states import RunState
+from cloudtrain.core.text import time_of_day
 from cloudtrain.lifecycle import spot, story
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.run_folder.outcome import Result
-from cloudtrain.store import Run
+from cloudtrain.store import Run, Store
 from cloudtrain.transfer.follow import Follower
 
 # Another command may be launching another machine for a run whose spot instance was taken back, in seconds.
 RELAUNCH_S = 1800.0
 _LOOK_S = 0.5
+# States in which a run is set up, and the step that each of them is.
+_STEPS = {RunState.PROVISIONING: "instance", RunState.BOOTING: "boot", RunState.SYNCING: "sync"}
 
 
 def watch(run: Run, context: Context) -> Result:
@@ -44,12 +48,67 @@ def _goes_on(run: Run, context: Context) -> bool:
     return now.state not in spot.ON_THE_WAY
 
 
+def set_up(run: Run, store: Store) -> list[Event]:
+    """The steps of a run that does not train yet, as the registry has them: those that are over, and the one that goes
+    on. Of one that trains or has ended: none."""
+    if run.state.trains or run.state.final:
+        return []
+    moves = store.moves(run.name)
+    first = max((number for number, (state, _) in enumerate(moves) if state is RunState.PROVISIONING), default=0)
+    events: list[Event] = _over(run, store, moves[first:])
+    if run.state in _STEPS:
+        began = moves[-1][1]
+        events.append(StepStarted(_STEPS[run.state], f"since {time_of_day(began, began)}"))
+    return events
+
+
+def _over(run: Run, store: Store, moves: Sequence[tuple[RunState, float]]) -> list[Event]:
+    notes, instance = store.read_journal(run.name), run.instance
+    where = f"{instance.id} {instance.type}" + (f", {instance.zone}" if instance.zone else "") if instance else ""
+    details = {RunState.PROVISIONING: where, RunState.BOOTING: notes.host.summary() if notes.host else ""}
+    return [
+        StepDone(_STEPS[state], details.get(state, ""), until - at)
+        for (state, at), (_, until) in pairwise(moves)
+        if state in _STEPS
+    ]
+
+
+def _made_ready(run: Run, context: Context) -> Run | Result:
+    """Wait while another command sets the run up, and tell of each step that is over. Once it trains, or the story
+    where the other command lets go of it.
+
+    Raises:
+        Busy: that command takes longer than any set-up does.
+    """
+    told, until = len(set_up(run, context.store)), context.clock() + RELAUNCH_S
+    while not (run.state.trains or run.state.final):
+        try:
+            return story.resume(run, context)
+        except Busy:
+            if context.clock() >= until:
+                raise
+        context.sleep(_LOOK_S)
+        before, run = run, context.store.get(run.name)
+        if run.state is not before.state:
+            moves = context.store.moves(run.name)
+            steps = set_up(run, context.store) or _over(run, context.store, moves)
+            for event in steps[max(0, told - 1) :]:
+                context.emit(event)
+            told = len(steps)
+            context.emit(PhaseChanged(run.name, run.state))
+    return run
+
+
 def _watch_machine(run: Run, context: Context) -> Result:
-    """Watch what becomes of a run on the machine that it has.
+    """Watch what becomes of a run on the machine that it has, or gets.
 
     Raises:
         Busy: another command still acts on it a minute after that machine's end.
     """
+    ready = _made_ready(run, context)
+    if isinstance(ready, Result):
+        return ready
+    run = ready
     if run.state is RunState.RUNNING:
         try:
             # Whether a machine that has parked is started again is the other command's to decide.
