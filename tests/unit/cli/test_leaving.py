@@ -364,3 +364,43 @@ def test_a_pipe_that_is_not_read_is_no_failure_of_the_run(
     unread("logs", NAME, code=0)
     unread("ls", code=0)
     assert store.get(NAME).state is RunState.RUNNING and not list(disk.state_dir().glob("crashes/*"))
+
+
+def test_a_stop_of_all_that_is_broken_off_says_how_each_stands(
+    cli: Callable[..., Typed], machines: Ec2, trains: Run, store: Store, tmp_path: Path
+) -> None:
+    planning.begin(plans.plan(tmp_path / "runs", "calm-owl"), story.Context(store=store, provider=provided))
+    machines.strikes["stop"] = sent()
+    told = cli("stop", "--all", "--yes", code=8).err
+    assert f"{NAME} was asked to end; i-1 is still up at {PRICE}" in told
+    says(told, f"interrupted; not ended: {NAME} [still_running]", "cloudtrain stop --all goes on")
+    cli("stop", "--all", "--yes")
+    assert all(run.state is RunState.STOPPED for run in store.runs()) and machines.released >= 1
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_a_clean_that_is_broken_off_says_what_is_ended_and_what_is_not_known(
+    cli: Callable[..., Typed], trains: Run, store: Store, monkeypatch: pytest.MonkeyPatch, rest: bool
+) -> None:
+    from cloudtrain.cleanup.leftovers import View
+    from cloudtrain.cli import leftovers as command
+    from cloudtrain.provider.ec2.end import cleaning
+    from cloudtrain.provider.ec2.end.cleaning import Ended, Known, Leftover
+    from cloudtrain.provider.ec2.instances import Item
+
+    class Place:
+        region = "us-east-1"
+
+    def struck(chosen: list[Leftover], *_: Any, told: Callable[[Ended], None]) -> list[Ended]:
+        told(Ended(chosen[0], True, "terminated"))
+        signal.raise_signal(signal.SIGINT)
+        return []
+
+    left = [Leftover(item=Item(kind="instance", id="i-1"), region="us-east-1", known=Known(run=NAME), safe=True)]
+    left += [Leftover(item=Item(kind="instance", id="i-2"), region="us-east-1", safe=True)] if rest else []
+    monkeypatch.setattr(command, "_places", lambda *_, **__: [Place()])
+    monkeypatch.setattr(command, "_look", lambda *_, **__: View(tuple(left), ("us-east-1",)))
+    monkeypatch.setattr(cleaning, "end", struck)
+    told = cli("clean", "--yes", code=6 if rest else 130).err
+    says(told, "interrupted; ended: i-1", *(("; not confirmed: i-2 [not_ended]",) if rest else ()))
+    assert store.get(NAME).life is InstanceLife.TERMINATED and store.get(NAME).state is RunState.STOPPED
