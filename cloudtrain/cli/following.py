@@ -100,7 +100,10 @@ def context(store: Store, reporter: Reporter) -> Context:
         try:
             reporter.emit(event)
         except OSError as error:
-            # What is written to a closed terminal or a full disk must not look like a failure of the run's own.
+            # What is written to a closed terminal or a full disk must not look like a failure of the run's own. Other
+            # threads leave it to the one that shows the run.
+            if threading.current_thread() is not threading.main_thread():
+                return
             raise Leave(signals.HANGUP) from error
 
     rate, keeps = float(settings_.known("trickle_rate")), bool(settings_.known("keep_on_host"))

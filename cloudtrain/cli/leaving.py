@@ -81,7 +81,8 @@ def _in_set_up(run: Run, context: Context, reporter: Reporter) -> int | None:
     question = f"Terminate {run.instance.id}?" if run.instance and run.instance.owned else "End this run?"
     if run.state is RunState.PROVISIONING or _may_train(run, notes):
         so_far, question = f"{stands(run, context)}.", "End this run?"
-    if not reporter.ask(f"{so_far} {question}", default=True):
+    way = f"cloudtrain stop {run.name}"
+    if not reporter.ask(f"{so_far} {question}", default=True, otherwise=way, consequence=stands(run, context)):
         return None
     with standing.told(run.name, context.store):
         result = lifecycle_stop.stop(run, context)
@@ -102,7 +103,7 @@ def stopped(run: Run, context: Context, reporter: Reporter, *, keep_s: float = 0
         The exit code: that of the run, or 8 where the stop was cut short.
     """
     if not run.state.final:
-        reporter.emit(Noted(f"stopping {run.name}; Ctrl-C leaves at once: {_cut_short(run)}"))
+        reporter.emit(Noted(f"stopping {run.name}; Ctrl-C leaves at once: {_cut_short(run, context)}"))
     try:
         with standing.told(run.name, context.store):
             result = lifecycle_stop.stop(run, context, keep_s=keep_s) if pull else lifecycle_stop.discard(run, context)
@@ -199,12 +200,10 @@ def _limit(run: Run) -> str:
     return f" It ends itself by {ends}." if ends else ""
 
 
-def _cut_short(run: Run) -> str:
+def _cut_short(run: Run, context: Context) -> str:
     """What a stop that is cut short leaves behind, for people."""
-    machine = standing.machine_up(run, time.time())
-    if machine is not None:
-        return f"what is not pulled yet stays there, {machine}"
-    return "what is not pulled yet stays where it is"
+    machine = standing.machine(run, context.store, context.clock())
+    return f"what is not pulled yet stays there, {machine}" if machine else "what is not pulled yet stays where it is"
 
 
 def _stands(run: Run) -> str:

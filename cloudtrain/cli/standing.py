@@ -66,11 +66,13 @@ def machine(run: Run, store: Store, now: float) -> str | None:
         return f"{debt.id} was to end, and EC2 has not confirmed it{costs}{by}"
     if run.life is InstanceLife.PARKED and run.instance is not None:
         usd = run.plan.offer.details.parked_per_day
-        return f"{run.instance.id} is parked, its disk is billed" + (f" at {money(usd)} a day" if usd else "")
+        costs = f", its disk costs {money(usd)} a day" if usd and not spec.rehearsal else ""
+        return f"{run.instance.id} is parked{costs}"
     if ec2.started is not None and not run.state.final:
         return f"{ec2.started}, an instance of yours, was started for it and may be up"
     before = run.instance is None or run.instance.details.ended_at is not None
-    if run.life is InstanceLife.LAUNCHING and before:
+    own = spec.ec2 is not None and not spec.ec2.instance_id
+    if run.life is InstanceLife.LAUNCHING and before and own:
         return _launch(ec2, now, billed=not spec.rehearsal)
     if expiry.is_kept(run, now) and run.instance is not None:
         return f"{run.instance.id} is {expiry.kept_words(run, now)}"
