@@ -49,18 +49,21 @@ def _until(run: Run, instance: Instance, now: float) -> float:
     return min(at for at in (now, given_back, instance.details.expires_at) if at is not None)
 
 
-def ended(instance: Instance, at: float | None, now: float) -> Instance:
+def ended(instance: Instance, at: float | None, now: float, *, disk_per_day: float = 0.0) -> Instance:
     """`instance`, of which EC2 says that it is parked or has ended, since `at` (unix seconds).
 
     Args:
         at: None: EC2 does not say since when; it is its lease's end or `now`, and earlier if that was known before.
+        disk_per_day: USD, of one that was parked until it ended.
     """
     details = instance.details
     if not instance.owned:
         return instance
+    before = details.ended_at
     if at is None:
-        at = details.ended_at or min(now, details.expires_at or now)
-    return replace(instance, details=replace(details, ended_at=at))
+        at = before or min(now, details.expires_at or now)
+    usd = details.before_usd + disk_per_day * max(0.0, at - (before or at)) / DAY_S
+    return replace(instance, details=replace(details, ended_at=min(at, before or at), before_usd=usd))
 
 
 def woken(run: Run, instance: Instance, now: float) -> Instance:

@@ -210,6 +210,15 @@ class Session:
             transport.close()
         self.guard.say(self.context.emit)
 
+    def over(self, instance: Instance, at: float | None) -> Instance:
+        """`instance`, given back at `at` by EC2's word, as the registry knows it: a look beside this session may have
+        started it anew."""
+        run, now = self.context.store.get(self._run.name), self.context.clock()
+        known = run.instance if run.instance is not None and run.instance.id == instance.id else instance
+        parked = run.life is InstanceLife.PARKED
+        disk = run.plan.offer.details.parked_per_day if parked else None
+        return cost.ended(known, at if at or not parked else now, now, disk_per_day=disk or 0.0)
+
     def forget(self) -> None:
         """The machine is gone: the run gets another one."""
         self.drop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from cloudtrain.billing import cost, expiry
+from cloudtrain.billing import expiry
 from cloudtrain.core.errors import Busy, RunError, UsageError
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.states import RunState
@@ -107,7 +107,7 @@ def settle(run: Run, context: Context) -> Result:
         instance = session.instance or session.provider.find(run.name, session.journal)
         if instance is not None:
             released = session.provider.release(instance, session.journal, context.emit)
-            over = cost.ended(instance, released.at, context.clock())
+            over = session.over(instance, released.at)
             run = context.store.note(run, life=released.life, instance=over)
             session.journal.write(RunNotes(leftovers=released.leftovers))
         session.journal.write(RunNotes(owed=False))

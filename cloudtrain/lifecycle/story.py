@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.billing import cost, expiry
+from cloudtrain.billing import expiry
 from cloudtrain.core import crash, disk
 from cloudtrain.core.errors import (
     RECLAIMED,
@@ -285,7 +285,7 @@ def release(run: Run, session: Session) -> Result:
     if run.state is not RunState.PULLING:
         return session.context.result(run)
     leftovers: tuple[str, ...] = ()
-    life, owed, instance = run.life, None, run.instance
+    life, owed, instance = run.life, None, None
     held = machine_end.take(run, session)
     if held is not None:
         life, leftovers = InstanceLife.RUNNING, (held.leftover,)
@@ -295,7 +295,7 @@ def release(run: Run, session: Session) -> Result:
         try:
             released = session.provider.release(session.instance, session.journal, session.context.emit)
             life, leftovers = released.life, released.leftovers
-            instance = cost.ended(session.instance, released.at, session.context.clock())
+            instance = session.over(session.instance, released.at)
         except CloudtrainError as error:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
@@ -363,7 +363,7 @@ def give_back(run: Run, session: Session) -> None:
         instance = session.instance or session.provider.find(run.name, session.journal)
         if instance is not None:
             released = session.provider.release(instance, session.journal, session.context.emit)
-            over = cost.ended(instance, released.at, session.context.clock())
+            over = session.over(instance, released.at)
             session.context.store.note(run, life=released.life, instance=over)
         else:
             session.context.store.note(run, life=InstanceLife.NONE)

@@ -34,6 +34,8 @@ class Ec2:
     expires_at: float = 0.0
     up: list[list[float | None]] = field(default_factory=list)
     life: InstanceLife = InstanceLife.NONE
+    parked: bool = False
+    gone: float | None = None
 
     def start(self, lease_s: float) -> None:
         self.up.append([self.now, None])
@@ -42,6 +44,9 @@ class Ec2:
     def stop(self, life: InstanceLife) -> None:
         if self.life is InstanceLife.RUNNING:
             self.up[-1][1] = self.now
+            self.parked = life is InstanceLife.PARKED
+        if life is InstanceLife.TERMINATED and self.gone is None:
+            self.gone = self.now
         self.life = life
 
     def passes(self, seconds: float, parks: bool) -> None:
@@ -61,8 +66,8 @@ class Ec2:
         for number, (began, ended) in enumerate(self.up):
             assert began is not None
             total += HOUR * max(60.0, (self.now if ended is None else ended) - began) / 3600
-            if ended is not None and (number + 1 < len(self.up) or self.life is InstanceLife.PARKED):
-                again = self.up[number + 1][0] if number + 1 < len(self.up) else self.now
+            if ended is not None and (number + 1 < len(self.up) or self.parked):
+                again = self.up[number + 1][0] if number + 1 < len(self.up) else self.gone or self.now
                 assert again is not None
                 total += DISK_A_DAY * (again - ended) / 86400
         return total
@@ -103,9 +108,11 @@ class Story:
         run = self.run
         assert run.instance is not None
         if not self.ec2.life.may_be_up:
-            over = cost.ended(
-                run.instance, self.ec2.since() if self.tells or self.run.state.final else None, self.ec2.now
-            )
+            at = self.ec2.since() if self.tells or run.state.final else None
+            if run.life is InstanceLife.PARKED and self.ec2.life is InstanceLife.TERMINATED:
+                over = cost.ended(run.instance, self.ec2.gone, self.ec2.now, disk_per_day=DISK_A_DAY)
+            else:
+                over = cost.ended(run.instance, at, self.ec2.now)
             self.store.note(run, life=self.ec2.life, instance=over)
         self.sees = True
 
