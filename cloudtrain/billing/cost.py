@@ -22,6 +22,12 @@ def cost(run: Run, now: float) -> float | None:
     return None if run.plan.spec.rehearsal else would_cost(run, now)
 
 
+def hourly(run: Run) -> float | None:
+    """USD an hour while its machine is up. None: nothing is billed."""
+    instance = None if run.plan.spec.rehearsal else run.instance
+    return instance.price_per_hour if instance is not None and instance.owned else None
+
+
 def would_cost(run: Run, now: float) -> float | None:
     """What the time so far costs at the instance's price, whether it is billed or rehearsed."""
     instance = run.instance

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from cloudtrain.billing.cost import hourly
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import date_and_time, time_of_day
+from cloudtrain.core.text import an_hour, date_and_time, time_of_day
 from cloudtrain.store import Run
 
 # Between SIGTERM and SIGKILL.
@@ -118,6 +119,4 @@ def kept_hint(run: Run) -> str:
 
 def kept_words(run: Run, now: float) -> str:
     """ "kept until 15:04 at $0.526 an hour", of a machine that is kept."""
-    at = kept_until(run)
-    price = run.instance.price_per_hour if run.instance and not run.plan.spec.rehearsal else None
-    return f"kept until {time_of_day(at or now, now)}" + (f" at ${price:.3f} an hour" if price else "")
+    return f"kept until {time_of_day(kept_until(run) or now, now)}" + an_hour(hourly(run), " at ")

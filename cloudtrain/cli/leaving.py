@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from cloudtrain import report
 from cloudtrain.billing import expiry
-from cloudtrain.billing.cost import cost
+from cloudtrain.billing.cost import hourly
 from cloudtrain.cli import standing
 from cloudtrain.cli.options import OnInterrupt
 from cloudtrain.cli.signals import Leave
@@ -17,6 +15,7 @@ from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.states import RunState
+from cloudtrain.core.text import an_hour
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle import suited
 from cloudtrain.lifecycle.session import Context
@@ -209,7 +208,5 @@ def _cut_short(run: Run, context: Context) -> str:
 def _stands(run: Run) -> str:
     """How far a run is and what an hour of it costs, in brackets."""
     epoch, epochs = run.progress.epoch, run.progress.epochs
-    told = [f"epoch {epoch}/{epochs}"] if epoch and epochs else []
-    if cost(run, time.time()) is not None and run.instance and run.instance.price_per_hour:
-        told.append(f"${run.instance.price_per_hour:.3f} an hour")
-    return f" ({', '.join(told)})" if told else ""
+    told = filter(None, (f"epoch {epoch}/{epochs}" if epoch and epochs else "", an_hour(hourly(run))))
+    return f" ({stands})" if (stands := ", ".join(told)) else ""

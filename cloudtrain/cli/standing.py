@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from cloudtrain.billing import expiry
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.core.text import money, time_of_day
+from cloudtrain.core.text import an_hour, money, time_of_day
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.store import Run, Store
 
@@ -48,8 +48,7 @@ def machine_up(run: Run, now: float) -> str | None:
         return None
     if now >= end:
         return f"{instance.id} {expiry.overdue_words(run, now)}"
-    rehearsal = run.plan.spec.rehearsal
-    price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour and not rehearsal else ""
+    price = an_hour(None if run.plan.spec.rehearsal else instance.price_per_hour, " at ")
     keeps = expiry.parks(run.plan) and run.state.trains
     fate = "parks itself, with its disk," if keeps else "ends itself"
     return f"{instance.id} may be running{price}; it {fate} by {time_of_day(end, now)}"
@@ -61,7 +60,7 @@ def machine(run: Run, store: Store, now: float) -> str | None:
     spec, ec2 = run.plan.spec, store.read_notes(run.name, Ec2Notes)
     if ec2.release_pending is not None:
         debt, end = ec2.release_pending, expiry.expires_at(run)
-        costs = f", may be billed at ${debt.price:.3f} an hour" if debt.price and not spec.rehearsal else ""
+        costs = an_hour(None if spec.rehearsal else debt.price, ", may be billed at ")
         by = f", and ends itself by {time_of_day(end, now)}" if end is not None and end > now else ""
         return f"{debt.id} was to end, and EC2 has not confirmed it{costs}{by}"
     if run.life is InstanceLife.PARKED and run.instance is not None:
@@ -88,6 +87,6 @@ def _launch(ec2: Ec2Notes, now: float, *, billed: bool) -> str:
         what, price = f"EC2 was asked for {slot}, and has not answered: one may be coming up", slot.price
     else:
         return "no machine has been asked for"
-    costs = f" at ${price:.3f} an hour" if price and billed else ""
+    costs = an_hour(price if billed else None, " at ")
     end = ec2.attempt.expires_at if ec2.attempt else None
     return what + costs + (f"; it ends itself by {time_of_day(end, now)}" if end is not None and now < end else "")

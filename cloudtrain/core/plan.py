@@ -9,6 +9,7 @@ from typing import Any
 from cloudtrain.core.decode import Given, Odd, made
 from cloudtrain.core.errors import Refused
 from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.text import an_hour
 
 DEFAULT_LIMIT_S = 2 * 3600.0
 
@@ -110,6 +111,11 @@ class Offer:
     warnings: tuple[str, ...] = ()
     details: OfferDetails = OfferDetails()
 
+    @property
+    def dearest(self) -> float:
+        """USD an hour of the dearest candidate, at most; 0.0: nothing is billed."""
+        return max(c.most_per_hour or c.price_per_hour or 0.0 for c in self.candidates)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeSummary:
@@ -182,10 +188,8 @@ class Plan:
 
     def cost_on(self, machine: Candidate) -> float | None:
         """USD of that time on `machine`, by its price now; EC2 bills a minute at least. None: not known."""
-        took = self.time_on(machine.type)
-        if took is None or machine.price_per_hour is None:
-            return None
-        return machine.price_per_hour * max(60.0, took.total_s) / 3600
+        took, price = self.time_on(machine.type), machine.price_per_hour
+        return None if took is None or price is None else price * max(60.0, took.total_s) / 3600
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -213,6 +217,11 @@ def _told(took: Took, cost_usd: float | None) -> dict[str, Any]:
     return {**asdict(took), "total_s": took.total_s, "cost_usd": cost_usd}
 
 
+def at_most(usd_per_hour: float | None, seconds: float | None) -> float | None:
+    """USD that so long can cost, rounded up to the cent; None: one of the two is not known."""
+    return -(-usd_per_hour * seconds / 36 // 1) / 100 if usd_per_hour and seconds else None
+
+
 def make_plan(
     spec: RunSpec, offer: Offer, code: CodeSummary, *, times: tuple[Took, ...] = (), last: Took | None = None
 ) -> Plan:
@@ -224,30 +233,26 @@ def make_plan(
     Raises:
         Refused: the cost limit does not buy a minute of the dearest candidate.
     """
-    prices = [c.most_per_hour or c.price_per_hour for c in offer.candidates if c.price_per_hour]
-    limit_s = spec.limits.max_time_s
-    at_most = None
-    if prices:
+    limit_s, dearest = spec.limits.max_time_s, offer.dearest
+    if dearest:
         limit_s = limit_s or DEFAULT_LIMIT_S
-        dearest = max(prices)
         if spec.limits.max_cost_usd is not None:
             limit_s = min(limit_s, spec.limits.max_cost_usd / dearest * 3600)
             # EC2 bills at least a minute (docs: "minimum of 60 seconds").
             if limit_s < 60:
                 raise Refused(
-                    f"--max-cost ${spec.limits.max_cost_usd:g} does not buy a minute at ${dearest:.3f} an hour",
+                    f"--max-cost ${spec.limits.max_cost_usd:g} does not buy a minute {an_hour(dearest, 'at ')}",
                     hint="raise --max-cost or choose a cheaper --instance",
                     consequence="nothing was created",
                     code="price_cap",
                 )
-        at_most = -(-dearest * limit_s / 36 // 1) / 100
     return Plan(
         spec=spec,
         offer=offer,
         code=code,
         price_per_hour=offer.candidates[0].price_per_hour,
         limit_s=limit_s,
-        at_most_usd=at_most,
+        at_most_usd=at_most(dearest, limit_s),
         times=times,
         last=last,
     )

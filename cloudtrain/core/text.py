@@ -150,6 +150,11 @@ def money(usd: float) -> str:
     return f"${usd:.2f}" if usd >= 0.01 or usd == 0 else f"${usd:.3f}"
 
 
+def an_hour(usd: float | None, before: str = "") -> str:
+    """A machine's price, after `before`: " at $0.526 an hour"; nothing at all for one that costs none or is unknown."""
+    return f"{before}${usd:.3f} an hour" if usd else ""
+
+
 def percent(value: Any) -> str:
     """An accuracy, or "-" where there is none."""
     return f"{value:.2f}%" if isinstance(value, (int, float)) and not isinstance(value, bool) else "-"

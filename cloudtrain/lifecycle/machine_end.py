@@ -16,9 +16,10 @@ from cloudtrain.core.errors import CloudtrainError, HostKeyMismatch, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import Promise, RunNotes
+from cloudtrain.core.plan import at_most
 from cloudtrain.core.spec import Limits, RunSpec, Target
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import time_of_day
+from cloudtrain.core.text import an_hour, time_of_day
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import receipt
@@ -121,11 +122,10 @@ def _why_not(run: Run, instance: Instance, session: Session) -> str | None:
 
 
 def _leftover(run: Run, instance: Instance, at: float, now: float) -> str:
-    price, rehearsal = instance.price_per_hour, run.plan.spec.rehearsal
-    costs = "nothing is billed for a rehearsal" if rehearsal else f"${price:.3f} an hour" if price else "billed"
-    kind = f" ({instance.type})" if instance.type else ""
-    end = f"kept until {time_of_day(at, now)}, then it ends itself; {costs}"
-    return f"instance {instance.id}{kind}, {end}. {expiry.kept_hint(run)}"
+    price = an_hour(instance.price_per_hour) or "billed"
+    costs = "nothing is billed for a rehearsal" if run.plan.spec.rehearsal else price
+    kind, until = f" ({instance.type})" if instance.type else "", f"kept until {time_of_day(at, now)}"
+    return f"instance {instance.id}{kind}, {until}, then it ends itself; {costs}. {expiry.kept_hint(run)}"
 
 
 def park_at_end(run: Run, session: Session) -> None:
@@ -173,11 +173,10 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
     Raises:
         UsageError: it has ended, is parked, does not train yet, or has no limit.
     """
-    hint = f"cloudtrain pull {run.name}"
     if run.state.final:
         raise _not_extended(f"{run.name} has ended ({run.state.value})", f"cloudtrain show {run.name}")
     if run.state is RunState.PULLING or expiry.away(run):
-        raise _not_extended(f"{run.name} does not train any more", hint)
+        raise _not_extended(f"{run.name} does not train any more", f"cloudtrain pull {run.name}")
     if run.state is not RunState.RUNNING:
         raise _not_extended(f"{run.name} does not train yet", f"cloudtrain logs {run.name}")
     before = expiry.ends_at(run)
@@ -186,14 +185,9 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
     moved = context.store.read_journal(run.name).ends_at
     before = moved if moved and expiry.expires_at(run) is None else before
     after = before + by_s
-    prices = [c.most_per_hour or c.price_per_hour for c in run.plan.offer.candidates]
-    known = [price for price in prices if price]
-    billed = run.plan.at_most_usd is not None and known
     parked_s = (run.instance.details.parked_s or 0.0) if run.instance else 0.0
-    seconds = after - run.created_at - parked_s
-    return Extension(
-        before=before, after=after, at_most_usd=-(-max(known) * seconds / 36 // 1) / 100 if billed else None
-    )
+    most = at_most(run.plan.offer.dearest, after - run.created_at - parked_s)
+    return Extension(before=before, after=after, at_most_usd=most if run.plan.at_most_usd is not None else None)
 
 
 def extend(run: Run, context: Context, by_s: float) -> Extension:

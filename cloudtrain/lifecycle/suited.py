@@ -8,7 +8,7 @@ from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import JobSpec, Target
-from cloudtrain.core.text import seconds
+from cloudtrain.core.text import an_hour, seconds
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
 
@@ -80,7 +80,7 @@ def _gpu(run: Run, session: Session, facts: HostFacts) -> None:
     if not promised:
         session.context.emit(Warned(told, hint="--device cpu trains there without this warning"))
         return
-    hour = f", at ${machine.price_per_hour:.3f} an hour" if machine.price_per_hour else ""
+    hour = an_hour(machine.price_per_hour, ", at ")
     if not (spec.ec2 is not None and spec.ec2.allow_cpu) and not session.journal.read(RunNotes).gpu_idle_agreed:
         answer = questions.ask(f"{told}.\nGo on without it{hour}? [y/N]")
         if answer is None or not answer.strip().lower().startswith("y"):

@@ -9,7 +9,7 @@ from typing import Any
 from cloudtrain.cleanup.leftovers import View
 from cloudtrain.cleanup.on_host import Left
 from cloudtrain.console.pages.listing import age
-from cloudtrain.core.text import columns, counted, money, screen_safe, seconds, size
+from cloudtrain.core.text import an_hour, columns, counted, money, screen_safe, seconds, size
 from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
 from cloudtrain.transfer.answers import HostFolder
 
@@ -248,8 +248,8 @@ def _named(one: Leftover) -> str:
 def _sum(leftovers: Sequence[Leftover]) -> str:
     hour = sum(one.usd_per_hour or 0 for one in leftovers)
     month = sum(one.usd_per_month or 0 for one in leftovers if one.usd_per_hour is None)
-    costs = ", ".join([f"${hour:.3f} an hour"] * bool(hour) + [f"{money(month)} a month for disks"] * bool(month))
-    return f"{_counts(leftovers)}{f'; {costs}' if costs else '; they cost nothing'}"
+    costs = filter(None, (an_hour(hour), f"{money(month)} a month for disks" if month else ""))
+    return f"{_counts(leftovers)}; {', '.join(costs) or 'they cost nothing'}"
 
 
 def _counts(leftovers: Sequence[Leftover]) -> str:

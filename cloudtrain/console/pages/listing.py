@@ -18,7 +18,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import counted, date_and_time, fitted, iso, money, percent, screen_safe, size
+from cloudtrain.core.text import an_hour, counted, date_and_time, fitted, iso, money, percent, screen_safe, size
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, result
 from cloudtrain.store import Run, Store
@@ -83,14 +83,13 @@ def spending(runs: Iterable[Run], silent: Collection[str], now: float) -> str:
     rehearsed = [run for run in runs if run.plan.spec.rehearsal and run.life.may_be_up]
     billed = [run for run in runs if run.life.may_exist and not run.plan.spec.rehearsal]
     up, parked = [run for run in billed if run.life.may_be_up], [run for run in billed if not run.life.may_be_up]
-    prices = [run.instance.price_per_hour if run.instance else run.plan.price_per_hour for run in up]
+    hourly = sum((run.instance or run.plan).price_per_hour or 0.0 for run in up)
     unsure = any(run.name in silent or owed(run) or expiry.overdue_s(run, now) is not None for run in up)
     verb = "may run" if unsure else "runs" if len(up) == 1 else "run"
     spent = sum(cost(run, now) or 0.0 for run in up)
     told = "no machine is billed by the hour"
     if up:
-        hourly = f"${sum(price or 0.0 for price in prices):.2f} an hour"
-        told = f"{counted(len(up), 'machine')} {verb}: {hourly}, {money(spent)} so far"
+        told = f"{counted(len(up), 'machine')} {verb}: ${hourly:.2f} an hour, {money(spent)} so far"
     daily = sum(run.plan.offer.details.parked_per_day or 0.0 for run in parked)
     told += f"; {counted(len(parked), 'parked disk')}: {money(daily)} a day" if parked else ""
     return told + (f"; {counted(len(rehearsed), 'rehearsal')}, not billed" if rehearsed else "")
@@ -214,8 +213,7 @@ def _status(run: Run) -> str:
 
 def _named(run: Run, instance: Instance) -> str:
     """ "i-0a1b, $0.526 an hour"."""
-    price = None if run.plan.spec.rehearsal else instance.price_per_hour
-    return instance.id + (f", ${price:.3f} an hour" if price else "")
+    return instance.id + an_hour(None if run.plan.spec.rehearsal else instance.price_per_hour, ", ")
 
 
 def _away(run: Run) -> str:

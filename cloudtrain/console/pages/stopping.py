@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 
 from cloudtrain.billing import expiry
+from cloudtrain.billing.cost import hourly
 from cloudtrain.console.pages import listing
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import columns, counted, money, screen_safe, seconds, size, time_of_day
+from cloudtrain.core.text import an_hour, columns, counted, money, screen_safe, seconds, size, time_of_day
 from cloudtrain.store import Run
 
 _NAMED = 8  # of the files that would be lost; the rest is counted
@@ -30,7 +31,7 @@ def question(run: Run, *, keep_s: float = 0.0, pull: bool = True) -> str:
     if expiry.away(run):
         return f"{run.name} is parked. Start {machine} to pull its results, then terminate it?"
     if keep_s:
-        price = f" at ${run.instance.price_per_hour:.3f} an hour" if _billed(run) and run.instance else ""
+        price = an_hour(hourly(run), " at ")
         return f"Stop {run.name}{at}, pull its results, and keep {machine} up {seconds(keep_s)} longer{price}?"
     return f"Stop {run.name}{at}, pull its results" + (f" and terminate {machine}?" if machine else "?")
 
@@ -69,13 +70,9 @@ def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: RunNo
     return [screen_safe(line) for line in lines]
 
 
-def _billed(run: Run) -> bool:
-    instance = run.instance
-    return instance is not None and instance.owned and bool(instance.price_per_hour) and not run.plan.spec.rehearsal
-
-
 def _costs(run: Run) -> str:
-    if not _billed(run) or run.instance is None:
+    price = hourly(run)
+    if not price:
         return "not billed" if run.plan.spec.rehearsal else "nothing"
     now = time.time()
     if expiry.away(run):
@@ -83,4 +80,4 @@ def _costs(run: Run) -> str:
         return f"{money(usd)} a day" if usd is not None else "its disk"
     ends = expiry.expires_at(run)
     by = f", {'ends itself' if ends > now else 'should have ended'} by {time_of_day(ends, now)}" if ends else ""
-    return f"${run.instance.price_per_hour:.3f} an hour{by}"
+    return an_hour(price) + by

@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cloudtrain.core.errors import CloudtrainError, QuotaExceeded, Refused, UsageError
 from cloudtrain.core.plan import OfferDetails
 from cloudtrain.core.spec import Ec2Spec
+from cloudtrain.core.text import an_hour
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import Item, inventory
@@ -195,14 +196,12 @@ def _price(table: PriceTable, names: Iterable[str], region: str | None, now: dat
             yield Check("price", "fail", f"no price is known for {name}", REFRESH)
             continue
         age = price.age_days(now.date())
-        usd = table.hourly(price.usd_per_hour).total
-        text = f"{name} ${usd:.3f} an hour ({table.held()}), {price.source} of {price.as_of} ({age} days old)"
+        costs = an_hour(table.hourly(price.usd_per_hour).total)
+        text = f"{name} {costs} ({table.held()}), {price.source} of {price.as_of} ({age} days old)"
         if price.estimate:
-            yield Check("price", "warn", f"{text}: {price.region}'s, as an estimate for {region}", REFRESH)
-        elif age > prices.STALE_DAYS:
-            yield Check("price", "warn", text, REFRESH)
-        else:
-            yield Check("price", "ok", text)
+            text += f": {price.region}'s, as an estimate for {region}"
+        doubtful = price.estimate or age > prices.STALE_DAYS
+        yield Check("price", "warn", text, REFRESH) if doubtful else Check("price", "ok", text)
 
 
 def _types(seen: _Seen) -> Iterator[Check]:

@@ -15,6 +15,7 @@ from cloudtrain.core.events import Emit, StepProgress
 from cloudtrain.core.instance import Details, Instance
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.text import an_hour
 from cloudtrain.provider.ec2 import network, tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.notes import Ec2Notes
@@ -73,7 +74,7 @@ class Item:
             return f"volume {self.id} ({self.size_gb} GB, {self.state}), {month}"
         if self.kind != "instance":
             return f"{self.kind} {self.id}, costs nothing"
-        costs = f"${usd_per_hour:.3f} an hour" if usd_per_hour else "billed while it runs"
+        costs = an_hour(usd_per_hour) or "billed while it runs"
         if self.state == "stopped":
             costs = f"its disk {month}" if self.size_gb else "its disk is billed"
         return f"instance {self.id} ({self.type}, {self.state}), {costs}"

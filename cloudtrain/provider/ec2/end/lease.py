@@ -6,7 +6,6 @@ behaviour: `terminate` from the launch on, `stop` (the machine is parked) once i
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +15,9 @@ from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal
+from cloudtrain.core.plan import at_most
 from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.text import an_hour
 from cloudtrain.provider.ec2 import machine_lease, tags, user_data
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end.release import terminate
@@ -151,9 +152,9 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
 
 def told_of_wake(price_per_hour: float | None) -> str:
     """What a woken machine does and can cost, for people; USD, rounded up to the cent."""
-    price = f" at ${price_per_hour:.3f} an hour" if price_per_hour else ""
-    most = f"; at most ${math.ceil(price_per_hour * WAKE_S / 36) / 100:.2f} beyond the plan" if price_per_hour else ""
-    return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{most}"
+    price, most = an_hour(price_per_hour, " at "), at_most(price_per_hour, WAKE_S)
+    beyond = f"; at most ${most:.2f} beyond the plan" if most else ""
+    return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{beyond}"
 
 
 def _start(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> None:

@@ -16,7 +16,7 @@ from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStar
 from cloudtrain.core.instance import Instance, Released
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.core.text import counted
+from cloudtrain.core.text import an_hour, counted
 from cloudtrain.provider.ec2 import network, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.instances import (
@@ -194,7 +194,7 @@ def left_of(clients: Clients, seeds: Sequence[str]) -> list[Item]:
 
 def _debt(error: CloudtrainError, instance: Instance, clients: Clients) -> CloudtrainError:
     """The loudest error there is: something may be billed that nobody watches."""
-    price = f" at ${instance.price_per_hour:.3f} an hour" if instance.price_per_hour else ""
+    price = an_hour(instance.price_per_hour, " at ")
     expiry = instance.details.expires_at
     lease = f"its own lease switches it off at {utc_text(expiry)}" if expiry else "its own lease switches it off"
     kind = SignInError if isinstance(error, SignInError) else ConnectionFailed

@@ -16,7 +16,7 @@ from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, Noted
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import Journal
-from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Plan
+from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Plan, at_most
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.provider.ec2 import network, tags, trust
@@ -155,9 +155,8 @@ def plan(orphan: Orphan, region: str, *, profile: str | None, train: TrainSpec, 
         enforcer="the instance itself, by its own lease",
         details=OfferDetails(region=region, adopted=True),
     )
-    at_most = -(-price * limit_s / 36 // 1) / 100 if price and limit_s else None
-    code = CodeSummary(files=0, bytes=0)
-    return Plan(spec=spec, offer=offer, code=code, price_per_hour=price, limit_s=limit_s, at_most_usd=at_most)
+    most, code = at_most(price, limit_s), CodeSummary(files=0, bytes=0)
+    return Plan(spec=spec, offer=offer, code=code, price_per_hour=price, limit_s=limit_s, at_most_usd=most)
 
 
 def enter(
