@@ -32,6 +32,7 @@ from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import date_and_time, time_of_day
+from cloudtrain.core.told import LOG
 from cloudtrain.lifecycle import planning, story, watch
 from cloudtrain.lifecycle import pull as lifecycle_pull
 from cloudtrain.lifecycle.session import Context
@@ -181,7 +182,7 @@ def bring_log(run: Run, context: Context, reporter: Reporter, *, times: bool = F
         said = f"the log cannot grow here ({error})"
         if isinstance(error, CloudtrainError):
             said = f"the host of {run.name} did not answer ({error.message})"
-        path, now = run.folder / "console.log", time.time()
+        path, now = run.folder / LOG, time.time()
         what = "nothing of its log is here yet"
         if disk.is_plain(path):
             at = path.stat().st_mtime
@@ -195,7 +196,7 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | N
     Args:
         since: unix seconds; what was written before is left out, as far as its time is known.
     """
-    *earlier, path = files_of_attempts(run.folder, "console.log")
+    *earlier, path = files_of_attempts(run.folder, LOG)
     times = log_times.LogTimes.read(run.folder / log_times.NAME)
     offset = 0
     for shelved in earlier if last is None and since is None else ():

@@ -19,6 +19,7 @@ from cloudtrain.console.text import shown_path
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import screen_safe
+from cloudtrain.core.told import LOG_FILES
 from cloudtrain.report import comparison, markdown, page, record, sources, write_facts
 from cloudtrain.report.export import write_epochs
 from cloudtrain.report.facts import Facts
@@ -175,7 +176,7 @@ def _check_free(out: Path | None, facts: Facts) -> None:
     """No report takes the place of a result."""
     if out is None:
         return
-    taken = {(facts.folder / name).resolve() for name in (*facts.artifacts, "run.json", "console.log", "events.jsonl")}
+    taken = {(facts.folder / name).resolve() for name in (*facts.artifacts, "run.json", *LOG_FILES)}
     if out.resolve() in taken:
         raise UsageError(
             f"{_shown(out)} is a result of {facts.name}",

@@ -14,6 +14,9 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.decode import Count, Moment, Odd, count, fields, integer, json_object, known, number, text, truth
 
+LOG_FILES = LOG, EVENTS = "console.log", "events.jsonl"
+"""What grows in a run's folder while it trains, there and here."""
+
 MOST_LINE = 2**20
 """Bytes of the longest line that can be an event."""
 

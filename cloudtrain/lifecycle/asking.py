@@ -17,7 +17,7 @@ from cloudtrain.core.notes import Journal
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import shortened
-from cloudtrain.core.told import ExitRecord, events
+from cloudtrain.core.told import EVENTS, ExitRecord, events
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.base import Provider
@@ -184,7 +184,7 @@ class _Way:
             if self._session is None or self._session.instance != run.instance:
                 self._drop()
                 self._session = Session(run, self._context, wakes=False, holds=False)
-                file = run.folder / "events.jsonl"
+                file = run.folder / EVENTS
                 self._offset, self._progress = file.stat().st_size if file.is_file() else 0, Progress(run, self._store)
             supervisor = self._session.supervisor()
             for _ in range(_ROUNDS):

@@ -9,7 +9,7 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import Checkpoint, FileEntry, RunNotes
-from cloudtrain.core.told import read_events
+from cloudtrain.core.told import EVENTS, read_events
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder.artifacts import refusal
 from cloudtrain.source import tree
@@ -124,6 +124,6 @@ def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
 
 def _last_told(run: Run) -> Mapping[str, Any] | None:
     last = None
-    for event in read_events(run.folder / "events.jsonl"):
+    for event in read_events(run.folder / EVENTS):
         last = event if event.get("kind") == "checkpoint" else last
     return last

@@ -12,7 +12,7 @@ from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.core.told import ExitRecord
+from cloudtrain.core.told import LOG, ExitRecord
 from cloudtrain.lifecycle import checkpoints, spot
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder import files, log_times
@@ -54,13 +54,13 @@ def fetch_results(run: Run, session: Session) -> list[FileEntry]:
 def check_log(run: Run, session: Session) -> None:
     """The local log equals the host's by the sha256 of the exit record; fetched again from the start if it does not."""
     record = run.ending or ExitRecord()
-    path, most = run.folder / "console.log", record.log_bytes or 0
+    path, most = run.folder / LOG, record.log_bytes or 0
     for attempt in range(2):
         if not record.log_sha256 or disk.sha256(path) == record.log_sha256:
             return
         if attempt == 0:
             session.context.emit(Noted("the local log differs from the host's and is fetched again"))
-            kept = session.insist(lambda: fetch_anew(session.supervisor().read, "console.log", path, most))
+            kept = session.insist(lambda: fetch_anew(session.supervisor().read, LOG, path, most))
             if kept is not None:
                 session.context.emit(
                     Noted(f"what had arrived and is not in the host's log any more is kept: {kept.name}")

@@ -12,6 +12,7 @@ from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import screen_safe, size
+from cloudtrain.core.told import LOG
 from cloudtrain.lifecycle.fetch_results import spoilt
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
@@ -21,7 +22,7 @@ def verified(run: Run, notes: RunNotes) -> Mapping[str, str] | None:
     """The results (name -> sha256) of a run whose job has ended, where each is here and what it was when it was pulled,
     and its log; else None. `notes` are its journal's."""
     log, pulled = run.ending and run.ending.log_sha256, notes.pulled
-    if pulled is None or not log or disk.sha256(run.folder / "console.log") != log:
+    if pulled is None or not log or disk.sha256(run.folder / LOG) != log:
         return None
     return None if spoilt(run, pulled) else {entry.name: entry.sha256 for entry in pulled}
 

@@ -15,6 +15,7 @@ from cloudtrain.core.errors import ArtifactRefused, Busy, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import RunState
+from cloudtrain.core.told import LOG_FILES
 from cloudtrain.lifecycle import fetch_results, host_folder, story
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
@@ -26,7 +27,6 @@ from cloudtrain.store import Run
 from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.follow import GrowingFile
 
-LOG_FILES = ("console.log", "events.jsonl")
 # Of a log that grows while it is fetched: pieces of at most 1 MiB.
 _PIECES = 10_000
 

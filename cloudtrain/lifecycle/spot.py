@@ -15,11 +15,12 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import Attempt, RunNotes
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.told import ExitRecord
+from cloudtrain.core.told import EVENTS, LOG, LOG_FILES, ExitRecord
 from cloudtrain.lifecycle import checkpoints, repeat
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import log_times
+from cloudtrain.run_folder.files import of_attempt
 from cloudtrain.store import Run
 
 # A machine that is announced to go is gone two minutes later; nobody tries to reach it for longer, in seconds.
@@ -159,16 +160,12 @@ def shelve(folder: Path, number: int) -> None:
 
     A new machine's files begin at their first byte again.
     """
-    for now, then in (("console.log", f"console.{number}.log"), ("events.jsonl", f"events.{number}.jsonl")):
-        if (folder / then).exists():
-            continue
-        if (folder / now).exists():
-            (folder / now).replace(folder / then)
-        else:
-            (folder / then).touch()
-    times = folder / log_times.NAME
-    if times.exists() and not (folder / f"console.{number}.times").exists():
-        times.replace(folder / f"console.{number}.times")
+    for name in (*LOG_FILES, log_times.NAME):
+        path, aside = folder / name, folder / of_attempt(name, number)
+        if path.exists() and not aside.exists():
+            path.replace(aside)
+        elif name in LOG_FILES and not aside.exists():
+            aside.touch()
 
 
 def _why_not(run: Run, notes: RunNotes, left_s: float, *, owes: bool) -> str | None:
@@ -195,7 +192,7 @@ def _record(run: Run, number: int) -> Attempt:
     """What is kept of an attempt that is over; `log` and `events` as they are in the files here."""
     instance, ending = run.instance, run.ending or ExitRecord()
     facts: dict[str, Any] = {}
-    for kind, name in (("log", "console.log"), ("events", "events.jsonl")):
+    for kind, name in (("log", LOG), ("events", EVENTS)):
         path = run.folder / name
         facts[kind] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)} if disk.is_plain(path) else None
     whole = run.ending is not None and facts["log"] is not None and facts["log"]["sha256"] == ending.log_sha256

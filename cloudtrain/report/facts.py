@@ -13,7 +13,7 @@ from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.text import LogText, screen_safe
-from cloudtrain.core.told import read_events
+from cloudtrain.core.told import LOG, read_events
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts
@@ -213,7 +213,7 @@ def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None)
         confusion=reading.square(headline.get("confusion")),
         confusion_epoch=whole(headline.get("epoch")),
         answers=_answers(folder / "predictions.csv"),
-        log=tuple(line for path in files_of_attempts(folder, "console.log") for line in _log(path)),
+        log=tuple(line for path in files_of_attempts(folder, LOG) for line in _log(path)),
         layers=_layers(folder / "model_summary.txt"),
         scored_on=scored_on,
         opened=_opened(opened),

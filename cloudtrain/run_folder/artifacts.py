@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cloudtrain.core.notes import FileEntry
+from cloudtrain.core.told import LOG_FILES
 
 _MAX_NAME, _MAX_SEGMENT = 1024, 240
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
@@ -36,7 +37,7 @@ _ORDERS = frozenset(
 _SHORTCUTS = (".lnk", ".url", ".scf", ".library-ms", ".search-ms")
 
 # Files that a run's folder holds beside the results; a result must not replace them.
-_TAKEN = frozenset({"run.json", "console.log", "console.times", "events.jsonl", "sha256sums", "code.tar.gz", ".pull"})
+_TAKEN = frozenset({"run.json", "console.times", "sha256sums", "code.tar.gz", ".pull", *LOG_FILES})
 # Others of ours. The last release took results by these names, so they are not refused where they lie.
 _OURS_NOW = frozenset({"config.toml", "report.html", "cloudtrain-report.html"})
 # Log and events of the machines that a run was on before its last one.

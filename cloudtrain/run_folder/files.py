@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.notes import FileEntry
-from cloudtrain.core.told import read_events
+from cloudtrain.core.told import EVENTS, read_events
 from cloudtrain.run_folder import links
 from cloudtrain.run_folder.artifacts import PARTS, place, refusal
 from cloudtrain.run_folder.generated import is_derived
@@ -16,20 +17,19 @@ from cloudtrain.run_folder.generated import is_derived
 
 def read_attempts(folder: Path) -> Iterator[Mapping[str, Any]]:
     """The events of all machines that a run has been on: `events.1.jsonl`, ... and `events.jsonl` in `folder`."""
-    for path in files_of_attempts(folder, "events.jsonl"):
+    for path in files_of_attempts(folder, EVENTS):
         yield from read_events(path)
 
 
 def files_of_attempts(folder: Path, name: str) -> list[Path]:
     """`console.1.log`, `console.2.log`, ... as far as there are any, and last the path of `console.log` itself."""
-    path = folder / name
-    earlier = []
-    for number in range(1, 10_000):
-        shelved = path.with_name(f"{path.stem}.{number}{path.suffix}")
-        if not disk.is_plain(shelved):
-            break
-        earlier.append(shelved)
-    return [*earlier, path]
+    shelved = (folder / of_attempt(name, number) for number in range(1, 10_000))
+    return [*takewhile(disk.is_plain, shelved), folder / name]
+
+
+def of_attempt(name: str, number: int) -> str:
+    """`console.2.log`: what the file `name` of machine `number` is called once there is a later machine."""
+    return name.replace(".", f".{number}.")
 
 
 SUMS = "SHA256SUMS"

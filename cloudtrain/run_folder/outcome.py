@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from cloudtrain.core.decode import brief
 from cloudtrain.core.errors import RECLAIMED, ExitCode, RunError
 from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.told import ExitRecord, read_events
+from cloudtrain.core.told import EVENTS, ExitRecord, read_events
 from cloudtrain.store import Run
 
 NOT_PULLED = "not_pulled"
@@ -48,7 +48,7 @@ class Result:
 def result(run: Run, notes: RunNotes, now: float) -> Result:
     """How `run` stands at `now` (unix seconds), from its row, its journal's `notes` and its folder alone."""
     metrics = brief(run.progress)
-    for values in _told(run):
+    for values in read_events(run.folder / EVENTS):
         if values.get("kind") == "result":
             metrics.update({k: v for k, v in values.items() if k not in ("v", "t", "kind")})
     billed = cost(run, now)
@@ -109,7 +109,7 @@ def ending(run: Run) -> tuple[RunState, RunError | None]:
         )
     if record.stop == "spot":
         # A job may end well for having saved: only what it told counts as its end.
-        if record.code == 0 and any(values.get("kind") == "result" for values in _told(run)):
+        if record.code == 0 and any(values.get("kind") == "result" for values in read_events(run.folder / EVENTS)):
             return RunState.SUCCEEDED, None
         return RunState.INTERRUPTED, RunError(code=RECLAIMED, message=f"the spot instance of {run.name} was taken back")
     if record.stop == "shutdown" and record.logout:
@@ -126,7 +126,7 @@ def ending(run: Run) -> tuple[RunState, RunError | None]:
         return RunState.STOPPED, RunError(code=code, message=f"{run.name} {why}")
     if record.code == 0:
         return RunState.SUCCEEDED, None
-    told = [values for values in _told(run) if values.get("kind") == "error"]
+    told = [values for values in read_events(run.folder / EVENTS) if values.get("kind") == "error"]
     where = f" in epoch {run.progress.epoch}" if run.progress.epoch else ""
     how, mends = _how(record)
     log = f"the whole log: cloudtrain logs {run.name}"
@@ -193,8 +193,3 @@ def not_pulled(run: Run, onward: str | None) -> RunError:
         return replace(told, consequence=kept, hint=hint)
     kept, hint = f"{here}; the rest was deleted with the machine", f"cloudtrain rerun {run.name} begins anew"
     return replace(told, consequence=kept, hint=onward or hint)
-
-
-def _told(run: Run) -> Iterator[Mapping[str, Any]]:
-    """What the job told, as far as it is here."""
-    return read_events(run.folder / "events.jsonl")

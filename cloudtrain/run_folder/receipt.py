@@ -23,7 +23,7 @@ from cloudtrain.core.notes import Attempt, RunNotes, SentCode
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import iso
-from cloudtrain.core.told import ExitRecord, read_events
+from cloudtrain.core.told import EVENTS, ExitRecord, read_events
 from cloudtrain.core.version import __version__
 from cloudtrain.run_folder import outcome, settings_file
 from cloudtrain.run_folder.redact import Redaction
@@ -53,7 +53,7 @@ def write(run: Run, store: Store) -> None:
     disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
     pulled = {entry.here.casefold() for entry in store.read_journal(run.name).pulled or ()}
     if settings_file.NAME not in pulled:  # the last release let a result have that name
-        settings = settings_file.toml(run, _told(run.folder / "events.jsonl").get("start") or {})
+        settings = settings_file.toml(run, _told(run).get("start") or {})
         disk.write_durably(run.folder / settings_file.NAME, settings.encode(errors="replace"), mode=0o644)
 
 
@@ -72,7 +72,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
     """
     notes = store.read_journal(run.name)
     public = Redaction(run, notes)
-    told = _told(run.folder / "events.jsonl")
+    told = _told(run)
     start, result = told.get("start") or {}, told.get("result") or {}
     return {
         **_identity(run, notes),
@@ -157,7 +157,7 @@ def _files(run: Run, notes: RunNotes) -> dict[str, Any]:
         "log": {"bytes": ending.log_bytes, "sha256": ending.log_sha256},
         "events": {
             "bytes": ending.events_bytes,
-            "sha256": ending.events_sha256 or (_hash(run.folder / "events.jsonl") if run.ending else None),
+            "sha256": ending.events_sha256 or (_hash(run.folder / EVENTS) if run.ending else None),
         },
         "attempts": [_attempt(attempt) for attempt in notes.attempts],
         "artifacts": [entry.to_dict() for entry in notes.pulled or ()],
@@ -180,13 +180,13 @@ def ended_how(run: Run) -> str | None:
     return None
 
 
-def _told(path: Path) -> dict[str, Mapping[str, Any]]:
+def _told(run: Run) -> dict[str, Mapping[str, Any]]:
     """The job's last event of each kind that the receipt needs; a file that cannot be read tells nothing."""
     kinds = ("start", "result", "data")
     try:
         return {
             values["kind"]: values
-            for values in read_events(path)
+            for values in read_events(run.folder / EVENTS)
             if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
         }
     except OSError:

@@ -10,18 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cloudtrain.core import disk
-from cloudtrain.core.decode import (
-    MOST_BYTES,
-    Count,
-    Odd,
-    integer,
-    json_object,
-    known,
-    made,
-)
+from cloudtrain.core.decode import MOST_BYTES, Count, Odd, integer, json_object, known, made
 from cloudtrain.core.errors import UnknownRun, UsageError
 from cloudtrain.core.notes import FileEntry, SentCode
 from cloudtrain.core.text import shortened
+from cloudtrain.core.told import EVENTS, LOG, LOG_FILES
 from cloudtrain.run_folder import code_copy, files, links, log_times, receipt, settings_file
 from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
 from cloudtrain.run_folder.generated import is_derived
@@ -104,12 +97,7 @@ class _Told:
 
 # What the registry and the receipt must agree on. The rest of a receipt is told by the job or by this computer's clock.
 _LEDGER = ("name", "status", "exit_code", "ended_how", "created", "ended", "exit", "target", "code", "log", "artifacts")
-_OURS = frozenset(
-    {
-        *(receipt.NAME, settings_file.NAME, code_copy.NAME, files.SUMS),
-        *("console.log", log_times.NAME, "events.jsonl"),
-    }
-)
+_OURS = frozenset({receipt.NAME, settings_file.NAME, code_copy.NAME, files.SUMS, log_times.NAME, *LOG_FILES})
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -169,16 +157,16 @@ def _files(folder: Path, told: _Told) -> Iterator[Check]:
             yield _link(folder, entry.here, entry.link)
         else:
             yield _file(folder, entry.here, entry.size, entry.sha256)
-    for name, facts in (("console.log", told.log), ("events.jsonl", told.events)):
+    for name, facts in ((LOG, told.log), (EVENTS, told.events)):
         if facts is not None and facts.sha256:
             yield _file(folder, name, facts.bytes, facts.sha256)
         else:
             why = "the run had not ended" if told.ended_how is None else "its host left no record of it"
             yield Check(name, Verdict.UNCHECKED, why)
     for over in told.attempts or ():
-        for name, facts in ((f"console.{over.n}.log", over.log), (f"events.{over.n}.jsonl", over.events)):
+        for name, facts in ((LOG, over.log), (EVENTS, over.events)):
             if facts is not None:
-                yield _file(folder, name, facts.bytes, facts.sha256 or "")
+                yield _file(folder, files.of_attempt(name, over.n), facts.bytes, facts.sha256 or "")
     yield _code(folder, told.code)
 
 

@@ -182,7 +182,7 @@ class Follower:
             `GONE` or `RECLAIMED` it has ended.
             HostKeyMismatch: another machine answered; nothing was sent to it.
         """
-        log, events = self._open("console.log"), self._open("events.jsonl")
+        log, events = map(self._open, told.LOG_FILES)
         try:
             while True:
                 try:
@@ -237,7 +237,7 @@ class Follower:
                     case Shrunk(file, size):
                         kept = "what had arrived here before is kept"
                         self._emit(Warned(f"{file} on the host was cut to {size} bytes; {kept}"))
-                        (log if file == "console.log" else events).restart(size)
+                        (log if file == told.LOG else events).restart(size)
                     case Notice():
                         self._emit(Warned(frame.text()))
                     case GpuFrame(gpus):

@@ -14,7 +14,7 @@ from typing import Any
 
 from cloudtrain.core.decode import Odd, count, each, fields, json_object, known, made, moment, optional, text, there
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.core.told import ExitRecord
+from cloudtrain.core.told import LOG_FILES, ExitRecord
 
 _LONGEST_HEAD = 64 * 1024
 _LONGEST_PAYLOAD = 4 * 1024 * 1024
@@ -193,7 +193,7 @@ def _frame(head: Mapping[str, Any], payload: bytes) -> Frame | None:
 
 
 def _file(name: Any) -> str:
-    if name not in ("console.log", "events.jsonl"):
+    if name not in LOG_FILES:
         raise Odd("not a file that is followed")
     return text(name)
 

@@ -21,7 +21,7 @@ from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import screen_safe, seconds, tail, wrapped
-from cloudtrain.core.told import read_events
+from cloudtrain.core.told import EVENTS, read_events
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
 
@@ -112,7 +112,7 @@ class LiveReporter(Reporter):
         """The run that the events are of, and a look at how it stands later: another command may have extended it."""
         self._watched.about(run, again)
         if not run.state.final and not self._training.told:
-            for values in read_events(run.folder / "events.jsonl"):
+            for values in read_events(run.folder / EVENTS):
                 self._training.take(values.get("kind", ""), values)
 
     def plan(self, plan: Plan) -> None:
