@@ -59,21 +59,24 @@ def apart(entries: Iterable[FileEntry], dest: Path) -> tuple[list[FileEntry], li
     return found
 
 
-def sha256sums(dest: Path) -> Path:
-    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but those that are rewritten.
+def below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """What lies below a run's folder, by name: no folders, nothing on its way here, nothing generated."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        aside = name.startswith(PARTS + "/") or name.endswith(".part") or is_derived(path, name)
+        if not aside and (path.is_symlink() or not path.is_dir()):
+            yield name, path
 
-    These are `run.json` and the report.
+
+def sha256sums(dest: Path) -> Path:
+    """Write `DEST/SHA256SUMS` for `sha256sum -c`: every plain file below `dest` but `run.json` and what is generated.
 
     Raises:
         OSError: a file cannot be read, or the list not be written.
     """
     lines = []
-    for path in sorted(dest.rglob("*")):
-        name = path.relative_to(dest).as_posix()
-        aside = name.startswith(PARTS + "/") or name.endswith(".part") or name in (SUMS, "run.json")
-        aside = aside or is_derived(path, name)
-        if aside or path.is_symlink() or not path.is_file() or any(c in name for c in "\\\n\r"):
-            continue
-        lines.append(f"{disk.sha256(path)}  {name}\n")
+    for name, path in below(dest):
+        if name not in (SUMS, "run.json") and disk.is_plain(path) and not any(c in name for c in "\\\n\r"):
+            lines.append(f"{disk.sha256(path)}  {name}\n")
     disk.write_durably(dest / SUMS, "".join(lines).encode(), mode=0o644)
     return dest / SUMS

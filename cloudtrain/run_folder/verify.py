@@ -16,8 +16,7 @@ from cloudtrain.core.notes import FileEntry, SentCode
 from cloudtrain.core.text import shortened
 from cloudtrain.core.told import EVENTS, LOG, LOG_FILES
 from cloudtrain.run_folder import code_copy, files, links, log_times, receipt, settings_file
-from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, PARTS, refusal
-from cloudtrain.run_folder.generated import is_derived
+from cloudtrain.run_folder.artifacts import OF_ATTEMPTS, refusal
 from cloudtrain.store import Run, Store
 
 
@@ -213,12 +212,9 @@ def _code(folder: Path, code: SentCode) -> Check:
 
 
 def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        aside = name.startswith(PARTS + "/") or name.endswith(".part")
-        ours = aside or name in _OURS or OF_ATTEMPTS.fullmatch(name) or is_derived(path, name)
+    for name, _ in files.below(folder):
         copied = any(parent.as_posix() in named for parent in PurePosixPath(name).parents)  # below a linked folder
-        if not ours and not copied and name not in named and (path.is_symlink() or not path.is_dir()):
+        if name not in named and not copied and name not in _OURS and not OF_ATTEMPTS.fullmatch(name):
             yield Check(name, Verdict.EXTRA, "the receipt does not name it")
 
 
