@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cloudtrain.billing import expiry
+from cloudtrain.billing.cost import hourly
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError
 from cloudtrain.core.states import InstanceLife
 from cloudtrain.core.text import an_hour, money, time_of_day
@@ -48,10 +49,9 @@ def machine_up(run: Run, now: float) -> str | None:
         return None
     if now >= end:
         return f"{instance.id} {expiry.overdue_words(run, now)}"
-    price = an_hour(None if run.plan.spec.rehearsal else instance.price_per_hour, " at ")
     keeps = expiry.parks(run.plan) and run.state.trains
     fate = "parks itself, with its disk," if keeps else "ends itself"
-    return f"{instance.id} may be running{price}; it {fate} by {time_of_day(end, now)}"
+    return f"{instance.id} may be running{an_hour(hourly(run), ' at ')}; it {fate} by {time_of_day(end, now)}"
 
 
 def machine(run: Run, store: Store, now: float) -> str | None:

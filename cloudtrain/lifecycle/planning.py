@@ -31,12 +31,7 @@ def check_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UsageError(
-            f"{parent} cannot be written: {error.strerror}",
-            hint="make the folder writable, or set runs_dir to another one",
-            consequence="nothing was started",
-            code="folder",
-        ) from error
+        raise _no_folder(f"{parent} cannot be written", error) from error
     if folder.exists():
         raise UsageError(
             f"{folder} exists already",
@@ -44,6 +39,11 @@ def check_folder(folder: Path) -> None:
             consequence="nothing was started",
             code="name_taken",
         )
+
+
+def _no_folder(what: str, error: OSError) -> UsageError:
+    hint = "make the folder writable, or set runs_dir to another one"
+    return UsageError(f"{what}: {error.strerror}", hint=hint, consequence="nothing was started", code="folder")
 
 
 def plan_run(spec: RunSpec, context: Context) -> Plan:
@@ -102,12 +102,7 @@ def begin(
         raise
     except OSError as error:
         context.store.forget(run.name)
-        raise UsageError(
-            f"{run.folder} cannot be made: {error.strerror}",
-            hint="make the folder writable, or set runs_dir to another one",
-            consequence="nothing was started",
-            code="folder",
-        ) from error
+        raise _no_folder(f"{run.folder} cannot be made", error) from error
     return run
 
 
