@@ -45,11 +45,11 @@ def root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
     ),
-    no_color: bool = typer.Option(False, "--no-color", help="No colour, as NO_COLOR=1. Also after the command."),
+    no_color: bool = typer.Option(False, "--no-color", help="No colour, like NO_COLOR=1. May also follow the command."),
     no_input: bool = typer.Option(
         False,
         "--no-input",
-        help="Never ask: where a question would come, leave with exit code 2. Also after the command.",
+        help="Never ask: leave with exit code 2 instead. May also follow the command.",
     ),
 ) -> None:
     """Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance."""

@@ -22,13 +22,13 @@ from cloudtrain.provider.ec2.offer import catalogue
 
 
 def doctor(
-    instance: Annotated[str | None, typer.Option(help="Type to check for; several by comma.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Type to check for, or several by comma.")] = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Check for a spot launch.")] = None,
     region: Region = None,
     profile: Profile = None,
     json: Json = False,
 ) -> None:
-    """Check all that a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
+    """Check everything a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
     flags = {"instance": instance, "spot": spot, "region": region, "profile": profile}
     spec = Ec2Spec(**settings.load(flags).fields("ec2"))
     leftovers.settle_debts()
@@ -51,7 +51,7 @@ def doctor(
 
 def instances(
     gpu: Annotated[str | None, typer.Option(help="Only types with this GPU: T4, L4, A10G ...")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="The shipped price table alone: no network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only the shipped price table: no network.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask AWS for today's prices and keep them.")] = False,
     region: Region = None,
     profile: Profile = None,

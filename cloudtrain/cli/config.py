@@ -27,8 +27,8 @@ app = typer.Typer(
 @app.command("show", cls=ReadingCommand)
 def show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    all_: Annotated[bool, typer.Option("--all", help="Settings without a value, too.")] = False,
-    config: Annotated[Path | None, typer.Option(help="File of settings that beats the project's.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also settings without a value.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings file that overrides the project's.")] = None,
     json: Json = False,
 ) -> None:
     """Print the settings that a run started here would use."""
@@ -79,13 +79,13 @@ def init(
 
 
 def trust(
-    path: Annotated[Path, typer.Argument(help="Settings file or its folder; what holds here if left out.")] = Path(),
+    path: Annotated[Path, typer.Argument(help="Settings file or its folder; the one in force if left out.")] = Path(),
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Let a project's settings file decide of machine, money and keys: shows what it sets of them, and asks.
+    """Let a project's settings file decide on machine, money and keys: shows what it sets, and asks.
 
-    That holds until one of these settings is changed in the file. Flags and your own file need no such word.
+    This holds until one of these settings changes in the file. Flags and your own file need no trust.
     """
     file = files.of_project(path.absolute()) if path.is_dir() else files.read(path)
     if file is None:

@@ -16,13 +16,13 @@ from cloudtrain.store import Store
 
 
 def extend(
-    run: Annotated[str, typer.Argument(help="Name of the run or the beginning of it.", autocompletion=complete_run)],
+    run: Annotated[str, typer.Argument(help="Name of the run, or the beginning of it.", autocompletion=complete_run)],
     by: Annotated[str, typer.Argument(metavar="TIME", help="How much longer: 30m, 1h30m.")],
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Move the end of a run that trains: on its machine, for its job, and in the most that it can cost."""
+    """Move the end of a run while it trains: on its machine, for its job, and in the most it can cost."""
     from cloudtrain.cli import following
     from cloudtrain.lifecycle import machine_end
 

@@ -45,29 +45,29 @@ def clean(
         typer.Argument(metavar="[ID]...", help="Only these: i-..., vol-..., sg-...", show_default=False),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(metavar="USER@ADDRESS", help="What runs left on this machine of yours, not in AWS.")
+        str | None, typer.Option(metavar="USER@ADDRESS", help="What runs left on your own machine, not in AWS.")
     ] = None,
-    identity: Annotated[str | None, typer.Option(help="Private key that opens HOST, if no run here knows it.")] = None,
-    host_key: Annotated[str | None, typer.Option("--host-key", help="What its host key must be: SHA256:...")] = None,
+    identity: Annotated[str | None, typer.Option(help="Private key for HOST, if no run here knows it.")] = None,
+    host_key: Annotated[str | None, typer.Option("--host-key", help="Host key it must show: SHA256:...")] = None,
     region: Region = None,
-    all_regions: Annotated[bool, typer.Option("--all-regions", help="Look into every Region of the account.")] = False,
+    all_regions: Annotated[bool, typer.Option("--all-regions", help="Look in every Region of the account.")] = False,
     profile: Profile = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also what trains, is parked, or is not known to be safe to end.")
     ] = False,
     owner: Owner = WhoseThings.MINE,
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look into the rehearsal's Region, not AWS.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look in the rehearsal's Region, not in AWS.")] = False,
     json: Json = False,
 ) -> None:
     """List what cloudtrain has left in the account, and end it with --yes. Found by its tags: no local state is needed.
 
-    Alone it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
-    pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it. What
-    others have launched is listed with its owner, and touched with --owner any alone.
+    On its own it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
+        pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it. What
+        others have launched is listed with its owner, and touched with --owner any alone.
 
-    With --host: folders of runs on that machine. --yes removes those whose results are here and verified; others go
-    by their names or with --all, and none of a run that lives.
+        With --host: folders of runs on that machine. --yes removes those whose results are here and verified; others go
+        by their names or with --all, and none of a run that lives.
     """
     if host is not None:
         if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:
@@ -142,7 +142,7 @@ def adopt(
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Take an instance of yours back when this computer has lost its state: then logs, pull and stop work as before.
+    """Take back an instance of yours when this computer has lost its state; logs, pull and stop then work as before.
 
     Its host key is checked against its console output. The way in is a copy of the run's key, or EC2 Instance Connect.
     """

@@ -19,15 +19,15 @@ from cloudtrain.store import Store
 def logs(
     run: RunName = None,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", "-f", help="Follow a run that lives to its end, or do not.")
+        bool, typer.Option("--follow/--no-follow", "-f", help="Follow an active run to its end, or do not.")
     ] = True,
     lines: Annotated[
         int | None, typer.Option("-n", min=0, help="Begin with the last N lines; all of them if left out.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Only what was written within this time: 10m, 2h.")] = None,
-    times: Annotated[bool, typer.Option("-t", "--times", help="Begin each line with when it was written.")] = False,
+    times: Annotated[bool, typer.Option("-t", "--times", help="Begin each line with the time it was written.")] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="The log's own bytes, escapes included, also on a terminal.")
+        bool, typer.Option("--raw", help="The log's own bytes, escapes included, even on a terminal.")
     ] = False,
     epochs: Annotated[
         bool, typer.Option("--epochs", help="The table of epochs and the live view, instead of the log.")
@@ -36,7 +36,7 @@ def logs(
     plain: Plain = False,
     bell: Bell = False,
 ) -> None:
-    """Show a run's console log; follow it while the run lives, then pull its results."""
+    """Show a run's console log; follow it while the run is active, then pull its results."""
     from cloudtrain.cli import following
     from cloudtrain.lifecycle import watch
 

@@ -41,11 +41,11 @@ def _latest_or(what: str) -> Any:
     )
 
 
-RunName = Annotated[str | None, _latest_or("Name of the run or the beginning of it")]
+RunName = Annotated[str | None, _latest_or("Name of the run, or the beginning of it")]
 RunOrFolder = Annotated[str | None, _latest_or("Name of a run, its folder, or a run.json from anywhere")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
-Plain = Annotated[bool, typer.Option("--plain", help="One fact a line, nothing redrawn.")]
-Bell = Annotated[bool, typer.Option("--bell", help="One beep of the terminal when the run ends or a question waits.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+Plain = Annotated[bool, typer.Option("--plain", help="One fact per line, nothing redrawn.")]
+Bell = Annotated[bool, typer.Option("--bell", help="Beep once when the run ends or a question waits.")]
 Region = Annotated[str | None, setting("region")]
 Profile = Annotated[str | None, setting("profile")]
 
@@ -57,12 +57,12 @@ class WhoseThings(StrEnum):
     ANY = "any"
 
 
-Owner = Annotated[WhoseThings, typer.Option("--owner", help="Whose: yours, or also what others launched.")]
+Owner = Annotated[WhoseThings, typer.Option("--owner", help="Whose: only yours, or also what others launched.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OnlyPlan = Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")]
 Keep = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Once the results are here, the launched machine stays up so long: 30m."),
+    typer.Option(metavar="TIME", help="How long the launched machine stays up once the results are here: 30m."),
 ]
 
 

@@ -69,7 +69,7 @@ def rerun(
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Repeat a run from its own record: same settings, seed, place, and the very code that it ran."""
+    """Repeat a run from its own record: same settings, seed and place, and exactly the code that it ran."""
     from cloudtrain.cleanup import debts
     from cloudtrain.cli import following
     from cloudtrain.lifecycle.repeat import repetition

@@ -49,11 +49,11 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to write; else html goes to the run's folder, md and json to stdout.", show_default=False
+            help="File to write; if left out, html goes to the run's folder, md and json to stdout.", show_default=False
         ),
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="As --format json, in the result of a command.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Like --format json, in the result of a command.")] = False,
 ) -> None:
     """Make the report of a run: goals, learning curves, confusion matrix, mistakes, time, cost, settings."""
     format = Format.JSON if json else format
@@ -113,7 +113,7 @@ def compare(
     ],
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Write a page with the curves drawn over each other.", show_default=False),
+        typer.Option("--html", help="Write a page with the curves overlaid.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -134,7 +134,7 @@ def compare(
 
 
 def export(
-    to: Annotated[Export, typer.Option("--to", help="Form: TensorBoard or CSV.")],
+    to: Annotated[Export, typer.Option("--to", help="Format: TensorBoard or CSV.")],
     run: RunName = None,
     out: Annotated[
         Path | None,
@@ -142,7 +142,7 @@ def export(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a run's epochs in the form of another tool."""
+    """Write a run's epochs in another tool's format."""
     store = Store()
     row = store.find(run)
     with _writing(out or row.folder):

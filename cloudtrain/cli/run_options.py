@@ -19,28 +19,28 @@ class Flags:
     """What `run` is given that is no setting."""
 
     config: Annotated[
-        Path | None, typer.Option(help="File of settings that beats the project's, such as runs/NAME/config.toml.")
+        Path | None, typer.Option(help="Settings file that overrides the project's, such as runs/NAME/config.toml.")
     ] = None
     local: Annotated[bool, typer.Option("--local", help="Train on this computer.")] = False
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed."),
     ] = False
-    instance_id: Annotated[str | None, typer.Option(help="An instance of yours; it is not terminated.")] = None
-    host: Annotated[str | None, typer.Option(help="A machine that is there: USER@ADDRESS[:PORT].")] = None
-    host_key: Annotated[str | None, typer.Option(help="The machine's key, SHA256:... as ssh-keygen -l shows.")] = None
-    fault: Annotated[list[str] | None, typer.Option(help="Fault to play in a rehearsal; may be repeated.")] = None
+    instance_id: Annotated[str | None, typer.Option(help="Your own instance; it is not terminated.")] = None
+    host: Annotated[str | None, typer.Option(help="An existing machine: USER@ADDRESS[:PORT].")] = None
+    host_key: Annotated[str | None, typer.Option(help="Its host key, SHA256:... as ssh-keygen -l shows it.")] = None
+    fault: Annotated[list[str] | None, typer.Option(help="Fault to inject in a rehearsal; may be repeated.")] = None
     keep: Keep = None
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Go on from this run's checkpoint, here or elsewhere.", autocompletion=complete_run
+            metavar="RUN", help="Continue from this run's checkpoint, here or elsewhere.", autocompletion=complete_run
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once it trains.")] = False
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once training has begun.")] = False
     on_interrupt: Annotated[
-        OnInterrupt, typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask at.")
+        OnInterrupt, typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask on.")
     ] = OnInterrupt.DETACH
     only_plan: OnlyPlan = False
     yes: Yes = False

@@ -25,7 +25,7 @@ from cloudtrain.store import Store
 def ls(
     quiet: Annotated[bool, typer.Option("-q", help="Names only.")] = False,
     remote: Annotated[
-        bool, typer.Option("--remote", help="Ask AWS, too: machines that live or are parked, known here or not.")
+        bool, typer.Option("--remote", help="Also ask AWS: machines that are up or parked, known here or not.")
     ] = False,
     region: Region = None,
     profile: Profile = None,
@@ -35,19 +35,19 @@ def ls(
         typer.Option(help="Only runs with this status: living, parked, done, failed, stopped, interrupted ..."),
     ] = None,
     where: Annotated[str | None, typer.Option(help="Only runs on: local, host, ec2 or rehearsal.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only runs that began within this time: 2h, 3d.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs started within this time: 2h, 3d.")] = None,
     last: Annotated[int | None, typer.Option("-n", min=1, help="Only the latest N.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every run; else what lives and the latest 20.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every run; if left out, active ones and the latest 20.")] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask the machines of runs that live how they stand; at most 8 s each.")
+        bool, typer.Option("--refresh", help="Ask the machines of active runs how they are; at most 8 s each.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep the table up to date, with what all that runs costs, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Keep the table up to date, with the cost of all that runs, until Ctrl-C.")
     ] = False,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """List the runs of this computer, latest first: those that live, and the latest 20. Asks nobody; --refresh asks
+    """List this computer's runs, latest first: active ones, and the latest 20. Asks nobody; --refresh asks
     their machines, --remote asks AWS."""
     kept = filters.Filter.of(model=model, status=status, where=where, since=since)
     # Programs get them all, whatever a screen has room for.
@@ -147,12 +147,12 @@ def pull(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Copy what was verified into this folder, too; no different file there is overwritten."),
+        typer.Option(help="Copy what was verified into this folder, too; different files there are not overwritten."),
     ] = None,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Fetch a run's results, verified; what is here already is checked and not fetched again."""
+    """Fetch a run's results, verified; what is already here is checked, not fetched again."""
     from cloudtrain.cleanup import debts
     from cloudtrain.cli import following, standing
     from cloudtrain.lifecycle import pull as partial

@@ -31,8 +31,8 @@ def ssh(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Open a shell on a run's machine, or run what stands after --; one quoted word is a whole line for the shell
-    there. The host key is the pinned one."""
+    """Open a shell on a run's machine, or run the command after --; one quoted word is a whole line for the shell
+    there. The host key must be the pinned one."""
     if json and not setup:
         raise UsageError("a shell has no JSON form", hint="leave out --json, or add --setup")
     from cloudtrain.cli import following

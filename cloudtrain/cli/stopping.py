@@ -13,13 +13,11 @@ from cloudtrain.store import Store
 
 def stop(
     run: RunName = None,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Every run of this computer that lives, one after another.")
-    ] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every active run of this computer, one after another.")] = False,
     pull: Annotated[
         bool,
         typer.Option(
-            "--pull/--no-pull", help="Fetch the results first, or do without: what is not here goes with the machine."
+            "--pull/--no-pull", help="Fetch the results first, or do not: what is not here goes with the machine."
         ),
     ] = True,
     keep: Keep = None,

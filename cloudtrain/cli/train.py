@@ -14,7 +14,7 @@ from cloudtrain.config.table import SETTINGS
 def run(context: typer.Context, **given: Any) -> None:
     """Train: plan, ask, start, follow, pull the results, end what was started.
 
-    What stands after -- is passed on to the training program.
+    Arguments after -- go to the training program.
     """
     from cloudtrain.cli import beginning
 

@@ -20,14 +20,14 @@ from cloudtrain.store import Store
 
 def wait(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Names or their beginnings.", autocompletion=complete_run)
+        list[str], typer.Argument(metavar="RUN...", help="Names, or their beginnings.", autocompletion=complete_run)
     ],
     timeout: Annotated[str | None, typer.Option(help="Leave after this time, with exit code 8: 90s, 30m.")] = None,
     json: Json = False,
     plain: Plain = False,
     bell: Bell = False,
 ) -> None:
-    """Wait until runs have ended, pull their results, end their machines; leave with the first exit code above 0."""
+    """Wait until runs have ended, pull their results, end their machines; exit with the first non-zero exit code."""
     from cloudtrain.cli import following, leaving
 
     store = Store()

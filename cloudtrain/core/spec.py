@@ -111,7 +111,7 @@ class Ec2Spec:
         rehearsal: use the emulated region on this computer; nothing is billed.
         faults: script for the emulated region (`emulator`), only with `rehearsal`.
         volume_gb: root volume in GiB; None: the image's own size.
-        allow_cpu: train also where the GPU of a launched machine cannot be used.
+        allow_cpu: train even if the GPU of a launched machine cannot be used.
         boot_limit_s: seconds that a new instance may take to run and to be logged in to; None: `provider.ec2.pace`.
         tags: further ones for all that is launched.
         private_ip: no public address is asked for, and the private one is connected to.
