@@ -59,7 +59,7 @@ def _what_the_system_refused(error: OSError) -> Stop:
 
 
 def say(text: str) -> None:
-    """One line for people, on stderr: stdout belongs to the program that the script runs."""
+    """One human-readable line, on stderr: stdout belongs to the program that the script runs."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -113,7 +113,7 @@ def is_kept(run: Run, now: float) -> bool:
 
 
 def kept_hint(run: Run) -> str:
-    """What to do with a machine that is kept, for people."""
+    """What to do with a machine that is kept, in words."""
     return f"cloudtrain ssh {run.name} logs in, cloudtrain stop {run.name} ends it now"
 
 

@@ -24,7 +24,7 @@ class Left:
     Attributes:
         run: its name here; None: no run here has its id.
         files: its results (name -> sha256), where all of them are here and verified; else None.
-        why: whether it can go, for people.
+        why: whether it can go, in words.
     """
 
     folder: HostFolder

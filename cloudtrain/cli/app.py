@@ -155,7 +155,7 @@ def _told(look: Look, error: CloudtrainError) -> None:
     try:
         reporter(look, billing=running.now).failure(error)
     except OSError:
-        # A stream takes nothing: who wanted JSON on it is told in words on the other one.
+        # A stream takes nothing: who wanted JSON on it gets words on the other one.
         with suppress(OSError):
             reporter(Look(plain=True)).failure(error)
     for stream in (sys.stdout, sys.stderr):

@@ -50,7 +50,7 @@ def show(
 
 
 def shown(value: object) -> str:
-    """A setting's value for people."""
+    """A setting's value, human-readable."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={text}" for key, text in value.items())
     if isinstance(value, tuple):

@@ -67,7 +67,7 @@ Keep = Annotated[
 
 
 def look(json: bool, plain: bool, bell: bool = False) -> Look:
-    """How to print, by flags, environment and settings files. A screen reader is told of no bell."""
+    """How to print, by flags, environment and settings files. A screen reader gets no bell."""
     from cloudtrain.config import settings
 
     plain = plain or bool(settings.known("plain"))

@@ -23,7 +23,7 @@ class File:
 
     Attributes:
         table: its settings, as TOML has them.
-        fault: why it is not this user's own, for people, to follow "it"; None: nobody else could write it.
+        fault: why it is not this user's own, in words, to follow "it"; None: nobody else could write it.
     """
 
     path: Path

@@ -26,7 +26,7 @@ def text() -> str:
 
 
 def write(folder: Path) -> list[tuple[Path, str]]:
-    """Write the file into `folder`, and the runs' folder into its `.gitignore`. What was done, for people.
+    """Write the file into `folder`, and the runs' folder into its `.gitignore`. What was done, in words.
 
     Raises:
         UsageError: there is one already, or the folder cannot be written.

@@ -19,11 +19,11 @@ from cloudtrain.core.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value and, for people, where it came from.
+    """A value and, in words, where it came from.
 
     Attributes:
         of_file: that is a file.
-        fault: why it must not be taken from there, for people; "": it may.
+        fault: why it must not be taken from there, in words; "": it may.
     """
 
     value: Any

@@ -31,7 +31,7 @@ def reporter(
     Args:
         run: name of the run that the command is about, where it is known.
         billing: says of a run by its name, or of all runs here (""), whether money is being spent.
-        lines: as JSON each event is a line; else only the result is, and events are told on stderr.
+        lines: as JSON each event is a line; else only the result is, and events are shown on stderr.
     """
     made = _made(look, run, billing, lines)
     questions.ask = made.line

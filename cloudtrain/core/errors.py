@@ -54,7 +54,7 @@ class CloudtrainError(Exception):
         hint: the next command or action, or None.
         consequence: what it means for money and data ("nothing was created"), or None: `default_consequence`.
         code: overrides the class's stable code where one class serves several.
-        detail: further lines for people, such as the end of a traceback.
+        detail: further human-readable lines, such as the end of a traceback.
 
     Attributes:
         since: of a machine that is gone or parked, unix seconds since when, by EC2's word; None: it does not say.

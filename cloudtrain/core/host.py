@@ -1,4 +1,4 @@
-"""What a host has, as its probe tells it: for people, for the plan of what is done there, and for the receipt."""
+"""What a host has, as its probe reports it: for the screen, for the plan of what is done there, and for the receipt."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class HostFacts:
     logout: str | None = None
 
     def idle_gpu(self, promised: str = "") -> str | None:
-        """Why no GPU can be used, for people; None: one can, there is none, or that is not known.
+        """Why no GPU can be used, in words; None: one can, there is none, or that is not known.
 
         Args:
             promised: the GPU that the machine has by its type; empty: nobody says so.
@@ -82,7 +82,7 @@ class HostFacts:
         return shortened(" and ".join(told), 700) or None
 
     def summary(self) -> str:
-        """One line for people: "torch 2.13.0 (CUDA 12.6), Tesla T4 15 GiB, Python 3.12.3"."""
+        """One human-readable line: "torch 2.13.0 (CUDA 12.6), Tesla T4 15 GiB, Python 3.12.3"."""
         torch = f"torch {self.torch}" + (f" (CUDA {self.cuda})" if self.cuda else "") if self.torch else "no torch"
         if self.gpus:
             memory = self.gpus[0].memory_mib

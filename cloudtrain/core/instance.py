@@ -18,7 +18,7 @@ class Details:
     Attributes:
         run: name of the run that it is for.
         token: mark of its launch attempt.
-        gpu: what its type has, for people; "": none, or not known.
+        gpu: what its type has, human-readable; "": none, or not known.
         expires_at: unix seconds at which it ends itself.
         kept_until: the same, of one that stays up although its run's results are here (`--keep`).
         began_at, ended_at: unix seconds at which EC2 has started it last, and since which it has been down.
@@ -98,9 +98,9 @@ class Released:
 
     Attributes:
         life: TERMINATED once EC2 itself says so, NONE for machines that are not ours.
-        summary: for people: "i-0a1b terminated, nothing is billed any more".
+        summary: human-readable: "i-0a1b terminated, nothing is billed any more".
         at: unix seconds at which it has ended, by EC2's word; None: it does not say.
-        leftovers: what this run still has in the account, each for people with its price; empty: nothing.
+        leftovers: what this run still has in the account, each human-readable, with its price; empty: nothing.
     """
 
     life: InstanceLife

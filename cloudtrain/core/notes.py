@@ -188,7 +188,7 @@ class RunNotes(Notes):
         keep_s: seconds that `stop` wants its machine to stay up, in the place of the plan's; 0: it is to end at once.
         held: written before anything is moved, so that a command which comes back promises no more.
         parks: id of the machine that parks where it would have ended itself.
-        owed, leftovers: its machine's end is not confirmed; what it still has in the account, for people.
+        owed, leftovers: its machine's end is not confirmed; what it still has in the account, human-readable.
         host, python: what the host's probe told, and the interpreter for the job.
         code: what was sent.
         gpu_idle_agreed: a person has agreed to go on without the GPU.

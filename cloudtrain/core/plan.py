@@ -59,7 +59,7 @@ class OfferDetails(Given):
 
     Attributes:
         market: "on-demand" or "spot".
-        image_owner: the account that published it, or "amazon"; `image_source`: how it was found, for people.
+        image_owner: the account that published it, or "amazon"; `image_source`: how it was found, in words.
         root_gb: GiB of the disk; `parked_per_day`: USD that it costs a day.
         user: login name of the image.
         owner: tag of whoever launches (`tags.owner_of`).
@@ -93,12 +93,12 @@ class Offer:
     """What a provider found before anything exists.
 
     Attributes:
-        where: for people: "this computer", "us-east-1".
+        where: human-readable: "this computer", "us-east-1".
         candidates: in the order they will be tried; the first is what the plan prices.
         alternatives: other machines of the same place, to compare with; none of them is ever launched.
-        account: for people: profile and masked account, or None.
+        account: human-readable: profile and masked account, or None.
         price_note: date and content of the prices, or None where nothing is billed.
-        enforcer: who ends the machine when the limit is reached, for people; None: nothing to end.
+        enforcer: who ends the machine when the limit is reached, human-readable; None: nothing to end.
         warnings: what the user should know before agreeing.
     """
 
@@ -122,7 +122,7 @@ class CodeSummary:
     """What will be sent: number of files, bytes, and the git state of the folder if it has one.
 
     Attributes:
-        stays: what of the folder stays here though a program may miss it, and why, for people.
+        stays: what of the folder stays here though a program may miss it, and why, in words.
         warnings: what the user should know before agreeing.
     """
 

@@ -90,7 +90,7 @@ class HostSpec:
 
     Attributes:
         name: what the user's own SSH configuration knows it by; None: nothing was asked of that.
-        origin: what that configuration has decided, for people; "": nothing.
+        origin: what that configuration has decided, in words; "": nothing.
     """
 
     user: str
@@ -143,7 +143,7 @@ class Ec2Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeSpec:
-    """The run whose checkpoint this one goes on from, and where in the training that is, for people."""
+    """The run whose checkpoint this one goes on from, and where in the training that is, in words."""
 
     run: str
     where: str

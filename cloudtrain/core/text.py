@@ -120,7 +120,7 @@ def ordinal(number: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """A span for people: 0.4 s, 12 s, 3m 05s, 1h 02m, 2 days; "-" for one that no clock has."""
+    """A span, human-readable: 0.4 s, 12 s, 3m 05s, 1h 02m, 2 days; "-" for one that no clock has."""
     if not abs(value) < 1e11:
         return "-"
     if value < 10:
@@ -137,7 +137,7 @@ def seconds(value: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people, in powers of 1000: 812 B, 38 kB, 1.2 MB."""
+    """Bytes, human-readable, in powers of 1000: 812 B, 38 kB, 1.2 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.2g} {unit}"

@@ -42,7 +42,7 @@ class Kind:
 
     Attributes:
         name: as written.
-        values: how its values are written, for people.
+        values: how its values are written, in words.
         needs, most: how many values it takes; `numbers`: which of them are seconds, bytes or times.
         action: whether `@ACTION` may follow ("may", "must" or "no").
         times: how often it strikes when nothing is said.

@@ -33,7 +33,7 @@ _GOING = frozenset({"spot", "shutdown"})
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A machine that stays up: `leftover` is what that is, for people, with its price and its end."""
+    """A machine that stays up: `leftover` is what that is, human-readable, with its price and its end."""
 
     instance: Instance
     leftover: str
@@ -111,7 +111,7 @@ def take(run: Run, session: Session) -> Held | None:
 
 
 def _why_not(run: Run, instance: Instance, session: Session) -> str | None:
-    """Why a machine is not kept although that was asked for, for people; None: it can be."""
+    """Why a machine is not kept although that was asked for, in words; None: it can be."""
     if not instance.owned:
         return "it is yours, and is not ended"
     if run.stop in _GOING:

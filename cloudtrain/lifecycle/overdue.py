@@ -98,7 +98,7 @@ class Guard:
             emit(self._told.pop(0))
 
     def last_call(self, within_s: float, why: str) -> None:
-        """Within so many seconds the step that begins now is over, or the machine is parked, and `why` is told."""
+        """Within so many seconds the step that begins now is over, or the machine is parked, and `why` is reported."""
         self._came, self._why = 0.0, why
         self._last_by = self._now() + within_s
 

@@ -27,7 +27,7 @@ class Repetition:
 
     Attributes:
         origin: for the new run's receipt (`rerun_of`): name and id of the run that is repeated.
-        code_from: for people: where the code is taken from.
+        code_from: human-readable: where the code is taken from.
     """
 
     spec: RunSpec
@@ -61,7 +61,7 @@ class Continuation:
         spec: what is to be started, on the target of the run that is continued.
         notes: for the new run's journal (`resumed_from` of its receipt).
         folder: where the checkpoint lies.
-        code_from: for people: where the code is taken from.
+        code_from: human-readable: where the code is taken from.
     """
 
     spec: RunSpec
@@ -120,7 +120,7 @@ def _not_resumed(message: str, command: str, code: str) -> UsageError:
 
 
 def source_of(run: Run, code: SentCode) -> tuple[Path, str]:
-    """The folder with the code that `run` ran, and where that is, for people.
+    """The folder with the code that `run` ran, and where that is, in words.
 
     Args:
         code: the journal's note of it.

@@ -110,7 +110,7 @@ def source_of(run: Run, notes: RunNotes) -> Path:
 
 
 def go_on(run: Run, session: Session) -> Run | None:
-    """INTERRUPTED -> PROVISIONING, if the run's limits allow another machine; None: it stays, and why is told."""
+    """INTERRUPTED -> PROVISIONING, if the run's limits allow another machine; None: it stays, and why is reported."""
     notes = session.journal.read(RunNotes)
     error = run.error
     if run.state is not RunState.INTERRUPTED or error is None or error.code != RECLAIMED or not _may_be_taken(run):
@@ -169,7 +169,7 @@ def shelve(folder: Path, number: int) -> None:
 
 
 def _why_not(run: Run, notes: RunNotes, left_s: float, *, owes: bool) -> str | None:
-    """Why there is no other machine for it, for people; None: there may be one."""
+    """Why there is no other machine for it, in words; None: there may be one."""
     limits, number = run.plan.spec.limits, notes.attempt
     if notes.stop_wanted:
         return "it was asked to stop"

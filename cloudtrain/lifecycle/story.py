@@ -358,7 +358,7 @@ def _or_failed(run: Run, session: Session) -> Iterator[None]:
 
 
 def give_back(run: Run, session: Session) -> None:
-    """Give the machine back if the run has one; what fails is told, and is the next command's to do again."""
+    """Give the machine back if the run has one; what fails is reported, and is the next command's to do again."""
     try:
         instance = session.instance or session.provider.find(run.name, session.journal)
         if instance is not None:

@@ -46,7 +46,7 @@ def _logout(run: Run, session: Session, facts: HostFacts, detach: bool) -> None:
 
 
 def _clock(session: Session, facts: HostFacts) -> None:
-    """What a job prints of the time is its host's: a clock there that is far off is told once. No end depends on it."""
+    """What a job prints of the time is its host's: a clock that is far off is reported once. No end depends on it."""
     off = 0.0 if facts.at is None else facts.at - session.context.clock()
     if abs(off) > _CLOCK_OFF_S:
         which = "ahead of" if off > 0 else "behind"

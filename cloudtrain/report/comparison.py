@@ -18,7 +18,7 @@ class Row:
 
     Attributes:
         setting: it is something that was chosen; else something that came out.
-        note: for people: how many times the larger is of the smaller.
+        note: human-readable: how many times the larger is of the smaller.
     """
 
     label: str

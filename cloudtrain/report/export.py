@@ -33,7 +33,7 @@ PACKAGES = {"torch": "torch==2.13.0", "safetensors": "safetensors>=0.6", "tensor
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and what is known of it, for people."""
+    """What was written, and what is known of it, in words."""
 
     path: Path
     detail: str

@@ -1,4 +1,4 @@
-"""Settings and environment of a run as rows of a table: label and value, for people. Pure."""
+"""Settings and environment of a run as rows of a table: label and value, human-readable. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def plain(value: Any) -> str:
-    """A setting's value for people."""
+    """A setting's value, human-readable."""
     if value is None:
         return "none"
     if isinstance(value, bool):

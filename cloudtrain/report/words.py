@@ -238,5 +238,5 @@ def class_accuracy(matrix: Sequence[Sequence[int]], digit: int) -> float | None:
 
 
 def span(value: float | None) -> str:
-    """A span of time for people, "–" for none."""
+    """A span of time, human-readable, "–" for none."""
     return "–" if value is None else seconds(value)

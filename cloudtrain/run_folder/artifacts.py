@@ -46,7 +46,7 @@ PARTS = ".pull"
 
 
 def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
-    """Why `name` must not be written below a run's folder, for people; None if it may be."""
+    """Why `name` must not be written below a run's folder, in words; None if it may be."""
     why = misshapen(name, windows=windows)
     if why is not None or not isinstance(name, str):
         return why
@@ -65,7 +65,7 @@ def refusal(name: object, *, windows: bool = os.name == "nt") -> str | None:
 
 
 def misshapen(name: object, *, windows: bool = os.name == "nt") -> str | None:
-    """Why nothing that comes from elsewhere must be written by `name` below any folder, for people; None if it may."""
+    """Why nothing that comes from elsewhere must be written by `name` below any folder, in words; None if it may."""
     if (why := _dishonest(name)) is not None or not isinstance(name, str):
         return why
     if len(name.encode()) > _MAX_NAME:

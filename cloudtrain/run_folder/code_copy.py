@@ -33,7 +33,7 @@ MOST_BYTES = 256 * 1024 * 1024
 def keep(folder: Path, tree: Tree, digest: str, target_id: str, journal: Journal, emit: Emit) -> None:
     """Keep a copy of what was sent to `target_id`, the tree with `digest`, in `folder`; note in `journal` what it was.
 
-    A copy that cannot be made is told of, and does not stop the run.
+    A copy that cannot be made is reported, and does not stop the run.
     """
     copy, why = None, None
     if tree.bytes > MOST_BYTES:

@@ -28,7 +28,7 @@ class Result:
         seconds: from the plan to the end.
         cost_usd: None where nothing is billed.
         rehearsed_usd: what the same time on the real instance costs; None but in a rehearsal.
-        leftovers: what the run still has in the account, for people; empty: nothing.
+        leftovers: what the run still has in the account, human-readable; empty: nothing.
     """
 
     run: str

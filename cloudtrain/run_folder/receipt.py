@@ -58,7 +58,7 @@ def write(run: Run, store: Store) -> None:
 
 
 def update(run: Run, store: Store, emit: Emit) -> None:
-    """`write` at a step of the story, which a full disk here must not end: it is told of, and a later step writes."""
+    """`write` at a step of the story, which a full disk here must not end: it is reported, and a later step writes."""
     try:
         write(run, store)
     except OSError as error:

@@ -20,7 +20,7 @@ _PATTERNS = {
     "environment": ("/env/**",),
 }
 _RULES = {name: ignore.parse("\n".join(patterns), name) for name, patterns in _PATTERNS.items()}
-# What each is, for people and shells.
+# What each is, for help texts and shells.
 NAMES = {
     "weights": "the network's weights, best and last",
     "metrics": "figures of every epoch, and the final ones",

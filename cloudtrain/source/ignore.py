@@ -75,7 +75,7 @@ _DEFAULT_RULES = [
 
 
 def default_rule(name: str, *, is_dir: bool) -> str | None:
-    """The default that keeps a file or folder of this name at home, for people; None if there is none."""
+    """The default that keeps a file or folder of this name at home, human-readable; None if there is none."""
     lower = name.lower()
     for kind, pattern, regex, dir_only in _DEFAULT_RULES:
         if (is_dir or not dir_only) and regex.match(lower):
@@ -154,7 +154,7 @@ def _member(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of an ignore file. `origin` names file, line number and text, for people."""
+    """One line of an ignore file. `origin` names file, line number and text, human-readable."""
 
     origin: str
     path: re.Pattern[bytes]
@@ -263,7 +263,7 @@ class Rules:
         )
 
     def verdict(self, parts: Sequence[str], *, is_dir: bool) -> str | None:
-        """Why the path with these names below the top stays at home, for people; None: it is sent.
+        """Why the path with these names below the top stays at home, in words; None: it is sent.
 
         Folders above it must have been asked before: an excluded folder excludes everything below.
         """

@@ -29,7 +29,7 @@ _PROGRAM = (".py", ".pyi", ".ipynb", ".md", ".rst", ".html", ".js", ".ts", ".c",
 
 
 def stays(found: Tree, tracked: Collection[str]) -> tuple[str, ...]:
-    """What stays here that a program could miss, and why, for people: links, what git tracks, folders, large files.
+    """What stays here that a program could miss, and why, in words: links, what git tracks, folders, large files.
 
     Args:
         tracked: paths below the folder that git tracks.

@@ -25,7 +25,7 @@ from cloudtrain.transfer.supervisor import Supervisor
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 _SYNC_EVERY_S = 1.0
 _NO_SPACE_WAIT_S = 5.0
-# A training that says nothing for so long may hang, in seconds; it is told again after twice as long, and so on.
+# A training that says nothing for so long may hang, in seconds; it is reported again after twice as long, and so on.
 SILENT_S = 300.0
 
 

@@ -68,7 +68,7 @@ class Notice:
     ends: float | None
 
     def text(self) -> str:
-        """For people, one line."""
+        """One human-readable line."""
         if self.kind == "spot":
             at = f" at {datetime.fromtimestamp(self.ends, UTC):%H:%M:%S} UTC" if self.ends is not None else " soon"
             return f"EC2 takes this spot instance back{at}; the job is told to save"

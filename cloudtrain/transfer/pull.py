@@ -68,7 +68,7 @@ def pull(
     """Bring the files that `entries` names and `outputs` allows into `dest`, small ones first, then links to them.
 
     One file that cannot be had does not keep the others from coming: it is reported once all of them are here. A name
-    keeps nothing from coming: a file whose name must not be used here arrives under another, which is told. So is what
+    keeps nothing from coming: a file whose name must not be used here arrives under another, which is noted. So is what
     cannot arrive: a link that leads to no result, a name that no file can have.
 
     Args:

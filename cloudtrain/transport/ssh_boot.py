@@ -119,7 +119,7 @@ def connect_booting(
 
     Args:
         limit_s: seconds until the greeting; each attempt has 20 s.
-        emit: is told `StepProgress("boot", what it waits for, seconds so far, limit)`.
+        emit: receives `StepProgress("boot", what it waits for, seconds so far, limit)`.
 
     Raises:
         UsageError: `key` cannot be used.

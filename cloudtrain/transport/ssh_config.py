@@ -37,9 +37,9 @@ class Road:
         keys: those that the configuration names and that are there, OpenSSH's own usual ones, and the agent's.
         alias: HostKeyAlias, under which the host's key is known; None: under its address and port.
         through: command line of the program that carries the bytes; None: none is needed.
-        way: what that is, for people ("by way of bastion"); "".
+        way: what that is, human-readable ("by way of bastion"); "".
         limit_s: ConnectTimeout; None: it names none.
-        told: what the configuration has decided, for people; "": nothing.
+        told: what the configuration has decided, in words; "": nothing.
     """
 
     address: str

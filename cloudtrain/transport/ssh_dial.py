@@ -78,7 +78,7 @@ class Wire(socket.socket):
 
 
 def where(address: str, port: int) -> str:
-    """Address and port for people: `example.org`, `example.org:2222`, `[::1]:2222`."""
+    """Address and port, human-readable: `example.org`, `example.org:2222`, `[::1]:2222`."""
     if port == 22:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,4 +1,4 @@
-"""What AWS has and allows, for people: `doctor` and `instances`."""
+"""What AWS has and allows, human-readable: `doctor` and `instances`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs side by side, for people."""
+"""Runs side by side, human-readable."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _HANG = 7  # what follows "error: "
 
 
 def lines(error: CloudtrainError, width: int | None = None) -> list[str]:
-    """`error:` and `hint:` lines for people, with the code to look up in docs/errors.md. Text from a host is made safe
+    """The `error:` and `hint:` lines, with the code to look up in docs/errors.md. Text from a host is made safe
     for the screen.
 
     Args:
@@ -74,7 +74,7 @@ def kept(folder: Path, life: InstanceLife, *, files: int | None = None, usd: flo
 
     Args:
         folder: its results here; files: how many of them are verified, None: not looked at.
-        usd: what it cost; None: nothing is billed, or it is told elsewhere.
+        usd: what it cost; None: nothing is billed, or it is shown elsewhere.
     """
     what = {0: "its log is", None: "what is here of it is"}.get(files, "its results so far are")
     parts = [f"{what} in {shown_path(folder)}"]

@@ -1,4 +1,4 @@
-"""What is left in the account, for people and for programs: `clean` and `ls --remote`."""
+"""What is left in the account, for the screen and for programs: `clean` and `ls --remote`."""
 
 from __future__ import annotations
 

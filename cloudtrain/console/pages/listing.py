@@ -131,7 +131,7 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def where(run: Run) -> str:
-    """Where a run trains, for people."""
+    """Where a run trains, human-readable."""
     spec = run.plan.spec
     match spec.target:
         case Target.LOCAL:
@@ -143,7 +143,7 @@ def where(run: Run) -> str:
 
 
 def status(run: Run) -> str:
-    """How a run stands, for people, as far as this computer knows."""
+    """How a run stands, in words, as far as this computer knows."""
     if expiry.is_kept(run, time.time()):
         return f"{_status(run)}, {expiry.kept_words(run, time.time())}"
     if expiry.kept_until(run) is not None:

@@ -1,4 +1,4 @@
-"""What `verify` found, for people."""
+"""What `verify` found, human-readable."""
 
 from __future__ import annotations
 

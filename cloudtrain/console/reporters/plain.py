@@ -34,7 +34,7 @@ class PlainReporter(Reporter):
 
     Args:
         colour: the words that begin a line have theirs.
-        tenths: progress is told at every tenth of the way, for a person who listens; else every 10 s.
+        tenths: progress is shown at every tenth of the way, for a person who listens; else every 10 s.
         heartbeat_s: seconds without a word after which one is said.
     """
 

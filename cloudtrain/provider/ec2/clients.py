@@ -174,7 +174,7 @@ class Clients:
 
     def _client(self, service: str, name: str, attempts: int, region: str | None = None) -> Any:
         """A client that can sign: the credentials are looked for before the first is made, so that a question comes
-        once, in the thread of the command. `name`: the service's, for people."""
+        once, in the thread of the command. `name`: the service's, human-readable."""
         with translated(f"reach {name}", profile=self.profile):
             look_up(self._core, self.profile)
             session: Any = self._session

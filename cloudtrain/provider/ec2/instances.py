@@ -141,7 +141,7 @@ def watched(
 ) -> Iterator[tuple[InstanceTypeDef | None, str, float]]:
     """Look at an instance until `within_s` seconds have gone: EC2's description of it (None: EC2 does not know it;
     empty: AWS gave no usable answer this time), its state (else `unlisted`), and the seconds gone. A look that whoever
-    waits was not content with is told as progress of the `step`."""
+    waits was not content with is reported as progress of the `step`."""
     for gone in pace.polls(within_s):
         try:
             found = one(clients, instance_id)

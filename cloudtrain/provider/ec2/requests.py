@@ -34,7 +34,7 @@ def recorded(clients: Clients, journal: Journal, clock: Callable[[], float] = ti
     def note(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
         done, refused = parsed.get("ResponseMetadata", {}), parsed.get("Error", {})
         entry = AwsRequest(call=model.name, id=done.get("RequestId"), at=clock(), error=refused.get("Code"))
-        # A registry that cannot be written is told of by the next write, which matters more than this one.
+        # A registry that cannot be written is reported by the next write, which matters more than this one.
         with suppress(CloudtrainError):
             journal.write(RunNotes(aws_requests=(*journal.read(RunNotes).aws_requests, entry)[-MOST:]))
 

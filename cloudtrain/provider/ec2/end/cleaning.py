@@ -64,8 +64,8 @@ class Leftover:
         usd_per_hour: while it runs, with address and disk; of a spot instance at most. None: nothing, or not known.
         usd_per_month: of its disk for 30 days, which is all that a parked instance costs; None: no disk.
         safe: ending it loses nothing.
-        why: the reason for that judgement, for people.
-        loss: what is lost with it, for people; None: nothing.
+        why: the reason for that judgement, in words.
+        loss: what is lost with it, human-readable; None: nothing.
         others: its mark is another person's, and no run of the registry has launched it.
     """
 
@@ -97,7 +97,7 @@ class Ended:
 
     Attributes:
         gone: EC2 itself says so.
-        told: its last known state, or why it is still there, for people.
+        told: its last known state, or why it is still there, in words.
     """
 
     leftover: Leftover

@@ -151,7 +151,7 @@ def wake(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pac
 
 
 def told_of_wake(price_per_hour: float | None) -> str:
-    """What a woken machine does and can cost, for people; USD, rounded up to the cent."""
+    """What a woken machine does and can cost, in words; USD, rounded up to the cent."""
     price, most = an_hour(price_per_hour, " at "), at_most(price_per_hour, WAKE_S)
     beyond = f"; at most ${most:.2f} beyond the plan" if most else ""
     return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{beyond}"

@@ -115,7 +115,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
 
 
 def tell_inventory(left: Sequence[Item], region: str, emit: Emit) -> tuple[str, ...]:
-    """Say how much of a run is left in the account, and return what is left, for people, each with its price."""
+    """Say how much of a run is left in the account, and return what is left, in words, each with its price."""
     counts = [(kind, sum(item.kind == kind for item in left)) for kind in ("instance", "volume", "security group")]
     told = ", ".join(counted(count, kind) for kind, count in counts)
     emit(Noted(f"inventory: {told} of this run in {region}"))

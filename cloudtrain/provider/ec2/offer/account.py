@@ -37,7 +37,7 @@ class Account:
         owners: every mark that the caller's machines may carry.
         number: 12 digits; not for output.
         profile: None: no profile is in use.
-        kind: where the credentials come from, for people.
+        kind: where the credentials come from, in words.
         expires: when they end; None: they do not, or it is not known.
     """
 

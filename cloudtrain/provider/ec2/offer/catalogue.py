@@ -28,7 +28,7 @@ class Row:
     """One type that a run can use. Prices are USD an hour; None where not known or not asked.
 
     Attributes:
-        gpu: for people: "1x T4 16 GB".
+        gpu: human-readable: "1x T4 16 GB".
         price_per_hour: on demand, with a public IPv4 address and the usual disk.
         estimate: the price is another Region's.
         spot_per_hour: of the cheapest zone now, with the same.

@@ -48,8 +48,8 @@ class Image:
         root_gb: GiB that the root volume needs at least.
         user: login name.
         owner: account that published it, "amazon" for AWS itself.
-        source: how it was found, for people.
-        notes: why not by a better way, for people; empty: it was the first choice.
+        source: how it was found, in words.
+        notes: why not by a better way, in words; empty: it was the first choice.
     """
 
     id: str

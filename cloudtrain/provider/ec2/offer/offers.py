@@ -207,7 +207,7 @@ def _look_up(
     """All calls, side by side; `others` are types that are only shown, and take no call of their own.
 
     Which failure is raised does not depend on which answer comes first: the caller's identity goes first, so missing or
-    stale credentials are told as such.
+    stale credentials are reported as such.
     """
     # A session must not make clients in several threads at once.
     _ = (clients.ec2, clients.ssm, clients.sts, clients.quotas)

@@ -122,7 +122,7 @@ class PriceTable:
         return HourlyCost(usd_per_hour, self.address_per_hour, self.disk_per_hour(disk_gb), disk_gb)
 
     def held(self, disk_gb: int = USUAL_DISK_GB) -> str:
-        """What such a price has, for people."""
+        """What such a price has, human-readable."""
         return f"instance{', public IPv4' if self.address_per_hour else ''} and {disk_gb} GB disk"
 
     def disk_per_hour(self, disk_gb: int) -> float:
@@ -130,7 +130,7 @@ class PriceTable:
         return disk_gb * self.gp3_gb_month / self.hours_per_month
 
     def note(self, prices: Sequence[Price], today: date) -> str:
-        """Where and from when the figures are, for people."""
+        """Where and from when the figures are, human-readable."""
         if not prices:
             return "no price is known"
         oldest = min(prices, key=lambda one: one.as_of)

@@ -139,7 +139,7 @@ class Door:
         deadline = began + within
 
         def tell(event: Event) -> None:
-            # It is waited for in slices, and an attempt may outlast its own; what is told is the whole.
+            # It is waited for in slices, and an attempt may outlast its own; what is reported is the whole.
             if isinstance(event, StepProgress) and event.total == slice_s:
                 event = replace(event, done=min(self._pace.clock() - began, within), total=within)
             self._emit(event)

@@ -136,7 +136,7 @@ def host_key_of(instance: Instance, clients: Clients, journal: Journal, emit: Em
     which is as trustworthy as the AWS API.
 
     Raises:
-        ConnectionFailed: neither is to be had.
+        ConnectionFailed: neither is available.
         HostKeyMismatch: it shows another key than the one given.
     """
     notes = journal.read(Ec2Notes)
