@@ -141,7 +141,7 @@ class Store:
             status = self.path.stat()
             if status.st_size == 0 and time.time() - status.st_mtime > _MADE_WITHIN_S:
                 raise StoreDamaged(
-                    f"the run registry {self.path} is empty: something has cut it off",
+                    f"the run registry {self.path} is empty: something has truncated it",
                     hint="restore it from a copy, or delete it to start a new one; cloudtrain clean finds what lives in"
                     " the account, results in runs/ are untouched",
                 )

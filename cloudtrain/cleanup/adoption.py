@@ -73,7 +73,7 @@ def adopt(
         raise UsageError(
             f"nothing has trained on {instance_id}: there is no run {orphan.run} on it",
             hint=f"end it: cloudtrain clean --all --yes {instance_id}",
-            consequence="it goes on running and being billed until its own lease ends it",
+            consequence="it keeps running and being billed until its own lease ends it",
             code="nothing_yet",
         )
     plan = orphans.plan(orphan, clients.region, profile=profile, train=_train(status), job=job, runs_dir=runs_dir)

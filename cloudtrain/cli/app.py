@@ -131,7 +131,7 @@ def _unwritten(error: Exception) -> UsageError:
     return UsageError(
         f"standard output cannot be written: {getattr(error, 'strerror', None) or error}",
         hint="send it elsewhere, or free some space, then run the same command again",
-        consequence="what the command had done stays done; a run that trains goes on",
+        consequence="what the command had done stays done; a training run goes on",
         code="cannot_write",
     )
 
@@ -142,9 +142,9 @@ def _gone() -> UsageError | None:
         Path.cwd()
     except OSError:
         return UsageError(
-            "the folder that this was typed in is not there any more",
-            hint="cd to a folder that is there, then run the same command again",
-            consequence="a run that trains goes on",
+            "the current folder no longer exists",
+            hint="cd to an existing folder, then run the same command again",
+            consequence="a training run goes on",
             code="folder",
         )
     return None
@@ -175,7 +175,7 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
-    where = "it could not be written down"
+    where = "its details could not be saved"
     try:
         folder = disk.private_dir(disk.state_dir() / "crashes")
         path = folder / time.strftime("%Y%m%d-%H%M%S.txt")
@@ -187,7 +187,7 @@ def _unexpected(error: Exception) -> CloudtrainError:
         pass
     return CloudtrainError(
         f"something unexpected happened: {type(error).__name__}: {error}",
-        hint=f"{where}; what runs still exist: cloudtrain ls",
+        hint=f"{where}; your runs: cloudtrain ls",
         # Notes say what becomes of a machine that is up (`standing.told`).
-        consequence="; ".join(["a run that trains goes on", *getattr(error, "__notes__", [])]),
+        consequence="; ".join(["a training run goes on", *getattr(error, "__notes__", [])]),
     )

@@ -35,7 +35,7 @@ def run(flags: Flags, given: Mapping[str, Any], args: tuple[str, ...]) -> int:
         raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
     if given["python"] and (flags.local or flags.dry_run):
         hint = "leave it out, or use --host or --instance"
-        raise UsageError("--python is for other machines than this computer", hint=hint, code="bad_setting")
+        raise UsageError("--python is for machines other than this computer", hint=hint, code="bad_setting")
     if flags.resume is not None:
         training = {name: value for name, value in given.items() if SETTINGS[name].trained}
         request.refuse_other_training({**training, "config": flags.config, "": args or None})

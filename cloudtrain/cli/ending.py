@@ -34,7 +34,7 @@ def stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull:
     if keep_s:
         lifecycle_stop.check_keep(row)
     if row.state.final and expiry.kept_until(row) is None:
-        reporter.emit(Noted(f"{row.name} has ended already ({row.state.value})"))
+        reporter.emit(Noted(f"{row.name} has already ended ({row.state.value})"))
     else:
         if not pull:
             _say_losses(row, context, reporter)
@@ -54,9 +54,9 @@ def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: b
     damaged: list[CloudtrainError] = []
     rows = [run for run in store.runs(damaged.append) if outcome.lives(run)]
     for error in damaged:
-        reporter.emit(Warned(f"{error.message}; whether it lives is not known", hint="cloudtrain clean finds machines"))
+        reporter.emit(Warned(f"{error.message}; whether it is up is not known", hint="cloudtrain clean finds machines"))
     if not rows:
-        reporter.emit(Noted("no run of this computer lives: nothing is there to end"))
+        reporter.emit(Noted("no active runs on this computer: nothing to end"))
     elif not _agreed(rows, context, reporter, pull=pull, yes=yes):
         reporter.emit(Noted(UNCHANGED))
         return int(ExitCode.DONE)
@@ -71,7 +71,7 @@ def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: b
             raise Busy(
                 f"interrupted; not ended: {', '.join(one.name for one in left)}",
                 hint="cloudtrain stop --all goes on",
-                consequence="how each stands is said above",
+                consequence="the state of each is shown above",
                 code="still_running",
             ) from None
         told.append(_tell(row, ended, store, reporter, json=json))

@@ -183,7 +183,7 @@ def bring_log(run: Run, context: Context, reporter: Reporter, *, times: bool = F
         if isinstance(error, CloudtrainError):
             said = f"the host of {run.name} did not answer ({error.message})"
         path, now = run.folder / LOG, time.time()
-        what = "nothing of its log is here yet"
+        what = "none of its log is here yet"
         if disk.is_plain(path):
             at = path.stat().st_mtime
             what = f"this is what was here at {time_of_day(at, now) if now - at < 86400 else date_and_time(at)}"

@@ -37,7 +37,7 @@ def clean(
         left = on_host.known(found, store)
         if missing := set(names) - {one.folder.name for one in left}:
             raise UsageError(
-                f"no run's folder on {host} is called {', '.join(sorted(missing))}",
+                f"no run folder on {host} is called {', '.join(sorted(missing))}",
                 hint=f"cloudtrain clean --host {host} lists what is there",
                 consequence="nothing was changed",
                 code="no_leftover",
@@ -55,7 +55,7 @@ def clean(
             left = on_host.known(found, store, before=left)
     stay = [one for one in left if one.folder.kept is not None]
     why = "; ".join(f"{one.folder.name} stays: {one.folder.kept}" for one in stay)
-    error = ConnectionFailed(why, consequence="it is as it was", code="not_removed") if stay else None
+    error = ConnectionFailed(why, consequence="it is unchanged", code="not_removed") if stay else None
     if json:
         told = failure.record(error) if error else None
         records = [shown.host_record(one) for one in left]

@@ -71,7 +71,7 @@ def clean(
     """
     if host is not None:
         if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:
-            raise UsageError("--host is a machine of yours: AWS and rehearsals have no part in it", code="usage")
+            raise UsageError("--host is your own machine: options for AWS and rehearsals do not apply", code="usage")
         host_leftovers.clean(
             host, ids or [], identity=identity, host_key=host_key, everything=everything, yes=yes, json=json
         )
@@ -282,4 +282,4 @@ def _nothing_rehearsed(*, json: bool) -> None:
     if json:
         write_result(regions=[], refused=[], leftovers=[])
     else:
-        print_lines("no rehearsal lives on this computer: nothing is there to clean")
+        print_lines("no rehearsal is active on this computer: nothing to clean")

@@ -44,7 +44,7 @@ def _wrong(found: Verification) -> ArtifactRefused | None:
     named = ", ".join(check.subject for check in found.wrong[:3])
     more = f" and {len(found.wrong) - 3} more" if len(found.wrong) > 3 else ""
     return ArtifactRefused(
-        f"not as the receipt of {found.run} says: {named}{more}",
+        f"not matching the receipt of {found.run}: {named}{more}",
         hint=_mending(found),
         consequence="nothing was changed",
         code="verify_failed",
@@ -55,10 +55,10 @@ def _mending(found: Verification) -> str:
     """The next command. Results are fetched again, and a receipt that lags behind is written anew, by `pull`."""
     subjects = {check.subject for check in found.wrong}
     if found.known and subjects & found.results:
-        return f"cloudtrain pull {found.run} fetches its results again where its machine is still there"
+        return f"cloudtrain pull {found.run} fetches its results again if its machine still exists"
     if found.known and subjects == {"registry"}:
-        return f"cloudtrain pull {found.run} writes the receipt anew, from the list of runs"
-    return "take what differs from a copy"
+        return f"cloudtrain pull {found.run} writes the receipt again, from the list of runs"
+    return "restore what differs from a copy"
 
 
 def rerun(

@@ -103,7 +103,7 @@ def _show(chosen: filters.Chosen, silent: dict[str, str], *, plain: bool, narrow
     elif remote:
         empty = "no run is known on this computer"
     else:
-        empty = "no run yet; the first one: cloudtrain run --model 3 --local"
+        empty = "no runs yet; to start one: cloudtrain run --model 3 --local"
     print_lines(empty) if remote else tell(empty)
 
 
@@ -111,7 +111,7 @@ def _refuse_beside_watch(others: dict[str, bool]) -> None:
     other = next((flag for flag, given in others.items() if given), None)
     if other is not None:
         raise UsageError(
-            f"--watch shows a table until Ctrl-C: it does not go with {other}",
+            f"--watch shows a table until Ctrl-C: it cannot be combined with {other}",
             hint=f"cloudtrain ls --refresh {other} asks the machines once",
             code="bad_setting",
         )

@@ -80,7 +80,7 @@ def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool
         if yes or (not json and told.ask(asked, default=False, otherwise="add --yes")):
             openssh.include()
         elif not json:
-            told.emit(Noted(f"{openssh.our_file()} is written, and your own file is as it was"))
+            told.emit(Noted(f"{openssh.our_file()} is written, and your own file is unchanged"))
             return
     name = openssh.host(row.name)
     if json:

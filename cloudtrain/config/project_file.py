@@ -14,8 +14,8 @@ def text() -> str:
     """The file: each setting commented out, with its default where it has one."""
     lines = [
         "# Settings of cloudtrain for this folder and those below it. A flag beats CLOUDTRAIN_* in the environment,",
-        "# which beats this file. `cloudtrain config show --origin` tells what holds and why. What is set here of the",
-        "# machine and of money counts once `cloudtrain trust` has asked you: such a file may come from somebody else.",
+        "# which beats this file. `cloudtrain config show --origin` shows what applies and why. What this sets of",
+        "# machine and money counts only once `cloudtrain trust` has asked you: it may come from somebody else.",
     ]
     for heading, group in GROUPS.items():
         shown = [f"{each.name} = {each.example}" for each in group]
@@ -34,8 +34,8 @@ def write(folder: Path) -> list[tuple[Path, str]]:
     path = folder / NAME
     if path.exists():
         raise UsageError(
-            f"{path} exists already",
-            hint="cloudtrain config show --origin tells what it sets",
+            f"{path} already exists",
+            hint="cloudtrain config show --origin shows what it sets",
             consequence="nothing was changed",
             code="exists",
         )

@@ -79,7 +79,7 @@ def _sound(value: Any, depth: int) -> Any:
 def text(value: Any) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise Odd("not a text")
+        raise Odd("not text")
     return value
 
 
@@ -109,14 +109,14 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Odd("not a number")
     if not abs(value) <= _MOST_NUMBER:  # nor is NaN
-        raise Odd("not a number that can be reckoned with")
+        raise Odd("not a usable number")
     return value
 
 
 def moment(value: Any) -> float:
     """Unix seconds that can be shown: of the years 1970 to 9999."""
     if not 0 <= number(value) <= LAST_SECOND:
-        raise Odd("not a moment")
+        raise Odd("not a time")
     return float(value)
 
 

@@ -97,7 +97,7 @@ class Checkpoint:
     step: Count | None = None
 
     def where(self) -> str:
-        """For people: "after epoch 2", "in epoch 3, after 40 steps"."""
+        """Human-readable: "after epoch 2", "in epoch 3, after 40 steps"."""
         if self.epoch is None:
             return "no epoch told"
         if self.step:

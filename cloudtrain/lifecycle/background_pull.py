@@ -201,7 +201,7 @@ class _PacedHost:
 
 
 class _Paced(Stream):
-    """A stream at a given rate, which ends as soon as it is not wanted any more."""
+    """A stream at a given rate, which ends as soon as it is no longer wanted."""
 
     def __init__(self, inner: Stream, ended: threading.Event, wait_for_turn: Callable[[int], None]) -> None:
         self._inner = inner
@@ -220,7 +220,7 @@ class _Paced(Stream):
                 continue
             self._wait_for_turn(len(data))
             return data
-        raise ConnectionFailed("it is not wanted any more", code="ended")
+        raise ConnectionFailed("it is no longer wanted", code="ended")
 
     def finish(self, timeout: float) -> Completed:
         return self._inner.finish(timeout)

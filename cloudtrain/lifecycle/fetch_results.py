@@ -74,7 +74,7 @@ def spoilt(run: Run, entries: Iterable[FileEntry]) -> list[FileEntry]:
 
 
 def check_here(run: Run, entries: Iterable[FileEntry]) -> None:
-    """`entries`, which were pulled once, are here and right; `run` has no machine any more to fetch them from.
+    """`entries`, which were pulled once, are here and right; `run` no longer has a machine to fetch them from.
 
     Raises:
         ConnectionFailed: one of them is spoilt.
@@ -101,7 +101,7 @@ def fetch_again(run: Run, session: Session, only: Sequence[str] = ()) -> None:
 
 
 def gone(run: Run, why: str) -> ConnectionFailed:
-    """The error of a run whose results are not all here, for the reason `why`, and that has no machine any more."""
+    """The error of a run whose results are not all here, for the reason `why`, and that no longer has a machine."""
     return ConnectionFailed(
         f"{why}, and {no_more(run)}",
         hint=f"restore the files in {run.folder} from a copy, or train again",
@@ -109,8 +109,9 @@ def gone(run: Run, why: str) -> ConnectionFailed:
 
 
 def no_more(run: Run) -> str:
-    """Why nothing can be fetched any more, for people."""
-    return f"{run.name} has no machine any more" if run.life is InstanceLife.TERMINATED else "its host keeps it no more"
+    """Why nothing can be fetched any more, in words."""
+    ended = run.life is InstanceLife.TERMINATED
+    return f"{run.name} no longer has a machine" if ended else "its host no longer keeps it"
 
 
 def bring_log_times(folder: Path, session: Session) -> None:

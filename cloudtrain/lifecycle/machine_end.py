@@ -117,7 +117,7 @@ def _why_not(run: Run, instance: Instance, session: Session) -> str | None:
     if run.stop in _GOING:
         return "it is about to go"
     if instance.details.parked_s is not None or session.journal.read(Ec2Notes).woken:
-        return "it had parked, and was started to fetch its results alone"
+        return "it had parked, and was started only to fetch its results"
     return None
 
 
@@ -171,14 +171,14 @@ def extension(run: Run, context: Context, by_s: float) -> Extension:
     """What `by_s` more seconds would mean for `run`, from the registry alone.
 
     Raises:
-        UsageError: it has ended, is parked, does not train yet, or has no limit.
+        UsageError: it has ended, is parked, is not training yet, or has no limit.
     """
     if run.state.final:
         raise _not_extended(f"{run.name} has ended ({run.state.value})", f"cloudtrain show {run.name}")
     if run.state is RunState.PULLING or expiry.away(run):
-        raise _not_extended(f"{run.name} does not train any more", f"cloudtrain pull {run.name}")
+        raise _not_extended(f"{run.name} is no longer training", f"cloudtrain pull {run.name}")
     if run.state is not RunState.RUNNING:
-        raise _not_extended(f"{run.name} does not train yet", f"cloudtrain logs {run.name}")
+        raise _not_extended(f"{run.name} is not training yet", f"cloudtrain logs {run.name}")
     before = expiry.ends_at(run)
     if before is None:
         raise _not_extended(f"{run.name} has no limit that could be moved", f"cloudtrain logs {run.name}")
@@ -202,7 +202,7 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
     told = extension(run, context, by_s)
     with Session(run, context, wakes=False) as session:
         if session.supervisor().poll().state != "running":
-            raise _not_extended(f"{run.name} does not train any more", f"cloudtrain pull {run.name}")
+            raise _not_extended(f"{run.name} is no longer training", f"cloudtrain pull {run.name}")
         instance = session.find()
         margin = 0.0
         moved = replace(instance, details=replace(instance.details, expires_at=told.after))

@@ -34,7 +34,7 @@ def check_folder(folder: Path) -> None:
         raise _no_folder(f"{parent} cannot be written", error) from error
     if folder.exists():
         raise UsageError(
-            f"{folder} exists already",
+            f"{folder} already exists",
             hint="choose another --name, or move that folder away",
             consequence="nothing was started",
             code="name_taken",

@@ -39,7 +39,7 @@ def repetition(run: Run, store: Store, name: str) -> Repetition:
     """A run called `name` that repeats `run`.
 
     Raises:
-        UsageError: the code that it ran is not to be had any more (code `no_code`).
+        UsageError: the code that it ran is no longer available (code `no_code`).
     """
     notes = store.read_journal(run.name)
     source, told = source_of(run, notes.code or SentCode())
@@ -76,10 +76,10 @@ def continuation(run: Run, store: Store, name: str) -> Continuation:
 
     Raises:
         UsageError: `run` has finished (code `finished`) or is still going on (`still_running`), no checkpoint of it is
-            here (`no_checkpoint`), or the code that it ran is not to be had any more (`no_code`).
+            here (`no_checkpoint`), or the code that it ran is no longer available (`no_code`).
     """
     if run.state is RunState.SUCCEEDED:
-        raise _not_resumed(f"{run.name} has finished: there is nothing to go on with", f"rerun {run.name}", "finished")
+        raise _not_resumed(f"{run.name} has finished: there is nothing left to train", f"rerun {run.name}", "finished")
     if not run.state.final:
         message = f"{run.name} has not ended ({run.state.value}), as far as this computer knows"
         raise _not_resumed(message, f"logs {run.name}", "still_running")
@@ -126,12 +126,12 @@ def source_of(run: Run, code: SentCode) -> tuple[Path, str]:
         code: the journal's note of it.
 
     Raises:
-        UsageError: it is not to be had any more (code `no_code`).
+        UsageError: it is no longer available (code `no_code`).
     """
     source = Path(run.plan.spec.job.source)
     digest = code.digest
     if not digest:
-        return source, f"{run.name} never sent its code: {source} is taken as it is now"
+        return source, f"{run.name} never sent its code: {source} is used as it is now"
     try:
         now = tree.scan(source, cache=disk.cache_dir(), runs_dir=run.folder.parent).digest
     except UsageError:  # it is gone, or cannot be sent any more
@@ -149,7 +149,7 @@ def source_of(run: Run, code: SentCode) -> tuple[Path, str]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise _no_code(f"the copy of the code in {run.folder} cannot be unpacked: {reason}", code) from error
-    changed = "has changed since" if now else "is not there any more"
+    changed = "has changed since" if now else "no longer exists"
     return place, f"the code in {source} {changed}: the copy that {run.name} kept is used ({place})"
 
 

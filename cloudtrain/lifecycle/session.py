@@ -115,7 +115,7 @@ class Session:
 
     def _no_machine(self) -> ConnectionFailed:
         name = self._run.name
-        return ConnectionFailed(f"{name} has no machine any more", hint=f"cloudtrain show {name}", code=GONE)
+        return ConnectionFailed(f"{name} no longer has a machine", hint=f"cloudtrain show {name}", code=GONE)
 
     def transport(self, *, wakes: bool = True) -> Transport:
         """An open connection, made anew after `drop`; a parked machine is started for it only if `wakes`."""

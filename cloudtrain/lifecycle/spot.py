@@ -61,7 +61,7 @@ def within_notice(run: Run, session: Session, act: Callable[[], Run]) -> Run:
                 raise
             session.drop()
             session.context.emit(
-                Noted(f"the machine is about to go, and not all is here ({error.message}); trying again")
+                Noted(f"the machine is about to go, and not everything is here ({error.message}); trying again")
             )
             session.context.sleep(_AGAIN_S)
 
@@ -76,7 +76,7 @@ def relaunched(before: Run, now: Run, notes: RunNotes) -> bool:
 
 def told(run: Run, notes: RunNotes, why: str, code: str = RECLAIMED) -> RunError:
     """The `error` of a run that a spot instance was taken from."""
-    anew = f"no checkpoint of it had arrived; cloudtrain rerun {run.name} begins anew"
+    anew = f"no checkpoint of it had arrived; cloudtrain rerun {run.name} starts over"
     onward = checkpoints.onward(run, notes) or anew
     return RunError(code=code, message=f"{run.name} was interrupted: {why}", hint=onward)
 
@@ -101,7 +101,7 @@ def source_of(run: Run, notes: RunNotes) -> Path:
     """The folder with the code to send: on a later machine the very code that the first one got.
 
     Raises:
-        UsageError: that is not to be had any more (code `no_code`).
+        UsageError: that is no longer available (code `no_code`).
     """
     code = notes.code
     if notes.attempt == 1 or not code:
@@ -138,7 +138,7 @@ def go_on(run: Run, session: Session) -> Run | None:
     )
     shelve(run.folder, number)
     checkpoint = checkpoints.latest(run, session.journal.read(RunNotes))
-    onward = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "anew: no checkpoint had arrived"
+    onward = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "from the start: no checkpoint came"
     session.context.emit(
         Noted(
             f"another spot instance is launched ({number} of at most {restarts} times) and {run.name} trains {onward}; "

@@ -47,7 +47,7 @@ def check_keep(run: Run) -> None:
     """The machine of `run` can be kept when the run is stopped.
 
     Raises:
-        UsageError: it has none of its own, does not train yet, or has ended.
+        UsageError: it has none of its own, is not training yet, or has ended.
     """
     machine_end.check(run.plan.spec)
     if run.state.trains:

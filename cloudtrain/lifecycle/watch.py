@@ -41,7 +41,7 @@ def _goes_on(run: Run, context: Context) -> bool:
     if not spot.relaunched(run, now, context.store.read_journal(run.name)):
         return False
     context.emit(PhaseChanged(run.name, RunState.PROVISIONING))
-    context.emit(Noted(f"another command takes {run.name} to another machine; waiting for it, at most 30 min"))
+    context.emit(Noted(f"another command is moving {run.name} to another machine; waiting for it, at most 30 min"))
     while now.state in spot.ON_THE_WAY and context.clock() < until:
         context.sleep(_LOOK_S)
         now = context.store.get(run.name)
@@ -49,7 +49,7 @@ def _goes_on(run: Run, context: Context) -> bool:
 
 
 def set_up(run: Run, store: Store) -> list[Event]:
-    """The steps of a run that does not train yet, as the registry has them: those that are over, and the one that goes
+    """The steps of a run that is not training yet, as the registry has them: those that are over, and the one that goes
     on. Of one that trains or has ended: none."""
     if run.state.trains or run.state.final:
         return []

@@ -49,7 +49,7 @@ def _results(facts: Facts) -> list[str]:
     for goal in facts.goals:
         reached = f" ({words.goal_value(goal)})" if goal.value is not None else ""
         lines.append(f" - Target {escaped(goal.goal)}: {words.goal_verdict(goal)}{reached}")
-    return lines or [" - The training program told no figures"]
+    return lines or [" - The training program reported no figures"]
 
 
 def _analysis(facts: Facts) -> list[str]:

@@ -160,8 +160,8 @@ def _verified_weights(facts: Facts, which: str) -> Path:
         )
     if sha256(path) != facts.artifacts[f"weights/{which}.safetensors"]:
         raise UsageError(
-            f"the weights {path} are not those that the run left: their sha256 is another one",
-            hint=f"cloudtrain pull {facts.name} fetches them again where its machine is still there",
+            f"the weights {path} are not those that the run left: their sha256 does not match",
+            hint=f"cloudtrain pull {facts.name} fetches them again if its machine still exists",
             consequence="nothing was written",
             code="verify_failed",
         )

@@ -73,7 +73,7 @@ def _ended(facts: Facts) -> str:
 
 def _losses(facts: Facts) -> str:
     told = [epoch.test_loss for epoch in facts.epochs if epoch.test_loss is not None]
-    return f"{facts.name} {words.loss(told[0])} to {words.loss(told[-1])}" if told else f"{facts.name} told no loss"
+    return f"{facts.name} {words.loss(told[0])} to {words.loss(told[-1])}" if told else f"{facts.name} reported no loss"
 
 
 def _report_values(facts: Facts) -> dict[str, Any]:

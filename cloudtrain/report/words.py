@@ -123,7 +123,7 @@ def subset_note(facts: Facts) -> str | None:
         return None
     return (
         f"Trained on the first {facts.subset:,} of {MNIST_TRAIN:,} pictures and tested on the first "
-        f"{max(1, facts.subset // 6):,} of {MNIST_TEST:,}: a rehearsal. No accuracy here is one of MNIST, "
+        f"{max(1, facts.subset // 6):,} of {MNIST_TEST:,}: a rehearsal. No accuracy here is for all of MNIST, "
         "and the accuracy goal is not judged."
     )
 
@@ -151,7 +151,7 @@ def rehearsal_note(facts: Facts) -> str | None:
     if not facts.receipt.get("rehearsal"):
         return None
     return (
-        "A rehearsal: the EC2 region was emulated on one computer, whose own processor trained. "
+        "A rehearsal: the EC2 region was emulated on one computer, whose own processor did the training. "
         "Nothing was billed, no account was asked; the figures of the training are real."
     )
 
@@ -164,10 +164,10 @@ def cost(facts: Facts) -> str:
     dated = text(told.get("price_date"))
     table = f" (price table of {dated})" if dated else ""
     if estimate is None:
-        return "Nothing was billed: the machine was there already."
+        return "Nothing was billed: the machine already existed."
     if not told.get("billed"):
         return f"Nothing was billed. The same time on the real instance costs about {money(estimate)}{priced}{table}."
-    return f"About {money(estimate)}{priced}{table}, by the clock; the bill of AWS has the last word."
+    return f"About {money(estimate)}{priced}{table}, by the clock; the AWS bill has the last word."
 
 
 def short_cost(facts: Facts) -> str:

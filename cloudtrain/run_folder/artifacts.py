@@ -89,7 +89,7 @@ def _dishonest(name: object) -> str | None:
     if not isinstance(name, str) or not name:
         return "it is empty"
     if "\ufffd" in name or any(unicodedata.category(c) == "Cs" for c in name):
-        return "it is no text"  # bytes there that are no UTF-8: by this name nobody would find it
+        return "it is not text"  # bytes there that are no UTF-8: by this name nobody would find it
     if name.startswith("/"):
         return "it is absolute"
     for segment in name.split("/"):

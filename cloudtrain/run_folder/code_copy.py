@@ -165,13 +165,13 @@ def _members(path: Path) -> Iterator[tuple[str, FileEntry, bytes]]:
         with disk.plain(path) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
             for member in archive:
                 if not member.isreg() or misshapen(_below(member.name)) or (room := room - member.size) < 0:
-                    raise ValueError(f"{member.name!r} is no file that was sent")
+                    raise ValueError(f"{member.name!r} is not a file that was sent")
                 stream = archive.extractfile(member)
                 data = stream.read() if stream is not None else b""
                 mode = 0o755 if member.mode & 0o100 else 0o644
                 yield member.name, FileEntry(len(data), hashlib.sha256(data).hexdigest(), mode), data
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError("it is no whole gzip tar") from error
+        raise ValueError("it is not a complete gzip tar") from error
 
 
 def digest_in(path: Path) -> str:

@@ -65,7 +65,7 @@ def _copy_one(folder: Path, out: Path, entry: FileEntry, files: Sequence[str]) -
         raise _refused(f"{target} is there already", "--out with another folder") from error
     raise ArtifactRefused(
         f"{entry.name} here is not the file that was verified",
-        hint="cloudtrain pull checks the results, and fetches what is spoilt again",
+        hint="cloudtrain pull checks the results, and fetches damaged ones again",
         consequence="it was not copied",
     )
 

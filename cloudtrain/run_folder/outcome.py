@@ -191,5 +191,5 @@ def not_pulled(run: Run, onward: str | None) -> RunError:
     if run.life is InstanceLife.RUNNING:
         kept, hint = f"{here}; the end of its machine is not confirmed", f"cloudtrain stop {run.name} tries again"
         return replace(told, consequence=kept, hint=hint)
-    kept, hint = f"{here}; the rest was deleted with the machine", f"cloudtrain rerun {run.name} begins anew"
+    kept, hint = f"{here}; the rest was deleted with the machine", f"cloudtrain rerun {run.name} starts over"
     return replace(told, consequence=kept, hint=onward or hint)

@@ -180,7 +180,7 @@ def _file(folder: Path, name: str, size: int | None, sha256: str) -> Check:
         if size is not None and here != size:
             return Check(name, Verdict.DIFFERS, f"{here} bytes, the receipt says {size}")
         if disk.sha256(path) != sha256:
-            return Check(name, Verdict.DIFFERS, "its sha256 is another one")
+            return Check(name, Verdict.DIFFERS, "its sha256 does not match")
     except OSError as error:
         return Check(name, Verdict.DIFFERS, f"it cannot be read: {(error.strerror or str(error)).lower()}")
     return Check(name, Verdict.OK, f"{here} bytes")
@@ -205,7 +205,7 @@ def _code(folder: Path, code: SentCode) -> Check:
         return found
     try:
         if code_copy.digest_in(folder / code_copy.NAME) != code.digest:
-            return Check(code_copy.NAME, Verdict.DIFFERS, "it holds other code than was sent")
+            return Check(code_copy.NAME, Verdict.DIFFERS, "its code is not what was sent")
     except (OSError, ValueError) as error:
         return Check(code_copy.NAME, Verdict.DIFFERS, str(error))
     return found
@@ -220,7 +220,7 @@ def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:
 
 def _against_registry(told: Mapping[str, Any], row: Run | None, store: Store | None) -> Check:
     if row is None or store is None:
-        why = "this computer does not know the run; a receipt is not signed: trust it as far as whom you have it from"
+        why = "this computer does not know the run; a receipt is not signed: trust it as far as you trust its source"
         return Check("registry", Verdict.UNCHECKED, why)
     if not row.state.final:
         return Check("registry", Verdict.UNCHECKED, f"the run has not ended ({row.state.value})")
@@ -228,7 +228,7 @@ def _against_registry(told: Mapping[str, Any], row: Run | None, store: Store | N
     differing = [key for key in _LEDGER if key in told and told[key] != here[key]]
     if differing:
         return Check("registry", Verdict.DIFFERS, f"it has another {', '.join(differing)} than the receipt")
-    return Check("registry", Verdict.OK, "it says the same as the receipt")
+    return Check("registry", Verdict.OK, "it agrees with the receipt")
 
 
 def _row(told: _Told, store: Store | None) -> Run | None:

@@ -65,7 +65,7 @@ class GitState:
     tracked: frozenset[str]
 
     def __str__(self) -> str:
-        """For people: "1a2b3c4" or "1a2b3c4 + 2 uncommitted files"."""
+        """Human-readable: "1a2b3c4" or "1a2b3c4 + 2 uncommitted files"."""
         more = f" + {counted(self.uncommitted, 'uncommitted file')}" if self.uncommitted else ""
         return f"{self.abbreviated}{more}"
 

@@ -204,7 +204,7 @@ class Fetcher:
                 for frame in frames:
                     one, spoke = asked[at], True
                     if not isinstance(frame, (FileFrame, Withheld)) or frame.number != at:
-                        raise ConnectionFailed("the host sent another file than the one asked for", code="protocol")
+                        raise ConnectionFailed("the host sent a file other than the one asked for", code="protocol")
                     if isinstance(frame, Withheld):
                         one.problem = shortened(frame.why)
                     elif not one.add(frame.data):

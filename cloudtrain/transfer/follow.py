@@ -262,7 +262,7 @@ class Follower:
             self._odd = True
             self._emit(
                 Warned(
-                    "the job wrote a line into its events that is no event; such lines are passed over",
+                    "the job wrote a line into its events that is not an event; such lines are skipped",
                     hint="they are in events.jsonl; docs/your-own-job.md says what an event is",
                 )
             )
@@ -273,7 +273,7 @@ class Follower:
         if self._failures >= len(BACKOFF_S):
             raise ConnectionFailed(
                 f"the host cannot be reached: {error.message}",
-                hint="cloudtrain logs (takes up where this one stopped)",
+                hint="cloudtrain logs (picks up where this one stopped)",
                 consequence="the run goes on, its log and results stay on the host",
                 detail=error.detail,
             ) from error

@@ -49,7 +49,7 @@ class PullReport:
     left: tuple[tuple[str, str], ...] = ()
 
     def summary(self, folder: Path) -> str:
-        """For people, as the end of the step's line."""
+        """Human-readable, as the end of the step's line."""
         count = counted(len(self.files), "file")
         behind = len(self.skipped) + len(self.left)
         left = f", {behind} left on the host" if behind else ""

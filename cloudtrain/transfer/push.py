@@ -59,7 +59,7 @@ class PushReport:
     digest: str
 
     def summary(self) -> str:
-        """For people, as the end of the step's line."""
+        """Human-readable, as the end of the step's line."""
         files = counted(self.files_total, "file")
         if not self.files_sent:
             return f"{files}, unchanged"

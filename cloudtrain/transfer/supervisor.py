@@ -280,7 +280,7 @@ def _no_answer(done: Completed, verb: str) -> CloudtrainError:
     said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
     if "No module named 'supervise'" in said:
         return RunLost(
-            "the host has no folder of this run any more",
+            "the host no longer has a folder of this run",
             hint="cloudtrain show (what was pulled before is in the run's folder here)",
             consequence="what was only on that host is gone",
             detail=said.splitlines()[-1],
@@ -307,7 +307,7 @@ def _refused(code: str, message: str, consequence: str) -> CloudtrainError:
     rows = (
         ("disk_full", "free space on the host, then run again"),
         ("not_writable", "make the folder on the host writable"),
-        ("tree_changed", "run the same command again: the files are sent anew"),
+        ("tree_changed", "run the same command again: the files are sent afresh"),
         ("no_python", "install Python 3.8 or newer there"),
         ("bad_spec", _SAYS_MORE),
         ("start_failed", _SAYS_MORE),

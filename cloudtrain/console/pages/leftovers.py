@@ -81,7 +81,7 @@ def listing(view: View, now: float, *, command: str | None, anyone: bool = False
     if away:
         what = "It is" if not reached and away == 1 else f"{away} of these {'is' if away == 1 else 'are'}"
         stay = "stays" if away == 1 else "stay"
-        lines.append(f"{what} another's and {stay}; {command} --owner any tells how to end what others have launched")
+        lines.append(f"{what} another's and {stay}; {command} --owner any shows how to end what others have launched")
     return lines
 
 
@@ -130,7 +130,7 @@ def refused(view: View) -> list[str]:
 
 
 def remote(view: View, now: float) -> list[str]:
-    """The lines of `ls --remote` below the runs: what lives in the account, and which of it is not known here."""
+    """The lines of `ls --remote` below the runs: what is left in the account, and which of it is not known here."""
     lines = []
     for one in view.leftovers:
         item = one.item
@@ -139,7 +139,7 @@ def remote(view: View, now: float) -> list[str]:
         if one.others:
             type_this = f"another's, owner {item.owner}: leave it to them; cloudtrain clean --owner any ends it"
         elif one.known is None:
-            ways = f"cloudtrain adopt {item.id} takes it back; cloudtrain clean tells how to end it"
+            ways = f"cloudtrain adopt {item.id} takes it back; cloudtrain clean shows how to end it"
             type_this = f"not known here: {ways}"
         elif one.parked:
             type_this = f"cloudtrain pull {one.known.run} fetches its results and ends it"
@@ -220,7 +220,7 @@ def on_host(host: str, left: Sequence[Left], trees: Sequence[HostFolder], *, ask
 def _trees(trees: Sequence[HostFolder]) -> list[str]:
     total = size(sum(one.size for one in trees))
     what = f"{counted(len(trees), 'pushed copy').replace('copys', 'copies')} of code, {total}"
-    return [f"stays: {what}: it makes the next sync quick, and goes 30 days after its last push"] if trees else []
+    return [f"stays: {what}: it makes the next sync quick, and is removed 30 days after its last push"] if trees else []
 
 
 def removed_on_host(host: str, left: Sequence[Left]) -> list[str]:

@@ -59,7 +59,7 @@ def table(
     lines += [f"{run.name}: {expiry.late_words(run, now)}" for run in late]
     lines += [f"{run.name}: no answer: {silent[run.name]}" for run in runs if run.name in silent]
     ended = [run for run in runs if run.life is InstanceLife.TERMINATED and not run.state.final]
-    lines += [f"{run.name}: cloudtrain pull {run.name} tells what had come before its machine ended" for run in ended]
+    lines += [f"{run.name}: cloudtrain pull {run.name} shows what had come before its machine ended" for run in ended]
     interrupted = [run for run in runs if run.state is RunState.INTERRUPTED]
     lines += [f"{run.name}: {run.error.hint}" for run in interrupted if run.error and run.error.hint]
     lines += [f"{run.name}: {expiry.kept_hint(run)}" for run in runs if expiry.is_kept(run, now)]

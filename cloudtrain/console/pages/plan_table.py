@@ -79,7 +79,7 @@ def _roughly(value: float) -> str:
 def _about_time(plan: Plan, *, narrow: bool) -> str:
     if not plan.times:
         return (
-            "How long it takes stands here after a run of yours on that type."
+            "How long it takes is shown here after a run of yours on that type."
             if narrow
             else 'TIME and COST: "-" means never tried; a run of yours on that type fills them in.'
         )

@@ -11,7 +11,7 @@ def lines(found: Verification) -> list[str]:
     """One line a check, and what they come to."""
     shown = [f"{check.verdict.value:<9}  {check.subject:<26}  {check.detail}".rstrip() for check in found.checks]
     count = {verdict: sum(check.verdict == verdict for check in found.checks) for verdict in ("ok", "unchecked")}
-    told = [f"{count['ok']} as the receipt says"]
+    told = [f"{count['ok']} match the receipt"]
     if found.wrong:
         told.append(f"{len(found.wrong)} not")
     if count["unchecked"]:

@@ -52,7 +52,7 @@ def losses(run: Run, missing: Sequence[FileEntry] | None, why: str, notes: RunNo
     own = run.instance is not None and run.instance.owned
     fate = "deleted with the machine, for good" if own else "not fetched; it stays on the machine"
     if missing is None:
-        first = f"not here, and {fate}: everything that has not come down yet; what that is cannot be said ({why})"
+        first = f"not here, and {fate}: everything that has not come down yet; which files is not known ({why})"
     elif missing:
         named = ", ".join(f"{entry.name} ({size(entry.size)})" for entry in missing[:_NAMED])
         rest = missing[_NAMED:]

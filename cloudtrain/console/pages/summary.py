@@ -144,7 +144,7 @@ def away_line(plan: Plan) -> str | None:
     costs = f"costs {money(usd)} a day" if usd is not None else "is billed"
     kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
     wait = seconds(plan.spec.limits.grace_s)
-    return f"{wait} after the training, or at the limit, it parks: GPU billing is over, {kept} until cloudtrain pull"
+    return f"{wait} after the training, or at the limit, it parks: GPU billing ends, {kept} until cloudtrain pull"
 
 
 def keep_line(plan: Plan) -> str | None:
@@ -163,9 +163,9 @@ def taken_line(plan: Plan) -> str | None:
     if ec2 is None or not ec2.spot or ec2.instance_id:
         return None
     if not times:
-        return "if EC2 takes it back the run is interrupted; cloudtrain run --resume goes on (--spot-restarts 0)"
+        return "if EC2 takes it back the run is interrupted; cloudtrain run --resume continues it (--spot-restarts 0)"
     often = "once" if times == 1 else f"at most {times} times"
-    return f"if EC2 takes it back it goes on on another, {often}, while this command is there; the limit stays"
+    return f"if EC2 takes it back it continues on another, {often}, while this command runs; the limit stays"
 
 
 def ends_by(plan: Plan, began: float, at: float | None = None) -> str | None:

@@ -263,7 +263,7 @@ def _answer(value: Any, shape: Any) -> Any:
     if shape is not None and not isinstance(value, _TYPES.get(shape.type_name, object)):
         raise TypeError(f"{shape.name} is no {shape.type_name}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("it holds a number that is none")
+        raise ValueError("it holds an invalid number")
     if isinstance(value, dict):
         members = getattr(shape, "members", {})
         every = getattr(shape, "value", None)

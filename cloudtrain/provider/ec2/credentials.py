@@ -96,7 +96,7 @@ def _check_key(key: Any, secret: Any, token: Any, *_: Any) -> None:
     """See that calls can be signed with what was found: who serves it may have said anything."""
     for word in (key, secret, *([token] if token else [])):
         if not (isinstance(word, str) and word and word.isascii() and word.isprintable()):
-            raise ValueError("what was found is no access key")
+            raise ValueError("what was found is not an access key")
 
 
 def _check_readable(path: Path, profile: str | None) -> None:
@@ -125,7 +125,7 @@ def _mfa_code(words: str, profile: str) -> str:
             return answer.strip()
     raise SignInError(
         f"{profile_text(profile)} needs an MFA code, and none was given",
-        hint=f"{with_profile('aws sts get-caller-identity', profile)} asks for it; its session serves here, too",
+        hint=f"{with_profile('aws sts get-caller-identity', profile)} asks for it; its session works here too",
         consequence=NOTHING,
         code="mfa",
     )
@@ -226,7 +226,7 @@ def _check_answer(out: bytes) -> None:
         if not (isinstance(told.get(key), str) and told[key]):
             raise _process_failed(f"its answer has no {key}")
     if not isinstance(told.get("SessionToken"), str | None):
-        raise _process_failed("its SessionToken is no text")
+        raise _process_failed("its SessionToken is not text")
     expires = told.get("Expiration")
     if expires is None:
         return
@@ -234,7 +234,7 @@ def _check_answer(out: bytes) -> None:
         at = parse_timestamp(expires)
         over = at <= datetime.now(UTC)
     except NONSENSE:
-        raise _process_failed("its Expiration is no time with a zone") from None
+        raise _process_failed("its Expiration is not a time with a zone") from None
     if over:
         raise _process_failed("what it gave has expired")
 

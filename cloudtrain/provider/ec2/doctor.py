@@ -266,7 +266,7 @@ def _disk(seen: _Seen) -> Iterator[Check]:
     if key is None:
         yield Check("disk", "warn", "not looked at: ec2:GetEbsEncryptionByDefault or GetEbsDefaultKmsKeyId", POLICY)
     elif key in ("", "alias/aws/ebs"):
-        how = f"encrypted by AWS's own key {key}" if key else "not encrypted unasked"
+        how = f"encrypted by AWS's own key {key}" if key else "not encrypted by default"
         yield Check("disk", "ok", f"new disks are {how}: no further right is needed")
     else:
         text = f"new disks are encrypted with {key}: a launch by whoever may not use it ends with Client.InternalError"
@@ -287,11 +287,11 @@ def _network(seen: _Seen) -> Iterator[Check]:
         seen.subnet = seen.subnet or places[0]
         text = f"{kind.name} in {', '.join(place.zone for place in places)} ({places[0].vpc})"
         if seen.ec2.private_ip:
-            yield Check("network", "ok", f"{text}, by private addresses: the way there is yours")
+            yield Check("network", "ok", f"{text}, by private addresses: the route there is yours")
         elif tables is None:
             yield Check("network", "warn", f"{text}; routes not checked: ec2:DescribeRouteTables is missing", POLICY)
         else:
-            yield Check("network", "ok", f"{text}, with a way to the Internet")
+            yield Check("network", "ok", f"{text}, with a route to the Internet")
     if not seen.kinds:
         seen.subnet = allowed[0]
         yield Check("network", "ok", f"{len(allowed)} usable subnets in {allowed[0].vpc}")

@@ -68,7 +68,7 @@ class Item:
         return table.hourly(price.usd_per_hour, self.size_gb or USUAL_DISK_GB).total if price else None
 
     def describe(self, usd_per_hour: float | None = None) -> str:
-        """For people, with what it costs."""
+        """Human-readable, with what it costs."""
         month = f"about ${(self.size_gb or 0) * load().gp3_gb_month:.2f} a month"
         if self.kind == "volume":
             return f"volume {self.id} ({self.size_gb} GB, {self.state}), {month}"
@@ -177,7 +177,7 @@ def address_of(instance: Mapping[str, Any], *, private: bool) -> str | None:
 def reason_of(instance: Mapping[str, Any] | None) -> str:
     """Why an instance ended, in EC2's words: "Server.SpotInstanceTermination: ..."."""
     if instance is None:
-        return "EC2 does not know it any more"
+        return "EC2 no longer knows it"
     reason = instance.get("StateReason") or {}
     code, message = str(reason.get("Code", "")), str(reason.get("Message", ""))
     if code and code not in message:

@@ -91,7 +91,7 @@ def caller_cidr(
     except (OSError, ValueError) as error:
         if towards:
             raise ConnectionFailed(
-                f"this computer has no way to {towards}",
+                f"this computer has no route to {towards}",
                 hint="connect the VPN first, or say from where it will be: --ssh-cidr RANGE",
                 consequence=NOTHING,
                 code="own_address",
@@ -100,7 +100,7 @@ def caller_cidr(
         # An IPv6 answer is of no use either: the instance is reached by its public IPv4 address.
         raise ConnectionFailed(
             f"could not find out this computer's public IPv4 address from {CHECK_IP}",
-            hint="give it: --ssh-cidr ADDRESS/32 (or an own group: --security-group sg-...)",
+            hint="give it: --ssh-cidr ADDRESS/32 (or use your own group: --security-group sg-...)",
             consequence=NOTHING,
             code="own_address",
             detail=str(error),

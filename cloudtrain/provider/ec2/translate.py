@@ -234,7 +234,7 @@ def _profiles_there_are() -> str:
         names = botocore.session.Session().available_profiles
     except sdk.BotoCoreError:
         return "aws configure list-profiles shows those there are"
-    return f"there are: {', '.join(sorted(names))}" if names else "aws configure makes one; there is none yet"
+    return f"there are: {', '.join(sorted(names))}" if names else "aws configure creates one; there is none yet"
 
 
 def _missing_profile(error: Exception) -> str | None:
@@ -374,7 +374,7 @@ def _denied(error: sdk.ClientError, action: str, text: str) -> SignInError:
     if "service control policy" in text:
         # Which of its rules it is AWS does not say, but what it was denied on; account numbers as they may be shown.
         why = "the organization's policy forbids it. AWS says: " + re.sub(r"\d{8}(?=\d{4}:)", "...", text)
-        hint = "if it demands tags: --tag KEY=VALUE (setting tags); if it forbids public addresses: --private-ip;"
+        hint = "if it requires tags: --tag KEY=VALUE (setting tags); if it forbids public addresses: --private-ip;"
         hint += " else ask its administrator"
     elif "permissions boundary" in text:
         why, hint = "the permissions boundary forbids it", "ask the administrator to widen the permissions boundary"

@@ -68,7 +68,7 @@ def test_what_is_verified_here_goes_and_nothing_else_unasked(
     living = folders["lives"].name
     assert "stays: it lives" in cli("clean", "--host", HOST, living, "--yes", code=6).err
     assert "not_removed" in cli("clean", "--host", HOST, living, "--yes", "--json", code=6).out
-    assert "no run's folder" in cli("clean", "--host", HOST, "other", code=2).err
+    assert "no run folder" in cli("clean", "--host", HOST, "other", code=2).err
     shown = cli("clean", "--host", HOST, "--all", "--yes")
     assert "removed spoilt-" in shown.out and "kept    lives-" in shown.out
 
@@ -94,4 +94,4 @@ def _results(store: Store, name: str) -> set[str]:
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--all-regions", "--region=x", "--profile=x", "--owner=any"])
 def test_aws_has_no_part_in_it(cli: Callable[..., Typed], flag: str) -> None:
-    assert "AWS and rehearsals have no part in it" in cli("clean", "--host", HOST, flag, code=2).err
+    assert "options for AWS and rehearsals do not apply" in cli("clean", "--host", HOST, flag, code=2).err

@@ -39,7 +39,7 @@ def test_a_job_that_tells_nonsense(cli: Callable[..., Typed], tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLOUDTRAIN_MODULE", "jobs.odd")
     told = cli("run", "--job", "jobs", "--local", "--yes", "--name", "odd-run")
-    assert told.err.count("that is no event") == 1 and "checksums verified" in told.err
+    assert told.err.count("that is not an event") == 1 and "checksums verified" in told.err
     assert "\x1b" not in told.err + told.out
     for command in ("ls", "show", "logs", "pull", "stop", "report", "verify"):
         said = cli(command, *([] if command == "ls" else ["odd-run"]))

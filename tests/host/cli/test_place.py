@@ -84,4 +84,4 @@ def test_a_folder_that_is_gone_is_one_line_and_a_code(words: str, tmp_path: Path
     done = shell(f"mkdir gone && cd gone && rmdir ../gone && cloudtrain {words}", tmp_path)
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
-    assert "[folder]" in done.stderr and "cd to a folder" in done.stderr
+    assert "[folder]" in done.stderr and "cd to an existing folder" in done.stderr

@@ -37,11 +37,11 @@ def test_once_all_is_here_and_verified_its_folder_on_the_host_goes(
     told = cli("stop", "long-run", "--yes").err
     assert "are removed: log and results are here, verified" in told and there() == []
     again = cli("pull", "long-run").err
-    assert "its host keeps it no more; all" in again and "checksums verified" in again
+    assert "its host no longer keeps it; all" in again and "checksums verified" in again
     (run.folder / "weights" / "last.bin").write_bytes(b"spoilt")
     for only in ([], ["--only", "weights"]):
         refused = cli("pull", "long-run", *only, code=6).err
-        assert "weights/last.bin: missing or changed since the pull, and its host keeps it no more" in refused
+        assert "weights/last.bin: missing or changed since the pull, and its host no longer keeps it" in refused
     assert "no machine" not in refused
 
 

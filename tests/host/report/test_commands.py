@@ -27,7 +27,7 @@ def test_the_page_of_a_real_run(trained: Place, tmp_path: Path) -> None:
     assert done.stdout.decode().strip() == str(out)
     text = out.read_text(encoding="utf-8")
     assert 30_000 < len(text.encode()) < 150_000
-    assert text.count("<img ") > 10 and "No accuracy here is one of MNIST" in text
+    assert text.count("<img ") > 10 and "No accuracy here is for all of MNIST" in text
     assert str(trained.home) not in text and str(trained.cwd) not in text
 
 

@@ -92,7 +92,7 @@ def test_weights_that_were_changed_are_not_loaded(made: MadeRun) -> None:
     made.receipt["artifacts"] = [{"name": "weights/best.safetensors", "size": 7, "sha256": sha256}]
     loaded = LoadedRun(made.facts())
     path.write_bytes(b"other w")
-    with pytest.raises(UsageError, match="their sha256 is another one"):
+    with pytest.raises(UsageError, match="their sha256 does not match"):
         loaded.state_dict()
     with pytest.raises(UsageError, match="no weights of the last epoch"):
         loaded.state_dict("last")

@@ -71,7 +71,7 @@ def test_a_torn_registry_is_told_and_hides_no_machine(here: Killable, region: Re
     shutil.rmtree(here.home / "state")
     shutil.copytree(kept, here.home / "state")
     emptied(registry)
-    assert b"exists already" in here.cli(*here.toy("torn-run"), code=2).stderr
+    assert b"already exists" in here.cli(*here.toy("torn-run"), code=2).stderr
     here.cli("adopt", machine)
     here.cli("logs", "torn-run")
     ended_well(here, "torn-run")

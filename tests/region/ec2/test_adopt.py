@@ -124,5 +124,5 @@ def test_strangers_and_the_dead_are_refused(reached: Any) -> None:
     with pytest.raises(UsageError, match="not launched by cloudtrain"):
         adopt.find(reached.clients, stranger, "ubuntu")
     reached.clients.ec2.terminate_instances(InstanceIds=[stranger])
-    with pytest.raises(UsageError, match="none of this name"):
+    with pytest.raises(UsageError, match="it does not exist"):
         adopt.find(reached.clients, "i-00000000000000000", "ubuntu")

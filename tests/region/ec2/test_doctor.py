@@ -48,7 +48,7 @@ def test_a_sound_account_is_all_ok_and_nothing_is_created(region_of: Opens, clie
     ]
     assert region.account not in str(found)
     assert "192 of 192 vCPU free" in the(found, "quota").message
-    assert "not encrypted unasked" in the(found, "disk").message
+    assert "not encrypted by default" in the(found, "disk").message
     assert "126 days old" in the(found, "price").message
     assert the(found, "rights").message == "RunInstances, CreateSecurityGroup, TerminateInstances: trial call allowed"
     assert not any(region.inventory().values())

@@ -89,6 +89,6 @@ def test_no_way_there_is_told_before_anything_is_made(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(network, "address_towards", unreachable)
     clients: Any = SimpleNamespace(loopback=False)
-    with pytest.raises(ConnectionFailed, match=r"no way to 10\.0\.1\.0/24") as caught:
+    with pytest.raises(ConnectionFailed, match=r"no route to 10\.0\.1\.0/24") as caught:
         network.caller_cidr(clients, None, str, "10.0.1.0/24")
     assert "VPN" in str(caught.value.hint) and caught.value.consequence == "nothing was created"

@@ -112,7 +112,7 @@ def test_one_that_ec2_has_forgotten_is_gone(trip_of: Any, region_of: Any, monkey
         time.sleep(0.1)
     with pytest.raises(ConnectionFailed) as caught:
         trip.open(first)
-    assert caught.value.code == GONE and "does not know it any more" in caught.value.message
+    assert caught.value.code == GONE and "no longer knows it" in caught.value.message
     trip.release(first)
 
 

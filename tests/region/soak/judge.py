@@ -112,7 +112,7 @@ def explained(instances: Sequence[Mapping[str, Any]], told: str) -> Iterator[Bre
 # What is billed by the hour, and what a screen may not say while there is such a machine.
 _UP = ("pending", "running")
 _FREE = re.compile(
-    r"nothing (?:of it )?is billed|not billed any more|nothing was created|no longer billed|nothing is there to end"
+    r"nothing (?:of it )?is billed|not billed any more|nothing was created|no longer billed|nothing to end"
     r"|ended, nothing|\bi-[0-9a-f]+ (?:is )?terminated"
 )
 LEAST_S = 60.0

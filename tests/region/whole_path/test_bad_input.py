@@ -59,7 +59,7 @@ CASES = [
     Case("corrupt registry", ["ls"], "cannot be used", spoil=registry_of_rubbish),
     Case("corrupt registry, run", [*TOY, "--name", "x1"], "cannot be used", spoil=registry_of_rubbish),
     Case("runs", [*TOY, "--name", "x1"], "cannot be written", spoil=runs_is_a_file, left=("runs",)),
-    Case("name taken", [*TOY, "--name", "taken"], "exists already", spoil=name_is_taken, left=("runs", "runs/taken")),
+    Case("name taken", [*TOY, "--name", "taken"], "already exists", spoil=name_is_taken, left=("runs", "runs/taken")),
     Case("bad name", [*TOY, "--name", "../up"], "../up"),
     Case("no target", ["run", "--model", "3"], "say where to train"),
     Case("fault", [*TOY, "--fault", "quota:0"], "rehearsals"),

@@ -238,7 +238,7 @@ def test_only_what_is_named_is_ended_and_what_cannot_be_leaves_exit_code_6(here:
 def test_the_rehearsals_region_is_cleaned_alike(tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     place = Place("rehearsal", ["--dry-run"], tmp_path / "home", tmp_path / "cwd")
-    assert b"no rehearsal lives" in place.cli("clean", "--dry-run").stdout
+    assert b"no rehearsal is active" in place.cli("clean", "--dry-run").stdout
     try:
         train(place, "play-run")
         told = place.cli("clean", "--dry-run").stdout.decode()

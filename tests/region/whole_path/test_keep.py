@@ -189,7 +189,7 @@ def test_a_kept_machine_that_has_gone_is_seen_by_pull_and_its_results_stay(scene
     with Session(scene.run, scene.context) as session, pytest.raises(ConnectionFailed, match="has ended"):
         openssh.check_there(scene.run, session)
     spoilt.write_bytes(b"spoilt")
-    with pytest.raises(ConnectionFailed, match="has no machine any more"):
+    with pytest.raises(ConnectionFailed, match="no longer has a machine"):
         pull.pull_again(scene.run, scene.context)
     assert scene.run.life is InstanceLife.TERMINATED
     gone(scene)

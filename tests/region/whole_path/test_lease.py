@@ -329,7 +329,7 @@ def test_a_parked_run_is_shown_as_such_is_not_extended_and_costs_no_gpu(scene: S
     assert (cost.cost(run, later + 86400) or 0.0) - (cost.cost(run, later) or 0.0) == pytest.approx(daily)
     told = "\n".join([*listing.table([run]), *listing.page(run, scene.context.store)])
     assert "parked, $0." in told and "a day" in told and f"cloudtrain pull {NAME}" in told
-    with pytest.raises(UsageError, match="does not train any more"):
+    with pytest.raises(UsageError, match="is no longer training"):
         machine_end.extension(run, scene.context, 30.0)
     verified(scene.pull())
     assert scene.run.instance and 0.0 < (scene.run.instance.details.parked_s or 0.0) < 60.0

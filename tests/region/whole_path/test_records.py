@@ -40,7 +40,7 @@ def test_every_place_leaves_a_receipt_that_verify_agrees_with(place: Place, tmp_
     name = f"kept-{place.name}"
     place.cli(*place.toy(name, "--lines", "3"))
     told = place.cli("verify", name).stdout.decode()
-    assert "weights/best with space é.bin" in told and "as the receipt says" in told
+    assert "weights/best with space é.bin" in told and "match the receipt" in told
     assert not [line for line in told.splitlines() if line.startswith(("differs", "missing", "unchecked"))], told
     found = receipt_of(place, name)
     assert (found["status"], found["ended_how"], found["exit_code"]) == ("succeeded", "finished", 0)
@@ -98,7 +98,7 @@ def test_verify_names_what_differs_and_pull_mends_it(here: Place) -> None:
     # A command killed after the run's end was noted, and before its receipt was written.
     lagging = (folder / "run.json").read_text().replace('"status": "succeeded"', '"status": "pulling"')
     (folder / "run.json").write_text(lagging)
-    assert b"writes the receipt anew" in here.cli("verify", code=6).stderr
+    assert b"writes the receipt again" in here.cli("verify", code=6).stderr
     here.cli("pull")
     here.cli("verify")
     (folder / "run.json").unlink()

@@ -91,7 +91,7 @@ def test_stop_ends_every_process_and_pulls_what_there_is(place: Place) -> None:
     assert (result["type"], result["state"]) == ("result", "stopped")
     assert not place.processes("hung-run")
     sums_hold(place.folder("hung-run"))
-    assert "has ended already" in place.cli("stop", "hung-run", "--yes").stderr.decode()
+    assert "has already ended" in place.cli("stop", "hung-run", "--yes").stderr.decode()
     place.after()
 
 
@@ -105,7 +105,7 @@ def test_two_computers_have_a_run_of_one_name_on_one_host(place: Place, tmp_path
     other.cli(*other.toy("nightly", "--lines", "5"))
     assert (other.folder("nightly") / "console.log").read_bytes() == log_of(2, 5)
     other.cli("pull", "nightly")
-    assert "has ended already" in other.cli("stop", "nightly", "--yes").stderr.decode()
+    assert "has already ended" in other.cli("stop", "nightly", "--yes").stderr.decode()
     assert place.shown("nightly")["state"] == "running" and place.processes("nightly")
     go.touch()
     assert place.cli("logs").stdout == log_of(2, 3)

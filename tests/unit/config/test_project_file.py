@@ -41,7 +41,7 @@ def test_runs_stay_out_of_git_and_the_rest_of_the_file_stays(tmp_path: Path) -> 
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "cloudtrain.toml"
     path.write_text("model = 1\n")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         project_file.write(tmp_path)
     assert path.read_text() == "model = 1\n"
 

@@ -67,7 +67,7 @@ def test_a_part_of_a_run_without_a_machine_is_checked_here(store: Store, tmp_pat
     assert [entry.name for entry in pull.pull(run, context(store), ["weights"]).entries] == ["weights/best.pt"]
     assert pull.pull(run, context(store), ["metrics"]).entries == ()
     (run.folder / "weights" / "best.pt").write_bytes(b"spoilt!")
-    with pytest.raises(ConnectionFailed, match="no machine any more"):
+    with pytest.raises(ConnectionFailed, match="no longer has a machine"):
         pull.pull(run, context(store), ["weights"])
 
 

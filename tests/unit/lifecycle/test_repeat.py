@@ -68,7 +68,7 @@ def test_changed_code_comes_from_the_copy(run: Run, store: Store, package: Path,
     assert tree.scan(source, cache=None).digest == digest
     assert replace(again.spec, name=run.name, job=run.plan.spec.job) == run.plan.spec
     assert again.spec.job.module == "net.train" and str(source) in again.code_from
-    assert ("is not there any more" if harm == "gone" else "has changed since") in again.code_from
+    assert ("no longer exists" if harm == "gone" else "has changed since") in again.code_from
 
 
 @pytest.mark.parametrize("harm", ["gone", "changed", "not kept"])

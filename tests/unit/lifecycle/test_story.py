@@ -191,7 +191,7 @@ def test_results_that_are_spoilt_once_the_machine_is_gone_are_named_and_nothing_
     run = context.store.get(run.name)
     assert pull.pull_again(run, context).artifacts
     (run.folder / "weights" / "last.bin").write_bytes(b"spoilt")
-    with pytest.raises(ConnectionFailed, match="has no machine any more") as caught:
+    with pytest.raises(ConnectionFailed, match="no longer has a machine") as caught:
         pull.pull_again(run, context)
     assert "weights/last.bin" in caught.value.message + str(caught.value.consequence) + str(caught.value.hint)
     assert caught.value.exit_code is ExitCode.CONNECTION

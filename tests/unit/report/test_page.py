@@ -162,7 +162,7 @@ def test_a_rehearsal_on_a_subset_is_called_one(made: MadeRun) -> None:
     made.receipt["goals"][0]["met"] = False
     made.metrics["goals"][0]["value"] = None
     text = Reader(page.report(made.facts())).text
-    assert "the first 3,000 of 60,000 pictures" in text and "No accuracy here is one of MNIST" in text
+    assert "the first 3,000 of 60,000 pictures" in text and "No accuracy here is for all of MNIST" in text
     assert "not judged" in text and "goal 99.4%" not in text
     assert "The EC2 region was emulated" in text or "the EC2 region was emulated" in text
     assert "Nothing was billed. The same time on the real instance costs about $0.04" in text
@@ -173,7 +173,7 @@ def test_a_job_of_ones_own_without_figures_gets_a_short_report(made: MadeRun) ->
     made.receipt["settings"] = {"hyperparameters": {}}
     made.receipt["goals"], made.events, made.metrics, made.predictions, made.layers = [], [], {}, [], ""
     reader = Reader(page.report(made.facts()))
-    assert "no test accuracy was told" in reader.text and "Job mine.train" in reader.text
+    assert "no test accuracy was reported" in reader.text and "Job mine.train" in reader.text
     assert "Learning curves" not in reader.text and "--job FOLDER" in reader.text
     assert not reader.all("svg")
 

@@ -164,7 +164,7 @@ def test_an_archive_with_other_code_is_found(run: Run, store: Store, tmp_path: P
     edit(run, lambda told: told["code"].update(archive={"size": copy.size, "sha256": copy.sha256}))
     found = verify.check(run.folder)
     assert [(check.subject, check.detail) for check in found.wrong] == [
-        ("code.tar.gz", "it holds other code than was sent")
+        ("code.tar.gz", "its code is not what was sent")
     ]
 
 

@@ -277,7 +277,7 @@ def _end_one(leftover: Leftover, clients: Clients, emit: Emit, pace: Pace) -> tu
     match item.kind:
         case "instance":
             last = terminate(clients, item.id, emit, pace, launched_at=item.created_at)
-            return True, state_of(last) if last else "EC2 does not know it any more"
+            return True, state_of(last) if last else "EC2 no longer knows it"
         case "volume":
             return _delete_volume(clients, item, emit, pace)
     gone = network.delete_group(clients, item.id, pace)

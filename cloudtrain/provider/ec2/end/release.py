@@ -54,7 +54,7 @@ def terminate(
         launched_at: unix seconds; a young instance that EC2 does not know yet is not taken for one that is gone.
 
     Returns:
-        EC2's last description of it; None: EC2 does not know it any more.
+        EC2's last description of it; None: EC2 no longer knows it.
 
     Raises:
         SignInError, ConnectionFailed, CloudtrainError: it may still be running.
@@ -103,7 +103,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
     if before is not None and state_of(before) in ENDED and notes.release_pending is None:
         summary = f"{instance.id} had already ended: {reason_of(before)}"
     elif before is None and after is None:
-        summary = f"{instance.id} had already ended; EC2 does not know it any more"
+        summary = f"{instance.id} had already ended; EC2 no longer knows it"
     else:
         summary = f"{instance.id} terminated, nothing is billed any more"
     emit(StepDone("release", summary, time.monotonic() - began))

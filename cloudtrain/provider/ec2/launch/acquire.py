@@ -253,7 +253,7 @@ class Acquisition:
         towards = next((slot.cidr for slot in slots_of(self._plan.offer.details) if self._spec.private_ip), None)
         cidr = network.caller_cidr(self._clients, self._spec.ssh_cidr, self._ask_address, towards)
         if cidr.endswith("/0"):
-            self._emit(Warned("port 22 will be open to every address", hint="--ssh-cidr ADDRESS/32 allows yours alone"))
+            self._emit(Warned("port 22 will be open to every address", hint="--ssh-cidr ADDRESS/32 allows only yours"))
         self._emit(StepProgress("instance", f"port 22 for {cidr} alone"))
         group = network.ensure_group(self._clients, attempt.group_name, attempt.vpc, cidr, self._marks(attempt))
         crash.point("K2")

@@ -55,11 +55,11 @@ class Account:
 
     @property
     def text(self) -> str:
-        """For people: "profile student, account ...9012"."""
+        """Human-readable: "profile student, account ...9012"."""
         return f"profile {self.profile}, account {self.masked}" if self.profile else f"account {self.masked}"
 
     def lasts(self, now: datetime) -> str:
-        """For people: how long the session goes on."""
+        """Human-readable: how long the session goes on."""
         if self.expires is None:
             return "no known end"
         left = int((self.expires - now).total_seconds())

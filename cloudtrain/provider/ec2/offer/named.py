@@ -69,7 +69,7 @@ def _living(instance_id: str, clients: Clients) -> Mapping[str, Any]:
     if instance is None:
         raise UsageError(
             f"there is no instance {instance_id} in {clients.region}",
-            hint="aws ec2 describe-instances lists those there are; or another --region or --profile",
+            hint="aws ec2 describe-instances lists those that exist; or another --region or --profile",
             consequence="nothing was changed",
             code="no_instance",
         )

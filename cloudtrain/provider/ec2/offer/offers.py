@@ -309,7 +309,7 @@ def _machine(kind: InstanceType, price: Price, spots: Sequence[Subnet], disk_gb:
     note = found.table.hourly(price.usd_per_hour, disk_gb).parts()
     now = most
     if found.market == SPOT and not here:
-        note = f"spot price not known, shown is on demand; {note}"
+        note = f"spot price not known, the on-demand price is shown; {note}"
     if here:
         # The dearest of the zones that may be used: what is shown is never less than what is paid now.
         dearest = max(here.values())

@@ -73,7 +73,7 @@ class HourlyCost:
         return round(self.instance + self.address + self.disk, 6)
 
     def parts(self) -> str:
-        """For people: "instance $0.526 + public IPv4 $0.005 + 45 GB disk $0.005"."""
+        """Human-readable: "instance $0.526 + public IPv4 $0.005 + 45 GB disk $0.005"."""
         address = f" + public IPv4 ${_short(self.address)}" if self.address else ""
         return f"instance ${_short(self.instance)}{address} + {self.disk_gb} GB disk ${_short(self.disk)}"
 
@@ -153,7 +153,7 @@ def warnings(used: Sequence[Price], region: str) -> list[str]:
     if not any(price.estimate for price in used):
         return []
     return [
-        f"no prices of {region} are at hand: those of {used[0].region} are an estimate"
+        f"no prices for {region} are known: those of {used[0].region} are an estimate"
         f" (cloudtrain instances --region {region} --refresh asks AWS)"
     ]
 

@@ -64,7 +64,7 @@ class InstanceType:
 
     @property
     def gpu(self) -> str:
-        """For people: "1x T4 16 GB"; empty: no GPU."""
+        """Human-readable: "1x T4 16 GB"; empty: no GPU."""
         return f"{self.gpu_count}x {self.gpu_name} {gpu_gb(self.gpu_mib)} GB" if self.gpu_name else ""
 
 

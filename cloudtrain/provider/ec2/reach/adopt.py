@@ -69,7 +69,7 @@ def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False)
     """
     found = one(clients, instance_id)
     if found is None or state_of(found) in ENDED:
-        why = "there is none of this name" if found is None else f"it has ended: {reason_of(found)}"
+        why = "it does not exist" if found is None else f"it has ended: {reason_of(found)}"
         raise _unfit(
             f"{instance_id} cannot be adopted in {clients.region}: {why}", "cloudtrain ls --remote; or --region"
         )
@@ -82,7 +82,7 @@ def find(clients: Clients, instance_id: str, user: str, *, anyone: bool = False)
     owner = marks.get(tags.OWNER, "")
     if not anyone and tags.is_others(owner, account.identify(clients).owners):
         raise _unfit(
-            f"{instance_id} belongs to another, owner {owner}",
+            f"{instance_id} belongs to somebody else, owner {owner}",
             f"ask whoever launched it; cloudtrain adopt {instance_id} --owner any takes it all the same",
         )
     if state_of(found) not in ("running", "stopped"):
@@ -216,7 +216,7 @@ def enter(
             f" and EC2 Instance Connect does not open it ({error.message})",
             hint="--identity FILE if a copy of the key exists (state folder, keys/NAME/client);"
             f" else end it, with what it has trained: cloudtrain clean --all --yes {instance.id}",
-            consequence="it goes on running and being billed until its own lease ends it",
+            consequence="it keeps running and being billed until its own lease ends it",
             code="no_key",
         ) from error
 

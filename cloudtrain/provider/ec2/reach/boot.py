@@ -242,7 +242,7 @@ class Door:
         if error.code == "auth_refused":
             message = f"{instance.id} answers but refuses the run's key"
             own_image = self._journal.read(Ec2Notes).login_made
-            hint = "its image may have another user: --login USER" if own_image else hint
+            hint = "its image may have another login: --login USER" if own_image else hint
         elif error.code in ("unreachable", "unknown_host", "no_banner"):
             where = f"at its private address {instance.address}, port" if private else "on port"
             message = f"{instance.id} ({state}) did not answer {where} {instance.port} within {within:.0f} s"
@@ -288,7 +288,7 @@ def _stranger(error: HostKeyMismatch, instance: Instance) -> HostKeyMismatch:
 
 
 _BLOCKED = (
-    "a firewall or VPN here may block port 22, or SSH leaves by another address than the one let in:"
+    "a firewall or VPN here may block port 22, or SSH leaves from an address other than the one let in:"
     " --ssh-cidr ADDRESS/32 names it; see also: cloudtrain doctor"
 )
 _NO_WAY = (

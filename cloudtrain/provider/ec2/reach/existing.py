@@ -41,10 +41,10 @@ def acquire_existing(plan: Plan, clients: Clients, journal: Journal, emit: Emit,
     emit(StepStarted("instance", spec.instance_id, pace.pending))
     found = one(clients, spec.instance_id)
     if found is None or state_of(found) in ENDED:
-        why = "there is none of this name" if found is None else f"it has ended: {reason_of(found)}"
+        why = "it does not exist" if found is None else f"it has ended: {reason_of(found)}"
         raise UsageError(
             f"{spec.instance_id} cannot be used in {clients.region}: {why}",
-            hint="aws ec2 describe-instances lists those there are; or --region",
+            hint="aws ec2 describe-instances lists those that exist; or --region",
             consequence="nothing was changed",
             code="no_instance",
         )
@@ -114,7 +114,7 @@ def release_existing(instance: Instance, clients: Clients, journal: Journal, emi
         instance.id,
         f"stop {instance.id} again",
         clients,
-        f"it goes on running and being billed: aws ec2 stop-instances --instance-ids {instance.id}",
+        f"it keeps running and being billed: aws ec2 stop-instances --instance-ids {instance.id}",
     ):
         clients.ec2.stop_instances(InstanceIds=[instance.id])
     for found, state, _ in watched(clients, instance.id, emit, pace, step="release", within_s=pace.end):

@@ -44,7 +44,7 @@ def test_reasons_are_ec2s_words() -> None:
     reason = {"StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "price"}}
     assert reason_of(reason) == "Server.SpotInstanceTermination: price"
     assert reason_of({"StateTransitionReason": "User initiated"}) == "User initiated"
-    assert reason_of(None) == "EC2 does not know it any more"
+    assert reason_of(None) == "EC2 no longer knows it"
 
 
 @pytest.mark.parametrize(
