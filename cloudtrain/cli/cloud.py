@@ -22,7 +22,7 @@ from cloudtrain.provider.ec2.offer import catalogue
 
 
 def doctor(
-    instance: Annotated[str | None, typer.Option(help="Type to check for, or several by comma.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Type to check for, or several (A,B).")] = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Check for a spot launch.")] = None,
     region: Region = None,
     profile: Profile = None,

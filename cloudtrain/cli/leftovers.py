@@ -63,11 +63,11 @@ def clean(
     """List what cloudtrain has left in the account, and end it with --yes. Found by its tags: no local state is needed.
 
     On its own it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
-        pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it. What
-        others have launched is listed with its owner, and touched with --owner any alone.
+    pulled, unused groups and disks. --all --yes ends everything and names each result that is lost with it. What
+    others have launched is listed with its owner, and touched only with --owner any.
 
-        With --host: folders of runs on that machine. --yes removes those whose results are here and verified; others go
-        by their names or with --all, and none of a run that lives.
+    With --host: folders of runs on that machine. --yes removes those whose results are here and verified; others go
+    by their names or with --all, but none of an active run.
     """
     if host is not None:
         if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:

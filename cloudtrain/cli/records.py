@@ -52,7 +52,7 @@ def _wrong(found: Verification) -> ArtifactRefused | None:
 
 
 def _mending(found: Verification) -> str:
-    """The next command. Results are fetched again, and a receipt that lags behind is written anew, by `pull`."""
+    """The next command. Results are fetched again, and a receipt that lags behind is written again, by `pull`."""
     subjects = {check.subject for check in found.wrong}
     if found.known and subjects & found.results:
         return f"cloudtrain pull {found.run} fetches its results again if its machine still exists"

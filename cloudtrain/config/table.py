@@ -179,7 +179,7 @@ class Setting:
 GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "What is trained": (
         Setting("model", _whole, "3", "train.model",
-                "network of the shipped job: 1, 2 or 3", "1, 2 or 3.", names=("--model", "-m"), default=3),
+                "network of the shipped job: 1, 2 or 3", "Model: 1, 2 or 3.", names=("--model", "-m"), default=3),
         Setting("recipe", _text, '"best"', "train.recipe",
                 "best, fast or seed; the hyper-parameters that come with it", "Training recipe: best, fast or seed."),
         Setting("epochs", _whole, "15", "train.epochs", "passes over the training set, instead of the recipe's", True),
@@ -189,7 +189,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 "peak learning rate, instead of the recipe's", "Peak learning rate."),
         Setting("seed", _whole, "1", "train.seed", "for all random numbers", "Seed for all random numbers.", default=1),
         Setting("device", _text, '"auto"', "train.device",
-                "auto, cpu, cuda or mps", "auto, cpu, cuda or mps.", default="auto"),
+                "auto, cpu, cuda or mps", "Device: auto, cpu, cuda or mps.", default="auto"),
         Setting("args", _arguments, '["--subset", "6000"]', "train.args", "more arguments for the training program"),
     ),
     "Your own training package, instead of the shipped one": (
@@ -206,7 +206,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     ),
     "The machine": (
         Setting("instance", _words, '["g4dn.xlarge", "g6.xlarge"]', "ec2.types",
-                "EC2 types, tried in this order", "EC2 type to launch, or several by comma, tried in order."),
+                "EC2 types, tried in this order", "EC2 type to launch, or several (A,B) to try in order."),
         Setting("region", _text, '"us-east-1"', "ec2.region", "AWS Region", True),
         Setting("profile", _text, '"student"', "ec2.profile", "AWS profile", True, private=True),
         Setting("spot", _truth, "false", "ec2.spot",
@@ -214,12 +214,12 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 names=("--spot/--on-demand",)),
         Setting("spot_restarts", _whole, "3", "limits.spot_restarts",
                 "how many times a run goes on by itself after its spot instance is taken back",
-                "Times it goes on by itself after its spot instance is taken back: 3."),
+                "Times it may go on by itself after losing its spot instance: 3."),
         Setting("ami", _text, '"ami-0123456789abcdef0"', "ec2.ami",
                 "image, instead of the newest Deep Learning AMI", True),
         Setting("login", _login, '"ec2-user"', "ec2.user",
                 "user who logs in to --ami; created, with sudo, if the image lacks it",
-                "User to log in as on your own image, if its name does not tell.", private=True),
+                "Login user of your own image, if its name does not show it.", private=True),
         Setting("tags", _tags, '{ project = "vision" }', "ec2.tags",
                 "on everything a launch creates, besides cloudtrain's own",
                 "Tag for everything launched; may be repeated.", names=("--tag",), metavar="KEY=VALUE", private=True),

@@ -25,7 +25,7 @@ LIVE_PULLS = 3
 
 
 def fetch_results(run: Run, session: Session) -> list[FileEntry]:
-    """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is made anew.
+    """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is opened again.
 
     Raises:
         ArtifactRefused: a file is not what the host's manifest says; the others are here.

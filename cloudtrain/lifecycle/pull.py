@@ -191,7 +191,7 @@ def pull_again(run: Run, context: Context) -> Result:
 
 
 def _all_here(run: Run, context: Context) -> Result:
-    """How a run stands that can be fetched no more, once its files here have been checked."""
+    """How a run stands that can no longer be fetched, once its files here have been checked."""
     outcome = context.result(run)
     fetch_results.check_here(run, outcome.artifacts)
     receipt.update(run, context.store, context.emit)

@@ -118,7 +118,7 @@ class Session:
         return ConnectionFailed(f"{name} no longer has a machine", hint=f"cloudtrain show {name}", code=GONE)
 
     def transport(self, *, wakes: bool = True) -> Transport:
-        """An open connection, made anew after `drop`; a parked machine is started for it only if `wakes`."""
+        """An open connection, opened again after `drop`; a parked machine is started for it only if `wakes`."""
         if self._transport is None:
             self.find()
             assert self.instance is not None

@@ -1,4 +1,4 @@
-"""What is made here from a run's results and lies beside them: no part of them, so no checksum covers it."""
+"""Generated files in a run's folder: they are not results, so no checksum covers them."""
 
 from __future__ import annotations
 

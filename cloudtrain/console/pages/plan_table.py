@@ -37,7 +37,7 @@ def last_line(plan: Plan) -> str | None:
     epochs = plan.spec.train.epochs
     scaled = f" (from {last.scaled_from} epochs to {epochs})" if last.scaled_from else ""
     return (
-        f"about {seconds(last.total_s)}, by your last run {last.run}: set-up took {seconds(last.setup_s)},"
+        f"about {seconds(last.total_s)}, from your last run {last.run}: set-up took {seconds(last.setup_s)},"
         f" training {seconds(last.training_s)}{scaled}, pull {seconds(last.pull_s)}"
     )
 

@@ -144,7 +144,7 @@ def away_line(plan: Plan) -> str | None:
     costs = f"costs {money(usd)} a day" if usd is not None else "is billed"
     kept = f"the {disk} GB disk {costs}" if disk else f"its disk {costs}"
     wait = seconds(plan.spec.limits.grace_s)
-    return f"{wait} after the training, or at the limit, it parks: GPU billing ends, {kept} until cloudtrain pull"
+    return f"{wait} after the training, or at the limit, it parks: GPU billing ends, but {kept} until cloudtrain pull"
 
 
 def keep_line(plan: Plan) -> str | None:

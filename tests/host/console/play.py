@@ -73,7 +73,7 @@ def plan(*, tried: bool = True) -> Plan:
         alternatives=(
             Candidate(type="g5.xlarge", gpu="1x A10G 24 GB", vcpus=4, memory_gib=16, price_per_hour=1.016, zones=zones),
         ),
-        price_note="$/HOUR has instance, public IPv4 and 45 GB disk; table of 2026-07-20.",
+        price_note="$/HOUR includes instance, public IPv4 and 45 GB disk; table of 2026-07-20.",
         enforcer="the instance ends itself, laptop on or off",
         details=OfferDetails(root_gb=45),
     )

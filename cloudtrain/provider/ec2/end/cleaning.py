@@ -218,7 +218,7 @@ def end(
     *,
     told: Callable[[Ended], None] = lambda one: None,
 ) -> list[Ended]:
-    """End `chosen`, all of the Region of `clients`. An error of one keeps no other from being ended.
+    """End `chosen`, all of the Region of `clients`. One failure does not stop the rest.
 
     Instances end side by side, and before what they hold.
 

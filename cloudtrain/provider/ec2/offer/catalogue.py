@@ -221,7 +221,7 @@ def _catalogue(
         region=region,
         asked=asked,
         rows=tuple(ordered),
-        price_note=f"$/HOUR has {table.held()}; {table.note(used, now.date())}; newer: --refresh",
+        price_note=f"$/HOUR includes {table.held()}; {table.note(used, now.date())}; newer: --refresh",
         price_age_days=max((price.age_days(now.date()) for price in used), default=None),
         warnings=tuple(dict.fromkeys(warnings)),
     )

@@ -330,7 +330,7 @@ def _machine(kind: InstanceType, price: Price, spots: Sequence[Subnet], disk_gb:
 
 
 def _price_note(table: PriceTable, used: Sequence[Price], disk_gb: int, market: str, now: datetime) -> str:
-    text = f"$/HOUR has {table.held(disk_gb)}; {table.note(used, now.date())}"
+    text = f"$/HOUR includes {table.held(disk_gb)}; {table.note(used, now.date())}"
     return f"spot prices as of now, at most the on-demand price; {text}" if market == SPOT else text
 
 

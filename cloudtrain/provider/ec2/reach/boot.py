@@ -257,7 +257,7 @@ class Door:
         )
 
     def _let_in_again(self, instance: Instance) -> None:
-        """If this computer's address has changed since the launch, let the new one in and the old one no more."""
+        """If this computer's address has changed since the launch, let the new one in, and the old one no longer."""
         if self._pace.clock() < self._ask_at:
             return
         self._ask_at = self._pace.clock() + ASK_EVERY_S
