@@ -82,6 +82,8 @@ ELSEWHERE = {
     "cloudtrain ls --refresh": "tests/region/whole_path/test_watching.py::"
     "test_a_run_that_was_left_is_listed_as_its_machine_says",
     "cloudtrain logs brave-otter": "tests/region/whole_path/test_story.py::test_detach_and_come_back",
+    "cloudtrain logs brave-otter -n 20 --no-follow": "tests/unit/cli/test_logs.py::"
+    "test_the_last_lines_are_the_last_of_the_host",
     "cloudtrain logs brave-otter --epochs": "tests/region/whole_path/test_everyday.py::"
     "test_the_epochs_of_a_run_and_its_raw_log",
     "cloudtrain wait brave-otter": "tests/region/whole_path/test_everyday.py::"

@@ -26,6 +26,7 @@ UNSEEN = {
         "cloudtrain/lifecycle/background_pull.py",
         "ended",
     ): "ends a transfer beside the story that nobody waits for any more",
+    ("cloudtrain/cli/following.py", "unexpected"): "no answer in a moment: a part of its caller's warning",
 }
 # Path, or how those of a room begin -> why its `{"code": ..., "message": ...}` are no errors of a command.
 FOREIGN = {
