@@ -56,7 +56,7 @@ def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: b
     for error in damaged:
         reporter.emit(Warned(f"{error.message}; whether it is up is not known", hint="cloudtrain clean finds machines"))
     if not rows:
-        reporter.emit(Noted("no active runs on this computer: nothing to end"))
+        reporter.emit(Noted("this computer knows no active run: nothing to end"))
     elif not _agreed(rows, context, reporter, pull=pull, yes=yes):
         reporter.emit(Noted(UNCHANGED))
         return int(ExitCode.DONE)

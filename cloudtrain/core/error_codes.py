@@ -220,8 +220,8 @@ HINTS: dict[str, str] = {
 """What to do next, for codes that are also raised without a hint."""
 
 CONSEQUENCES: dict[str, str] = {
-    "aws_unavailable": "anything running goes on and ends itself at its limit",
-    "aws_unreachable": "anything running goes on and ends itself at its limit",
+    "aws_unavailable": "what is running goes on and ends itself at its limit",
+    "aws_unreachable": "what is running goes on and ends itself at its limit",
     "bad_fingerprint": "no host was contacted",
     "bad_host": "no host was contacted",
     "bad_identity": "no host was contacted",
@@ -232,11 +232,11 @@ CONSEQUENCES: dict[str, str] = {
     "no_ssh": "nothing was changed",
     "not_deleted": "a disk costs cents a day; a security group costs nothing",
     "not_ended": "it may still be billed; it ends itself at its limit",
-    "not_seen": "anything running there goes on and ends itself at its limit",
+    "not_seen": "what is running there goes on and ends itself at its limit",
     "not_terminated": "it may still be billed; it ends itself at its limit",
     "nothing_yet": "nothing was changed",
     "still_running": "it goes on, and ends itself at its limit",
-    "throttled": "anything running goes on and ends itself at its limit",
+    "throttled": "what is running goes on and ends itself at its limit",
 }
 """What it means for money and data, for codes of which the default of their kind is not the whole truth."""
 

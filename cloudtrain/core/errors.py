@@ -148,7 +148,7 @@ class SignInError(CloudtrainError):
 
     code = "sign_in"
     exit_code = ExitCode.SIGN_IN
-    default_consequence = "anything running goes on and ends itself at its limit"
+    default_consequence = "what is running goes on and ends itself at its limit"
 
 
 class Refused(CloudtrainError):
@@ -189,7 +189,7 @@ class HostKeyMismatch(ConnectionFailed):
     """The host presented another key than the pinned one. Never retried."""
 
     code = "host_key"
-    default_consequence = "nothing was sent; anything running goes on and ends itself at its limit"
+    default_consequence = "nothing was sent; what is running goes on and ends itself at its limit"
 
 
 class ArtifactRefused(ConnectionFailed):

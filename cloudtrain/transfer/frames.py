@@ -205,7 +205,7 @@ def _gpu(gpu: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
 
 def _not_frames(said: bytes) -> ConnectionFailed:
     return ConnectionFailed(
-        "the host sent something other than was asked for",
+        "the host sent something other than what was asked for",
         consequence="the run goes on, its log and results stay on the host",
         code="protocol",
         detail=said.decode("utf-8", "replace"),

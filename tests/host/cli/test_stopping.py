@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a job here is e
 def test_all_runs_are_ended_and_one_that_fails_keeps_no_other(
     cli: Callable[..., Typed], trains: Callable[[str], Run], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no active runs on this computer" in cli("stop", "--all").err
+    assert "this computer knows no active run" in cli("stop", "--all").err
     for name in ("first-run", "bad-run", "last-run"):
         trains(name)
     asked = cli("stop", "--all", code=2)

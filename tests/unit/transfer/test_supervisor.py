@@ -188,7 +188,7 @@ def test_frames_of_a_later_version_are_passed_over() -> None:
 
 
 def test_another_line_among_the_frames_is_refused() -> None:
-    with pytest.raises(ConnectionFailed, match="something other than was asked for"):
+    with pytest.raises(ConnectionFailed, match="something other than what was asked for"):
         FrameParser().feed(b"Welcome!\n" + encode(Beat(1.0, 2, 3)))
 
 
