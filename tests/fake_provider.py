@@ -12,7 +12,7 @@ from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Candidate, Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Provider
+from cloudtrain.provider.base import Machine, Provider
 from cloudtrain.transport.base import Transport
 from tests.fakes import FakeHost, Job
 
@@ -30,13 +30,15 @@ class FakeProvider(Provider):
         fails: what a release says instead of doing it.
         sold_out: what is said instead of launching one.
         refuses: what opening a machine says instead.
+        kind: what gives its machines.
         has: of its machines, see `FakeHost`; gpu: what they promise.
     """
 
     target: ClassVar[Target] = Target.LOCAL
 
     def __init__(self, job: Job, *, owned: bool = False) -> None:
-        self.job, self._owned = job, owned
+        self.job, self.owned = job, owned
+        self.kind: type[FakeMachine] = FakeMachine
         self.now = 1_800_000_000.0
         self.machines: dict[str, FakeHost] = {}
         self.released = 0
@@ -72,31 +74,41 @@ class FakeProvider(Provider):
         self.machines[f"i-{number}"] = FakeHost(self.job, now, number)
         self.host.has = self.has
         details = Details(gpu=self.gpu)
-        if self._owned:
+        if self.owned:
             details = replace(details, expires_at=now + (plan.limit_s or DEFAULT_LIMIT_S), spot=True)
         return Instance(
-            id=f"i-{number}", provider=plan.spec.target, owned=self._owned, workdir="w", type="fake",
-            zone=f"zone-{number}", price_per_hour=0.36 if self._owned else None, life=InstanceLife.RUNNING,
+            id=f"i-{number}", provider=plan.spec.target, owned=self.owned, workdir="w", type="fake",
+            zone=f"zone-{number}", price_per_hour=0.36 if self.owned else None, life=InstanceLife.RUNNING,
             details=details,
         )  # fmt: skip
-
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
-        if self.refuses is not None:
-            raise self.refuses
-        return self.machines[instance.id]
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         return None
 
-    def list(self) -> list[Instance]:
-        return []
+    def machine(self, instance: Instance, journal: Journal, emit: Emit) -> Machine:
+        return self.kind(instance, journal, self)
 
-    def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
-        self.held = until
+
+class FakeMachine(Machine):
+    """One of them; `there` is their provider."""
+
+    def __init__(self, instance: Instance, journal: Journal, there: Any) -> None:
+        super().__init__(instance)
+        self.journal, self.there = journal, there
+
+    def open(self) -> Transport:
+        if self.there.refuses is not None:
+            raise self.there.refuses
+        host: Transport = self.there.machines[self.instance.id]
+        return host
+
+    def end_at(self, transport: Transport, until: float) -> bool:
+        self.there.held = until
         return True
 
-    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
-        self.released += 1
-        if self.fails is not None:
-            raise self.fails
-        return Released(life=InstanceLife.TERMINATED if self._owned else InstanceLife.NONE, summary="given back")
+    def release(self) -> Released:
+        self.there.released += 1
+        if self.there.fails is not None:
+            raise self.there.fails
+        life = InstanceLife.TERMINATED if self.there.owned else InstanceLife.NONE
+        return Released(life=life, summary="given back")

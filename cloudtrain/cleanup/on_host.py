@@ -10,7 +10,7 @@ from cloudtrain.core.events import Emit
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.lifecycle import host_folder
-from cloudtrain.provider.host import HostProvider
+from cloudtrain.provider.host import HostMachine, HostProvider
 from cloudtrain.provider.host_address import parse_host
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.answers import HostFolder, HostFolders
@@ -57,11 +57,10 @@ def supervisor(host: HostSpec, ask: Callable[[str], bool], emit: Emit) -> Iterat
     Raises:
         CloudtrainError: it cannot be reached, or its key is not trusted.
     """
-    provider = HostProvider(ask)
     nothing = JobSpec(source="")
     run = RunSpec(name="clean", target=Target.HOST, train=TrainSpec(), job=nothing, runs_dir="", host=host)
-    instance = provider.machine(run, emit)
-    with provider.connect(instance) as transport:
+    instance = HostProvider(ask).trusted(run, emit)
+    with HostMachine(instance).open() as transport:
         yield Supervisor(transport, instance.python, "", instance.workdir)
 
 

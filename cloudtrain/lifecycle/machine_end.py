@@ -84,10 +84,9 @@ def take(run: Run, session: Session) -> Held | None:
         return None
     session.journal.write(RunNotes(held=Promise(id=instance.id, until=at)))
 
-    def arrange(machine: Instance = instance) -> bool:
-        if not session.provider.hold(
-            machine, session.transport(wakes=False), at, session.journal, session.context.emit
-        ):
+    def arrange() -> bool:
+        transport = session.transport(wakes=False)
+        if not session.find().end_at(transport, at):
             return False
         # Counted from now by the machine itself: a clock that is wrong there or here moves this end by nothing.
         session.supervisor().lease(grace=max(1.0, at - session.context.clock()))
@@ -136,12 +135,12 @@ def park_at_end(run: Run, session: Session) -> None:
     if run.state is not RunState.RUNNING or not expiry.parks(run.plan):
         return
     try:
-        instance = session.find()
-        if session.journal.read(RunNotes).parks == instance.id:
+        machine = session.find()
+        if session.journal.read(RunNotes).parks == machine.instance.id:
             return
-        if session.provider.keep(instance, session.journal, session.context.emit):
+        if machine.park_at_end():
             session.supervisor().lease(grace=run.plan.spec.limits.grace_s)
-            session.journal.write(RunNotes(parks=instance.id))
+            session.journal.write(RunNotes(parks=machine.instance.id))
     except HostKeyMismatch:
         raise
     except CloudtrainError as error:
@@ -203,11 +202,11 @@ def extend(run: Run, context: Context, by_s: float) -> Extension:
     with Session(run, context, wakes=False) as session:
         if session.supervisor().poll().state != "running":
             raise _not_extended(f"{run.name} is no longer training", f"cloudtrain pull {run.name}")
-        instance = session.find()
-        margin = 0.0
+        machine, margin = session.find(), 0.0
+        instance = machine.instance
         moved = replace(instance, details=replace(instance.details, expires_at=told.after))
         # The machine first: a job must never outlive it.
-        if session.provider.extend(instance, session.transport(), told.after, session.journal, context.emit):
+        if machine.extend(session.transport(), told.after):
             run = context.store.note(run, instance=moved)
             margin = expiry.margin_s(run.plan.limit_s or 0.0)
         session.supervisor().lease(lasts=told.after - margin - context.clock())

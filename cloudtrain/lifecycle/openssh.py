@@ -65,8 +65,8 @@ def way(run: Run, session: Session) -> Way:
         UsageError: the run has no machine with SSH.
         ConnectionFailed: its machine is gone.
     """
-    instance = session.find()
-    login = session.provider.login(instance, session.journal)
+    machine = session.find()
+    instance, login = machine.instance, machine.login()
     if login is None or instance.address is None:
         raise UsageError(f"{run.name} trains on {instance.id}: there is no machine to log in to", code="no_ssh")
     folder = disk.private_dir(disk.state_dir() / "keys" / run.name)

@@ -139,7 +139,7 @@ class Guard:
     def _end(self, run: Run, why: str, parks: bool) -> None:
         assert run.instance is not None
         try:
-            ended = self._provider.end(run.instance, self._journal, discard, parks=parks)
+            ended = self._provider.machine(run.instance, self._journal, discard).end(parks=parks)
         except CloudtrainError as error:
             if not self._failed:
                 told = (

@@ -16,7 +16,7 @@ from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import overdue
-from cloudtrain.provider.base import Provider
+from cloudtrain.provider.base import Machine, Provider
 from cloudtrain.run_folder import outcome, receipt
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.source.tree import Tree
@@ -58,11 +58,14 @@ class Context:
 
 
 class Session:
-    """One working session with a run's machine: instance, transport and supervisor, each made when first needed.
+    """One working session with a run's machine: machine, transport and supervisor, each made when first needed.
 
     Args:
         wakes: a parked machine is started for it; else the session ends there.
         holds: a machine that is over its end is ended for as long as the session lasts.
+
+    Attributes:
+        machine: the run's, as `instance` has it; None: none is known (any more).
     """
 
     def __init__(self, run: Run, context: Context, *, wakes: bool = True, holds: bool = True) -> None:
@@ -89,6 +92,17 @@ class Session:
         self.drop()
 
     @property
+    def instance(self) -> Instance | None:
+        """What is known of the machine; as an attribute that is set, whose machine the session has from now on."""
+        return self.machine.instance if self.machine else None
+
+    @instance.setter
+    def instance(self, known: Instance | None) -> None:
+        """Take the machine that `known` describes for the session's."""
+        emit = self.context.emit
+        self.machine: Machine | None = self.provider.machine(known, self.journal, emit) if known else None
+
+    @property
     def run_dir(self) -> str:
         """The run directory on the host."""
         return f"{self._workdir}/runs/{self._on_host}"
@@ -99,19 +113,23 @@ class Session:
             raise self._no_machine()
         return self.instance.workdir
 
-    def find(self) -> Instance:
-        """The run's machine, looked for where the registry does not know it.
+    def look_up(self) -> Machine | None:
+        """The run's machine, looked for where the registry does not know it; None: it has none any more."""
+        if self.machine is None:
+            self.instance = self.provider.find(self._run.name, self.journal)
+        return self.machine
+
+    def find(self) -> Machine:
+        """The same.
 
         Raises:
             ConnectionFailed: it has none any more.
         """
-        if self._run.life is InstanceLife.TERMINATED:
+        machine = self.look_up() if self._run.life is not InstanceLife.TERMINATED else None
+        if machine is None:
             self.instance = None
-        elif self.instance is None:
-            self.instance = self.provider.find(self._run.name, self.journal)
-        if self.instance is None:
             raise self._no_machine()
-        return self.instance
+        return machine
 
     def _no_machine(self) -> ConnectionFailed:
         name = self._run.name
@@ -120,36 +138,33 @@ class Session:
     def transport(self, *, wakes: bool = True) -> Transport:
         """An open connection, opened again after `drop`; a parked machine is started for it only if `wakes`."""
         if self._transport is None:
-            self.find()
-            assert self.instance is not None
+            machine = self.find()
             # A machine that is over its end is ended before anything is asked of it.
             self.guard.look()
             self.guard.say(self.context.emit)
             try:
-                self._transport = self.provider.open(self.instance, self.journal, self.context.emit)
+                self._transport = machine.open()
             except ConnectionFailed as error:
                 if error.code != "parked":
                     raise
-                self._parked(error.since)
+                self._parked(machine.instance, error.since)
                 if not (self._wakes and wakes and self.guard.wakes):
                     raise
-                self._transport = self.provider.open(self._woken(), self.journal, self.context.emit)
+                self._transport = self._woken(machine).open()
         return self._transport
 
-    def _parked(self, since: float | None) -> None:
+    def _parked(self, instance: Instance, since: float | None) -> None:
         """EC2 says that the machine is parked."""
-        assert self.instance is not None
-        self.instance = cost.ended(self.instance, since, self.context.clock())
+        self.instance = cost.ended(instance, since, self.context.clock())
         self.context.store.note(self._run, life=InstanceLife.PARKED, instance=self.instance)
 
-    def _woken(self) -> Instance:
+    def _woken(self, parked: Machine) -> Machine:
         """The run's parked machine, started again; the registry knows at each moment which of the two it is."""
-        assert self.instance is not None
-        woken = self.provider.wake(self.instance, self.journal, self.context.emit)
+        woken = parked.wake()
         run = self.context.store.get(self._run.name)
-        self.instance = cost.woken(run, woken, self.context.clock())
-        self.context.store.note(self._run, life=self.instance.life, instance=self.instance)
-        return self.instance
+        self.instance = woken = cost.woken(run, woken, self.context.clock())
+        self.context.store.note(self._run, life=woken.life, instance=woken)
+        return self.find()
 
     def supervisor(self) -> Supervisor:
         """A client of the on-host supervisor."""
@@ -189,7 +204,7 @@ class Session:
         Raises:
             ConnectionFailed: the link broke at every attempt, or the host did not take it.
         """
-        instance = self.find()
+        instance = self.find().instance
         return self.insist(
             lambda: sync.push(
                 self.transport(),

@@ -104,10 +104,10 @@ def settle(run: Run, context: Context) -> Result:
     if not context.store.read_journal(run.name).owed:
         return context.result(run)
     with claim(run.name), Session(run, context) as session:
-        instance = session.instance or session.provider.find(run.name, session.journal)
-        if instance is not None:
-            released = session.provider.release(instance, session.journal, context.emit)
-            over = session.over(instance, released.at)
+        machine = session.look_up()
+        if machine is not None:
+            released = machine.release()
+            over = session.over(machine.instance, released.at)
             run = context.store.note(run, life=released.life, instance=over)
             session.journal.write(RunNotes(leftovers=released.leftovers))
         session.journal.write(RunNotes(owed=False))

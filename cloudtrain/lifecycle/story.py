@@ -98,8 +98,8 @@ def acquire(run: Run, session: Session) -> Run:
     with _or_failed(run, session):
         notes, now = session.journal.read(RunNotes), session.context.clock()
         instance = session.provider.acquire(spot.plan_for(run, notes, now), session.journal, session.context.emit)
-        session.instance = spot.priced(instance, notes, now)
-        return session.move(run, RunState.BOOTING, instance=session.instance, life=session.instance.life)
+        session.instance = instance = spot.priced(instance, notes, now)
+        return session.move(run, RunState.BOOTING, instance=instance, life=instance.life)
 
 
 def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
@@ -109,9 +109,8 @@ def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
     crash.point("K5")
     with _or_failed(run, session):
         session.transport()
-        assert session.instance is not None
         # On this computer it is the one that runs this command.
-        here = session.instance.python if run.plan.spec.target is Target.LOCAL else None
+        here = session.find().instance.python if run.plan.spec.target is Target.LOCAL else None
         only = run.plan.spec.job.python or here
         with session.step("environment", limit_s=60) as closing:
             facts = session.insist(lambda: session.supervisor().probe(only))
@@ -119,7 +118,7 @@ def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
             closing.append(facts.summary())
         suited.check(run, session, facts, detach=detach)
         job = Path(run.plan.spec.job.source)
-        python = session.provider.prepare(session.instance, session.transport(), facts, job, session.context.emit)
+        python = session.find().prepare(session.transport(), facts, job)
         session.journal.write(RunNotes(host=facts, python=python))
         return session.move(run, RunState.SYNCING)
 
@@ -290,12 +289,12 @@ def release(run: Run, session: Session) -> Result:
     if held is not None:
         life, leftovers = InstanceLife.RUNNING, (held.leftover,)
         session.instance = instance = held.instance
-    elif session.instance is not None:
+    elif session.machine is not None:
         host_folder.remove(run, session)
         try:
-            released = session.provider.release(session.instance, session.journal, session.context.emit)
+            released = session.machine.release()
             life, leftovers = released.life, released.leftovers
-            instance = session.over(session.instance, released.at)
+            instance = session.over(session.machine.instance, released.at)
         except CloudtrainError as error:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
@@ -360,10 +359,10 @@ def _or_failed(run: Run, session: Session) -> Iterator[None]:
 def give_back(run: Run, session: Session) -> None:
     """Give the machine back if the run has one; what fails is reported, and is the next command's to do again."""
     try:
-        instance = session.instance or session.provider.find(run.name, session.journal)
-        if instance is not None:
-            released = session.provider.release(instance, session.journal, session.context.emit)
-            over = session.over(instance, released.at)
+        machine = session.look_up()
+        if machine is not None:
+            released = machine.release()
+            over = session.over(machine.instance, released.at)
             session.context.store.note(run, life=released.life, instance=over)
         else:
             session.context.store.note(run, life=InstanceLife.NONE)

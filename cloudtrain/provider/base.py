@@ -16,6 +16,97 @@ from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.transport.base import Transport
 
 
+class Machine(ABC):
+    """One machine of a run, reached, given a later end and given back. The defaults are of one that is the user's own:
+    it is taken as it is, and nothing of ours ends it.
+
+    Attributes:
+        instance: what is known of it. Of one that has another address or end by now, another `Machine` is made.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+
+    @abstractmethod
+    def open(self) -> Transport:
+        """Connect, waiting for a machine that is still booting.
+
+        Raises:
+            ConnectionFailed, HostKeyMismatch: no connection; nothing was sent. Code `parked`: `wake` starts it.
+        """
+
+    def prepare(self, transport: Transport, facts: HostFacts, job: Path) -> str:
+        """Make the host able to run the job in the folder `job`, and return the interpreter that will.
+
+        The default takes the host as it is.
+
+        Raises:
+            ConnectionFailed: what is missing could not be installed.
+        """
+        return facts.python
+
+    def park_at_end(self) -> bool:
+        """Training has begun: from now on it parks (stops, keeps its disk) where it would have ended itself.
+
+        Returns:
+            Whether it does; False for one that cannot park, or that nothing ends.
+
+        Raises:
+            CloudtrainError: it ends itself still, and its disk with it.
+        """
+        return False
+
+    def end_at(self, transport: Transport, until: float) -> bool:
+        """The run's results are pulled: have it end itself for good, disk included, at `until` (unix seconds).
+
+        Returns:
+            Whether it does; False for one that nothing ends.
+
+        Raises:
+            CloudtrainError: it ends itself, but not by then.
+        """
+        return False
+
+    def extend(self, transport: Transport, expires_at: float) -> bool:
+        """Have it end itself at `expires_at` (unix seconds) and not before; False: it does not end itself.
+
+        Raises:
+            CloudtrainError: it ends itself at the time that it had.
+        """
+        return False
+
+    def wake(self) -> Instance:
+        """Start a parked instance, with a lease that is long enough to fetch what its disk holds.
+
+        Raises:
+            ConnectionFailed: it has ended, or did not start.
+        """
+        return self.instance
+
+    def login(self) -> Login | None:
+        """How another SSH client logs in to it; None where there is no SSH."""
+        return None
+
+    def end(self, *, parks: bool) -> Ended:
+        """End a machine of ours that has outlived its lease, whatever runs on it, and confirm it by its state.
+
+        Args:
+            parks: its disk is kept.
+
+        Raises:
+            CloudtrainError: it may still be running.
+        """
+        return Ended(self.instance.life)
+
+    @abstractmethod
+    def release(self) -> Released:
+        """Give it back, and confirm it by its state. Safe to call again.
+
+        Raises:
+            ConnectionFailed, SignInError: it may still be running; the journal keeps the debt.
+        """
+
+
 class Provider(ABC):
     """One source of hosts. Implementations take their clients and clock as arguments, so that tests can."""
 
@@ -39,66 +130,6 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
-        """Connect, waiting for a machine that is still booting.
-
-        Raises:
-            ConnectionFailed, HostKeyMismatch: no connection; nothing was sent. Code `parked`: `wake` starts it.
-        """
-
-    def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
-        """Make the host able to run the job in the folder `job`, and return the interpreter that will.
-
-        The default takes the host as it is.
-
-        Raises:
-            ConnectionFailed: what is missing could not be installed.
-        """
-        return facts.python
-
-    def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
-        """Training has begun: from now on `instance` parks (stops, keeps its disk) where it would have ended itself.
-
-        Returns:
-            Whether it does; False for one that cannot park, or that nothing ends.
-
-        Raises:
-            CloudtrainError: it ends itself still, and its disk with it.
-        """
-        return False
-
-    def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
-        """The results of `instance` are pulled: have it end itself for good, disk included, at `until` (unix seconds).
-
-        Returns:
-            Whether it does; False for one that nothing ends.
-
-        Raises:
-            CloudtrainError: it ends itself, but not by then.
-        """
-        return False
-
-    def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
-        """Have `instance` end itself at `expires_at` (unix seconds) and not before; False: it does not end itself.
-
-        Raises:
-            CloudtrainError: it ends itself at the time that it had.
-        """
-        return False
-
-    def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
-        """Start a parked instance, with a lease that is long enough to fetch what its disk holds.
-
-        Raises:
-            ConnectionFailed: it has ended, or did not start.
-        """
-        return instance
-
-    def login(self, instance: Instance, journal: Journal) -> Login | None:
-        """How another SSH client logs in to `instance`; None where there is no SSH."""
-        return None
-
-    @abstractmethod
     def find(self, run: str, journal: Journal) -> Instance | None:
         """The live instance of a run, or None if there is none (any more)."""
 
@@ -111,21 +142,6 @@ class Provider(ABC):
         """
         return {}
 
-    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> Ended:
-        """End an instance of ours that has outlived its lease, whatever runs on it, and confirm it by its state.
-
-        Args:
-            parks: its disk is kept.
-
-        Raises:
-            CloudtrainError: it may still be running.
-        """
-        return Ended(instance.life)
-
     @abstractmethod
-    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
-        """Give the instance back, and confirm it by its state. Safe to call again.
-
-        Raises:
-            ConnectionFailed, SignInError: it may still be running; the journal keeps the debt.
-        """
+    def machine(self, instance: Instance, journal: Journal, emit: Emit) -> Machine:
+        """The machine of a run: `instance` as it is known here, with the run's journal. Nothing is asked of it yet."""

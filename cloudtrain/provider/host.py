@@ -17,7 +17,7 @@ from cloudtrain.core.notes import Journal, Notes
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import HostSpec, RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Provider
+from cloudtrain.provider.base import Machine, Provider
 from cloudtrain.transport import ssh_config
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.ssh import connect, scan_host_key
@@ -42,7 +42,7 @@ class HostNotes(Notes):
 
 
 class HostProvider(Provider):
-    """A machine of the user's own.
+    """Machines of the user's own.
 
     Its key is agreed to once, by the user or by `--host-key`, and pinned in `hosts.json`; from then on it must match.
 
@@ -70,11 +70,11 @@ class HostProvider(Provider):
             UsageError: the user did not agree.
             ConnectionFailed: no SSH server answers there.
         """
-        instance = self.machine(plan.spec, emit)
+        instance = self.trusted(plan.spec, emit)
         journal.write(HostNotes(instance=instance))
         return instance
 
-    def machine(self, spec: RunSpec, emit: Emit) -> Instance:
+    def trusted(self, spec: RunSpec, emit: Emit) -> Instance:
         """The machine that `spec` names, its key agreed to. Raises what `acquire` does."""
         host = _host_of(spec)
         road = _road_of(host)
@@ -93,34 +93,11 @@ class HostProvider(Provider):
             details=Details(identity=host.identity, name=host.name, alias=road.alias),
         )
 
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
-        """See `Provider.open`."""
-        return self.connect(instance)
-
-    def connect(self, instance: Instance) -> Transport:
-        """See `Provider.open`. What is pinned now counts, also for a run that began under an earlier key."""
-        road, pins = _road_to(instance), PinnedHosts()
-        key = _key_of(instance, road)
-        try:
-            return connect(
-                *(road.address, road.port, road.user, road.keys, key),
-                timeout=road.limit_s or CONNECT_S,
-                through=road.through,
-            )
-        except HostKeyMismatch as error:
-            error.hint = pins.mismatch(*_pin(road), key, "").hint
-            raise
-
-    def login(self, instance: Instance, journal: Journal) -> Login | None:
-        road = _road_to(instance)
-        return Login(road.keys.files, _key_of(instance, road), road.keys.agent, road.keys.only, road.through)
-
     def find(self, run: str, journal: Journal) -> Instance | None:
         return journal.read(HostNotes).instance
 
-    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
-        """See `Provider.release`. The machine is left as it is."""
-        return Released(life=InstanceLife.NONE, summary=f"{instance.id} stays as it is; it is not cloudtrain's to end")
+    def machine(self, instance: Instance, journal: Journal, emit: Emit) -> Machine:
+        return HostMachine(instance)
 
     def _trusted_key(self, host: HostSpec, road: Road, emit: Emit) -> str:
         pins, place = PinnedHosts(), _pin(road)
@@ -171,6 +148,33 @@ class HostProvider(Provider):
                 consequence="nothing was sent",
                 code="host_not_trusted",
             )
+
+
+class HostMachine(Machine):
+    """A machine of the user's own."""
+
+    def open(self) -> Transport:
+        """See `Machine.open`. What is pinned now counts, also for a run that began under an earlier key."""
+        road, pins = _road_to(self.instance), PinnedHosts()
+        key = _key_of(self.instance, road)
+        try:
+            return connect(
+                *(road.address, road.port, road.user, road.keys, key),
+                timeout=road.limit_s or CONNECT_S,
+                through=road.through,
+            )
+        except HostKeyMismatch as error:
+            error.hint = pins.mismatch(*_pin(road), key, "").hint
+            raise
+
+    def login(self) -> Login | None:
+        road = _road_to(self.instance)
+        return Login(road.keys.files, _key_of(self.instance, road), road.keys.agent, road.keys.only, road.through)
+
+    def release(self) -> Released:
+        """See `Machine.release`. The machine is left as it is."""
+        summary = f"{self.instance.id} stays as it is; it is not cloudtrain's to end"
+        return Released(life=InstanceLife.NONE, summary=summary)
 
 
 def _id(host: HostSpec) -> str:

@@ -18,7 +18,7 @@ from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Candidate, Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Provider
+from cloudtrain.provider.base import Machine, Provider
 from cloudtrain.transport.base import Transport
 from cloudtrain.transport.local import LocalTransport
 
@@ -69,24 +69,31 @@ class LocalProvider(Provider):
             raise _unusable(folder, error) from error
         return _instance(folder)
 
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
+    def find(self, run: str, journal: Journal) -> Instance | None:
+        """This computer, always."""
+        return _instance(_folder())
+
+    def machine(self, instance: Instance, journal: Journal, emit: Emit) -> Machine:
+        return LocalMachine(instance)
+
+
+class LocalMachine(Machine):
+    """This computer."""
+
+    def open(self) -> Transport:
         """Programs start in the folder for local runs.
 
         Raises:
             UsageError: the folder is gone and cannot be made.
         """
-        folder = Path(instance.workdir)
+        folder = Path(self.instance.workdir)
         try:
             disk.private_dir(folder)
         except OSError as error:
             raise _unusable(folder, error) from error
         return LocalTransport(folder)
 
-    def find(self, run: str, journal: Journal) -> Instance | None:
-        """This computer, always."""
-        return _instance(_folder())
-
-    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
+    def release(self) -> Released:
         """Nothing to give back."""
         return Released(life=InstanceLife.NONE, summary="this computer: nothing was billed")
 

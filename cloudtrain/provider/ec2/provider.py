@@ -15,7 +15,7 @@ from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Offer, Plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.base import Provider
+from cloudtrain.provider.base import Machine, Provider
 from cloudtrain.provider.ec2 import network, requests, tags, trust
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import lease
@@ -59,106 +59,10 @@ class Ec2Provider(Provider):
         return offers.survey(spec, self._clients)
 
     def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:
-        with self._recorded(journal, plan.offer.details.region) as clients:
+        with requests.recorded(self._of(journal, plan.offer.details.region), journal, self._pace.now) as clients:
             if plan.spec.ec2 is not None and plan.spec.ec2.instance_id:
                 return existing.acquire_existing(plan, clients, journal, emit, self._pace)
             return Acquisition(plan, clients, journal, emit, self._pace, self._ask_address).instance()
-
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
-        """See `Provider.open`. A host key that fits neither pin is fatal and never retried."""
-        # Imported where a connection is made: paramiko costs 0.1 s that no other command needs.
-        from cloudtrain.transport.ssh_boot import connect_booting
-
-        clients = self._of(journal, instance.details.region)
-        run = instance.details.run
-        if instance.owned:
-            key = trust.keys_folder(run) / "client"
-        else:
-            key = existing.identity_of(journal)
-            existing.host_key_of(instance, clients, journal, emit, self._pace)
-        if not key.exists():
-            raise UsageError(
-                f"the key of {run} is not on this computer: {key}",
-                hint=f"another computer may hold it; cloudtrain stop {run} ends the instance",
-                consequence="nothing was sent",
-                code="no_key",
-            )
-        door = Door(clients, journal, emit, self._pace, connect=connect_booting, ask_address=self._ask_address)
-        notes = journal.read(Ec2Notes)
-        may_be_away = instance.life is InstanceLife.PARKED or notes.parks == instance.id
-        may_be_away = may_be_away or notes.held == instance.id
-        if instance.owned and may_be_away and instance.id not in self._looked_at:
-            # A command that comes back: the machine may have ended since, and its address be somebody else's.
-            instance = door.as_it_is(instance)
-        self._looked_at.add(instance.id)
-        return door.open(instance, Credentials(instance.user or "ubuntu", key))
-
-    def keep(self, instance: Instance, journal: Journal, emit: Emit) -> bool:
-        """See `Provider.keep`. The one call is recorded; a command that comes back does not make it again."""
-        self._looked_at.add(instance.id)
-        with self._recorded(journal, instance.details.region) as clients:
-            return lease.keep(instance, clients, journal)
-
-    def hold(self, instance: Instance, transport: Transport, until: float, journal: Journal, emit: Emit) -> bool:
-        if not instance.owned:
-            return False
-        with self._recorded(journal, instance.details.region) as clients:
-            lease.hold(instance, transport, until, clients, journal)
-        return True
-
-    def extend(self, instance: Instance, transport: Transport, expires_at: float, journal: Journal, emit: Emit) -> bool:
-        if not instance.owned:
-            return False
-        with self._recorded(journal, instance.details.region) as clients:
-            lease.move(instance, transport, expires_at, clients)
-        journal.write(Ec2Notes(ends_by=expires_at))
-        return True
-
-    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> Ended:
-        with self._recorded(journal, instance.details.region) as clients:
-            return lease.enforce(instance, clients, emit, self._pace, parks=parks)
-
-    def wake(self, instance: Instance, journal: Journal, emit: Emit) -> Instance:
-        with self._recorded(journal, instance.details.region) as clients:
-            return lease.wake(instance, clients, journal, emit, self._pace)
-
-    def prepare(self, instance: Instance, transport: Transport, facts: HostFacts, job: Path, emit: Emit) -> str:
-        """See `Provider.prepare`. Nothing is installed on a machine of the user's, nor on an emulated one, which is
-        this computer."""
-        if not instance.owned:
-            return facts.python
-        if self._clients.loopback:
-            if not facts.torch:
-                raise UsageError(
-                    "the rehearsal trains on this computer, and its Python has no torch",
-                    hint='pip install "cloudtrain[local,rehearse]"',
-                    consequence="nothing was installed",
-                    code="no_torch",
-                )
-            return facts.python
-        return environment.prepare(transport, facts, _requirements(job), emit)
-
-    def login(self, instance: Instance, journal: Journal) -> Login | None:
-        notes = journal.read(Ec2Notes)
-        pinned = notes.host_key or instance.host_key
-        if not pinned:
-            return None
-        run = instance.details.run
-        key = trust.keys_folder(run) / "client" if instance.owned else existing.identity_of(journal)
-        return Login((key,), pinned, user=notes.user)
-
-    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, Ended]:
-        """See `Provider.lives`. One question a Region."""
-        regions: dict[str, list[str]] = {}
-        for instance, journal in known:
-            regions.setdefault(self._of(journal, instance.details.region).region, []).append(instance.id)
-        found: dict[str, Ended] = {}
-        for region, ids in regions.items():
-            clients = self._clients.at(region)
-            for each in described(clients, [{"Name": "instance-id", "Values": ids}], (*LIVE, *ENDED)):
-                life = life_of(each)
-                found[str(each["InstanceId"])] = Ended(life, None if life.may_be_up else down_since(each, clients))
-        return found
 
     def find(self, run: str, journal: Journal) -> Instance | None:
         """See `Provider.find`. Without any notes (the registry is lost) the run's name and owner must do."""
@@ -188,19 +92,138 @@ class Ec2Provider(Provider):
             return None
         return to_instance(found, clients, notes, run=run, price=record.price if record else None)
 
-    def release(self, instance: Instance, journal: Journal, emit: Emit) -> Released:
-        """See `Provider.release`. A machine that is not ours is left as it was found."""
-        with self._recorded(journal, instance.details.region) as clients:
-            if not instance.owned:
-                return existing.release_existing(instance, clients, journal, emit, self._pace)
-            return release_own(instance, clients, journal, emit, self._pace)
+    def lives(self, known: Iterable[tuple[Instance, Journal]]) -> Mapping[str, Ended]:
+        """See `Provider.lives`. One question a Region."""
+        regions: dict[str, list[str]] = {}
+        for instance, journal in known:
+            regions.setdefault(self._of(journal, instance.details.region).region, []).append(instance.id)
+        found: dict[str, Ended] = {}
+        for region, ids in regions.items():
+            clients = self._clients.at(region)
+            for each in described(clients, [{"Name": "instance-id", "Values": ids}], (*LIVE, *ENDED)):
+                life = life_of(each)
+                found[str(each["InstanceId"])] = Ended(life, None if life.may_be_up else down_since(each, clients))
+        return found
 
-    def _recorded(self, journal: Journal, region: str | None) -> AbstractContextManager[Clients]:
-        return requests.recorded(self._of(journal, region), journal, self._pace.now)
+    def machine(self, instance: Instance, journal: Journal, emit: Emit) -> Machine:
+        clients = self._of(journal, instance.details.region)
+        return Ec2Machine(instance, clients, journal, emit, self._pace, self._ask_address, self._looked_at)
 
     def _of(self, journal: Journal, region: str | None = None) -> Clients:
         """Clients of the Region that the run was launched in, whatever this shell's Region is now."""
         return self._clients.at(journal.read(Ec2Notes).region or region or self._clients.region)
+
+
+class Ec2Machine(Machine):
+    """One instance.
+
+    Args:
+        clients: of the Region that it is in.
+        ask_address: see `Ec2Provider`.
+        looked_at: ids of the instances that this command has reached or asked EC2 about.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        clients: Clients,
+        journal: Journal,
+        emit: Emit,
+        pace: Pace,
+        ask_address: Callable[[], str],
+        looked_at: set[str],
+    ) -> None:
+        super().__init__(instance)
+        self._clients, self._journal, self._emit, self._pace = clients, journal, emit, pace
+        self._ask_address, self._looked_at = ask_address, looked_at
+
+    def open(self) -> Transport:
+        """See `Machine.open`. A host key that fits neither pin is fatal and never retried."""
+        # Imported where a connection is made: paramiko costs 0.1 s that no other command needs.
+        from cloudtrain.transport.ssh_boot import connect_booting
+
+        instance, key = self.instance, self._key()
+        if not instance.owned:
+            existing.host_key_of(instance, self._clients, self._journal, self._emit, self._pace)
+        if not key.exists():
+            raise UsageError(
+                f"the key of {instance.details.run} is not on this computer: {key}",
+                hint=f"another computer may hold it; cloudtrain stop {instance.details.run} ends the instance",
+                consequence="nothing was sent",
+                code="no_key",
+            )
+        door = Door(
+            self._clients, self._journal, self._emit, self._pace, connect=connect_booting, ask_address=self._ask_address
+        )
+        notes = self._journal.read(Ec2Notes)
+        may_be_away = instance.life is InstanceLife.PARKED or instance.id in (notes.parks, notes.held)
+        if instance.owned and may_be_away and instance.id not in self._looked_at:
+            # A command that comes back: the machine may have ended since, and its address be somebody else's.
+            instance = door.as_it_is(instance)
+        self._looked_at.add(instance.id)
+        return door.open(instance, Credentials(instance.user or "ubuntu", key))
+
+    def prepare(self, transport: Transport, facts: HostFacts, job: Path) -> str:
+        """See `Machine.prepare`. Nothing is installed on a machine of the user's, nor on an emulated one, which is
+        this computer."""
+        if not self.instance.owned:
+            return facts.python
+        if self._clients.loopback:
+            if not facts.torch:
+                raise UsageError(
+                    "the rehearsal trains on this computer, and its Python has no torch",
+                    hint='pip install "cloudtrain[local,rehearse]"',
+                    consequence="nothing was installed",
+                    code="no_torch",
+                )
+            return facts.python
+        return environment.prepare(transport, facts, _requirements(job), self._emit)
+
+    def login(self) -> Login | None:
+        notes = self._journal.read(Ec2Notes)
+        pinned = notes.host_key or self.instance.host_key
+        return Login((self._key(),), pinned, user=notes.user) if pinned else None
+
+    def park_at_end(self) -> bool:
+        """See `Machine.park_at_end`. The one call is recorded; a command that comes back does not make it again."""
+        self._looked_at.add(self.instance.id)
+        with self._recorded():
+            return lease.park_at_end(self.instance, self._clients, self._journal)
+
+    def end_at(self, transport: Transport, until: float) -> bool:
+        if self.instance.owned:
+            with self._recorded():
+                lease.end_at(self.instance, transport, until, self._clients, self._journal)
+        return self.instance.owned
+
+    def extend(self, transport: Transport, expires_at: float) -> bool:
+        if self.instance.owned:
+            with self._recorded():
+                lease.move(self.instance, transport, expires_at, self._clients)
+            self._journal.write(Ec2Notes(ends_by=expires_at))
+        return self.instance.owned
+
+    def end(self, *, parks: bool) -> Ended:
+        with self._recorded():
+            return lease.enforce(self.instance, self._clients, self._emit, self._pace, parks=parks)
+
+    def wake(self) -> Instance:
+        with self._recorded():
+            return lease.wake(self.instance, self._clients, self._journal, self._emit, self._pace)
+
+    def release(self) -> Released:
+        """See `Machine.release`. A machine that is not ours is left as it was found."""
+        release = release_own if self.instance.owned else existing.release_existing
+        with self._recorded():
+            return release(self.instance, self._clients, self._journal, self._emit, self._pace)
+
+    def _key(self) -> Path:
+        """The private key that opens it."""
+        owned, run = self.instance.owned, self.instance.details.run
+        return trust.keys_folder(run) / "client" if owned else existing.identity_of(self._journal)
+
+    def _recorded(self) -> AbstractContextManager[Clients]:
+        return requests.recorded(self._clients, self._journal, self._pace.now)
 
 
 def _place(token: str | None, seeds: Sequence[str]) -> int:

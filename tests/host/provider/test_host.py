@@ -16,7 +16,7 @@ from cloudtrain.core.events import Noted, discard
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import HostSpec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife
-from cloudtrain.provider.host import HostProvider
+from cloudtrain.provider.host import HostMachine, HostProvider
 from cloudtrain.transport.ssh_keys import fingerprint
 from cloudtrain.transport.ssh_trust import PinnedHosts
 from tests import plans
@@ -77,7 +77,7 @@ def test_the_first_contact_shows_the_key_and_asks_and_the_next_does_not(server):
     assert again.acquire(plan_of(run_spec(server), again), plans.Memory(), discard) == instance
     found = again.find("brave-otter", notes)
     assert found == instance
-    with again.open(found, notes, discard) as transport:
+    with again.machine(found, notes, discard).open() as transport:
         assert transport.run(["echo", "hello"]).stdout == b"hello\n"
 
 
@@ -129,7 +129,7 @@ def test_a_machine_that_was_replaced_is_refused_until_its_entry_is_deleted(serve
     server.start()
     said = len(server.log.read_bytes())
     with pytest.raises(HostKeyMismatch) as caught:
-        provider.open(instance, notes, discard)
+        HostMachine(instance).open()
     assert fingerprint(old) in caught.value.detail and fingerprint(server.host_key) in caught.value.detail
     assert str(state_dir() / "hosts.json") in caught.value.hint
     assert f"[127.0.0.1]:{server.port}" in caught.value.hint
@@ -141,7 +141,7 @@ def test_a_machine_that_was_replaced_is_refused_until_its_entry_is_deleted(serve
     (state_dir() / "hosts.json").unlink()
     fresh = provider.acquire(plan_of(run_spec(server), provider), plans.Memory(), discard)
     assert fresh.host_key == server.host_key
-    provider.open(instance, notes, discard).close()
+    HostMachine(instance).open().close()
 
 
 @pytest.mark.sshd
@@ -149,9 +149,9 @@ def test_release_leaves_the_machine_alone(server):
     provider, notes = HostProvider(lambda question: True), plans.Memory()
     instance = provider.acquire(plan_of(run_spec(server), provider), notes, discard)
     for _ in range(2):
-        released = provider.release(instance, notes, discard)
+        released = HostMachine(instance).release()
         assert (released.life, released.leftovers) == (InstanceLife.NONE, ())
-    provider.open(instance, notes, discard).close()
+    HostMachine(instance).open().close()
 
 
 @pytest.mark.sshd

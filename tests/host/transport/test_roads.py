@@ -26,7 +26,7 @@ from cloudtrain.core.plan import CodeSummary, make_plan
 from cloudtrain.core.spec import JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.lifecycle import openssh
 from cloudtrain.lifecycle.openssh import Way
-from cloudtrain.provider.host import HostProvider
+from cloudtrain.provider.host import HostMachine, HostProvider
 from cloudtrain.provider.host_address import parse_host
 from cloudtrain.transport import ssh_dial, ssh_keys, ssh_link
 from cloudtrain.transport.ssh_trust import PinnedHosts
@@ -78,7 +78,7 @@ def acquired(host: str, **given: Any) -> tuple[Instance, list[str], str]:
 
 
 def greeted(instance: Instance) -> bytes:
-    with HostProvider(None).open(instance, plans.Memory(), discard) as transport:
+    with HostMachine(instance).open() as transport:
         return transport.run(["echo", "hello"]).stdout
 
 
@@ -152,7 +152,7 @@ def test_a_jump_host_leads_there(own_sshd: Any, configured: Any, tmp_path: Path)
     while bastion.sessions() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not bastion.sessions(), "the program that led there has ended"
-    login = HostProvider(None).login(instance, plans.Memory())
+    login = HostMachine(instance).login()
     assert login is not None
     assert by_ssh(way_to(instance, login, tmp_path)) == "hello\n"
 

@@ -15,6 +15,7 @@ from cloudtrain.core.instance import Instance, Released
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.emulator.region import Region
+from cloudtrain.provider.base import Machine
 from cloudtrain.provider.ec2 import clients as sdk_clients
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.pace import Pace
@@ -88,10 +89,13 @@ class Trip:
         return self.provider.acquire(self.plan, self.notes, self.told.append)
 
     def open(self, instance: Instance) -> Transport:
-        return self.provider.open(instance, self.notes, self.told.append)
+        return self.machine(instance).open()
 
     def release(self, instance: Instance) -> Released:
-        return self.provider.release(instance, self.notes, self.told.append)
+        return self.machine(instance).release()
+
+    def machine(self, instance: Instance) -> Machine:
+        return self.provider.machine(instance, self.notes, self.told.append)
 
     def find(self) -> Instance | None:
         return self.provider.find(self.plan.spec.name, self.notes)

@@ -38,12 +38,12 @@ def end_of(trip: Trip, instance: Instance) -> float | None:
 def extended(trip: Trip, instance: Instance, by_s: float) -> float:
     later = float(int(instance.details.expires_at + by_s))
     with trip.open(instance) as transport:
-        assert trip.provider.extend(instance, transport, later, trip.notes, trip.told.append)
+        assert trip.machine(instance).extend(transport, later)
     return later
 
 
 def parked(trip: Trip, instance: Instance) -> None:
-    trip.provider.keep(instance, trip.notes, trip.told.append)
+    trip.machine(instance).park_at_end()
     trip.clients.ec2.stop_instances(InstanceIds=[instance.id])
     until(lambda: instances.state_of(instances.one(trip.clients, instance.id) or {}) == "stopped", "stopped")
 
@@ -70,7 +70,7 @@ def test_a_woken_machine_has_its_own_short_lease_whatever_was_promised_before(tr
     instance = trip.acquire()
     extended(trip, instance, 36000)
     parked(trip, instance)
-    woken = trip.provider.wake(instance, trip.notes, trip.told.append)
+    woken = trip.machine(instance).wake()
     with trip.open(woken) as transport:
         expires = end_of(trip, woken)
         assert expires is not None and expires < time.time() + lease.WAKE_S + 1
@@ -86,7 +86,7 @@ def test_a_machine_that_was_woken_tells_its_key_and_can_be_adopted(trip: Trip) -
     instance = trip.acquire()
     trip.open(instance).close()
     parked(trip, instance)
-    woken = trip.provider.wake(instance, trip.notes, trip.told.append)
+    woken = trip.machine(instance).wake()
     trip.open(woken).close()
     pinned = trip.notes.read(Ec2Notes).host_key
     orphan = adopt.find(trip.clients, instance.id, "ubuntu")
@@ -110,7 +110,7 @@ def test_a_machine_that_is_held_ends_at_the_moved_end_whatever_holds_up_its_powe
         trip.region.inject(behind)
     instance = trip.acquire()
     with trip.open(instance) as transport, contextlib.suppress(ConnectionFailed):
-        lease.hold(instance, transport, time.time() + 2, trip.clients, trip.notes)
+        lease.end_at(instance, transport, time.time() + 2, trip.clients, trip.notes)
     ended(trip, instance)
     assert trip.left() == {}
 
@@ -178,14 +178,14 @@ def test_a_machine_of_the_last_release_is_extended_and_held(trip: Trip, old: Ins
     trip.clients.ec2.reboot_instances(InstanceIds=[old.id])
     until(lambda: "boot 2" in trip.region.machines()[old.id].console and at() == later, "the later end again")
     with trip.open(old) as transport, contextlib.suppress(ConnectionFailed):
-        lease.hold(old, transport, time.time() + 3, trip.clients, trip.notes)
+        lease.end_at(old, transport, time.time() + 3, trip.clients, trip.notes)
     ended(trip, old)
 
 
 def test_a_machine_of_the_last_release_that_is_woken_has_a_lease_of_this_one(trip: Trip, old: Instance) -> None:
     extended(trip, old, 36000)
     parked(trip, old)
-    woken = trip.provider.wake(old, trip.notes, trip.told.append)
+    woken = trip.machine(old).wake()
     with trip.open(woken):
         expires = end_of(trip, woken)
         assert expires is not None and expires < time.time() + lease.WAKE_S + 1
@@ -197,7 +197,7 @@ def test_the_requests_that_move_a_machines_end_are_on_record(trip: Trip) -> None
     instance = trip.acquire()
     extended(trip, instance, 600)
     parked(trip, instance)
-    woken = trip.provider.wake(instance, trip.notes, trip.told.append)
+    woken = trip.machine(instance).wake()
     trip.release(woken)
     calls = [request.call for request in trip.notes.read(RunNotes).aws_requests]
     # `parked` stops it by hand, which is nobody's record.

@@ -40,7 +40,7 @@ def logged_in(trip: Any) -> str:
     instance = trip.acquire()
     with trip.open(instance) as transport:
         said: bytes = transport.run(["sh", "-c", "echo $USER; sudo -n true"]).stdout
-    login = trip.provider.login(instance, trip.notes)
+    login = trip.machine(instance).login()
     assert login is not None and login.user == said.decode().strip()
     return said.decode().strip()
 

@@ -40,9 +40,9 @@ def test_from_the_launch_to_a_machine_that_is_woken(trip_of: Any, region_of: Any
     adopt.enter(orphan, trip.clients, notes, trip.told.append, QUICK, identity=None).close()
     assert notes.read(Ec2Notes).private is True and not notes.read(Ec2Notes).group
     assert len(region.calls("AuthorizeSecurityGroupIngress")) == 1, "the rule of its launch stays as it is"
-    trip.provider.keep(instance, trip.notes, trip.told.append)
+    trip.machine(instance).park_at_end()
     trip.clients.ec2.stop_instances(InstanceIds=[instance.id])
-    woken = trip.provider.wake(instance, trip.notes, trip.told.append)
+    woken = trip.machine(instance).wake()
     found = one(trip.clients, instance.id)
     assert found is not None and woken.address == found["PrivateIpAddress"] and woken.life is InstanceLife.RUNNING
     trip.open(woken).close()

@@ -198,7 +198,7 @@ def test_a_group_that_stays_in_use_is_waited_for_once_the_end_is_told(trip_of: A
     # Nothing but a group is left, and of that it is known: there is no second wait.
     assert steps[3].seconds < 5 and "inventory: 0 instances, 0 volumes, 1 security group" in trip.said()
     trip.region.faults.replace([])
-    assert trip.provider.release(instance, trip.notes, trip.told.append).leftovers == () and trip.left() == {}
+    assert trip.release(instance).leftovers == () and trip.left() == {}
 
 
 def test_a_run_is_found_without_any_note(trip_of: Any) -> None:

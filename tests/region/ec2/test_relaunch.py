@@ -182,7 +182,7 @@ def test_an_extended_lease_is_the_runs(trip_of: Any) -> None:
     first = trip.acquire()
     later = float(int(time.time() + 5000))
     with trip.open(first) as transport:
-        assert trip.provider.extend(first, transport, later, trip.notes, trip.told.append)
+        assert trip.machine(first).extend(transport, later)
     again(trip)
     trip.plan = replace(trip.plan, limit_s=86400.0)
     second = trip.acquire()

@@ -125,7 +125,7 @@ def test_each_may_all_that_a_run_needs_and_nothing_of_the_others(people: tuple[A
     notes = Notes()
     notes.write(adopt.notes(orphan, trip.clients))
     adopt.enter(orphan, trip.clients, notes, trip.told.append, QUICK, identity=None).close()
-    trip.provider.keep(instance, trip.notes, trip.told.append)
+    trip.machine(instance).park_at_end()
 
     assert orphan.group is not None
     hurts = hurting(instance.id, orphan.group)
@@ -134,12 +134,12 @@ def test_each_may_all_that_a_run_needs_and_nothing_of_the_others(people: tuple[A
         with pytest.raises(ClientError, match=f"not authorized to perform: {right} "):
             call(ben.clients)
     with pytest.raises(SignInError, match="ec2:TerminateInstances"):
-        Ec2Provider(ben.clients, pace=QUICK).release(instance, Notes(), trip.told.append)
+        Ec2Provider(ben.clients, pace=QUICK).machine(instance, Notes(), trip.told.append).release()
     assert ben.denied == set(hurts)
     assert [row["state"] for row in trip.region.inventory()["instances"]] == ["running"]
 
     anna.root.ec2.stop_instances(InstanceIds=[instance.id])
-    woken = trip.provider.wake(instance, trip.notes, trip.told.append)
+    woken = trip.machine(instance).wake()
     trip.open(woken).close()
     trip.release(woken)
     assert trip.left() == {} and anna.denied == set()

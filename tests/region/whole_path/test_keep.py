@@ -25,10 +25,10 @@ from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.launch import acquire
-from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.provider.ec2.provider import Ec2Machine
 from tests import policy
 from tests.lease_end import lease_end
-from tests.region.whole_path.test_lease import NAME, QUICK, Killed, Scene, gone, verified
+from tests.region.whole_path.test_lease import NAME, Killed, Scene, gone, verified
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
 
@@ -134,32 +134,23 @@ def test_what_cannot_be_arranged_ends_the_machine_and_says_so(scene: Scene) -> N
     gone(scene)
 
 
-class Dies(Ec2Provider):
-    """A command that is killed before or after the machine was told."""
+@pytest.mark.parametrize("told", [False, True])
+def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    end_at = Ec2Machine.end_at
 
-    after = False
-
-    def hold(self, *arguments: Any) -> bool:
-        if self.after:
-            super().hold(*arguments)
+    def dies(machine: Ec2Machine, *arguments: Any) -> bool:
+        if told:
+            end_at(machine, *arguments)
         raise Killed
 
-
-class DiesLater(Dies):
-    after = True
-
-
-@pytest.mark.parametrize("kind", [Dies, DiesLater])
-def test_a_command_killed_right_after_the_pull_leaves_a_machine_that_ends_itself(
-    scene: Scene, kind: type[Dies]
-) -> None:
-    whole, scene.provider = scene.provider, lambda clients: kind(clients, pace=QUICK)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ec2Machine, "end_at", dies)
         story.resume(scene.begin(max_time_s=600.0, grace_s=8.0, keep_s=120.0), scene.context)
-    scene.provider = whole
     assert scene.run.state is RunState.PULLING
     promised = scene.context.store.read_journal(NAME).held.until
-    if kind is Dies:
+    if not told:
         # The laptop stays off: its own supervisor ends it, parked or for good, when nobody has looked for the grace.
         scene.until("stopped", "terminated", seconds=30)
         result = story.resume(scene.run, scene.context)

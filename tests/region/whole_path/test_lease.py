@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,13 +29,12 @@ from cloudtrain.emulator.region import Region
 from cloudtrain.lifecycle import machine_end, overdue, planning, stop, story
 from cloudtrain.lifecycle import pull as lifecycle_pull
 from cloudtrain.lifecycle.session import Context, Session
-from cloudtrain.provider.base import Provider
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.provider import Ec2Provider
+from cloudtrain.provider.ec2.provider import Ec2Machine, Ec2Provider
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
 from tests import policy
@@ -59,14 +58,13 @@ class Scene:
     region: Region
     folder: Path
     told: list[Event] = field(default_factory=list)
-    provider: Callable[[Clients], Provider] = lambda clients: Ec2Provider(clients, pace=QUICK)
 
     @property
     def context(self) -> Context:
         clients = Clients(None, self.region.name, self.region.endpoint_url, self.region.access_key)
         return Context(
             store=Store(self.folder / "registry.sqlite"),
-            provider=lambda spec: self.provider(clients),
+            provider=lambda spec: Ec2Provider(clients, pace=QUICK),
             emit=self.told.append,
         )
 
@@ -229,16 +227,13 @@ def test_spot_cannot_park_and_its_results_outlive_the_grace(scene: Scene) -> Non
     gone(scene)
 
 
-def test_a_command_killed_between_start_and_switch_is_made_good(scene: Scene) -> None:
-    class Dies(Ec2Provider):
-        def keep(self, *arguments: Any) -> bool:
-            raise Killed
+def test_a_command_killed_between_start_and_switch_is_made_good(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(machine: Ec2Machine) -> bool:
+        raise Killed
 
-    whole = scene.provider
-    scene.provider = lambda clients: Dies(clients, pace=QUICK)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ec2Machine, "park_at_end", dies)
         scene.trains("--pause", "0.05", "--epochs", "1000", max_time_s=600.0)
-    scene.provider = whole
     story.resume(scene.run, scene.context, detach=True)
     assert scene.instance().instance_initiated_shutdown_behavior == "stop"
     story.resume(scene.run, scene.context, detach=True)
@@ -256,22 +251,20 @@ def test_a_switch_that_fails_is_said_aloud_and_tried_again(scene: Scene) -> None
     gone(scene)
 
 
-def test_a_pull_that_is_killed_after_the_start_goes_on(scene: Scene) -> None:
+def test_a_pull_that_is_killed_after_the_start_goes_on(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry then knows the old address alone."""
+    wake = Ec2Machine.wake
 
-    class Dies(Ec2Provider):
-        def wake(self, *arguments: Any) -> Any:
-            super().wake(*arguments)
-            raise Killed
+    def dies(machine: Ec2Machine) -> Any:
+        wake(machine)
+        raise Killed
 
-    whole = scene.provider
     scene.trains(max_time_s=600.0, grace_s=1.0)
     scene.until("stopped")
-    scene.provider = lambda clients: Dies(clients, pace=QUICK)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ec2Machine, "wake", dies)
         scene.pull()
     assert scene.run.life is InstanceLife.PARKED
-    scene.provider = whole
     verified(scene.pull())
     gone(scene)
 

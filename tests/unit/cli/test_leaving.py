@@ -23,7 +23,7 @@ from cloudtrain.lifecycle import planning, story
 from cloudtrain.provider.ec2.notes import Debt, Ec2Notes, LaunchAttempt, Launched, Pending, Slot
 from cloudtrain.store import Run, Store
 from tests import plans
-from tests.fake_provider import FakeProvider
+from tests.fake_provider import FakeMachine, FakeProvider
 from tests.fakes import VERBS, FakeHost, FakeRun
 from tests.typed import Typed
 
@@ -48,6 +48,7 @@ class Ec2(FakeProvider):
 
     def __init__(self) -> None:
         super().__init__(job, owned=True)
+        self.kind = Ec2Machine
         self.now = time.time()
         self.strikes: dict[str, Callable[[], None]] = {}
 
@@ -71,18 +72,21 @@ class Ec2(FakeProvider):
         self.strike("launch, answered")
         return replace(self.made, details=replace(self.made.details, spot=False))
 
-    def open(self, instance: Any, journal: Any, emit: Any) -> Any:
-        self.strike("boot")
-        return super().open(instance, journal, emit)
 
-    def keep(self, instance: Any, journal: Any, emit: Any) -> bool:
+class Ec2Machine(FakeMachine):
+    def open(self) -> Any:
+        self.there.strike("boot")
+        return super().open()
+
+    def park_at_end(self) -> bool:
         return True
 
-    def release(self, instance: Any, journal: Any, emit: Any) -> Any:
-        journal.write(Ec2Notes(release_pending=Debt(id=instance.id, price=instance.price_per_hour)))
-        self.strike("release")
-        released = super().release(instance, journal, emit)
-        journal.write(Ec2Notes(release_pending=None))
+    def release(self) -> Any:
+        debt = Debt(id=self.instance.id, price=self.instance.price_per_hour)
+        self.journal.write(Ec2Notes(release_pending=debt))
+        self.there.strike("release")
+        released = super().release()
+        self.journal.write(Ec2Notes(release_pending=None))
         return released
 
 

@@ -17,7 +17,7 @@ from cloudtrain.core.spec import Ec2Spec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import Figures
 from cloudtrain.lifecycle import pull, stop, story
-from cloudtrain.provider.local import LocalProvider
+from cloudtrain.provider.local import LocalMachine, LocalProvider
 from cloudtrain.run_folder import outcome
 from cloudtrain.store import Run, Store
 from tests import plans
@@ -101,7 +101,7 @@ def test_an_ec2_run_that_cannot_be_given_back_is_no_success(
         raise ConnectionFailed("it could not be ended", code="release_pending")
 
     monkeypatch.setattr(owned, "find", lambda *_: instance)
-    monkeypatch.setattr(owned, "release", fails)
+    monkeypatch.setattr(LocalMachine, "release", fails)
     context = story.Context(store=store, provider=lambda spec: owned)
     with pytest.raises(ConnectionFailed, match="could not be ended"):
         stop.stop(run, context)

@@ -12,7 +12,6 @@ import pytest
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages.listing import FRESH_S
 from cloudtrain.core.errors import ConnectionFailed
-from cloudtrain.core.events import Emit
 from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
@@ -25,7 +24,7 @@ from cloudtrain.store import Run, Store
 from cloudtrain.transfer.supervisor import BEAT_S as BEAT_BY_HOST_S
 from cloudtrain.transport.base import Transport
 from tests import plans
-from tests.fake_provider import FakeProvider
+from tests.fake_provider import FakeMachine, FakeProvider
 from tests.fakes import FakeRun
 
 EPOCH_S, LATER_S = 60.0, 1000.0
@@ -49,6 +48,7 @@ class Asked(FakeProvider):
 
     def __init__(self) -> None:
         super().__init__(job, owned=True)
+        self.kind = AskedMachine
         self.says: dict[str, InstanceLife] | None = {}
         self.hang: set[str] = set()
         self.woken = threading.Event()
@@ -62,14 +62,16 @@ class Asked(FakeProvider):
         says = self.says or {}
         return {instance.id: Ended(says.get(instance.id, InstanceLife.RUNNING)) for instance, _ in known}
 
-    def open(self, instance: Instance, journal: Journal, emit: Emit) -> Transport:
-        if instance.id in self.hang:
-            self.woken.wait()
-        return super().open(instance, journal, emit)
 
-    def end(self, instance: Instance, journal: Journal, emit: Emit, *, parks: bool) -> tuple[InstanceLife, bool]:
-        self.ended += 1
-        return super().end(instance, journal, emit, parks=parks)
+class AskedMachine(FakeMachine):
+    def open(self) -> Transport:
+        if self.instance.id in self.there.hang:
+            self.there.woken.wait()
+        return super().open()
+
+    def end(self, *, parks: bool) -> Ended:
+        self.there.ended += 1
+        return super().end(parks=parks)
 
 
 @pytest.fixture

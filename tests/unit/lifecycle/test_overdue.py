@@ -33,7 +33,10 @@ class Account:
     fails: bool = False
     had_ended: bool = False
 
-    def end(self, instance: Instance, journal: Journal, emit: Any, *, parks: bool) -> Ended:
+    def machine(self, instance: Instance, journal: Journal, emit: Any) -> Account:
+        return self
+
+    def end(self, *, parks: bool) -> Ended:
         self.asked.append(parks)
         if self.fails:
             raise ConnectionFailed("EC2 does not answer")

@@ -24,6 +24,7 @@ from cloudtrain.lifecycle import checkpoints, spot, stop
 from cloudtrain.lifecycle.repeat import continuation
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.ec2.notes import Debt, Ec2Notes
+from cloudtrain.provider.local import LocalProvider
 from cloudtrain.run_folder import code_copy, outcome
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
@@ -58,7 +59,7 @@ def told() -> list[Event]:
 @pytest.fixture
 def context(tmp_path: Path, clock: Clock, told: list[Event]) -> Context:
     store = Store(tmp_path / "registry.sqlite", clock=clock)
-    return Context(store=store, provider=lambda spec: None, emit=told.append, clock=clock)  # type: ignore[arg-type,return-value]
+    return Context(store=store, provider=lambda spec: LocalProvider(), emit=told.append, clock=clock)
 
 
 def machine(number: int, **details: Any) -> Instance:

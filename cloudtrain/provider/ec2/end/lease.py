@@ -40,7 +40,7 @@ from cloudtrain.transport.base import Transport
 WAKE_S = 30 * 60.0
 
 
-def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
+def park_at_end(instance: Instance, clients: Clients, journal: Journal) -> bool:
     """From now on `instance` stops where it would have terminated itself; False: it is one that cannot.
 
     Raises:
@@ -57,7 +57,7 @@ def keep(instance: Instance, clients: Clients, journal: Journal) -> bool:
     return True
 
 
-def hold(instance: Instance, transport: Transport, until: float, clients: Clients, journal: Journal) -> None:
+def end_at(instance: Instance, transport: Transport, until: float, clients: Clients, journal: Journal) -> None:
     """Have an instance whose results are safe terminate itself at `until` (unix seconds), whoever watches.
 
     Its disk has nothing to lose any more, so it stops parking first: one that ends early then is gone, not billed on.
@@ -81,7 +81,7 @@ def _at_poweroff(instance: Instance, clients: Clients, behaviour: str, told: str
 
 
 def enforce(instance: Instance, clients: Clients, emit: Emit, pace: Pace, *, parks: bool) -> Ended:
-    """End an instance from outside: stopped if it `parks`, else terminated. See `Provider.end`.
+    """End an instance from outside: stopped if it `parks`, else terminated. See `Machine.end`.
 
     Raises:
         CloudtrainError: EC2 does not say that it has ended.

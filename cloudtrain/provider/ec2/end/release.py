@@ -86,7 +86,7 @@ def terminate(
 
 
 def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Emit, pace: Pace) -> Released:
-    """End an instance of ours with all that belongs to it; see `Provider.release`."""
+    """End an instance of ours with all that belongs to it; see `Machine.release`."""
     began = time.monotonic()
     emit(StepStarted("release", instance.id, pace.end))
     notes = journal.read(Ec2Notes)

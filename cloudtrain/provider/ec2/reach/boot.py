@@ -74,7 +74,7 @@ class Door:
         return self._moved(instance, self._still_there(instance, None))
 
     def open(self, instance: Instance, login: Credentials) -> Transport:
-        """See `Provider.open`. The first login of an instance of ours replaces its host key (`trust.rotate`)."""
+        """See `Machine.open`. The first login of an instance of ours replaces its host key (`trust.rotate`)."""
         first = not self._journal.read(Ec2Notes).reached
         within = self._pace.boot if first else min(AGAIN_S, self._pace.boot)
         began = time.monotonic()
