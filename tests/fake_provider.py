@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from cloudtrain.core.errors import CloudtrainError
@@ -89,12 +89,12 @@ class FakeProvider(Provider):
         return self.kind(instance, journal, self)
 
 
+@dataclass(frozen=True, eq=False)
 class FakeMachine(Machine):
     """One of them; `there` is their provider."""
 
-    def __init__(self, instance: Instance, journal: Journal, there: Any) -> None:
-        super().__init__(instance)
-        self.journal, self.there = journal, there
+    journal: Journal
+    there: Any
 
     def open(self) -> Transport:
         if self.there.refuses is not None:

@@ -196,7 +196,7 @@ class RunNotes(Notes):
         checkpoint, checkpoint_coming: the last that arrived, and one that is under way and may arrive the moment before
             a kill -9.
         gone_there: its folder on the host is gone, or about to go.
-        aws_requests: the last calls that started or ended machines (`provider/ec2/requests.py`).
+        aws_requests: the last calls that started or ended machines (`provider/ec2/clients.py`).
     """
 
     id: str | None = None

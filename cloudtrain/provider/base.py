@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.transport.base import Transport
 
 
+@dataclass(frozen=True, eq=False)
 class Machine(ABC):
     """One machine of a run, reached, given a later end and given back. The defaults are of one that is the user's own:
     it is taken as it is, and nothing of ours ends it.
@@ -24,8 +26,7 @@ class Machine(ABC):
         instance: what is known of it. Of one that has another address or end by now, another `Machine` is made.
     """
 
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+    instance: Instance
 
     @abstractmethod
     def open(self) -> Transport:

@@ -8,7 +8,9 @@ import math
 import os
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,7 +22,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.parsers import ResponseParserError, ResponseParserFactory
 
-from cloudtrain.core.errors import ConnectionFailed, UsageError
+from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
+from cloudtrain.core.notes import AwsRequest, Journal, RunNotes
 from cloudtrain.core.text import shortened
 from cloudtrain.core.version import __version__
 from cloudtrain.provider.ec2.credentials import NONSENSE, check_files, look_up, prepare
@@ -44,6 +47,18 @@ _MAKING = threading.RLock()
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
+
+# Calls that start and end machines or move their end: AWS's support asks for the ids that it gave to them.
+CALLS = (
+    "RunInstances",
+    "TerminateInstances",
+    "StartInstances",
+    "StopInstances",
+    "ModifyInstanceAttribute",
+    "CreateTags",
+)
+# A launch that is throttled in many zones asks often; the latest calls tell how it ended.
+MOST = 100
 
 
 class Clients:
@@ -91,6 +106,32 @@ class Clients:
                 other.__dict__.pop(name, None)
         other.region, other.region_source = _region(region, None)
         return other
+
+    @contextmanager
+    def recorded(self, journal: Journal, clock: Callable[[], float] = time.time) -> Iterator[Clients]:
+        """Themselves. While this lasts, put every answered call of `CALLS` into the journal's note `aws_requests`.
+
+        Each entry: `call`, `id` (AWS's request id), `at` (unix seconds), `error` (AWS's code, None where it was done).
+        A call that got no answer has no id and is not there.
+        """
+
+        def note(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
+            done, refused = parsed.get("ResponseMetadata", {}), parsed.get("Error", {})
+            entry = AwsRequest(call=model.name, id=done.get("RequestId"), at=clock(), error=refused.get("Code"))
+            # A registry that cannot be written is told of by the next write, which matters more than this one.
+            with suppress(CloudtrainError):
+                journal.write(RunNotes(aws_requests=(*journal.read(RunNotes).aws_requests, entry)[-MOST:]))
+
+        emitters = [client.meta.events for client in {id(c): c for c in (self.ec2, self.ec2_launch)}.values()]
+        for emitter in emitters:
+            for call in CALLS:
+                emitter.register(f"after-call.ec2.{call}", note)
+        try:
+            yield self
+        finally:
+            for emitter in emitters:
+                for call in CALLS:
+                    emitter.unregister(f"after-call.ec2.{call}", note)
 
     @cached_property
     def ec2(self) -> EC2Client:

@@ -15,7 +15,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Limits
 from cloudtrain.provider.ec2 import instances, machine_lease
-from cloudtrain.provider.ec2.end import lease
+from cloudtrain.provider.ec2.machine import WAKE_S
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.reach import adopt
 from cloudtrain.transport.ssh_keys import fingerprint
@@ -73,7 +73,7 @@ def test_a_woken_machine_has_its_own_short_lease_whatever_was_promised_before(tr
     woken = trip.machine(instance).wake()
     with trip.open(woken) as transport:
         expires = end_of(trip, woken)
-        assert expires is not None and expires < time.time() + lease.WAKE_S + 1
+        assert expires is not None and expires < time.time() + WAKE_S + 1
         assert transport.run(["true"]).exit_code == 0
     trip.clients.ec2.reboot_instances(InstanceIds=[instance.id])
     until(lambda: "boot 3" in trip.region.machines()[instance.id].console, "the third boot")
@@ -110,7 +110,7 @@ def test_a_machine_that_is_held_ends_at_the_moved_end_whatever_holds_up_its_powe
         trip.region.inject(behind)
     instance = trip.acquire()
     with trip.open(instance) as transport, contextlib.suppress(ConnectionFailed):
-        lease.end_at(instance, transport, time.time() + 2, trip.clients, trip.notes)
+        trip.machine(instance).end_at(transport, time.time() + 2)
     ended(trip, instance)
     assert trip.left() == {}
 
@@ -178,7 +178,7 @@ def test_a_machine_of_the_last_release_is_extended_and_held(trip: Trip, old: Ins
     trip.clients.ec2.reboot_instances(InstanceIds=[old.id])
     until(lambda: "boot 2" in trip.region.machines()[old.id].console and at() == later, "the later end again")
     with trip.open(old) as transport, contextlib.suppress(ConnectionFailed):
-        lease.end_at(old, transport, time.time() + 3, trip.clients, trip.notes)
+        trip.machine(old).end_at(transport, time.time() + 3)
     ended(trip, old)
 
 
@@ -188,7 +188,7 @@ def test_a_machine_of_the_last_release_that_is_woken_has_a_lease_of_this_one(tri
     woken = trip.machine(old).wake()
     with trip.open(woken):
         expires = end_of(trip, woken)
-        assert expires is not None and expires < time.time() + lease.WAKE_S + 1
+        assert expires is not None and expires < time.time() + WAKE_S + 1
         assert trip.region.machines()[old.id].timers == {}
     trip.release(woken)
 

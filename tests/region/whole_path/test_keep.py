@@ -25,7 +25,7 @@ from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.launch import acquire
-from cloudtrain.provider.ec2.provider import Ec2Machine
+from cloudtrain.provider.ec2.machine import Ec2Machine
 from tests import policy
 from tests.lease_end import lease_end
 from tests.region.whole_path.test_lease import NAME, Killed, Scene, gone, verified

@@ -32,9 +32,10 @@ from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.launch import acquire
+from cloudtrain.provider.ec2.machine import Ec2Machine
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
-from cloudtrain.provider.ec2.provider import Ec2Machine, Ec2Provider
+from cloudtrain.provider.ec2.provider import Ec2Provider
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
 from tests import policy

@@ -242,8 +242,12 @@ def test_a_stop_is_on_record_before_anything_else(context: Context, tmp_path: Pa
     """So that the command which follows the run launches nothing more for it."""
     run = taken(context, tmp_path)
     go_on(run, context)
-    with pytest.raises(AttributeError):  # there is no provider here to ask
-        stop.stop(context.store.get(NAME), context)
+
+    def nobody(spec: object) -> Any:
+        raise ConnectionFailed("there is nobody to ask")
+
+    with pytest.raises(ConnectionFailed):
+        stop.stop(context.store.get(NAME), replace(context, provider=nobody))
     assert context.store.read_journal(NAME).stop_wanted is True
 
 
