@@ -39,8 +39,6 @@ class Machine(ABC):
     def prepare(self, transport: Transport, facts: HostFacts, job: Path) -> str:
         """Make the host able to run the job in the folder `job`, and return the interpreter that will.
 
-        The default takes the host as it is.
-
         Raises:
             ConnectionFailed: what is missing could not be installed.
         """

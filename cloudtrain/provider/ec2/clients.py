@@ -8,7 +8,6 @@ import math
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -108,7 +107,7 @@ class Clients:
         return other
 
     @contextmanager
-    def recorded(self, journal: Journal, clock: Callable[[], float] = time.time) -> Iterator[Clients]:
+    def recorded(self, journal: Journal, clock: Callable[[], float]) -> Iterator[Clients]:
         """Themselves. While this lasts, put every answered call of `CALLS` into the journal's note `aws_requests`.
 
         Each entry: `call`, `id` (AWS's request id), `at` (unix seconds), `error` (AWS's code, None where it was done).
@@ -122,16 +121,16 @@ class Clients:
             with suppress(CloudtrainError):
                 journal.write(RunNotes(aws_requests=(*journal.read(RunNotes).aws_requests, entry)[-MOST:]))
 
-        emitters = [client.meta.events for client in {id(c): c for c in (self.ec2, self.ec2_launch)}.values()]
-        for emitter in emitters:
-            for call in CALLS:
-                emitter.register(f"after-call.ec2.{call}", note)
+        answers = [
+            (made.meta.events, f"after-call.ec2.{call}") for made in (self.ec2, self.ec2_launch) for call in CALLS
+        ]
+        for events, answer in answers:
+            events.register(answer, note)
         try:
             yield self
         finally:
-            for emitter in emitters:
-                for call in CALLS:
-                    emitter.unregister(f"after-call.ec2.{call}", note)
+            for events, answer in answers:
+                events.unregister(answer, note)
 
     @cached_property
     def ec2(self) -> EC2Client:

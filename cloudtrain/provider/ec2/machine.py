@@ -92,18 +92,16 @@ class Ec2Machine(Machine):
     def prepare(self, transport: Transport, facts: HostFacts, job: Path) -> str:
         """See `Machine.prepare`. Nothing is installed on a machine of the user's, nor on an emulated one, which is
         this computer."""
-        if not self.instance.owned:
-            return facts.python
-        if self.clients.loopback:
-            if not facts.torch:
-                raise UsageError(
-                    "the rehearsal trains on this computer, and its Python has no torch",
-                    hint='pip install "cloudtrain[local,rehearse]"',
-                    consequence="nothing was installed",
-                    code="no_torch",
-                )
-            return facts.python
-        return environment.prepare(transport, facts, _requirements(job), self.emit)
+        if self.instance.owned and not self.clients.loopback:
+            return environment.prepare(transport, facts, _requirements(job), self.emit)
+        if self.instance.owned and not facts.torch:
+            raise UsageError(
+                "the rehearsal trains on this computer, and its Python has no torch",
+                hint='pip install "cloudtrain[local,rehearse]"',
+                consequence="nothing was installed",
+                code="no_torch",
+            )
+        return facts.python
 
     def login(self) -> Login | None:
         notes = self.journal.read(Ec2Notes)
@@ -144,82 +142,75 @@ class Ec2Machine(Machine):
         return self.instance.owned
 
     def end(self, *, parks: bool) -> Ended:
-        with self._recorded():
-            return self._end(parks=parks)
+        with self._recorded() as clients:
+            found = one(clients, self.instance.id)
+            state = state_of(found) if found else "terminated"
+            if state in ENDED:
+                return Ended(InstanceLife.TERMINATED, down_since(found, clients) if found else None)
+            if state == "stopped":
+                return Ended(InstanceLife.PARKED, down_since(found or {}, clients))
+            if not parks:
+                last = terminate(clients, self.instance.id, self.emit, self.pace, enough=ENDED)
+                return Ended(InstanceLife.TERMINATED, down_since(last, clients) if last else None, told=True)
+            billed, forced = "it may still be billed", {False: 0.0, True: self.pace.end / 2}
+            for found, state, gone in watched(
+                clients, self.instance.id, self.emit, self.pace, step="release", within_s=self.pace.end
+            ):
+                if found is None or state in ENDED:
+                    return Ended(InstanceLife.TERMINATED, down_since(found, clients) if found else None, told=True)
+                if state == "stopped":
+                    return Ended(InstanceLife.PARKED, down_since(found, clients), told=True)
+                # Asked first, and later not asked any more: what runs on it may hold up a shutdown.
+                for force in [force for force, after in forced.items() if gone >= after]:
+                    del forced[force]
+                    with translated(f"stop {self.instance.id}", profile=clients.profile, consequence=billed):
+                        clients.ec2.stop_instances(InstanceIds=[self.instance.id], Force=force)
+            raise ConnectionFailed(
+                f"{self.instance.id} is still {state} after {self.pace.end:.0f} s",
+                hint=f"cloudtrain stop {self.instance.details.run}".strip(),
+                consequence=billed,
+                code="not_stopped",
+            )
 
     def wake(self) -> Instance:
         """See `Machine.wake`. It has another address then, and the same host key. Safe to call again after a crash at
         any point."""
-        with self._recorded():
-            return self._wake()
+        with self._recorded() as clients:
+            began = time.monotonic()
+            price = None if clients.loopback else self.instance.price_per_hour
+            told = f"{self.instance.id} is parked; {told_of_wake(price)}"
+            self.emit(StepStarted("instance", told, self.pace.pending))
+            asked, within_s = False, self.pace.end + self.pace.pending
+            for found, state, _ in watched(
+                clients, self.instance.id, self.emit, self.pace, step="instance", within_s=within_s
+            ):
+                if found is None or state in ENDED:
+                    raise ConnectionFailed(
+                        f"{self.instance.id} has ended: {reason_of(found)}",
+                        hint="what was streamed and pulled so far is kept",
+                        consequence="nothing of it is billed any more",
+                        code="instance_gone",
+                    )
+                if state == "running" and address_of(found, private=self.journal.read(Ec2Notes).private):
+                    woken = self._as_woken(found)
+                    told = f"{woken.id} runs again at {woken.address}"
+                    self.emit(StepDone("instance", told, time.monotonic() - began))
+                    return woken
+                if state == "stopped" and not asked:
+                    self._start()
+                    asked = True
+            raise ConnectionFailed(
+                f"{self.instance.id} did not start within {within_s:.0f} s",
+                hint=f"cloudtrain pull {self.instance.details.run} tries again",
+                consequence="its disk keeps the results",
+                code="not_started",
+            )
 
     def release(self) -> Released:
         """See `Machine.release`. A machine that is not ours is left as it was found."""
         release = release_own if self.instance.owned else existing.release_existing
         with self._recorded():
             return release(self.instance, self.clients, self.journal, self.emit, self.pace)
-
-    def _end(self, *, parks: bool) -> Ended:
-        found = one(self.clients, self.instance.id)
-        state = state_of(found) if found else "terminated"
-        if state in ENDED:
-            return Ended(InstanceLife.TERMINATED, down_since(found, self.clients) if found else None)
-        if state == "stopped":
-            return Ended(InstanceLife.PARKED, down_since(found or {}, self.clients))
-        if not parks:
-            last = terminate(self.clients, self.instance.id, self.emit, self.pace, enough=ENDED)
-            return Ended(InstanceLife.TERMINATED, down_since(last, self.clients) if last else None, told=True)
-        billed, forced = "it may still be billed", {False: 0.0, True: self.pace.end / 2}
-        for found, state, gone in watched(
-            self.clients, self.instance.id, self.emit, self.pace, step="release", within_s=self.pace.end
-        ):
-            if found is None or state in ENDED:
-                return Ended(InstanceLife.TERMINATED, down_since(found, self.clients) if found else None, told=True)
-            if state == "stopped":
-                return Ended(InstanceLife.PARKED, down_since(found, self.clients), told=True)
-            # Asked first, and later not asked any more: what runs on it may hold up a shutdown.
-            for force in [force for force, after in forced.items() if gone >= after]:
-                del forced[force]
-                with translated(f"stop {self.instance.id}", profile=self.clients.profile, consequence=billed):
-                    self.clients.ec2.stop_instances(InstanceIds=[self.instance.id], Force=force)
-        raise ConnectionFailed(
-            f"{self.instance.id} is still {state} after {self.pace.end:.0f} s",
-            hint=f"cloudtrain stop {self.instance.details.run}".strip(),
-            consequence=billed,
-            code="not_stopped",
-        )
-
-    def _wake(self) -> Instance:
-        began = time.monotonic()
-        price = None if self.clients.loopback else self.instance.price_per_hour
-        told = f"{self.instance.id} is parked; {told_of_wake(price)}"
-        self.emit(StepStarted("instance", told, self.pace.pending))
-        asked, within_s = False, self.pace.end + self.pace.pending
-        for found, state, _ in watched(
-            self.clients, self.instance.id, self.emit, self.pace, step="instance", within_s=within_s
-        ):
-            if found is None or state in ENDED:
-                raise ConnectionFailed(
-                    f"{self.instance.id} has ended: {reason_of(found)}",
-                    hint="what was streamed and pulled so far is kept",
-                    consequence="nothing of it is billed any more",
-                    code="instance_gone",
-                )
-            if state == "running" and address_of(found, private=self.journal.read(Ec2Notes).private):
-                woken = self._as_woken(found)
-                self.emit(
-                    StepDone("instance", f"{self.instance.id} runs again at {woken.address}", time.monotonic() - began)
-                )
-                return woken
-            if state == "stopped" and not asked:
-                self._start()
-                asked = True
-        raise ConnectionFailed(
-            f"{self.instance.id} did not start within {within_s:.0f} s",
-            hint=f"cloudtrain pull {self.instance.details.run} tries again",
-            consequence="its disk keeps the results",
-            code="not_started",
-        )
 
     def _start(self) -> None:
         """Stopped -> pending. The new lease comes first: by the old one the machine would power itself off at once."""
@@ -235,11 +226,9 @@ class Ec2Machine(Machine):
             self.clients.ec2.start_instances(InstanceIds=[self.instance.id])
 
     def _as_woken(self, found: Mapping[str, Any]) -> Instance:
-        notes = self.journal.read(Ec2Notes)
-        notes = replace(notes, user=notes.user or self.instance.user, host_key=notes.host_key or self.instance.host_key)
-        return to_instance(
-            found, self.clients, notes, run=self.instance.details.run, price=self.instance.price_per_hour
-        )
+        known, notes = self.instance, self.journal.read(Ec2Notes)
+        notes = replace(notes, user=notes.user or known.user, host_key=notes.host_key or known.host_key)
+        return to_instance(found, self.clients, notes, run=known.details.run, price=known.price_per_hour)
 
     def _move(self, transport: Transport, expires_at: float) -> None:
         # The tag first: a machine that ends before its tag says so harms nobody, one that seems expired may be cleaned
