@@ -13,13 +13,11 @@ from pathlib import Path
 
 import typer
 
-from cloudtrain.billing import running
 from cloudtrain.cli import signals
 from cloudtrain.cli.commands import Commands, plain_typer
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import Unwritten, let_go, nobody_reads, print_lines, tell
 from cloudtrain.console.reporters.base import NO_INPUT, forgive_encodings
-from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError, ExitCode, Interrupted, UsageError
 from cloudtrain.core.version import __version__
 
@@ -152,6 +150,8 @@ def _gone() -> UsageError | None:
 
 def _told(look: Look, error: CloudtrainError) -> None:
     """Show why a command failed that had no run to speak of yet."""
+    from cloudtrain.billing import running
+
     try:
         reporter(look, billing=running.now).failure(error)
     except OSError:
@@ -175,6 +175,8 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
+    from cloudtrain.core import disk
+
     where = "its details could not be saved"
     try:
         folder = disk.private_dir(disk.state_dir() / "crashes")

@@ -36,8 +36,7 @@ def ssh(
     if json and not setup:
         raise UsageError("a shell has no JSON form", hint="leave out --json, or add --setup")
     from cloudtrain.cli import following
-    from cloudtrain.lifecycle import openssh
-    from cloudtrain.lifecycle.session import Session
+    from cloudtrain.lifecycle import openssh, session
 
     store = Store()
     row = store.find(run)
@@ -50,25 +49,24 @@ def ssh(
         )
     told = reporter(Look(plain=True))
     story = following.context(store, told)
-    with Session(row, story) as session:
-        openssh.check_there(row, session)
+    with session.Session(row, story) as there:
+        openssh.check_there(row, there)
         if setup:
-            _set_up(row, session, told, yes=yes, json=json)
+            _set_up(row, there, told, yes=yes, json=json)
             return
-        argv = openssh.command(row, session, tuple(context.args))
+        argv = openssh.command(row, there, tuple(context.args))
     raise typer.Exit(subprocess.run(argv, check=False).returncode)
 
 
-def _set_up(row: Run, session: Session, told: Reporter, *, yes: bool, json: bool) -> None:
+def _set_up(row: Run, there: Session, told: Reporter, *, yes: bool, json: bool) -> None:
     """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
-    from cloudtrain.lifecycle import openssh
-    from cloudtrain.lifecycle.session import Session
+    from cloudtrain.lifecycle import openssh, session
 
-    entries = {row.name: openssh.way(row, session)}
-    for other in session.context.store.runs(damaged=lambda _: None):
+    entries = {row.name: openssh.way(row, there)}
+    for other in there.context.store.runs(damaged=lambda _: None):
         # Of other runs only what is known here; a look at each machine is not worth the wait.
         if other.name != row.name and not other.state.final and other.instance is not None:
-            with Session(other, session.context, wakes=False) as its_session:
+            with session.Session(other, there.context, wakes=False) as its_session:
                 try:
                     entries[other.name] = openssh.way(other, its_session)
                 except CloudtrainError:

@@ -7,10 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudtrain.console.colour import forced
 from cloudtrain.console.reporters.base import Reporter, may_redraw
-from cloudtrain.console.reporters.jsonl import JsonReporter
-from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.core import questions
 
 
@@ -40,8 +37,13 @@ def reporter(
 
 def _made(look: Look, run: str, billing: Callable[[str], Mapping[str, Any]] | None, lines: bool) -> Reporter:
     if look.json:
+        from cloudtrain.console.reporters.jsonl import JsonReporter
+
         return JsonReporter(run, billing, None if lines else reporter(Look(plain=True)))
     if look.plain or not may_redraw(sys.stderr):
+        from cloudtrain.console.colour import forced
+        from cloudtrain.console.reporters.plain import PlainReporter
+
         return PlainReporter(colour=forced() and not look.plain, tenths=look.plain)
     from cloudtrain.console.reporters.live import LiveReporter
 

@@ -13,15 +13,17 @@ from .processes import boot_id
 
 if TYPE_CHECKING:
     import glob
+    import platform
+    import pwd
     import shutil
     import subprocess
-    import time
     from typing import Any, Dict, Iterator, List, Optional, Tuple
 else:
     glob = Later("glob")
+    platform = Later("platform")
+    pwd = Later("pwd")
     shutil = Later("shutil")
     subprocess = Later("subprocess")
-    time = Later("time")
 
 # Where people and images keep an environment with torch; those of conda have more of them in `envs/`.
 PLACES = ("/opt/pytorch", "~/venv", "~/.venv", "~/env", "~/miniconda3", "~/anaconda3", "~/miniforge3", "/opt/conda")
@@ -214,8 +216,6 @@ def at_logout() -> Optional[str]:
     user's own manager do; "ends": systemd's logind ends them (KillUserProcesses), and nothing here keeps them."""
     if not LINUX or not os.environ.get("XDG_SESSION_ID"):
         return None
-    import pwd
-
     names = ("KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers")
     rules = properties(["show-session"], names)
     try:
@@ -252,8 +252,6 @@ def existing_part(path: str) -> str:
 
 
 def os_name() -> str:
-    import platform
-
     try:
         with open("/etc/os-release") as file:
             found = re.search(r'^PRETTY_NAME="?([^"\n]+)', file.read(), re.M)

@@ -10,9 +10,11 @@ from .base import TYPE_CHECKING, Later
 from .files import Run, save
 
 if TYPE_CHECKING:
+    import calendar
     import threading
     from typing import Any, Dict, Optional, Tuple
 else:
+    calendar = Later("calendar")
     threading = Later("threading")
 
 # EC2 announces the end of a spot instance about two minutes ahead, at this address, and advises to ask every 5 s.
@@ -102,21 +104,18 @@ class SpotWatch:
 
 def utc_of(text: Any) -> Optional[float]:
     """Unix seconds of "2026-11-23T12:34:56Z"; None where it is something else."""
-    from calendar import timegm
-
     try:
-        return float(timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+        return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
     except (TypeError, ValueError):
         return None
 
 
 def date_of(text: Optional[str]) -> Optional[float]:
     """Unix seconds of "Mon, 23 Nov 2026 12:34:56 GMT"; None where it is something else."""
-    from calendar import timegm
     from email.utils import parsedate
 
     try:
-        return float(timegm(parsedate(text) or ()))
+        return float(calendar.timegm(parsedate(text) or ()))
     except (TypeError, ValueError, IndexError):
         return None
 
