@@ -100,7 +100,7 @@ def region_in(folder: Path) -> Iterator[Any]:
 
 def measure(region: Any, folder: Path, name: str) -> Launch:
     """Run the command once, and time what it tells as it tells it."""
-    job = folder / "job"
+    job = folder / "toil"
     job.mkdir(exist_ok=True)
     (job / "train.py").write_text(JOB, encoding="utf-8")
     argv = [sys.executable, "-m", "cloudtrain", "run", "--instance", "g4dn.xlarge", "--job", str(job)]

@@ -41,6 +41,7 @@ from cloudtrain.provider.ec2.reach import existing
 from cloudtrain.provider.ec2.reach.boot import Credentials, Door
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.transport.base import Transport
+from cloudtrain.transport.ssh_boot import connect_booting
 
 # A woken machine has this long to give its results away, in seconds; then it parks again.
 WAKE_S = 30 * 60.0
@@ -66,7 +67,6 @@ class Ec2Machine(Machine):
     def open(self) -> Transport:
         """See `Machine.open`. A host key that fits neither pin is fatal and never retried."""
         # Imported where a connection is made: paramiko costs 0.1 s that no other command needs.
-        from cloudtrain.transport.ssh_boot import connect_booting
 
         instance, key = self.instance, self._key()
         if not instance.owned:

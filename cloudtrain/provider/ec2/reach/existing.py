@@ -22,6 +22,8 @@ from cloudtrain.provider.ec2.network import SSH_PORT
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.translate import NO_POLICY, translated
+from cloudtrain.transport.ssh import scan_host_key
+from cloudtrain.transport.ssh_boot import wait_for_banner
 from cloudtrain.transport.ssh_keys import PublicKey, check_fingerprint, fingerprint, parse_public_key
 from cloudtrain.transport.ssh_trust import PinnedHosts
 
@@ -163,9 +165,6 @@ def _from_given(given: str, instance: Instance, emit: Emit, pace: Pace) -> Publi
     if not given.startswith("SHA256:"):
         parse_public_key(given)
         return " ".join(given.split()[:2])
-    from cloudtrain.transport.ssh import scan_host_key
-    from cloudtrain.transport.ssh_boot import wait_for_banner
-
     wanted = check_fingerprint(given)
     # It may have been started a moment ago.
     wait_for_banner(instance.address or "", instance.port, limit_s=pace.boot, emit=emit)
