@@ -71,6 +71,12 @@ with sqlite3.connect(store.path) as db:
 """
 
 
+def _as_code(name: str) -> str:
+    """A row's name with its command as code: "`cloudtrain ls` of 50 runs"."""
+    command, of, runs = name.partition(" of ")
+    return f"`{command}`{of}{runs}"
+
+
 def main(arguments: list[str]) -> int:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,9 +91,9 @@ def main(arguments: list[str]) -> int:
     for name, row in MEASURED.items():
         ratio, bare = medians[name] / medians[row.of], medians[name] / medians[BARE]
         missed = missed or (row.goal is not None and ratio > row.goal)
-        beside = "" if row.of == BARE else f" x `{row.of}`, is {ratio:.2f}"
+        beside = "" if row.of == BARE else f" x {_as_code(row.of)}, is {ratio:.2f}"
         verdict = "" if row.goal is None else f"<= {row.goal:g}{beside}: {'met' if ratio <= row.goal else 'missed'}"
-        rows.append([f"`{name}`", f"{medians[name] * 1000:.0f} ms", f"{bare:.1f}", verdict])
+        rows.append([_as_code(name), f"{medians[name] * 1000:.0f} ms", f"{bare:.1f}", verdict])
     found = table(["command", "median", "x bare Python", "goal"], rows)
     print(found)
     if options.write:
