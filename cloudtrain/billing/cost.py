@@ -72,6 +72,24 @@ def ended(instance: Instance, at: float | None, now: float, *, disk_per_day: flo
     return replace(instance, details=replace(details, ended_at=min(at, before or at), before_usd=usd))
 
 
+def down(
+    run: Run, life: InstanceLife, at: float | None, now: float, instance: Instance | None = None
+) -> Instance | None:
+    """The machine of `run`, which EC2 says is `life` now (parked, or gone), since `at`, as the registry has it: whoever
+    looks may know it from before another command has started it again.
+
+    Args:
+        run: its row, just read.
+        instance: as whoever looks knows it, where the row has none or another one.
+    """
+    known = run.instance if instance is None or (run.instance and run.instance.id == instance.id) else instance
+    if known is None:
+        return None
+    gone = run.life is InstanceLife.PARKED and life is not InstanceLife.PARKED
+    disk = run.plan.offer.details.parked_per_day if gone else None
+    return ended(known, at or now if gone else at, now, disk_per_day=disk or 0.0)
+
+
 def woken(run: Run, instance: Instance, now: float) -> Instance:
     """`instance`, that of the parked `run` which runs again: what the run has cost until then is reckoned up."""
     assert run.instance is not None

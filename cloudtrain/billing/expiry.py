@@ -7,7 +7,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import an_hour, date_and_time, time_of_day
+from cloudtrain.core.text import an_hour, past, time_of_day
 from cloudtrain.store import Run
 
 # Between SIGTERM and SIGKILL.
@@ -77,11 +77,7 @@ def overdue_s(run: Run, now: float) -> float | None:
 
 def overdue_words(run: Run, now: float) -> str:
     """ "should have ended by 22:21, not confirmed; cloudtrain stop NAME", of a run that is overdue."""
-    return f"should have ended by {_past(expires_at(run) or now, now)}, not confirmed; cloudtrain stop {run.name}"
-
-
-def _past(at: float, now: float) -> str:
-    return time_of_day(at, now) if now - at < 86400 else date_and_time(at)
+    return f"should have ended by {past(expires_at(run) or now, now)}, not confirmed; cloudtrain stop {run.name}"
 
 
 def late_s(run: Run, now: float) -> float | None:
@@ -95,7 +91,7 @@ def late_s(run: Run, now: float) -> float | None:
 
 def late_words(run: Run, now: float) -> str:
     """ "its limit was 22:21, and its end is not known here; cloudtrain logs NAME", of a run that is late."""
-    return f"its limit was {_past(ends_at(run) or now, now)}, and its end is not known here; cloudtrain logs {run.name}"
+    return f"its limit was {past(ends_at(run) or now, now)}, and its end is not known here; cloudtrain logs {run.name}"
 
 
 def kept_until(run: Run) -> float | None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
 from cloudtrain.core.errors import Busy, CloudtrainError
 from cloudtrain.core.events import Emit, Noted, Warned, discard
 from cloudtrain.core.notes import RunNotes
@@ -83,7 +83,8 @@ def settle(
     gone = [run for run in owing if _ended_with_its_region(run)]
     owing = [run for run in owing if run not in gone]
     for run in gone:
-        store.note(run, life=InstanceLife.TERMINATED)
+        gone_now = cost.down(run, InstanceLife.TERMINATED, None, time.time())
+        store.note(run, life=InstanceLife.TERMINATED, instance=gone_now)
         store.write_journal(run.name, Ec2Notes(release_pending=None))
         store.write_journal(run.name, RunNotes(owed=False))
     if owing:

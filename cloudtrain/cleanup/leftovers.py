@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from cloudtrain.billing import expiry
+from cloudtrain.billing import cost, expiry
 from cloudtrain.core import disk
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, RunError, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
@@ -242,7 +242,9 @@ def _record(store: Store, name: str, ended: Sequence[Ended]) -> None:
     machines = [one for one in ended if one.leftover.item.kind == "instance"]
     if not machines or not all(one.gone for one in machines):
         return
-    run = store.note(store.get(name), life=InstanceLife.TERMINATED)
+    run = store.get(name)
+    over = cost.down(run, InstanceLife.TERMINATED, None, time.time())
+    run = store.note(run, life=InstanceLife.TERMINATED, instance=over)
     store.write_journal(name, ENDED_NOTES)
     store.write_journal(name, RunNotes(owed=False, leftovers=()))
     if not run.state.final:

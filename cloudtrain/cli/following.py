@@ -31,7 +31,7 @@ from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned, disca
 from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import date_and_time, time_of_day
+from cloudtrain.core.text import past
 from cloudtrain.core.told import LOG
 from cloudtrain.lifecycle import planning, story, watch
 from cloudtrain.lifecycle import pull as lifecycle_pull
@@ -185,8 +185,7 @@ def bring_log(run: Run, context: Context, reporter: Reporter, *, times: bool = F
         path, now = run.folder / LOG, time.time()
         what = "none of its log is here yet"
         if disk.is_plain(path):
-            at = path.stat().st_mtime
-            what = f"this is what was here at {time_of_day(at, now) if now - at < 86400 else date_and_time(at)}"
+            what = f"this is what was here at {past(path.stat().st_mtime, now)}"
         reporter.emit(Warned(f"{said}; {what}"))
 
 

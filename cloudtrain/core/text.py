@@ -25,6 +25,11 @@ def time_of_day(at: float, now: float) -> str:
     return time.strftime("%H:%M" if at - now < 86400 else "%a %H:%M", time.localtime(_shown(at)))
 
 
+def past(at: float, now: float) -> str:
+    """When something was: the time alone where that is less than a day ago."""
+    return time_of_day(at, now) if now - at < 86400 else date_and_time(at)
+
+
 def date_and_time(at: float) -> str:
     """ "2026-11-23 15:04"."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(_shown(at)))

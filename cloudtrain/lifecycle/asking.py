@@ -151,7 +151,7 @@ class Asking:
                 return None
             self.ended.discard(run.name)
             if stands and life is InstanceLife.PARKED:
-                over = cost.ended(run.instance, stands.at, time.time())
+                over = cost.down(run, life, stands.at, time.time())
                 if not run.state.final or (life, over) != (run.life, run.instance):
                     self._store.heard(run, life=life, instance=over)
                 return None

@@ -157,7 +157,7 @@ class Guard:
             told = f"{run.instance.id}: {why}; EC2 was asked to end it, and says at {time_of_day(now, now)}: {word}"
             rest = "; its disk keeps what is not pulled" if life is InstanceLife.PARKED else ""
             self._told.append(Warned(told + rest, hint=f"cloudtrain show {run.name}"))
-        self._store.note(run, life=life, instance=cost.ended(run.instance, ended.at, now))
+        self._store.note(run, life=life, instance=cost.down(run, life, ended.at, now))
 
 
 def something_to_lose(run: Run, notes: RunNotes) -> bool:

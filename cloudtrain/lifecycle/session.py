@@ -155,8 +155,8 @@ class Session:
 
     def _parked(self, instance: Instance, since: float | None) -> None:
         """EC2 says that the machine is parked."""
-        self.instance = cost.ended(instance, since, self.context.clock())
-        self.context.store.note(self._run, life=InstanceLife.PARKED, instance=self.instance)
+        self.instance = parked = self.down(instance, InstanceLife.PARKED, since)
+        self.context.store.note(self._run, life=InstanceLife.PARKED, instance=parked)
 
     def _woken(self, parked: Machine) -> Machine:
         """The run's parked machine, started again; the registry knows at each moment which of the two it is."""
@@ -225,14 +225,10 @@ class Session:
             transport.close()
         self.guard.say(self.context.emit)
 
-    def over(self, instance: Instance, at: float | None) -> Instance:
-        """`instance`, given back at `at` by EC2's word, as the registry knows it: a look beside this session may have
-        started it anew."""
+    def down(self, instance: Instance, life: InstanceLife, at: float | None) -> Instance:
+        """See `cost.down`."""
         run, now = self.context.store.get(self._run.name), self.context.clock()
-        known = run.instance if run.instance is not None and run.instance.id == instance.id else instance
-        parked = run.life is InstanceLife.PARKED
-        disk = run.plan.offer.details.parked_per_day if parked else None
-        return cost.ended(known, at if at or not parked else now, now, disk_per_day=disk or 0.0)
+        return cost.down(run, life, at, now, instance) or instance
 
     def forget(self) -> None:
         """The machine is gone: the run gets another one."""

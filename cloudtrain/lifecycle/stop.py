@@ -107,7 +107,7 @@ def settle(run: Run, context: Context) -> Result:
         machine = session.look_up()
         if machine is not None:
             released = machine.release()
-            over = session.over(machine.instance, released.at)
+            over = session.down(machine.instance, released.life, released.at)
             run = context.store.note(run, life=released.life, instance=over)
             session.journal.write(RunNotes(leftovers=released.leftovers))
         session.journal.write(RunNotes(owed=False))

@@ -294,7 +294,7 @@ def release(run: Run, session: Session) -> Result:
         try:
             released = session.machine.release()
             life, leftovers = released.life, released.leftovers
-            instance = session.over(session.machine.instance, released.at)
+            instance = session.down(session.machine.instance, life, released.at)
         except CloudtrainError as error:
             # The result is safe. The machine is a debt: said last, paid by `stop`, ended by its own lease.
             owed, leftovers = error, (error.message,)
@@ -362,7 +362,7 @@ def give_back(run: Run, session: Session) -> None:
         machine = session.look_up()
         if machine is not None:
             released = machine.release()
-            over = session.over(machine.instance, released.at)
+            over = session.down(machine.instance, released.life, released.at)
             session.context.store.note(run, life=released.life, instance=over)
         else:
             session.context.store.note(run, life=InstanceLife.NONE)

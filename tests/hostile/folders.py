@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,15 +126,22 @@ def _result(name: str, values: dict[str, Any]) -> None:
     out.getvalue().encode()
 
 
-def verified(told: tuple[Any, dict[str, Any]]) -> None:
-    """`verify` of a folder: every line that it shows, and what it prints for programs."""
-    store = known()[0]
+@contextlib.contextmanager
+def _folder(told: tuple[Any, dict[str, Any]]) -> Iterator[Path]:
+    """A run's folder with a receipt and files as they are told."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "brave-otter"
         folder.mkdir()
         _put(folder, told[1])
         with contextlib.suppress(OSError):
             (folder / receipt.NAME).write_text(json.dumps(told[0]), encoding="utf-8")
+        yield folder
+
+
+def verified(told: tuple[Any, dict[str, Any]]) -> None:
+    """`verify` of a folder: every line that it shows, and what it prints for programs."""
+    store = known()[0]
+    with _folder(told) as folder:
         found = verify.check(folder, store)
         lines = records.lines(found)
         if (wrong := _wrong(found)) is not None:
@@ -145,12 +153,7 @@ def verified(told: tuple[Any, dict[str, Any]]) -> None:
 
 def reported(told: tuple[Any, dict[str, Any]]) -> None:
     """`report`, `compare`, `export` and a notebook of a folder."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "brave-otter"
-        folder.mkdir()
-        _put(folder, told[1])
-        with contextlib.suppress(OSError):
-            (folder / receipt.NAME).write_text(json.dumps(told[0]), encoding="utf-8")
+    with _folder(told) as folder:
         facts = sources.of_path(folder)
         table = comparison.compare([facts, facts])
         loaded = LoadedRun(facts)
@@ -161,7 +164,7 @@ def reported(told: tuple[Any, dict[str, Any]]) -> None:
         no_escapes("\n".join(lines))
         _result(facts.name, {"report": record.build(facts), **comparison.record(table)})
         with contextlib.suppress(UsageError):  # no epoch was told
-            write_epochs(facts, "csv", Path(place) / "exports")
+            write_epochs(facts, "csv", folder.parent / "exports")
 
 
 PARSERS = {

@@ -51,8 +51,7 @@ def table(
         more = "+" if expiry.overdue_s(run, now) is not None else ""
         accuracy, spent = percent(run.progress.best_test_acc), money(usd) + more if usd is not None else unbilled
         rows.append(tuple(screen_safe(cell) for cell in (*told, accuracy, spent, age(now - run.created_at))))
-    lines = []
-    lines += [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
+    lines = [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
     overdue = [run for run in runs if expiry.overdue_s(run, now) is not None]
     lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
     late = [run for run in runs if expiry.late_s(run, now) is not None and not _ended_there(run)]
