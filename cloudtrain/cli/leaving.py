@@ -151,7 +151,7 @@ def broken_off(run: Run, context: Context, reporter: Reporter, how: str = "inter
 
 
 def stands(run: Run, context: Context) -> str:
-    """What is so now of `run` and of its machine, as far as this computer knows, for people."""
+    """What is so now of `run` and of its machine, as far as this computer knows, in words."""
     notes = context.store.read_journal(run.name)
     return "; ".join(filter(None, [_training(run, notes), standing.machine(run, context.store, context.clock())]))
 
@@ -200,7 +200,7 @@ def _limit(run: Run) -> str:
 
 
 def _cut_short(run: Run, context: Context) -> str:
-    """What a stop that is cut short leaves behind, for people."""
+    """What a stop that is cut short leaves behind, in words."""
     machine = standing.machine(run, context.store, context.clock())
     return f"what is not pulled yet stays there, {machine}" if machine else "what is not pulled yet stays where it is"
 

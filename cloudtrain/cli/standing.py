@@ -39,7 +39,7 @@ def told(name: str, store: Store) -> Iterator[None]:
 
 
 def machine_up(run: Run, now: float) -> str | None:
-    """What becomes of the run's own machine by itself, for people; None: it has none that is up, as far as is known.
+    """What becomes of the run's own machine by itself, in words; None: it has none that is up, as far as is known.
 
     Args:
         now: unix seconds.

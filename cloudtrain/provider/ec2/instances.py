@@ -189,9 +189,11 @@ def reason_of(instance: Mapping[str, Any] | None) -> str:
 _AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
-def down_since(found: Mapping[str, Any], clients: Clients) -> float | None:
+def down_since(found: Mapping[str, Any] | None, clients: Clients) -> float | None:
     """Unix seconds since which an instance has been stopped or has ended: by the reason of its last change of state,
-    else by when its console last told anything; None: EC2 does not say."""
+    else by when its console last told anything; None: EC2 does not say, or does not know it."""
+    if not found:
+        return None
     began = _unix(found.get("LaunchTime")) or 0.0
     told = _AT.search(str(found.get("StateTransitionReason", ""))[:200])
     try:

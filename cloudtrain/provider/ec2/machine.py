@@ -6,7 +6,6 @@ behaviour: `terminate` from the launch on, `stop` (the machine is parked) once i
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +18,9 @@ from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.instance import Ended, Instance, Login, Released
 from cloudtrain.core.notes import Journal
+from cloudtrain.core.plan import at_most
 from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.text import an_hour
 from cloudtrain.provider.base import Machine
 from cloudtrain.provider.ec2 import machine_lease, tags, trust, user_data
 from cloudtrain.provider.ec2.clients import Clients
@@ -66,8 +67,6 @@ class Ec2Machine(Machine):
 
     def open(self) -> Transport:
         """See `Machine.open`. A host key that fits neither pin is fatal and never retried."""
-        # Imported where a connection is made: paramiko costs 0.1 s that no other command needs.
-
         instance, key = self.instance, self._key()
         if not instance.owned:
             existing.host_key_of(instance, self.clients, self.journal, self.emit, self.pace)
@@ -146,18 +145,18 @@ class Ec2Machine(Machine):
             found = one(clients, self.instance.id)
             state = state_of(found) if found else "terminated"
             if state in ENDED:
-                return Ended(InstanceLife.TERMINATED, down_since(found, clients) if found else None)
+                return Ended(InstanceLife.TERMINATED, down_since(found, clients))
             if state == "stopped":
-                return Ended(InstanceLife.PARKED, down_since(found or {}, clients))
+                return Ended(InstanceLife.PARKED, down_since(found, clients))
             if not parks:
                 last = terminate(clients, self.instance.id, self.emit, self.pace, enough=ENDED)
-                return Ended(InstanceLife.TERMINATED, down_since(last, clients) if last else None, told=True)
+                return Ended(InstanceLife.TERMINATED, down_since(last, clients), told=True)
             billed, forced = "it may still be billed", {False: 0.0, True: self.pace.end / 2}
             for found, state, gone in watched(
                 clients, self.instance.id, self.emit, self.pace, step="release", within_s=self.pace.end
             ):
                 if found is None or state in ENDED:
-                    return Ended(InstanceLife.TERMINATED, down_since(found, clients) if found else None, told=True)
+                    return Ended(InstanceLife.TERMINATED, down_since(found, clients), told=True)
                 if state == "stopped":
                     return Ended(InstanceLife.PARKED, down_since(found, clients), told=True)
                 # Asked first, and later not asked any more: what runs on it may hold up a shutdown.
@@ -269,10 +268,10 @@ class Ec2Machine(Machine):
 
 
 def told_of_wake(price_per_hour: float | None) -> str:
-    """What a woken machine does and can cost, for people; USD, rounded up to the cent."""
-    price = f" at ${price_per_hour:.3f} an hour" if price_per_hour else ""
-    most = f"; at most ${math.ceil(price_per_hour * WAKE_S / 36) / 100:.2f} beyond the plan" if price_per_hour else ""
-    return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{most}"
+    """What a woken machine does and can cost, in words; USD, rounded up to the cent."""
+    price, most = an_hour(price_per_hour, " at "), at_most(price_per_hour, WAKE_S)
+    beyond = f"; at most ${most:.2f} beyond the plan" if most else ""
+    return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{beyond}"
 
 
 def _requirements(source: Path) -> Path | None:

@@ -95,6 +95,25 @@ def emulated_place() -> Iterator[object]:
         region.__exit__(None, None, None)
 
 
+@pytest.fixture
+def region(tmp_path: Path) -> Iterator[Region]:
+    """An emulated account that is quick."""
+    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def in_account(region: Region, tmp_path: Path) -> Iterator[Place]:
+    """This computer, pointed at that account."""
+    if sys.platform == "win32":
+        pytest.skip("the cases look into /proc")
+    place = Place.in_account(region, tmp_path)
+    try:
+        yield place
+    finally:
+        place.cleanup()
+
+
 def check_record(region: Region) -> None:
     """What must hold after every run, good or bad, by the region's own record."""
     assert not any(region.inventory().values()), region.inventory()

@@ -7,15 +7,12 @@ import os
 import pty
 import re
 import shutil
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cloudtrain.emulator import service
-from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
 from tests import commands
@@ -24,18 +21,8 @@ from tests.region.whole_path.test_story import log_of, sums_hold
 
 
 @pytest.fixture
-def region(tmp_path: Path) -> Iterator[Region]:
-    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def here(region: Region, tmp_path: Path) -> Iterator[Place]:
-    if sys.platform == "win32":
-        pytest.skip("the cases look into /proc")
-    place = Place.in_account(region, tmp_path)
-    yield place
-    place.cleanup()
+def here(in_account: Place) -> Place:
+    return in_account
 
 
 def train(place: Place, name: str, *args: str) -> None:

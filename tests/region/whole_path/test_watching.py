@@ -6,14 +6,10 @@ import json
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
 from tests import commands
@@ -21,20 +17,8 @@ from tests.region.whole_path.place import Place, left
 
 
 @pytest.fixture
-def region(tmp_path: Path) -> Iterator[Region]:
-    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def here(region: Region, tmp_path: Path) -> Iterator[Place]:
-    if sys.platform == "win32":
-        pytest.skip("the cases look into /proc")
-    place = Place.in_account(region, tmp_path)
-    try:
-        yield place
-    finally:
-        place.cleanup()
+def here(in_account: Place) -> Place:
+    return in_account
 
 
 def refreshed(place: Place) -> tuple[dict[str, Any], list[Any]]:

@@ -98,7 +98,7 @@ def release_own(instance: Instance, clients: Clients, journal: Journal, emit: Em
         after = terminate(clients, instance.id, emit, pace, launched_at=launched_at)
     except CloudtrainError as error:
         raise _debt(error, instance, clients) from error
-    at = down_since(after or before or {}, clients) if after or before else None
+    at = down_since(after or before, clients)
     _end_others(instance, clients, notes, emit, pace)
     if before is not None and state_of(before) in ENDED and notes.release_pending is None:
         summary = f"{instance.id} had already ended: {reason_of(before)}"
