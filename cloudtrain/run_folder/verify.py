@@ -105,6 +105,10 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is none (code `no_receipt`), or it cannot be understood (`bad_receipt`).
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], _Told]:
     file = path / receipt.NAME if path.is_dir() else path
     try:
         with disk.plain(file) as receipt_file:
@@ -124,10 +128,9 @@ def load(path: Path) -> dict[str, Any]:
     if version > receipt.SCHEMA_VERSION:
         raise _bad(file, f"a later cloudtrain wrote it (schema {version})", "upgrade cloudtrain")
     try:
-        made(_Told, found)
+        return found, made(_Told, found)
     except Odd as error:
         raise _bad(file, "its fields are not those of a receipt") from error
-    return found
 
 
 def check(path: Path, store: Store | None = None) -> Verification:
@@ -139,8 +142,8 @@ def check(path: Path, store: Store | None = None) -> Verification:
     Raises:
         UsageError: as `load`.
     """
-    found = load(path)
-    told, folder = made(_Told, found), path if path.is_dir() else path.parent
+    found, told = _read(path)
+    folder = path if path.is_dir() else path.parent
     named = frozenset(entry.here for entry in told.artifacts)
     row = _row(told, store)
     checks = [*_files(folder, told), *_extras(folder, named), _against_registry(found, row, store)]
