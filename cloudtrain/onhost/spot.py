@@ -111,11 +111,12 @@ def utc_of(text: Any) -> Optional[float]:
 
 
 def date_of(text: Optional[str]) -> Optional[float]:
-    """Unix seconds of "Mon, 23 Nov 2026 12:34:56 GMT"; None where it is something else."""
+    """Unix seconds that were not yet over at "Mon, 23 Nov 2026 12:34:56 GMT"; None where it is something else."""
     from email.utils import parsedate
 
     try:
-        return float(calendar.timegm(parsedate(text) or ()))
+        # It names the second that has begun: counted as over, no job is promised time that the machine does not have.
+        return float(calendar.timegm(parsedate(text) or ())) + 1.0
     except (TypeError, ValueError, IndexError):
         return None
 
