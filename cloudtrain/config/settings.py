@@ -16,6 +16,9 @@ from cloudtrain.config.table import SETTINGS
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 
+# What a setting is called in the table `[job]`, where that is not its own name.
+_OF_JOB = {"folder": "job", "env": "environment", "results": "outputs", "resume": "resume_args"}
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -133,7 +136,11 @@ def of_file(file: files.File) -> dict[str, Any]:
     Raises:
         UsageError: it holds an unknown setting, or a value is not what the setting takes.
     """
-    return {name: _checked(name, value, str(file.path)) for name, value in file.table.items()}
+    table = dict(file.table)
+    if isinstance(of_job := table.get("job"), Mapping):
+        del table["job"]
+        table |= {_OF_JOB.get(str(name), str(name)): value for name, value in of_job.items()}
+    return {name: _checked(name, value, str(file.path)) for name, value in table.items()}
 
 
 def _add(merged: dict[str, Value], file: files.File, doubtful: Callable[[str, Any], bool]) -> None:

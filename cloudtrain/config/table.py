@@ -87,6 +87,18 @@ def _tags(value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def _texts(value: Any) -> dict[str, str]:
+    """A table of texts, or texts NAME=VALUE."""
+    if not isinstance(value, Mapping):
+        pairs = [text.partition("=") for text in _words(value)]
+        if wrong := [name for name, equals, _ in pairs if not equals]:
+            raise ValueError(f"{_shown(wrong[0])} is not NAME=VALUE")
+        value = {name.strip(): text for name, _, text in pairs}
+    if wrong := [name for name, text in value.items() if not name or not isinstance(text, str) or "\0" in name + text]:
+        raise ValueError(f"{_shown(wrong[0])} is not set to a text")
+    return dict(value)
+
+
 def _login(value: Any) -> str:
     if not re.fullmatch(r"[a-z_][a-z0-9_.-]{0,31}", _text(value)):
         raise ValueError(f"{_shown(value)} cannot be a login name")
@@ -201,6 +213,18 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 "Python on the machine; if left out, one with torch is looked for.", metavar="PATH", private=True),
         Setting("outputs", _words, '["**", "!*.tmp"]', "job.outputs",
                 "which of its results are pulled; a later pattern wins"),
+        Setting("command", _arguments, '"python train.py --lr 3e-4"', "job.command",
+                "run in the project, instead of a module; what is typed after `cloudtrain run --` is appended"),
+        Setting("environment", _text, '"requirements.txt"', "job.environment",
+                "what its packages come from: uv.lock, requirements.txt, pyproject.toml or host (as it is there)"),
+        Setting("packages", _words, '["tqdm", "einops>=0.8"]', "job.packages", "further ones, as pip takes them"),
+        Setting("vars", _texts, '{ WANDB_PROJECT = "digits" }', "job.vars", "its environment variables"),
+        Setting("secrets", _words, '["WANDB_API_KEY"]', "job.secrets",
+                "names of variables of yours that it gets, too; their values are recorded nowhere"),
+        Setting("resume_args", _arguments, '["--resume", "last.ckpt"]', "job.resume_args",
+                "further arguments of the command where it goes on from what a run has left"),
+        Setting("figures", _texts, "{ val_loss = 'val loss ([0-9.]+)' }", "job.figures",
+                "regular expressions that find figures in lines of the log"),
         Setting("runs_dir", _text, '"runs"', "runs_dir",
                 "folder for results, relative to this file", default="runs", private=True),
     ),

@@ -25,7 +25,8 @@ from cloudtrain.core.spec import Limits
 # Any value of these: of a machine, whose login gets the key and sudo, and of its tags, by which AWS tells who pays and
 # who else may log in and end it.
 _ALWAYS = {each.name for each in table.SETTINGS.values() if each.part in ("ec2", "host")} - {"boot_limit"} | {
-    "if_i_vanish"
+    "if_i_vanish",
+    "secrets",  # they leave this computer
 }
 # More than what holds without the file; where nobody has set that, it is this.
 _LIMITS = {

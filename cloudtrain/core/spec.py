@@ -56,15 +56,31 @@ class JobSpec:
 
     Attributes:
         source: the folder.
-        module: run as `python -m MODULE` beside the folder's copy on the host.
-        outputs: gitignore-style patterns of the files under the output folder that are pulled.
+        module: run as `python -m MODULE` beside the folder's copy on the host, where there is no command.
+        outputs: gitignore-style patterns of the results that are pulled.
         python: interpreter on the host; None: one with torch is looked for there.
+        command: the user's own command, as it was typed; (): `module` is run.
+        cwd: where the command runs, below `source`, POSIX style; "": in `source` itself.
+        environment: what its packages come from: "uv.lock", "requirements.txt", ...; None: what the folder holds.
+        packages: further ones, as pip takes them.
+        vars: its environment variables.
+        secrets: names of further ones, whose values are recorded nowhere.
+        resume_args: further arguments of the command where it goes on.
+        figures: name -> regular expression that finds its value in a line of the log.
     """
 
     source: str
     module: str = "job.train"
     outputs: tuple[str, ...] = ("**",)
     python: str | None = None
+    command: tuple[str, ...] = ()
+    cwd: str = ""
+    environment: str | None = None
+    packages: tuple[str, ...] = ()
+    vars: Mapping[str, str] = field(default_factory=dict, hash=False)
+    secrets: tuple[str, ...] = ()
+    resume_args: tuple[str, ...] = ()
+    figures: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

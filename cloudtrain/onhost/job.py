@@ -11,11 +11,13 @@ from .processes import end_processes, send
 
 if TYPE_CHECKING:
     import ctypes
+    import shutil
     import signal
     import subprocess
     from typing import Any, Callable, Dict, List, Optional
 else:
     ctypes = Later("ctypes")
+    shutil = Later("shutil")
     signal = Later("signal")
     subprocess = Later("subprocess")
 
@@ -31,6 +33,9 @@ class Job:
         if sys.platform == "win32":
             # The log is UTF-8 everywhere, and a bar of block characters is no reason to die.
             environment.setdefault("PYTHONUTF8", "1")
+        if spec.get("bin"):
+            environment["VIRTUAL_ENV"] = os.path.dirname(spec["bin"])
+            environment["PATH"] = os.pathsep.join(filter(None, [spec["bin"], environment.get("PATH")]))
         environment.update(spec["env"])
         environment.update(
             CLOUDTRAIN_OUT=run.path("out"),
@@ -42,7 +47,7 @@ class Job:
             run.path("console.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
         )
         options: Dict[str, Any] = {
-            "cwd": run.path("code"),
+            "cwd": os.path.join(run.path("code"), spec.get("cwd") or ""),
             "env": environment,
             "stdin": subprocess.DEVNULL,
             "stdout": log,
@@ -68,6 +73,8 @@ class Job:
     def _spawn_windows(self, argv: List[str], options: Dict[str, Any]) -> subprocess.Popen[bytes]:
         """Started suspended, so that it is inside the job object before it can start anything itself."""
         suspended, no_breakaway_group = 0x4, 0x200
+        # Windows looks a program up in this process's PATH.
+        argv = [shutil.which(argv[0], path=options["env"].get("PATH")) or argv[0], *argv[1:]]
         process = subprocess.Popen(argv, creationflags=suspended | no_breakaway_group, **options)
         if sys.platform == "win32":
             from .windows import windows_job_object

@@ -9,7 +9,7 @@ import sys
 import time
 
 from .base import HEADER_LIMIT, IN_SCOPE, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options, uptime
-from .files import Run, check_key, check_run, hash_file, load, remove_tree, save
+from .files import Run, check_key, check_name, check_run, hash_file, load, remove_tree, save
 from .lease import ending_in
 from .locks import held, take
 from .processes import end_processes
@@ -80,12 +80,15 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec.get("lingers", False), bool)
             and isinstance(spec.get("spot", False), bool)
             and isinstance(spec.get("scope", False), bool)
+            and all(isinstance(spec.get(name, ""), str) for name in ("cwd", "bin"))
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)
     if not good:
         raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
     check_key(spec["tree"])
+    if spec.get("cwd"):
+        check_name(spec["cwd"])
     ends = {"deadline": None, "ends": None} if lasts is None else ending_in(lasts)
     # Of the client's clock, which is told with the spec: its time when this machine had been up for 0 s.
     zero = spec.get("at", time.time()) - uptime()

@@ -43,7 +43,7 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     lines += [
         f"{name} = {_value(value)}\n"
         for name, value in values.items()
-        if value not in (None, ()) and value is not False and not without.get(name)
+        if value not in (None, (), {}) and value is not False and not without.get(name)
     ]
     if not told:
         lines.append(f"# Arguments with something private in them; give them after --: {_value(public)}\n")
@@ -86,4 +86,6 @@ def _name(value: Any) -> str | None:
 
 def _value(value: Any) -> str:
     """TOML of a value; JSON's texts, numbers and lists are TOML's too."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_value(key)} = {_value(text)}' for key, text in value.items())} }}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -42,7 +42,7 @@ def typed(setting: Setting) -> str:
     """That value as one types it."""
     value = other(setting)
     if isinstance(value, list):
-        return shlex.join(value) if setting.name == "args" else ",".join(value)
+        return shlex.join(value) if setting.name in ("args", "resume_args") else ",".join(value)
     if isinstance(value, dict):
         return ",".join(f"{key}={text}" for key, text in value.items())
     return str(value).lower() if isinstance(value, bool) else str(value)
