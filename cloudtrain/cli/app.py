@@ -77,7 +77,7 @@ def _open_streams() -> None:
 @contextmanager
 def _everywhere() -> Iterator[list[str]]:
     """The command line without the options that hold for every command; for this long the environment has them."""
-    typed = list(takewhile(lambda word: word != "--", sys.argv[1:]))
+    typed = _own(sys.argv[1:])
     words = [word for word in typed if word not in EVERYWHERE] + sys.argv[1 + len(typed) :]
     before = {variable: os.environ.get(variable) for variable in EVERYWHERE.values()}
     os.environ.update({variable: "1" for flag, variable in EVERYWHERE.items() if flag in typed})
@@ -93,8 +93,18 @@ def _everywhere() -> Iterator[list[str]]:
                 os.environ[variable] = value
 
 
+def _own(words: list[str]) -> list[str]:
+    """Those of the command line that are cloudtrain's: none of a program that it is to run."""
+    command = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    if words[command : command + 1] == ["run"]:
+        from cloudtrain.cli.run_options import before_command
+
+        return words[: command + 1] + before_command(words[command + 1 :], EVERYWHERE)
+    return list(takewhile(lambda word: word != "--", words))
+
+
 def _run(words: list[str]) -> int:
-    typed = list(takewhile(lambda word: word != "--", words))
+    typed = _own(words)
     look = Look(json="--json" in typed, plain="--plain" in typed)
     try:
         with signals.raised():

@@ -24,28 +24,29 @@ from cloudtrain.store import Store
 _PLACE = ("local", "host", "instance_id", "dry_run", "host_key")
 
 
-def run(flags: Flags, given: Mapping[str, Any], args: tuple[str, ...]) -> int:
+def run(flags: Flags, given: Mapping[str, Any], words: tuple[str, ...]) -> int:
     """Start the run that is asked for, and follow it. Returns the exit code.
 
     Args:
         given: settings that have a flag; None: the flag was not given.
-        args: arguments of the training program.
+        words: a command to run, or arguments of the training program.
     """
     if given["spot"] and not flags.dry_run and (flags.local or flags.host):
         raise UsageError("--spot is for EC2", hint="leave it out, or use --instance", code="bad_setting")
     if given["python"] and (flags.local or flags.dry_run):
         hint = "leave it out, or use --host or --instance"
         raise UsageError("--python is for machines other than this computer", hint=hint, code="bad_setting")
+    request.refuse_with_command(words, given)
     if flags.resume is not None:
         training = {name: value for name, value in given.items() if SETTINGS[name].trained}
-        request.refuse_other_training({**training, "config": flags.config, "": args or None})
+        request.refuse_other_training({**training, "config": flags.config, "": words or None})
     store = Store()
     with following.console(look(flags.json, flags.plain, flags.bell), flags.name or "") as reporter:
-        return _join_or_begin(flags, given, args, store, reporter)
+        return _join_or_begin(flags, given, words, store, reporter)
 
 
 def _join_or_begin(
-    flags: Flags, given: Mapping[str, Any], args: tuple[str, ...], store: Store, reporter: Reporter
+    flags: Flags, given: Mapping[str, Any], words: tuple[str, ...], store: Store, reporter: Reporter
 ) -> int:
     story, name = following.context(store, reporter), flags.name
     if name and not flags.only_plan and name in store.names() and not store.get(name).state.final:
@@ -54,7 +55,7 @@ def _join_or_begin(
             store.get(name), story, reporter, join=True, relaunch=True, on_interrupt=flags.on_interrupt
         )
     rest = _rest(flags, store, reporter)
-    settings, spec = _asked(flags, given, args, rest, store)
+    settings, spec = _asked(flags, given, words, rest, store)
     if not flags.only_plan:
         debts.settle_beside(spec, store, reporter.emit)
     return following.begin(
@@ -83,7 +84,7 @@ def _rest(flags: Flags, store: Store, reporter: Reporter) -> Continuation | None
 
 
 def _asked(
-    flags: Flags, given: Mapping[str, Any], args: tuple[str, ...], rest: Continuation | None, store: Store
+    flags: Flags, given: Mapping[str, Any], words: tuple[str, ...], rest: Continuation | None, store: Store
 ) -> tuple[Settings, RunSpec]:
     """Flags, settings files and environment as one run; of a run that goes on, what no flag says is as it was."""
     place = {name: getattr(flags, name) for name in _PLACE}
@@ -99,7 +100,7 @@ def _asked(
         name=rest.spec.name if rest else flags.name,
         **place,
         faults=tuple(flags.fault or ()),
-        args=args,
+        words=words,
         keep_s=request.keeping(flags.keep),
     )
     return settings, request.going_on(spec, rest.spec) if rest else spec

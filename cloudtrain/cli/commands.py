@@ -21,11 +21,13 @@ class Command(NamedTuple):
         where: module of this package and the function in it; a module alone is a group of commands, its `app`.
         help: its line in the list; "" keeps it out of the list.
         passes_on: words that are no option of it are its own to read.
+        ends_options: its options end at the first of these words.
     """
 
     where: str
     help: str = ""
     passes_on: bool = False
+    ends_options: bool = False
 
     def load(self, name: str) -> Any:
         """The command as the parser wants it. Imports its module."""
@@ -34,7 +36,7 @@ class Command(NamedTuple):
         if not function:
             return typer.main.get_group(loaded.app)
         alone = plain_typer(add_completion=False)
-        settings = {"allow_extra_args": True} if self.passes_on else None
+        settings = {"allow_extra_args": self.passes_on, "allow_interspersed_args": not self.ends_options}
         alone.command(name, cls=ReadingCommand, context_settings=settings, hidden=not self.help)(
             getattr(loaded, function)
         )
@@ -47,7 +49,9 @@ def plain_typer(**options: Any) -> typer.Typer:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "run": Command("train.run", "Train: plan, ask, start, follow, pull, end the machine.", passes_on=True),
+    "run": Command(
+        "train.run", "Train: plan, ask, start, follow, pull, end the machine.", passes_on=True, ends_options=True
+    ),
     "logs": Command("logs.logs", "Show a run's console log; follow it while the run is active."),
     "ls": Command("runs.ls", "List the runs of this computer, latest first."),
     "ps": Command("runs.ls"),

@@ -16,6 +16,7 @@ from cloudtrain.core.names import new_name
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
 from cloudtrain.lifecycle import machine_end
 from cloudtrain.provider.host_address import parse_host
+from cloudtrain.source import command
 from cloudtrain.source.shipped import job_folder
 from cloudtrain.store import Store
 
@@ -34,10 +35,13 @@ def build(
     instance_id: str | None,
     dry_run: bool,
     faults: tuple[str, ...],
-    args: tuple[str, ...],
+    words: tuple[str, ...],
     keep_s: float | None = None,
 ) -> RunSpec:
     """The run that was asked for.
+
+    Args:
+        words: what was typed after the options: a command, or arguments of the training program.
 
     Raises:
         UsageError: naming the flag that cannot be used, and what can.
@@ -45,15 +49,17 @@ def build(
     target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=dry_run)
     if faults and not dry_run:
         raise UsageError("--fault is for rehearsals", hint="add --dry-run", code="bad_setting")
-    train = TrainSpec(**settings.fields("train") | ({"args": args} if args else {}))
-    if dry_run and _is_open(train, settings):
+    job = _job(settings, words, away=target is Target.HOST or (target is Target.EC2 and not dry_run))
+    # A command has its own words for how it trains.
+    train = TrainSpec(**({} if job.command else settings.fields("train") | ({"args": words} if words else {})))
+    if dry_run and not job.command and _is_open(train, settings):
         train = replace(train, recipe="fast")  # it trains on this computer's CPU
     limits = _check_limits(Limits(**settings.fields("limits"), keep_s=keep_s))
     spec = RunSpec(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,
         train=check_train(train),
-        job=_job(settings, away=target is Target.HOST or (target is Target.EC2 and not dry_run)),
+        job=job,
         runs_dir=str(settings.runs_dir),
         limits=limits,
         host=parse_host(host, identity=settings.get("identity"), fingerprint=host_key)
@@ -181,17 +187,51 @@ def _is_open(train: TrainSpec, settings: Settings) -> bool:
     return "--recipe" not in train.args and not (train.recipe or train.epochs or settings.get("job"))
 
 
-def _job(settings: Settings, *, away: bool) -> JobSpec:
-    """The training package; its interpreter is a setting where it trains `away` from this computer."""
-    known = settings.fields("job")
+def refuse_with_command(words: tuple[str, ...], given: Mapping[str, object]) -> None:
+    """Flags of the shipped training program say nothing to another one.
+
+    Raises:
+        UsageError: one was `given` beside a command (code `not_with_command`).
+    """
+    flags = [
+        f"--{name.replace('_', '-')}"
+        for name, value in given.items()
+        if value is not None and (SETTINGS[name].part == "train" or name == "job")
+    ]
+    if _is_command(words) and flags:
+        raise UsageError(
+            f"{' and '.join(flags)} {'are' if len(flags) > 1 else 'is'} for the training program that comes along",
+            hint=f"arguments of {words[0]} stand after it, or leave out {words[0]!r}",
+            consequence="nothing was started",
+            code="not_with_command",
+        )
+
+
+def _is_command(words: tuple[str, ...]) -> bool:
+    return bool(words) and not words[0].startswith("-")
+
+
+def _job(settings: Settings, words: tuple[str, ...], *, away: bool) -> JobSpec:
+    """What runs; its interpreter is a setting where it trains `away` from this computer."""
+    known: dict[str, Any] = settings.fields("job") | {"python": settings.get("python") if away else None}
     given: str | None = known.get("source")
+    if _is_command(words):
+        project, cwd = command.project_of(Path.cwd())
+        known |= {"source": str(project), "command": words, "cwd": cwd}
+    elif known.get("command"):
+        project = settings.project / given if given else command.project_of(settings.project)[0]
+        known |= {"source": str(project.absolute()), "command": (*known["command"], *words)}
+    if known.get("command"):
+        notebook = command.NOTEBOOK_PACKAGES if known["command"][0].endswith(command.NOTEBOOK) else ()
+        return JobSpec(**known | {"packages": (*known.get("packages", ()), *notebook)})
+    known.pop("cwd", None)
     source = (settings.project / given).absolute() if given else job_folder()
     if not source.is_dir():
         raise UsageError(
             f"there is no folder {source}", hint="--job FOLDER with the training package", code="bad_setting"
         )
-    known |= {"source": str(source), "python": known.get("python") if away else None}
-    job = JobSpec(**({"module": f"{source.name}.train"} if given else {}) | known)
+    known |= ({"module": f"{source.name}.train"} if given and "module" not in known else {}) | {"source": str(source)}
+    job = JobSpec(**known)
     _check_not_hidden(source, job.module)
     return job
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -74,3 +75,30 @@ def flagged(function: Callable[..., None]) -> Callable[..., None]:
     order = [name for first in parameters if first not in moved for name in (first, *_AFTER.get(first, ()))]
     function.__signature__ = inspect.Signature([context, *(parameters[name] for name in order)])  # type: ignore[attr-defined]
     return function
+
+
+def before_command(words: Sequence[str], everywhere: Iterable[str]) -> list[str]:
+    """Of what follows `run` on a command line, cloudtrain's own part: a program's command begins after it.
+
+    Args:
+        everywhere: options of cloudtrain itself.
+    """
+    alone = {*everywhere, "--help"}
+    for each in SETTINGS.values():
+        if each.flag and each.kind is bool:
+            alone.update(each.names[0].split("/"))
+    for name, parameter in inspect.signature(Flags, eval_str=True).parameters.items():
+        kind, option = get_args(parameter.annotation)
+        if kind is bool:
+            # Typer keeps the first name in the place of a default.
+            names = [name for name in (option.default, *(option.param_decls or ())) if isinstance(name, str)]
+            alone.update(names or [f"--{name.replace('_', '-')}"])
+    value = False
+
+    def is_ours(word: str) -> bool:
+        nonlocal value
+        joined = "=" in word or (len(word) > 2 and word[1] != "-")  # --epochs=2, -m3
+        of_an_option, value = value, not value and word not in alone and not joined
+        return of_an_option or (word.startswith("-") and word != "--")
+
+    return list(takewhile(is_ours, words))

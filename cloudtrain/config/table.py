@@ -127,7 +127,13 @@ def _amount(value: Any) -> float:
 
 
 # How it is read -> the type of what is typed after its flag, where that is not text.
-_KINDS: Mapping[Callable[[Any], Any], Any] = {_whole: int, _amount: float, _truth: bool, _tags: list[str]}
+_KINDS: Mapping[Callable[[Any], Any], Any] = {
+    _whole: int,
+    _amount: float,
+    _truth: bool,
+    _tags: list[str],
+    _arguments: list[str],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +220,13 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
         Setting("outputs", _words, '["**", "!*.tmp"]', "job.outputs",
                 "which of its results are pulled; a later pattern wins"),
         Setting("command", _arguments, '"python train.py --lr 3e-4"', "job.command",
-                "run in the project, instead of a module; what is typed after `cloudtrain run --` is appended"),
+                "run in the project, instead of a module; flags after `cloudtrain run --` are appended"),
+        Setting("cwd", _text, '"examples/mnist"', "job.cwd", "where the command runs, below the project"),
         Setting("environment", _text, '"requirements.txt"', "job.environment",
                 "what its packages come from: uv.lock, requirements.txt, pyproject.toml or host (as it is there)"),
-        Setting("packages", _words, '["tqdm", "einops>=0.8"]', "job.packages", "further ones, as pip takes them"),
+        Setting("packages", _arguments, '["tqdm", "einops>=0.8"]', "job.packages",
+                "further ones, as pip takes them", "Python package that your program needs; may be repeated.",
+                names=("--with",), metavar="PACKAGE"),
         Setting("vars", _texts, '{ WANDB_PROJECT = "digits" }', "job.vars", "its environment variables"),
         Setting("secrets", _words, '["WANDB_API_KEY"]', "job.secrets",
                 "names of variables of yours that it gets, too; their values are recorded nowhere"),
@@ -230,7 +239,8 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     ),
     "The machine": (
         Setting("instance", _words, '["g4dn.xlarge", "g6.xlarge"]', "ec2.types",
-                "EC2 types, tried in this order", "EC2 type to launch, or several (A,B) to try in order."),
+                "EC2 types, tried in this order", "EC2 type to launch, or several (A,B) to try in order.",
+                names=("--instance", "-i")),
         Setting("region", _text, '"us-east-1"', "ec2.region", "AWS Region", True),
         Setting("profile", _text, '"student"', "ec2.profile", "AWS profile", True, private=True),
         Setting("spot", _truth, "false", "ec2.spot",

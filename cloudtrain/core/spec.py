@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -81,6 +82,16 @@ class JobSpec:
     secrets: tuple[str, ...] = ()
     resume_args: tuple[str, ...] = ()
     figures: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is called as the training program that comes along, whose arguments and events are known."""
+        return not self.command and self.module == "job.train"
+
+    @property
+    def line(self) -> str:
+        """What runs, as one types it: the command, else the module."""
+        return shlex.join(self.command or ("python", "-m", self.module))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

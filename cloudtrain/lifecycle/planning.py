@@ -14,7 +14,7 @@ from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
-from cloudtrain.source import git, review, tree
+from cloudtrain.source import command, git, review, tree
 from cloudtrain.store import Run
 
 
@@ -57,6 +57,8 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
     code_copy.check_names(files.files)
+    if spec.job.command:
+        command.check(spec.job, files)
     state = git.state(files.source, files.files, timeout=5.0)
     code = CodeSummary(
         files=len(files.files),

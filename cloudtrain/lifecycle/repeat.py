@@ -10,15 +10,13 @@ from typing import Any
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import Checkpoint, RunNotes, SentCode
-from cloudtrain.core.spec import JobSpec, ResumeSpec, RunSpec, TrainSpec, check_train
+from cloudtrain.core.spec import ResumeSpec, RunSpec, TrainSpec, check_train
 from cloudtrain.core.states import RunState
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.run_folder import code_copy
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
-
-SHIPPED = JobSpec(source="").module
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def _as_it_was(run: Run) -> TrainSpec:
     """What was trained, with what the shipped job decided by itself: on another device it might decide otherwise, and
     refuse the checkpoint."""
     train = run.plan.spec.train
-    if run.plan.spec.job.module != SHIPPED:
+    if not run.plan.spec.job.shipped:
         return train
     started: Mapping[str, Any] = {}
     for event in read_attempts(run.folder):

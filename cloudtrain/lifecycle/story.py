@@ -6,6 +6,7 @@ a sleep or a kill -9 is not a second path: it is the same function again.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ from cloudtrain.core.errors import (
 )
 from cloudtrain.core.events import Warned
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import Target
+from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
 from cloudtrain.core.told import ExitRecord
@@ -37,7 +38,7 @@ from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.run_folder import code_copy, receipt
 from cloudtrain.run_folder import files as folder_files
 from cloudtrain.run_folder.outcome import Result, discarded, ending, not_pulled
-from cloudtrain.source import tree
+from cloudtrain.source import command, tree
 from cloudtrain.store import Facts, Run
 from cloudtrain.transfer.follow import Follower
 
@@ -154,7 +155,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "run": run.name,
             "tree": key,
             "digest": pushed.digest,
-            "argv": [python, "-m", run.plan.spec.job.module, *run.plan.spec.train.argv()],
+            **program(run.plan.spec, python or "python3"),
             "env": onward,
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
@@ -172,6 +173,20 @@ def push_and_start(run: Run, session: Session) -> Run:
             closing.append(f"{lasts}; log: cloudtrain logs {run.name}")
         crash.point("K6")
         return session.move(run, RunState.RUNNING)
+
+
+def program(spec: RunSpec, python: str) -> dict[str, Any]:
+    """What the supervisor is to start, where, and which new files are results (docs/protocol.md)."""
+    job = spec.job
+    if not job.command:
+        return {"argv": [python, "-m", job.module, *spec.train.argv()]}
+    top = Path(job.source).name
+    return {
+        "argv": command.argv(job, python),
+        "cwd": f"{top}/{job.cwd}".rstrip("/"),
+        "bin": posixpath.dirname(python) or None,
+        "results": top,
+    }
 
 
 def started_unnoted(run: Run, session: Session) -> bool:

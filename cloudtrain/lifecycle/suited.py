@@ -7,7 +7,7 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import JobSpec, Target
+from cloudtrain.core.spec import Target
 from cloudtrain.core.text import an_hour, seconds
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.store import Run
@@ -63,7 +63,7 @@ def _torch(run: Run, session: Session, facts: HostFacts) -> None:
     seen = f"{facts.python} there has no torch" if given else "no Python there has torch"
     looked = "" if given else f"; looked at: {', '.join(facts.looked)[:500]}"
     hint = "--python PATH of one that has it; or make one there: python3 -m venv ~/venv; ~/venv/bin/pip install torch"
-    if run.plan.spec.job.module == JobSpec(source="").module:
+    if run.plan.spec.job.shipped:
         raise UsageError(seen + looked, hint=hint, consequence="nothing was sent", code="no_torch")
     session.context.emit(Warned(seen + looked, hint=hint))
 

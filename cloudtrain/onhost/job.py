@@ -34,7 +34,8 @@ class Job:
             # The log is UTF-8 everywhere, and a bar of block characters is no reason to die.
             environment.setdefault("PYTHONUTF8", "1")
         if spec.get("bin"):
-            environment["VIRTUAL_ENV"] = os.path.dirname(spec["bin"])
+            if os.path.exists(os.path.join(os.path.dirname(spec["bin"]), "pyvenv.cfg")):
+                environment["VIRTUAL_ENV"] = os.path.dirname(spec["bin"])
             environment["PATH"] = os.pathsep.join(filter(None, [spec["bin"], environment.get("PATH")]))
         environment.update(spec["env"])
         environment.update(

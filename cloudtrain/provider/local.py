@@ -40,7 +40,7 @@ class LocalProvider(Provider):
             UsageError: there is no torch (code `no_torch`), or no room for runs (codes `folder`, `disk_full`).
         """
         torch = _torch_version()
-        if torch is None:
+        if torch is None and not spec.job.command:
             raise UsageError(
                 "this computer cannot train: its Python has no torch",
                 hint='pip install "cloudtrain[local]"',
@@ -49,7 +49,7 @@ class LocalProvider(Provider):
             )
         free = _check_room(_folder())
         warnings = (f"only {free / 2**30:.1f} GiB are free in {_folder()}",) if free < _LITTLE_FREE else ()
-        candidate = Candidate(type=WHERE, vcpus=os.cpu_count(), note=f"torch {torch}")
+        candidate = Candidate(type=WHERE, vcpus=os.cpu_count(), note=f"torch {torch}" if torch else "")
         return Offer(where=WHERE, candidates=(candidate,), warnings=warnings)
 
     def acquire(self, plan: Plan, journal: Journal, emit: Emit) -> Instance:

@@ -27,6 +27,8 @@ def run(facts: Facts) -> str:
         argv += [*_flag("--instance", machine.get("instance_type")), *_flag("--region", machine.get("region"))]
         argv += ["--spot"] if machine.get("market") == "spot" else []
         argv += ["--dry-run"] if facts.receipt.get("rehearsal") else []
+    if facts.command:
+        return shlex.join([*argv, "--", *facts.command])
     if not facts.shipped:
         argv += ["--job", "FOLDER"]
     if facts.shipped or "model" in settings:

@@ -125,6 +125,12 @@ class Facts:
         return self.train.get("module") == "job.train"
 
     @property
+    def command(self) -> list[str]:
+        """The user's own command, as it was typed; none: a module ran."""
+        words = self.train.get("command")
+        return [str(word) for word in words] if isinstance(words, list) else []
+
+    @property
     def living(self) -> bool:
         """Whether the run had not ended when its receipt was written."""
         return self.receipt.get("ended_how") is None

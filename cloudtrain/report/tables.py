@@ -54,7 +54,9 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     args = train.get("args")
     if isinstance(args, list) and args:
         rows.append(("arguments", shlex.join(map(str, args))))
-    if not facts.shipped:
+    if facts.command:
+        rows.append(("command", plain(shlex.join(facts.command))))
+    elif not facts.shipped:
         rows.append(("training package", plain(train.get("module"))))
     return rows
 

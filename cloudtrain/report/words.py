@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -40,10 +41,12 @@ def status(facts: Facts) -> tuple[str, str]:
 
 
 def subject(facts: Facts) -> str:
-    """What was trained: "Model 3", or the name of a training package of one's own."""
+    """What was trained: "Model 3", a command, or the name of a training package of one's own."""
     model = facts.settings.get("model", facts.train.get("model"))
     if facts.shipped or "model" in facts.settings:
         return f"Model {model}"
+    if facts.command:
+        return text(shlex.join(facts.command)) or "a command"
     return f"Job {text(facts.train.get('module')) or 'of your own'}"
 
 

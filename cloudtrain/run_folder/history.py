@@ -59,7 +59,7 @@ def _type(run: Run) -> str:
 def _same_training(one: RunSpec, other: RunSpec) -> bool:
     return (
         one.resume is None
-        and (one.job.source, one.job.module) == (other.job.source, other.job.module)
+        and all(getattr(one.job, name) == getattr(other.job, name) for name in ("source", "module", "command", "cwd"))
         and _timed(one.train) == _timed(other.train)
     )
 

@@ -115,15 +115,16 @@ def _course(run: Run, store: Store) -> dict[str, Any]:
 
 def _asked(run: Run, public: Redaction) -> dict[str, Any]:
     """Where it was to train, and what."""
-    spec = run.plan.spec
+    spec, command = run.plan.spec, run.plan.spec.job.command
     numbers = ("epochs", "batch_size", "seed", "lr", "recipe", "device")
     return {
         "target": spec.target.value,
         "rehearsal": spec.rehearsal,
         "train": {
-            "module": public(spec.job.module),
-            "model": spec.train.model,
-            **{key: getattr(spec.train, key) for key in numbers},
+            "module": None if command else public(spec.job.module),
+            "command": public(command) or None,
+            "cwd": public(spec.job.cwd) or None,
+            **{key: None if command else getattr(spec.train, key) for key in ("model", *numbers)},
             "args": public(spec.train.args),
         },
     }

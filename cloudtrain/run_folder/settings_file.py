@@ -32,9 +32,11 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     values["job"] = _below_project(spec)
     public = Redaction(run, RunNotes())(spec.train.args)
     told = public == list(spec.train.args)
+    of_module = [each.name for each in SETTINGS.values() if each.part == "train" or each.name == "module"]
     without = {
-        "args": not told,
         **dict.fromkeys(("job", "module"), _shipped(spec)),
+        **dict.fromkeys(of_module if spec.job.command else (), True),
+        "args": not told or bool(spec.job.command),
         "outputs": spec.job.outputs == ("**",),
         "instance": spec.ec2 is not None and spec.ec2.instance_id is not None,
         "spot_restarts": spec.ec2 is None or not spec.ec2.spot,
@@ -43,7 +45,7 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     lines += [
         f"{name} = {_value(value)}\n"
         for name, value in values.items()
-        if value not in (None, (), {}) and value is not False and not without.get(name)
+        if value not in (None, "", ".", (), {}) and value is not False and not without.get(name)
     ]
     if not told:
         lines.append(f"# Arguments with something private in them; give them after --: {_value(public)}\n")

@@ -88,9 +88,9 @@ def test_the_journal_merges_and_survives_reopening(store: Store, tmp_path: Path)
 
 
 def spoken(value: Any) -> Any:
-    """What JSON says, without what is null."""
+    """What JSON says, without what is null or empty."""
     if isinstance(value, dict):
-        return {key: spoken(inner) for key, inner in value.items() if inner is not None}
+        return {key: spoken(inner) for key, inner in value.items() if inner not in (None, "", [], {})}
     return [spoken(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

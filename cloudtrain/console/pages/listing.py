@@ -18,7 +18,18 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import an_hour, counted, date_and_time, fitted, iso, money, percent, screen_safe, size
+from cloudtrain.core.text import (
+    an_hour,
+    counted,
+    date_and_time,
+    fitted,
+    iso,
+    money,
+    percent,
+    screen_safe,
+    shortened,
+    size,
+)
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, result
 from cloudtrain.store import Run, Store
@@ -283,6 +294,8 @@ def _course(run: Run) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
 
 def _settings(run: Run, started: Mapping[str, Any]) -> list[str]:
     train = run.plan.spec.train
+    if run.plan.spec.job.command:
+        return [shortened(run.plan.spec.job.line)]
     epochs = started.get("epochs") or train.epochs
     return [
         f"model {train.model}",

@@ -10,9 +10,9 @@ from cloudtrain.console.pages import failure, plan_table
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.spec import Target
+from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import counted, fitted, money, screen_safe, seconds, size, time_of_day
+from cloudtrain.core.text import counted, fitted, money, screen_safe, seconds, shortened, size, time_of_day
 from cloudtrain.run_folder import generated
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result
 
@@ -21,31 +21,23 @@ _PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
 
 def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     """What will be done, where, what it can cost and who ends it; in at most `width` columns where that is given."""
-    spec, offer, train = plan.spec, plan.offer, plan.spec.train
+    spec, offer, job = plan.spec, plan.offer, plan.spec.job
     rehearsal = spec.rehearsal
-    settings = [f"model {train.model}"]
-    settings.append(counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs")
-    if train.recipe:
-        settings.append(f"recipe {train.recipe}")
-    if train.batch_size:
-        settings.append(f"batch {train.batch_size}")
-    if train.lr:
-        settings.append(f"learning rate {train.lr:g}")
-    settings += [f"seed {train.seed}", f"device {train.device}"]
     git = f", git {plan.code.git}" if plan.code.git else ""
     files = counted(plan.code.files, "file")
     lines = [
         f"Plan for {spec.name}",
-        f"  train    {', '.join(settings)}",
+        *_what_lines(spec),
         *([f"  resume   from {spec.resume.run}, {spec.resume.where}"] if spec.resume else []),
-        f"  code     {shown_path(Path(spec.job.source))} ({files}, {size(plan.code.bytes)}{git})",
+        f"  code     {shown_path(Path(job.source))} ({files}, {size(plan.code.bytes)}{git})",
         *([f"  stays    {'; '.join(plan.code.stays)}"] if plan.code.stays else []),
         f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
     ]
     if offer.account and not rehearsal:
         lines.append(f"  account  {offer.account}")
     lines += image_lines(plan)
-    lines.append(f"  results  {shown_path(spec.folder)}")
+    every = f"every file that it writes below {Path(job.source).name}/, in " if job.command else ""
+    lines.append(f"  results  {every}{shown_path(spec.folder)}")
     by_file: dict[str, list[str]] = {}
     for name, path in sorted(plan.origins.items()):
         by_file.setdefault(path, []).append(name)
@@ -72,6 +64,24 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         real = " for the real one; this one costs nothing" if rehearsal else " for this run"
         lines.append(f"  At most  {money(plan.at_most_usd)}{real}")
     return fitted((screen_safe(line) for line in lines), width, _PLAN_HANG)
+
+
+def _what_lines(spec: RunSpec) -> list[str]:
+    """What runs: the user's command and its place in the project, or the settings of the shipped program."""
+    job, train = spec.job, spec.train
+    if job.command:
+        lines = [f"  command  {shortened(job.line, 500)}{f'   in {job.cwd}/' if job.cwd else ''}"]
+        return lines + ([f"  with     {', '.join(job.packages)}"] if job.packages else [])
+    settings = [
+        f"model {train.model}" if job.shipped else f"{job.line} --model {train.model}",
+        counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs" if job.shipped else "epochs not set",
+        *([f"recipe {train.recipe}"] if train.recipe else []),
+        *([f"batch {train.batch_size}"] if train.batch_size else []),
+        *([f"learning rate {train.lr:g}"] if train.lr else []),
+        f"seed {train.seed}",
+        f"device {train.device}",
+    ]
+    return [f"  train    {', '.join(settings)}"]
 
 
 def image_lines(plan: Plan) -> list[str]:

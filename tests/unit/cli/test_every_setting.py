@@ -15,7 +15,7 @@ import typer
 
 from cloudtrain.cli import app as command_line
 from cloudtrain.cli import beginning, request, run_options
-from cloudtrain.config import project_file, settings
+from cloudtrain.config import project_file, settings, table
 from cloudtrain.config.table import SETTINGS, Setting
 from cloudtrain.core import decode
 from cloudtrain.core.plan import CodeSummary, make_plan
@@ -42,7 +42,7 @@ def typed(setting: Setting) -> str:
     """That value as one types it."""
     value = other(setting)
     if isinstance(value, list):
-        return shlex.join(value) if setting.name in ("args", "resume_args") else ",".join(value)
+        return ",".join(value) if setting.read is table._words else shlex.join(value)
     if isinstance(value, dict):
         return ",".join(f"{key}={text}" for key, text in value.items())
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -62,7 +62,9 @@ def test_it_is_read_from_a_file_the_environment_and_a_flag(
     if setting.flag:
         given: list[Mapping[str, Any]] = []
         monkeypatch.setattr(beginning, "run", lambda flags, settings, args: given.append(settings) or 0)
-        words = [setting.option] if setting.kind is bool else [setting.option, typed(setting)]
+        once = [setting.option] if setting.kind is bool else [setting.option, typed(setting)]
+        several = setting.kind == list[str] and isinstance(other(setting), list)
+        words = [word for one in other(setting) for word in (setting.option, one)] if several else once
         monkeypatch.setattr("sys.argv", ["cloudtrain", "run", *words])
         assert command_line.run() == 0
         assert {name for name, value in given[0].items() if value is not None} == {setting.name}
@@ -104,12 +106,20 @@ def built(project: Path, given: Mapping[str, Any], config: Path | None = None, *
     found = settings.load(given, config=config, folder=project, environment={})
     nowhere = {"local": False, "host": None, "host_key": None, "instance_id": None, "dry_run": False}
     store = Store(project / "registry.sqlite")
-    return request.build(found, store, name="brave-otter", **{**nowhere, **place}, faults=(), args=())
+    return request.build(found, store, name="brave-otter", **{**nowhere, **place}, faults=(), words=())
 
 
+def of(job: str) -> list[Setting]:
+    """The settings that hold for a run of a "module" or a "command"."""
+    of_command = ("command", "cwd")
+    of_module = {each.name for each in SETTINGS.values() if each.part == "train"} | {"module"}
+    return [each for each in SETTINGS.values() if each.name not in (of_module if job == "command" else of_command)]
+
+
+@pytest.mark.parametrize("job", ["module", "command"])
 @pytest.mark.parametrize("instance_id", [None, "i-0123456789abcdef0"])
-def test_a_run_has_what_was_set_and_hands_it_on(project: Path, instance_id: str | None) -> None:
-    given = {each.name: other(each) for each in SETTINGS.values()}
+def test_a_run_has_what_was_set_and_hands_it_on(project: Path, instance_id: str | None, job: str) -> None:
+    given = {each.name: other(each) for each in of(job)}
     spec = built(project, given, instance_id=instance_id)
     nobody = RunSpec(
         name="",
@@ -120,7 +130,7 @@ def test_a_run_has_what_was_set_and_hands_it_on(project: Path, instance_id: str 
         limits=Limits(),
         ec2=Ec2Spec(),
     )
-    for each in SETTINGS.values():
+    for each in of(job):
         value = each.value_in(spec) if each.goes_to else None
         if each.name in ("job", "runs_dir"):
             assert value == str(project / other(each))
@@ -138,14 +148,15 @@ def test_a_run_has_what_was_set_and_hands_it_on(project: Path, instance_id: str 
     assert (rest.limits, rest.train.device, rest.job.python) == (spec.limits, spec.train.device, None)
 
 
-def test_the_settings_of_a_run_are_settings_again(project: Path) -> None:
+@pytest.mark.parametrize("job", ["module", "command"])
+def test_the_settings_of_a_run_are_settings_again(project: Path, job: str) -> None:
     private = {"python", "profile", "tags", "login", "ssh_cidr", "identity", "runs_dir"}
     assert private == {each.name for each in SETTINGS.values() if each.private}
-    given = {each.name: other(each) for each in SETTINGS.values() if each.name not in private}
+    given = {each.name: other(each) for each in of(job) if each.name not in private}
     spec = replace(built(project, given), runs_dir=str(project / "runs"))
     run = Store(project / "registry.sqlite").add(make_plan(spec, plans.offer(), CodeSummary(files=1, bytes=1)))
     text = settings_file.toml(run, {})
-    assert set(tomllib.loads(text)) == {each.name for each in SETTINGS.values() if each.goes_to} - private
+    assert set(tomllib.loads(text)) == {each.name for each in of(job) if each.goes_to} - private
     file = project / settings_file.NAME
     file.write_text(text, encoding="utf-8")
     assert built(project, {}, config=file) == spec

@@ -24,7 +24,7 @@ def asked(tmp_path: Path, folder: Path, **values: str) -> RunSpec:
         instance_id=None,
         dry_run=False,
         faults=(),
-        args=(),
+        words=(),
     )
 
 
