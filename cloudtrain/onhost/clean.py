@@ -12,9 +12,10 @@ import sys
 import time
 
 from .base import HEADER_LIMIT, TYPE_CHECKING, Failure, Options, from_os
-from .files import Run, list_outputs, load, remove_tree
+from .files import Run, load, remove_tree
 from .locks import take
 from .processes import look
+from .results import Results
 
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, Optional, Tuple
@@ -25,8 +26,8 @@ STARTING_S = 3600.0
 TREES_S = 30 * 86400.0
 # What the program around the job has in a run directory; all else there is the job's.
 OURS = frozenset(
-    "supervise.py spec.json lock console.log console.times events.jsonl job.json supervisor.log reserve notice.json"
-    " stop.json lease.json touched exit.json".split()
+    "supervise.py spec.json sent.json looked.json lock console.log console.times events.jsonl job.json supervisor.log"
+    " reserve notice.json stop.json lease.json touched exit.json".split()
 )
 
 
@@ -116,11 +117,16 @@ def remove_run(run: Run, top: str, state: str, files: Optional[Dict[str, str]]) 
 
 def unknown(run: Run, files: Dict[str, str]) -> Iterator[str]:
     """What the job has made that is not among `files`: results, and whatever it wrote beside them since its start."""
-    for entry in list_outputs(run):
+    for place, entry in Results(run, over=True).places():
         if files.get(entry["name"]) != entry["sha256"]:
-            yield "out/" + entry["name"]
+            yield place
+    # The rest of that folder is the code as it was sent, and what programs keep for themselves.
+    told = None if run.results is None else os.path.join(run.path("code"), *run.results.split("/"))
     since = os.lstat(run.path("spec.json")).st_ctime
     for folder, names, found in os.walk(run.dir):
+        if folder == told:
+            names.clear()
+            continue
         outer = folder == run.dir
         names[:] = [name for name in names if name != "__pycache__" and not (outer and name in ("out", "onhost"))]
         for name in found:

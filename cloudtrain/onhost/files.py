@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import time
 
 from .base import TYPE_CHECKING, Failure, Later, uptime
@@ -13,7 +12,7 @@ from .base import TYPE_CHECKING, Failure, Later, uptime
 if TYPE_CHECKING:
     import hashlib
     import shutil
-    from typing import Any, Dict, Iterator, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 else:
     hashlib = Later("hashlib")
     shutil = Later("shutil")
@@ -25,6 +24,15 @@ class Run:
     def __init__(self, folder: str) -> None:
         self.dir = os.path.realpath(folder)
         self.workdir = os.path.dirname(os.path.dirname(self.dir))
+        self._results: Optional[List[str]] = None
+
+    @property
+    def results(self) -> Optional[str]:
+        """The folder below code/ whose new files are results, too; None: there is none."""
+        if self._results is None:
+            folder = (load(self.path("spec.json")) or {}).get("results")
+            self._results = [folder] if folder else []
+        return self._results[0] if self._results else None
 
     def path(self, name: str) -> str:
         return os.path.join(self.dir, name)
@@ -101,6 +109,11 @@ def file_size(path: str) -> int:
         return 0
 
 
+def stamp(found: os.stat_result) -> List[int]:
+    """What changes with a file's content."""
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
 def hash_file(path: str, target: Optional[str] = None) -> Tuple[int, str]:
     """(bytes, sha256) of what was read from `path`; copied to the new file `target` on the way if that is given."""
     total, size = hashlib.sha256(), 0
@@ -128,46 +141,14 @@ def remove_tree(path: str) -> None:
         shutil.rmtree(path)
 
 
-def list_outputs(run: Run) -> Iterator[Dict[str, Any]]:
-    """Name, size and sha256 of each finished file below out/, in the order of their names."""
-    top = run.path("out")
-    names = []
-    for folder, _, files in os.walk(top):
-        for file in files:
-            path = os.path.join(folder, file)
-            name = os.path.relpath(path, top).replace(os.sep, "/")
-            if not file.endswith(".part") and name != "MANIFEST.json":
-                names.append(name)
-    for name in sorted(names):
-        try:
-            if stat.S_ISREG(os.lstat(os.path.join(top, name)).st_mode):
-                size, sha256 = hash_file(os.path.join(top, name))
-                yield {"name": as_text(name), "size": size, "sha256": sha256}
-        except FileNotFoundError:
-            pass  # Replaced or removed by the job since it was listed.
-
-
-def list_links(run: Run) -> Iterator[Dict[str, str]]:
-    """Name of each link below out/, and where it leads: a name below out/ where that is there, else another path."""
-    top = run.path("out")
-    for folder, folders, files in os.walk(top):
-        for path in (os.path.join(folder, name) for name in folders + files):
-            if os.path.islink(path) and not path.endswith(".part"):
-                to = os.path.realpath(path)
-                inside = to.startswith(top + os.sep) and os.path.exists(to)
-                to = os.path.relpath(to, top) if inside else os.path.join(folder, os.readlink(path))
-                name = os.path.relpath(path, top)
-                yield {"name": as_text(name.replace(os.sep, "/")), "to": as_text(to.replace(os.sep, "/"))}
-
-
 def as_text(name: str) -> str:
-    """`name` with its bytes that are no UTF-8 written out."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """`name` with its bytes that are no UTF-8 written out, and what stands for such bytes elsewhere."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\ufffd", "\\ufffd")
 
 
 def as_bytes(name: str) -> str:
     """What `as_text` was given."""
-    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found.group(1), 16)), name)
+    return re.sub(r"\\u(dc[89a-f][0-9a-f]|fffd)", lambda found: chr(int(found.group(1), 16)), name)
 
 
 def check_run(run: Run, given: Optional[str], digest: Optional[str] = None) -> None:

@@ -9,14 +9,15 @@ import stat
 import sys
 
 from .base import CHUNK, TYPE_CHECKING, Failure, Later, Options, from_os
-from .files import Run, as_bytes, check_name, file_size, list_links, list_outputs, load, touch
+from .files import Run, as_bytes, check_name, file_size, load, touch
 from .processes import look
+from .results import Results
 from .stream import frame, read_tail, whole_lines, write_all
 
 if TYPE_CHECKING:
     import binascii
     import zlib
-    from typing import Any, Dict
+    from typing import Any, Dict, List
 else:
     binascii = Later("binascii")
     zlib = Later("zlib")
@@ -44,7 +45,12 @@ def do_poll(options: Options) -> Dict[str, Any]:
 
 def do_manifest(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
-    return {"files": list(list_outputs(run)), "links": sorted(list_links(run), key=lambda link: link["name"])}
+    over = look(run)[0] != "running"
+    results = Results(run, over)
+    answer: Dict[str, Any] = {"files": list(results.files()), "links": results.links}
+    if run.results is not None:
+        answer.update(growing=results.growing, beside=results.beside() if over else [])
+    return answer
 
 
 def do_send(options: Options) -> None:
@@ -113,10 +119,31 @@ def send_file(run: Run, handle: int, offset: int) -> int:
 
 def open_result(run: Run, name: str) -> int:
     """Open a file that the contract names, following no link on the way to it."""
+    failures = []
+    for given in dict.fromkeys((name, as_bytes(name))):
+        for parts in places_of(run, given):
+            try:
+                return open_plain(run, parts, name)
+            except Failure as failure:
+                failures.append(failure)
+    raise next((failure for failure in failures if failure.code != "no_such_file"), failures[0])
+
+
+def places_of(run: Run, name: str) -> List[List[str]]:
+    """Where the file that is told by `name` may lie below the run directory, as `Results` names them."""
     parts = check_name(name).split("/")
-    given = ("console.log", "console.times", "events.jsonl", "exit.json", "spec.json")
-    if name not in given and (parts[0] != "out" or len(parts) < 2):
+    if name in ("console.log", "console.times", "events.jsonl", "exit.json", "spec.json"):
+        return [parts]
+    if parts[0] != "out" or len(parts) < 2:
         raise Failure("refused", "%r is not a file that is given out" % name)
+    if run.results is None:
+        return [parts]
+    folder, inner = ["code", *run.results.split("/")], parts[1:]
+    return [parts, folder + inner, *([inner] if inner[: len(folder)] == folder else [])]
+
+
+def open_plain(run: Run, parts: List[str], name: str) -> int:
+    """Open the plain file at `parts` below the run directory, told by `name`."""
     refusal = Failure("refused", "%r is not a plain file" % name)
     try:
         if os.open in os.supports_dir_fd:
@@ -143,8 +170,6 @@ def open_result(run: Run, name: str) -> int:
                 raise refusal
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        if as_bytes(name) != name:
-            return open_result(run, as_bytes(name))
         raise Failure("no_such_file", "the run has no %s" % name)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):

@@ -9,7 +9,7 @@ import sys
 import time
 
 from .base import HEADER_LIMIT, IN_SCOPE, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options, uptime
-from .files import Run, check_key, check_name, check_run, hash_file, load, remove_tree, save
+from .files import Run, check_key, check_name, check_run, hash_file, load, remove_tree, save, stamp
 from .lease import ending_in
 from .locks import held, take
 from .processes import end_processes
@@ -80,15 +80,16 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec.get("lingers", False), bool)
             and isinstance(spec.get("spot", False), bool)
             and isinstance(spec.get("scope", False), bool)
-            and all(isinstance(spec.get(name, ""), str) for name in ("cwd", "bin"))
+            and all(isinstance(spec.get(name, ""), str) for name in ("cwd", "bin", "results"))
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)
     if not good:
         raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
     check_key(spec["tree"])
-    if spec.get("cwd"):
-        check_name(spec["cwd"])
+    for name in ("cwd", "results"):
+        if spec.get(name):
+            check_name(spec[name])
     ends = {"deadline": None, "ends": None} if lasts is None else ending_in(lasts)
     # Of the client's clock, which is told with the spec: its time when this machine had been up for 0 s.
     zero = spec.get("at", time.time()) - uptime()
@@ -96,7 +97,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
 
 
 def make_code(run: Run, spec: Dict[str, Any]) -> None:
-    """Copy the tree to code/, checking every byte on the way."""
+    """Copy the tree to code/, checking every byte on the way; where new files in it are results, keep what was sent."""
     folder = os.path.join(run.workdir, "trees", spec["tree"])
     if not os.path.isdir(folder):
         raise Failure("tree_changed", "the host has no such tree")
@@ -111,6 +112,7 @@ def make_code(run: Run, spec: Dict[str, Any]) -> None:
         remove_tree(aside)
         remove_tree(run.path("code"))
         os.mkdir(aside)
+        sent: Dict[str, Any] = {}
         for name, (size, sha256, mode) in tree["files"].items():
             source, target = os.path.join(folder, "files", name), os.path.join(aside, name)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -122,6 +124,10 @@ def make_code(run: Run, spec: Dict[str, Any]) -> None:
                 os.unlink(os.path.join(folder, "tree.json"))
                 raise Failure("tree_changed", "%s on the host was changed since it was sent" % name)
             os.chmod(target, mode | 0o200)
+            if spec.get("results"):
+                sent[name] = [sha256, *stamp(os.lstat(target))]
+        if sent:
+            save(run.path("sent.json"), {"v": 1, "files": sent})
         os.replace(aside, run.path("code"))
     finally:
         os.close(lock)

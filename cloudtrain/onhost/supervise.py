@@ -9,11 +9,12 @@ import sys
 import time
 
 from .base import LINUX, TYPE_CHECKING, Failure, Later, Options, uptime
-from .files import Run, file_size, hash_file, list_outputs, load, save
+from .files import Run, file_size, hash_file, load, save
 from .job import Job
 from .lease import lease_of, power_off_unless_wanted
 from .locks import take
 from .processes import boot_id, end_processes, oom_kills, start_of
+from .results import Results
 from .spot import SpotWatch
 from .stop import intend
 
@@ -275,8 +276,8 @@ def write_exit(run: Run, spec: Dict[str, Any], code: int, reason: Optional[str],
         **more,
     }
     try:
-        save(run.path("out/MANIFEST.json"), {"v": 1, "files": list(list_outputs(run))})
-    except OSError as error:
+        save(run.path("out/MANIFEST.json"), {"v": 1, "files": list(Results(run, over=True).files())})
+    except Exception as error:  # whatever the job has made of its folder: how it ended is to be told
         sys.stderr.write("MANIFEST.json was not written: %s\n" % error)
     for attempt in range(60):
         try:
