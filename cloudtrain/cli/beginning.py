@@ -68,7 +68,7 @@ def _join_or_begin(
         yes=flags.yes,
         detach=flags.detach,
         notes=rest.notes if rest else None,
-        checkpoint=(rest.checkpoint, rest.folder) if rest else None,
+        checkpoint=(rest.checkpoint, rest.folder) if rest and rest.checkpoint else None,
         on_interrupt=flags.on_interrupt,
     )
 

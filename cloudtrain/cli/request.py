@@ -54,7 +54,9 @@ def build(
     train = TrainSpec(**({} if job.command else settings.fields("train") | ({"args": words} if words else {})))
     if dry_run and not job.command and _is_open(train, settings):
         train = replace(train, recipe="fast")  # it trains on this computer's CPU
-    limits = _check_limits(Limits(**settings.fields("limits"), keep_s=keep_s))
+    # Nobody repeats a stranger's program from zero, which is billed, unless that was asked for.
+    over = not job.command or settings.get("spot_restarts") is not None
+    limits = _check_limits(Limits(**settings.fields("limits"), keep_s=keep_s, starts_over=over))
     spec = RunSpec(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,

@@ -105,6 +105,15 @@ class Checkpoint:
         return f"after epoch {self.epoch}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack:
+    """Verified results of `run`, in its `folder` here (absolute), with which the same command goes on."""
+
+    run: str
+    folder: str
+    files: tuple[FileEntry, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class CodeCopy:
     """The archive's size in bytes and its sha256."""
@@ -195,6 +204,7 @@ class RunNotes(Notes):
         pulled, trickled: its verified results; what has come down of them while it trains.
         checkpoint, checkpoint_coming: the last that arrived, and one that is under way and may arrive the moment before
             a kill -9.
+        put_back: what the run began with, where it goes on from another by its results.
         gone_there: its folder on the host is gone, or about to go.
         aws_requests: the last calls that started or ended machines (`provider/ec2/clients.py`).
     """
@@ -224,5 +234,6 @@ class RunNotes(Notes):
     trickled: tuple[FileEntry, ...] = ()
     checkpoint: Checkpoint | None = None
     checkpoint_coming: Checkpoint | None = None
+    put_back: PutBack | None = None
     gone_there: bool = False
     aws_requests: tuple[AwsRequest, ...] = ()

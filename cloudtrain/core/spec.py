@@ -100,7 +100,8 @@ class Limits:
 
     None: the plan decides (2 h where something is billed, no limit where nothing is). `spot_restarts`: how often a run
     whose spot instance is taken back goes on by itself on another, within the same limits. `keep_s`: seconds that the
-    launched machine stays up once the results are here, within the same limits; None: it ends then.
+    launched machine stays up once the results are here, within the same limits; None: it ends then. `starts_over`: it
+    goes on by itself also where nothing that it could go on from had arrived.
     """
 
     max_time_s: float | None = None
@@ -108,6 +109,7 @@ class Limits:
     grace_s: float = 600.0
     if_i_vanish: str = "park"
     spot_restarts: int = 3
+    starts_over: bool = True
     keep_s: float | None = None
 
 
@@ -170,7 +172,7 @@ class Ec2Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeSpec:
-    """The run whose checkpoint this one goes on from, and where in the training that is, in words."""
+    """The run whose checkpoint, or results, this one goes on from, and where in the training that is, in words."""
 
     run: str
     where: str

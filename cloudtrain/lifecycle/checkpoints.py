@@ -64,7 +64,10 @@ def arrived(run: Run, files: Iterable[FileEntry]) -> RunNotes:
 
 
 def onward(run: Run, notes: RunNotes) -> str | None:
-    """The hint for a run that has ended before its time, if a checkpoint of it is here."""
+    """The hint for a run that has ended before its time, if a checkpoint of it, or a result of a command, is here."""
+    if run.plan.spec.job.command:
+        begins = "puts its results back and runs the same command again"
+        return f"cloudtrain run --resume {run.name} {begins}" if notes.pulled or notes.trickled else None
     checkpoint = latest(run, notes)
     if checkpoint is None:
         return None
@@ -98,12 +101,15 @@ def copy(checkpoint: Checkpoint, source: Path, dest: Path) -> None:
     )
 
 
-def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
-    """Bring the checkpoint to the run's host, verified there by size and sha256; its path for the job's environment.
+def begin(run: Run, session: Session) -> dict[str, Any]:
+    """Bring the run's checkpoint to its host, verified there by size and sha256; what the supervisor is told of it.
 
     Raises:
         ConnectionFailed: the link broke, or the host did not take it.
     """
+    checkpoint = latest(run, session.journal.read(RunNotes))
+    if checkpoint is None:
+        return {}
     entry = tree.FileEntry(checkpoint.size, checkpoint.sha256, 0o644)
     files = {checkpoint.name: entry}
     one = tree.Tree(
@@ -119,7 +125,7 @@ def push(checkpoint: Checkpoint, run: Run, session: Session) -> str:
         pushed = session.push(one, key)
         closing.append(f"{checkpoint.name}, {checkpoint.where()}: {pushed.summary()}")
     # From the job's working directory, which is WORKDIR/runs/NAME/code.
-    return f"../../../trees/{key}/files/{checkpoint.name}"
+    return {"env": {VARIABLE: f"../../../trees/{key}/files/{checkpoint.name}"}}
 
 
 def _last_told(run: Run) -> Mapping[str, Any] | None:

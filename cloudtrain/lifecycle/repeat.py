@@ -12,7 +12,7 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import Checkpoint, RunNotes, SentCode
 from cloudtrain.core.spec import ResumeSpec, RunSpec, TrainSpec, check_train
 from cloudtrain.core.states import RunState
-from cloudtrain.lifecycle import checkpoints
+from cloudtrain.lifecycle import checkpoints, put_back
 from cloudtrain.run_folder import code_copy
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.source import tree
@@ -58,19 +58,20 @@ class Continuation:
     Attributes:
         spec: what is to be started, on the target of the run that is continued.
         notes: for the new run's journal (`resumed_from` of its receipt).
+        checkpoint: None: a command, which goes on from its results (`put_back` of the notes).
         folder: where the checkpoint lies.
         code_from: human-readable: where the code is taken from.
     """
 
     spec: RunSpec
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     folder: Path
     code_from: str
     notes: RunNotes = field(default_factory=RunNotes)
 
 
 def continuation(run: Run, store: Store, name: str) -> Continuation:
-    """A run called `name` that goes on from the checkpoint of `run`.
+    """A run called `name` that goes on from the checkpoint of `run`, or, of a command, from its results.
 
     Raises:
         UsageError: `run` has finished (code `finished`) or is still going on (`still_running`), no checkpoint of it is
@@ -82,17 +83,21 @@ def continuation(run: Run, store: Store, name: str) -> Continuation:
         message = f"{run.name} has not ended ({run.state.value}), as far as this computer knows"
         raise _not_resumed(message, f"logs {run.name}", "still_running")
     notes = store.read_journal(run.name)
-    checkpoint = checkpoints.latest(run, notes)
-    if checkpoint is None:
-        message = f"no checkpoint of {run.name} is here, or it is not what its host had"
+    back = put_back.of(run, notes, checked=True)
+    checkpoint = checkpoints.latest(run, notes) if back is None else None
+    if checkpoint is None and back is None:
+        what = "result" if run.plan.spec.job.command else "checkpoint"
+        message = f"no {what} of {run.name} is here, or it is not what its host had"
         raise _not_resumed(message, f"rerun {run.name}", "no_checkpoint")
     again = repetition(run, store, name)
-    resume = ResumeSpec(run=run.name, where=checkpoint.where())
+    told = put_back.where(back, again.spec.job) if back else checkpoint.where() if checkpoint else ""
+    resume = ResumeSpec(run=run.name, where=told)
     spec = replace(again.spec, train=_as_it_was(run), resume=resume)
     if spec.ec2 is not None:
         spec = replace(spec, ec2=replace(spec.ec2, faults=()))
-    origin = {**again.origin, "checkpoint": asdict(checkpoint)}
-    return Continuation(spec, checkpoint, run.folder, again.code_from, RunNotes(resumed_from=origin))
+    origin = {**again.origin, **({"checkpoint": asdict(checkpoint)} if checkpoint else {})}
+    own = RunNotes(resumed_from=origin) | (RunNotes(put_back=back) if back else RunNotes())
+    return Continuation(spec, checkpoint, run.folder, again.code_from, own)
 
 
 def _as_it_was(run: Run) -> TrainSpec:

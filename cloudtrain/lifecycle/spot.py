@@ -16,7 +16,7 @@ from cloudtrain.core.notes import Attempt, RunNotes
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Plan
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import EVENTS, LOG, LOG_FILES, ExitRecord
-from cloudtrain.lifecycle import checkpoints, repeat
+from cloudtrain.lifecycle import checkpoints, put_back, repeat
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import log_times
@@ -76,7 +76,8 @@ def relaunched(before: Run, now: Run, notes: RunNotes) -> bool:
 
 def told(run: Run, notes: RunNotes, why: str, code: str = RECLAIMED) -> RunError:
     """The `error` of a run that a spot instance was taken from."""
-    anew = f"no checkpoint of it had arrived; cloudtrain rerun {run.name} starts over"
+    what = "result" if run.plan.spec.job.command else "checkpoint"
+    anew = f"no {what} of it had arrived; cloudtrain rerun {run.name} starts over"
     onward = checkpoints.onward(run, notes) or anew
     return RunError(code=code, message=f"{run.name} was interrupted: {why}", hint=onward)
 
@@ -137,11 +138,10 @@ def go_on(run: Run, session: Session) -> Run | None:
         )
     )
     shelve(run.folder, number)
-    checkpoint = checkpoints.latest(run, session.journal.read(RunNotes))
-    onward = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "from the start: no checkpoint came"
+    onward = _onward(run, session.journal.read(RunNotes))
     session.context.emit(
         Noted(
-            f"another spot instance is launched ({number} of at most {restarts} times) and {run.name} trains {onward}; "
+            f"another spot instance is launched ({number} of at most {restarts} times) and {run.name} {onward}; "
             "its limit and the most that it can cost stay as they were"
         )
     )
@@ -153,6 +153,17 @@ def go_on(run: Run, session: Session) -> Run | None:
     return session.move(
         run, RunState.PROVISIONING, life=InstanceLife.LAUNCHING, instance=before, ending=None, error=None
     )
+
+
+def _onward(run: Run, notes: RunNotes) -> str:
+    """What it does on the next machine, in words."""
+    if run.plan.spec.job.command:
+        back = put_back.of(run, notes)
+        begins = put_back.where(back, run.plan.spec.job) if back else ""
+        return f"begins with {begins}" if begins else "runs from the start: no result came"
+    checkpoint = checkpoints.latest(run, notes)
+    where = f"on from its checkpoint ({checkpoint.where()})" if checkpoint else "from the start: no checkpoint came"
+    return f"trains {where}"
 
 
 def shelve(folder: Path, number: int) -> None:
@@ -173,6 +184,8 @@ def _why_not(run: Run, notes: RunNotes, left_s: float, *, owes: bool) -> str | N
     limits, number = run.plan.spec.limits, notes.attempt
     if notes.stop_wanted:
         return "it was asked to stop"
+    if not limits.starts_over and put_back.of(run, notes) is None:
+        return "none of its results had come, so it would start over (--spot-restarts N allows that)"
     if number > limits.spot_restarts:
         count = limits.spot_restarts
         return f"--spot-restarts allows {'none' if not count else f'{count}, and all are used'}"

@@ -30,7 +30,7 @@ from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
 from cloudtrain.core.told import ExitRecord
-from cloudtrain.lifecycle import background_pull, checkpoints, host_folder, machine_end, overdue, spot, suited
+from cloudtrain.lifecycle import background_pull, checkpoints, host_folder, machine_end, overdue, put_back, spot, suited
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.run_lock import claim
@@ -147,16 +147,16 @@ def push_and_start(run: Run, session: Session) -> Run:
             code_copy.keep(run.folder, files, pushed.digest, instance.id, session.journal, session.context.emit)
         else:
             session.journal.write(RunNotes(code=replace(notes.code, target_id=instance.id)))
-        checkpoint = checkpoints.latest(run, notes)
-        onward = {} if checkpoint is None else {checkpoints.VARIABLE: checkpoints.push(checkpoint, run, session)}
+        onward = put_back.begin(run, session) or checkpoints.begin(run, session)
         python = session.journal.read(RunNotes).python
         spec = {
             "v": 1,
             "run": run.name,
             "tree": key,
             "digest": pushed.digest,
-            **program(run.plan.spec, python or "python3"),
-            "env": onward,
+            **program(run.plan.spec, python or "python3", onward.get("added", ())),
+            "env": onward.get("env", {}),
+            "restore": onward.get("restore"),
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
             "spot": instance.details.spot,
@@ -175,14 +175,14 @@ def push_and_start(run: Run, session: Session) -> Run:
         return session.move(run, RunState.RUNNING)
 
 
-def program(spec: RunSpec, python: str) -> dict[str, Any]:
-    """What the supervisor is to start, where, and which new files are results (docs/protocol.md)."""
+def program(spec: RunSpec, python: str, added: tuple[str, ...]) -> dict[str, Any]:
+    """What the supervisor is to start, with further arguments, where, and which new files are results."""
     job = spec.job
     if not job.command:
         return {"argv": [python, "-m", job.module, *spec.train.argv()]}
     top = Path(job.source).name
     return {
-        "argv": command.argv(job, python),
+        "argv": [*command.argv(job, python), *added],
         "cwd": f"{top}/{job.cwd}".rstrip("/"),
         "bin": posixpath.dirname(python) or None,
         "results": top,

@@ -17,7 +17,7 @@ from .processes import end_processes
 if TYPE_CHECKING:
     import subprocess
     import threading
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Dict, Iterator, List, Optional, Tuple
 else:
     subprocess = Later("subprocess")
     threading = Later("threading")
@@ -90,6 +90,10 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
     for name in ("cwd", "results"):
         if spec.get(name):
             check_name(spec[name])
+    try:
+        check_restore(spec)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Failure("bad_spec", "what is to be restored cannot be read: %s" % error)
     ends = {"deadline": None, "ends": None} if lasts is None else ending_in(lasts)
     # Of the client's clock, which is told with the spec: its time when this machine had been up for 0 s.
     zero = spec.get("at", time.time()) - uptime()
@@ -97,25 +101,46 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
 
 
 def make_code(run: Run, spec: Dict[str, Any]) -> None:
-    """Copy the tree to code/, checking every byte on the way; where new files in it are results, keep what was sent."""
-    folder = os.path.join(run.workdir, "trees", spec["tree"])
+    """Copy the tree to code/, checking every byte on the way; where new files in it are results, keep what was sent.
+    What is restored is none of that: it counts as made by the run."""
+    aside = run.path("code.part")
+    try:
+        remove_tree(aside)
+        remove_tree(run.path("code"))
+        os.mkdir(aside)
+        sent = {}
+        for name, sha256, target in copy_tree(run, spec, aside, {}):
+            if spec.get("results"):
+                sent[name] = [sha256, *stamp(os.lstat(target))]
+        if sent:
+            save(run.path("sent.json"), {"v": 1, "files": sent})
+        restore = spec.get("restore")
+        if restore:
+            top = os.path.join(aside, spec["results"])
+            for _ in copy_tree(run, restore, top, restore["names"]):
+                pass
+            for name, to in restore["links"].items():
+                os.symlink(os.path.relpath(to, os.path.dirname(name)), make_room(top, name))
+        os.replace(aside, run.path("code"))
+    finally:
+        remove_tree(aside)
+
+
+def copy_tree(run: Run, given: Dict[str, Any], top: str, names: Dict[str, str]) -> Iterator[Tuple[str, str, str]]:
+    """Copy a tree of the host to the folder `top`; name, sha256 and path of each file. `names`: what each is called
+    there, where that is not its name in the tree."""
+    folder = os.path.join(run.workdir, "trees", given["tree"])
     if not os.path.isdir(folder):
         raise Failure("tree_changed", "the host has no such tree")
     lock = take(os.path.join(folder, "lock"), wait=TREE_WAIT_S, shared=True)
     if lock is None:
         raise Failure("tree_busy", "another push to the same tree has been under way for %d s" % TREE_WAIT_S)
-    aside = run.path("code.part")
     try:
         tree = load(os.path.join(folder, "tree.json"))
-        if tree is None or tree["digest"] != spec["digest"]:
+        if tree is None or tree["digest"] != given["digest"]:
             raise Failure("tree_changed", "the tree on the host is not the one that was sent")
-        remove_tree(aside)
-        remove_tree(run.path("code"))
-        os.mkdir(aside)
-        sent: Dict[str, Any] = {}
         for name, (size, sha256, mode) in tree["files"].items():
-            source, target = os.path.join(folder, "files", name), os.path.join(aside, name)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            source, target = os.path.join(folder, "files", name), make_room(top, names.get(name, name))
             try:
                 same = stat.S_ISREG(os.lstat(source).st_mode) and hash_file(source, target) == (size, sha256)
             except FileNotFoundError:
@@ -124,14 +149,32 @@ def make_code(run: Run, spec: Dict[str, Any]) -> None:
                 os.unlink(os.path.join(folder, "tree.json"))
                 raise Failure("tree_changed", "%s on the host was changed since it was sent" % name)
             os.chmod(target, mode | 0o200)
-            if spec.get("results"):
-                sent[name] = [sha256, *stamp(os.lstat(target))]
-        if sent:
-            save(run.path("sent.json"), {"v": 1, "files": sent})
-        os.replace(aside, run.path("code"))
+            yield name, sha256, target
     finally:
         os.close(lock)
-        remove_tree(aside)
+
+
+def make_room(top: str, name: str) -> str:
+    """The path of `name` below `top`, with the folders to it and nothing there: a run may have put a file where the
+    code had a folder, or the other way round."""
+    path = top
+    for part in name.split("/")[:-1]:
+        path = os.path.join(path, part)
+        if not os.path.isdir(path) or os.path.islink(path):
+            remove_tree(path)
+            os.makedirs(path)
+    path = os.path.join(path, name.split("/")[-1])
+    remove_tree(path)
+    return path
+
+
+def check_restore(spec: Dict[str, Any]) -> None:
+    """What is restored lies below the folder of the results, by plain names."""
+    restore = spec.get("restore")
+    if restore is not None:
+        check_key(restore["tree"])
+        for name in (spec["results"], *restore["names"].values(), *restore["links"], *restore["links"].values()):
+            check_name(name)
 
 
 def spawn_supervisor(run: Run, lock: int, within: List[str]) -> Dict[str, Any]:

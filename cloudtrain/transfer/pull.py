@@ -88,7 +88,7 @@ def pull(
         if only:
             placed = result_groups.chosen(placed, only)
         rules = ignore.parse("\n".join(outputs), "outputs")
-        wanted = [entry for entry in placed if _allowed(rules, entry.name)]
+        wanted = [entry for entry in placed if allowed(rules, entry.name)]
         fetcher.fetch([entry for entry in wanted if entry.link is None])
         left += fetcher.link([entry for entry in wanted if entry.link is not None])
     _tell(emit, fetcher.verified, left)
@@ -123,7 +123,7 @@ def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
     )
 
 
-def _allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
+def allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
     """Whether the last of `rules` that speaks of `name`, or of a folder it lies in, lets it through."""
     parts = name.split("/")
     paths = [("/".join(parts[:depth]).encode(), depth < len(parts)) for depth in range(1, len(parts) + 1)]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import resource
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -275,3 +274,48 @@ def test_a_host_lets_a_run_go_whose_new_files_are_elsewhere(make_host: Callable[
     told = row(clean(host, {"brave-otter": {"id": "a1", "files": {}}}))
     assert (told["removed"], told["kept"]) == (False, "it holds code/p/m.pt, which is not here")
     assert row(clean(host, {"brave-otter": {"id": "a1", "files": files}}))["removed"] is True
+
+
+RESTORED = {"a/x.pt": b"weights", "here.txt": b"changed", "was_file/y": b"y"}
+
+
+def restored(host: Host, **changes: Any) -> dict[str, Any]:
+    """The start of a job on whose host other files are put back than its code has."""
+    told = host.receive(
+        {name: entry(body) for name, body in RESTORED.items()}, pack(list(RESTORED.items())), tree="back-1"
+    )
+    back = {
+        "tree": "back-1",
+        "digest": told["digest"],
+        "names": {"here.txt": "rewritten.txt"},
+        "links": {"last": "a/x.pt"},
+    }
+    files = {**SENT, "p/was_file": b"a file", "p/a": b"a file, too", "p/job.py": DONE.encode()}
+    answer = host.receive({name: entry(body) for name, body in files.items()}, pack(list(files.items())))
+    spec = json.loads(host.spec(""))
+    host.receive({name: entry(body) for name, body in files.items()}, pack(list(files.items())))
+    spec |= {"digest": answer["digest"], "argv": [sys.executable, "job.py"], "cwd": "p", "results": "p"}
+    return host.ask("start", stdin=json.dumps({**spec, "restore": {**back, **changes}}).encode())
+
+
+def test_what_is_put_back_lies_where_it_was_and_is_a_result_again(host: Host) -> None:
+    assert restored(host)["ok"]
+    host.finished()
+    code = host.run_dir() / "code/p"
+    assert (code / "rewritten.txt").read_bytes() == b"changed" and (code / "last").read_bytes() == b"weights"
+    assert (code / "was_file/y").read_bytes() == b"y" and (code / "same.txt").read_bytes() == b"same"
+    assert set(names(host)) == {"a/x.pt", "rewritten.txt", "was_file/y", "done"}
+    assert host.ask("manifest")["links"] == [{"name": "last", "to": "a/x.pt"}]
+
+
+ELSEWHERE: list[dict[str, Any]] = [
+    *({"names": {"here.txt": "../../x"}}, {"links": {"/etc/x": "y"}}, {"links": {"x": "../../y"}}),
+    *({"names": None}, {"tree": "../x"}, {"links": 3}),
+]
+
+
+@pytest.mark.parametrize("changes", ELSEWHERE)
+def test_nothing_is_put_back_outside_the_project(host: Host, changes: dict[str, Any]) -> None:
+    told = restored(host, **changes)
+    assert told["code"] in ("bad_name", "bad_spec")
+    assert not (host.run_dir() / "code").exists()
