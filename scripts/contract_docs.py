@@ -74,7 +74,7 @@ NEXT = {
     4: "aws login, or add the right that the message names; cloudtrain doctor checks both",
     5: "cloudtrain doctor shows what is in the way; or another type, Region or --max-cost",
     6: "run the same command again; cloudtrain logs goes on where it stopped",
-    7: "cloudtrain run --resume RUN goes on from its checkpoint",
+    7: "cloudtrain run --resume RUN goes on from what of it is here",
     8: "cloudtrain logs watches beside it, cloudtrain wait waits for its end",
     130: "cloudtrain ls",
 }

@@ -72,6 +72,7 @@ COMMANDS: Mapping[str, Command] = {
     "doctor": Command("cloud.doctor", "Check everything a launch needs; nothing is created."),
     "init": Command("config.init", "Write a cloudtrain.toml with each setting explained."),
     "trust": Command("config.trust", "Let a project's settings decide on machine and money."),
+    "guide": Command("config.guide", "Print a page for coding agents: commands, output, what costs."),
     "config": Command("config", "Settings, and where each comes from."),
 }
 

@@ -18,10 +18,17 @@ from cloudtrain.console.lines import print_lines, tell, write_result
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.text import columns, screen_safe
+from cloudtrain.source import shipped
 
 app = typer.Typer(
     cls=ReadingGroup, no_args_is_help=True, rich_markup_mode=None, help="Settings, and where each comes from."
 )
+
+
+def guide() -> None:
+    """Print what a coding agent needs to know: ten commands, JSON, exit codes, what costs money and needs a person's
+    yes."""
+    print_lines(*shipped.agent_guide().splitlines())
 
 
 @app.command("show", cls=ReadingCommand)

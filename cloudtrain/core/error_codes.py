@@ -88,7 +88,7 @@ CODES: dict[str, ErrorCode] = {
     "identity_protected": ErrorCode((2,), "a passphrase protects the identity file"),
     "instance_gone": ErrorCode((6,), "the run's machine has ended"),
     "interrupted": ErrorCode((130,), "Ctrl-C, or the process was asked to end"),
-    "job_missing": ErrorCode((2,), "this installation lacks the shipped training package"),
+    "job_missing": ErrorCode((2,), "this installation lacks a part that comes with it"),
     "known_already": ErrorCode((2,), "this computer knows the instance already"),
     "launch_unknown": ErrorCode((6,), "AWS gave no usable answer to the launch, so a machine may or may not exist"),
     "lease": ErrorCode((6,), "the machine did not take its new end"),
@@ -181,6 +181,7 @@ CODES: dict[str, ErrorCode] = {
 }
 """The codes of commands and runs."""
 
+_ONWARD = "cloudtrain run --resume RUN goes on from what of it is here; cloudtrain rerun RUN starts over"
 HINTS: dict[str, str] = {
     "abandoned": "cloudtrain rerun",
     "account": "see the account page of the AWS console",
@@ -197,8 +198,8 @@ HINTS: dict[str, str] = {
     "handshake": "cloudtrain logs goes on where it stopped; the host may offer no method that this computer has",
     "host_key": "do not connect; if the machine is not yours any more: cloudtrain stop",
     "interrupted": "cloudtrain ls",
-    "limit_reached": "cloudtrain run --resume RUN goes on from its checkpoint",
-    "machine_ended": "cloudtrain run --resume RUN goes on from its checkpoint",
+    "limit_reached": _ONWARD,
+    "machine_ended": _ONWARD,
     "no_instance": "aws ec2 describe-instances --instance-ids i-...",
     "no_ssh": "cloudtrain logs shows its log",
     "not_deleted": "cloudtrain clean",
@@ -211,10 +212,10 @@ HINTS: dict[str, str] = {
     "push_failed": "run the same command again: the files are sent afresh",
     "requirements": "names and versions alone",
     "silent": "cloudtrain logs goes on where it stopped",
-    "spot_reclaimed": "cloudtrain run --resume RUN trains on from its checkpoint",
+    "spot_reclaimed": _ONWARD,
     "stalled": "cloudtrain logs goes on where it stopped",
     "still_running": "cloudtrain logs, or cloudtrain wait",
-    "stopped": "cloudtrain run --resume RUN goes on from its checkpoint",
+    "stopped": _ONWARD,
     "store_damaged": "free or repair the file; what is left in the account: cloudtrain clean",
     "usage": "cloudtrain COMMAND --help",
     "user_data": "a shorter run name",

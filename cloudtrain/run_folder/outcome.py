@@ -116,7 +116,7 @@ def ending(run: Run) -> tuple[RunState, RunError | None]:
         return RunState.STOPPED, RunError(
             code="machine_ended",
             message=f"{run.name} was ended: {_LOGOUT}",
-            hint=f"{_LINGER}; then cloudtrain run --resume {run.name} goes on from its checkpoint",
+            hint=f"{_LINGER}; then cloudtrain run --resume {run.name} goes on from what of it is here",
         )
     if record.stop:
         code, why = {

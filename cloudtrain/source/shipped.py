@@ -1,4 +1,5 @@
-"""Where the training package that comes with cloudtrain lies: sent to hosts, never imported from here."""
+"""What comes with cloudtrain beside its own package: the training package, which is sent to hosts and never imported
+from here, and the page for coding agents."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from pathlib import Path
 from cloudtrain.core.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# A checkout has it beside the package, an installed wheel inside (pyproject.toml, force-include).
-_PLACES = (_PACKAGE.parent / "job", _PACKAGE / "_shipped" / "job")
+# An installed wheel has both inside (pyproject.toml, force-include), a checkout beside the package.
+# Installed, the folder beside the package is site-packages, where a stranger's `job` may be: ours comes first.
+_INSIDE, _BESIDE = _PACKAGE / "_shipped", _PACKAGE.parent
 
 
 def job_folder() -> Path:
@@ -17,13 +19,29 @@ def job_folder() -> Path:
     Raises:
         UsageError: this installation lacks it.
     """
-    # Installed, the folder beside the package is site-packages, where a stranger's `job` may be: ours comes first.
-    for place in reversed(_PLACES):
-        if (place / "train.py").is_file():
-            return place
-    raise UsageError(
-        "this installation of cloudtrain lacks its training package",
-        hint="install cloudtrain again, or name a folder of your own with --job",
+    places = (_INSIDE / "job", _BESIDE / "job")
+    found = next((place for place in places if (place / "train.py").is_file()), None)
+    if found is None:
+        raise _lacks("its training package", ", or name a folder of your own with --job")
+    return found
+
+
+def agent_guide() -> str:
+    """The page for coding agents, in Markdown.
+
+    Raises:
+        UsageError: this installation lacks it.
+    """
+    for place in (_INSIDE / "agent-guide.md", _BESIDE / "docs" / "agent-guide.md"):
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise _lacks("its page for coding agents", "")
+
+
+def _lacks(what: str, other: str) -> UsageError:
+    return UsageError(
+        f"this installation of cloudtrain lacks {what}",
+        hint=f"install cloudtrain again{other}",
         consequence="nothing was started",
         code="job_missing",
     )

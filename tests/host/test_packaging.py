@@ -13,7 +13,7 @@ import pytest
 
 import cloudtrain
 from cloudtrain.core.errors import UsageError
-from cloudtrain.source.shipped import job_folder
+from cloudtrain.source.shipped import agent_guide, job_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
@@ -79,7 +79,7 @@ def test_the_training_package_arrives_whole_and_is_what_would_be_sent(installed:
     elsewhere.mkdir()
     ask = (
         "import json, sys, cloudtrain\n"
-        "from cloudtrain.source.shipped import job_folder\n"
+        "from cloudtrain.source.shipped import agent_guide, job_folder\n"
         "from cloudtrain.source.tree import scan\n"
         "folder = job_folder(); tree = scan(folder, cache=None)\n"
         "print(json.dumps([cloudtrain.__file__, str(folder), sorted(tree.files)]))"
@@ -104,7 +104,15 @@ def test_a_checkout_sends_its_own_folder() -> None:
 
 
 def test_an_installation_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("cloudtrain.source.shipped._PLACES", (tmp_path / "job",))
-    with pytest.raises(UsageError, match="lacks its training package") as caught:
-        job_folder()
-    assert caught.value.hint
+    for place in ("_INSIDE", "_BESIDE"):
+        monkeypatch.setattr(f"cloudtrain.source.shipped.{place}", tmp_path)
+    for part, lacks in ((job_folder, "its training package"), (agent_guide, "its page for coding agents")):
+        with pytest.raises(UsageError, match=f"lacks {lacks}") as caught:
+            part()
+        assert caught.value.hint
+
+
+def test_the_page_for_coding_agents_comes_along(installed: Path, tmp_path: Path) -> None:
+    done = python(installed, tmp_path, "-m", "cloudtrain", "guide")
+    page = (ROOT / "docs" / "agent-guide.md").read_text(encoding="utf-8")
+    assert (done.returncode, done.stdout.splitlines()) == (0, page.splitlines()), done.stderr
