@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudtrain.core import told
+from cloudtrain.core.decode import Odd, json_object, made
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.notes import N, Notes, RunNotes
@@ -22,6 +23,19 @@ from cloudtrain.transfer.answers import RunStatus
 from cloudtrain.transfer.supervisor import Supervisor
 
 _STORY = (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING)
+
+
+_MOST_SPEC = 1 << 20  # bytes
+_QUIET_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """Of what a supervisor was told: the program, its folder below `code/`, and the folder there that has results."""
+
+    argv: tuple[str, ...] = ()
+    cwd: str | None = None
+    results: str | None = None
 
 
 class _Notes:
@@ -56,6 +70,7 @@ def adopt(
     Args:
         identity: private key that the machine accepts; None: the run's own, or EC2 Instance Connect.
         user: login name of the image.
+        job: what it trains, where its host does not tell that a command of somebody's own does.
         anyone: also a machine that another person has launched.
         profile: what `clients` were asked for; None: whatever AWS's own settings name.
 
@@ -68,7 +83,7 @@ def adopt(
     orphan = orphans.find(clients, instance_id, user, anyone=anyone)
     _check_new(orphan, store)
     notes = _Notes(orphans.notes(orphan, clients))
-    status = _look(orphan, clients, notes, emit, pace or Pace(), identity)
+    status, sent = _look(orphan, clients, notes, emit, pace or Pace(), identity)
     if status is not None and status.state == "absent":
         raise UsageError(
             f"nothing has trained on {instance_id}: there is no run {orphan.run} on it",
@@ -76,6 +91,7 @@ def adopt(
             consequence="it keeps running and being billed until its own lease ends it",
             code="nothing_yet",
         )
+    job = _job(sent, job, runs_dir)
     plan = orphans.plan(orphan, clients.region, profile=profile, train=_train(status), job=job, runs_dir=runs_dir)
     run = _row(plan, orphan, notes, store)
     receipt.update(run, store, emit)
@@ -85,20 +101,43 @@ def adopt(
 
 def _look(
     orphan: orphans.Orphan, clients: Clients, notes: _Notes, emit: Emit, pace: Pace, identity: Path | None
-) -> RunStatus | None:
-    """How the run on the machine stands; None: it is parked. Fills `notes` with what a later login needs."""
+) -> tuple[RunStatus | None, _Sent]:
+    """How the run on the machine stands, None: it is parked; and what the machine was told to run. Fills `notes` with
+    what a later login needs."""
     if orphan.parked:
         # It parks only once it has something to lose; what that is, `pull` will see.
         orphans.enter_later(orphan, clients, notes, emit, identity=identity)
-        return None
+        return None, _Sent()
     with orphans.enter(orphan, clients, notes, emit, pace, identity=identity) as transport:
         instance = orphan.instance
         run_dir = f"{instance.workdir}/runs/{orphan.run}"
         supervisor = Supervisor(transport, instance.python, run_dir, instance.workdir)
         facts = supervisor.probe()
         status = supervisor.poll()
+        sent = _sent(supervisor) if status.state != "absent" else _Sent()
     notes.write(RunNotes(host=facts, python=facts.python))
-    return status
+    return status, sent
+
+
+def _sent(supervisor: Supervisor) -> _Sent:
+    data = bytearray()
+    try:
+        with supervisor.read("spec.json") as stream:
+            while len(data) < _MOST_SPEC and (piece := stream.read(_QUIET_S)):
+                data += piece
+        return made(_Sent, json_object(bytes(data)), leave_out=True)
+    except (Odd, TimeoutError):
+        return _Sent()
+
+
+def _job(sent: _Sent, job: JobSpec, runs_dir: Path) -> JobSpec:
+    """The command that the host was told to run, as its user may have typed it. Its project is not known here."""
+    if sent.results is None or not sent.argv:
+        return job
+    program = sent.argv[0].rpartition("/")[2]
+    command = ("python" if program.startswith("python") else sent.argv[0], *sent.argv[1:])
+    cwd = (sent.cwd or "").partition("/")[2]
+    return JobSpec(source=str(runs_dir.parent / sent.results.partition("/")[0]), command=command, cwd=cwd)
 
 
 def _row(plan: Plan, orphan: orphans.Orphan, notes: _Notes, store: Store) -> Run:

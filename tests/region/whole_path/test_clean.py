@@ -15,8 +15,9 @@ import pytest
 from cloudtrain.emulator import service
 from cloudtrain.emulator.region import Region
 from cloudtrain.provider.ec2.clients import Clients
+from cloudtrain.store import Store
 from tests import commands
-from tests.region.whole_path.place import Place, left
+from tests.region.whole_path.place import JOBS, Place, left
 from tests.region.whole_path.test_story import log_of, sums_hold
 
 
@@ -57,13 +58,18 @@ def test_losing_the_whole_state_folder_in_mid_training_loses_no_machine(here: Pl
 
 
 def test_adopted_a_run_is_followed_pulled_and_ended_as_ever(here: Place, region: Region) -> None:
-    train(here, "back-run", "--pause", "0.02", "--lines", "30", "--epochs", "12")
+    """One of a command: what its machine was told to run is known again, too."""
+    shutil.copytree(JOBS / "toy", here.cwd / "toy")
+    command = ("python", "-m", "toy.train", "--pause", "0.02", "--lines", "30", "--epochs", "12")
+    here.cli("run", *here.flags, "--name", "back-run", "--yes", "-d", *command)
     shutil.rmtree(here.home)
     shutil.rmtree(here.cwd / "runs")
     told = here.cli("adopt", machine(region)).stderr.decode()
     assert "cloudtrain logs back-run" in told and "Instance Connect" in told
     row = json.loads(here.cli("show", "back-run", "--json").stdout)
     assert (row["state"], row["instance"]["id"]) == ("running", machine(region))
+    job = Store(here.home / "state" / "registry.sqlite").get("back-run").plan.spec.job
+    assert (job.command, Path(job.source).name) == (command, "cwd")
     assert "known here" in here.cli("adopt", machine(region), code=2).stderr.decode()
     assert here.cli("logs", "back-run").stdout == log_of(12, 30)
     sums_hold(here.folder("back-run"))
