@@ -35,6 +35,11 @@ class _Reading:
 class ReadingCommand(_Reading, core.TyperCommand):
     """One command."""
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Options that begin with what is typed; none once the words of another program have begun: then the shell
+        completes names of files."""
+        return [] if ctx.args else super().shell_complete(ctx, incomplete)
+
 
 class ReadingGroup(_Reading, core.TyperGroup):
     """A group of commands."""

@@ -58,6 +58,15 @@ def test_completion_of_a_command_loads_light_modules() -> None:
     assert not modules
 
 
+def test_no_option_of_ours_is_completed_for_another_program() -> None:
+    told = {}
+    for words in ("run --lo", "run train.py --l", "run --local -- python --l"):
+        told[words] = loaded(
+            _CLOUDTRAIN_COMPLETE="complete_bash", COMP_WORDS=f"cloudtrain {words}", COMP_CWORD=str(words.count(" ") + 1)
+        )[2].split()
+    assert "--local" in told.pop("run --lo") and not any(told.values())
+
+
 def test_the_check_sees_what_is_loaded() -> None:
     program = PROGRAM.format(heavy=HEAVY, argv=["--version"]) + "import paramiko"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
