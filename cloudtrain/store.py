@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from cloudtrain.core import disk
+from cloudtrain.core import disk, secrets
 from cloudtrain.core.decode import T, brief, json_object, made, moment, optional
 from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
@@ -256,11 +256,13 @@ class Store:
 
     def _run(self, row: sqlite3.Row) -> Run:
         try:
+            plan = Plan.from_dict(json_object(row["plan"]))
+            secrets.missing(plan.spec.job.secrets)  # whoever shows something of it hides those that this shell has
             return Run(
                 name=row["name"],
                 state=RunState(row["state"]),
                 life=InstanceLife(row["life"]),
-                plan=Plan.from_dict(json_object(row["plan"])),
+                plan=plan,
                 instance=made(Instance, json_object(row["instance"])) if row["instance"] else None,
                 # What a host or a job told is left out where it is odd: it must not keep anybody from the run.
                 progress=_sound(Figures, row["progress"]),
@@ -339,7 +341,8 @@ class Store:
             if column not in {*Facts.__annotations__, "updated_at"}:
                 raise ValueError(f"runs have no {column}")
             if is_dataclass(value):
-                value = json.dumps(value.to_dict() if isinstance(value, Instance) else brief(value))
+                told = value.to_dict() if isinstance(value, Instance) else brief(value)
+                value = json.dumps(secrets.hidden(told))
             # The column is one of the names above, never input.
             db.execute(f"UPDATE runs SET {column} = ? WHERE name = ?", (value, name))
 

@@ -185,13 +185,13 @@ def _mistyped(error: typer.TyperException) -> UsageError:
 
 def _unexpected(error: Exception) -> CloudtrainError:
     """A message for a failure that nobody foresaw, with the traceback kept in a file."""
-    from cloudtrain.core import disk
+    from cloudtrain.core import disk, secrets
 
     where = "its details could not be saved"
     try:
         folder = disk.private_dir(disk.state_dir() / "crashes")
         path = folder / time.strftime("%Y%m%d-%H%M%S.txt")
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        path.write_text(secrets.hide("".join(traceback.format_exception(error))), encoding="utf-8")
         where = f"details in {path}"
         for old in sorted(folder.glob("*.txt"))[:-5]:
             old.unlink(missing_ok=True)

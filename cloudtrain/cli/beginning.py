@@ -9,6 +9,7 @@ from cloudtrain.cleanup import debts
 from cloudtrain.cli import following, request
 from cloudtrain.cli.options import look
 from cloudtrain.cli.run_options import Flags
+from cloudtrain.config import env_file
 from cloudtrain.config import settings as settings_
 from cloudtrain.config.settings import Settings
 from cloudtrain.config.table import SETTINGS
@@ -48,6 +49,7 @@ def run(flags: Flags, given: Mapping[str, Any], words: tuple[str, ...]) -> int:
 def _join_or_begin(
     flags: Flags, given: Mapping[str, Any], words: tuple[str, ...], store: Store, reporter: Reporter
 ) -> int:
+    env_file.give(flags.env_file)
     story, name = following.context(store, reporter), flags.name
     if name and not flags.only_plan and name in store.names() and not store.get(name).state.final:
         # Up-arrow and Enter is safe: the run is joined, not started twice.
@@ -56,6 +58,7 @@ def _join_or_begin(
         )
     rest = _rest(flags, store, reporter)
     settings, spec = _asked(flags, given, words, rest, store)
+    env_file.check(flags.env_file, spec)
     if not flags.only_plan:
         debts.settle_beside(spec, store, reporter.emit)
     return following.begin(

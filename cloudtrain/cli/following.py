@@ -25,7 +25,7 @@ from cloudtrain.console.choose import reporter as reporter_for
 from cloudtrain.console.lines import last_words, nobody_reads
 from cloudtrain.console.log_text import LogView, line_start, tail_offset
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.core import disk
+from cloudtrain.core import disk, secrets
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned, discard
 from cloudtrain.core.notes import Checkpoint, RunNotes
@@ -127,6 +127,7 @@ def begin(
 ) -> int:
     """Plan, consent, start, follow. The exit code. For `origins` see `Plan`, for `notes` and `checkpoint`
     `planning.begin`."""
+    _know(spec, reporter, asks=not only_plan)
     try:
         plan = replace(planning.plan_run(spec, context), origins=origins or {})
         reporter.plan(plan)
@@ -145,6 +146,19 @@ def begin(
             return leaving.broken_off(context.store.get(spec.name), context, reporter)
         raise Interrupted("interrupted; nothing was started", consequence="nothing of it is billed") from left
     return to_the_end(run, context, reporter, detach=detach, relaunch=True, on_interrupt=on_interrupt)
+
+
+def _know(spec: RunSpec, reporter: Reporter, *, asks: bool) -> None:
+    """The secrets of a run, before anything is looked up or launched for it; those that this shell lacks are asked for.
+
+    Raises:
+        UsageError: one is not known (code `secret_missing`).
+    """
+    for name in secrets.missing(spec.job.secrets) if asks else ():
+        secrets.give(
+            {name: reporter.line(f"{name} (not in this shell; what you type is not shown):", hidden=True) or ""}
+        )
+    secrets.values_of(spec.job.secrets, consequence="nothing was started")
 
 
 def in_a_moment(act: Callable[[], T], within_s: float) -> T:
@@ -196,6 +210,7 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | N
         since: unix seconds; what was written before is left out, as far as its time is known.
     """
     *earlier, path = files_of_attempts(run.folder, LOG)
+    known = run.ending.secrets if run.ending else ()
     times = log_times.LogTimes.read(run.folder / log_times.NAME)
     offset = 0
     for shelved in earlier if last is None and since is None else ():
@@ -204,14 +219,14 @@ def show_log(run: Run, reporter: Reporter, *, last: int | None, since: float | N
         reporter.emit(LogLines(data, offset))
         offset += len(data)
     if isinstance(reporter, LogView):
-        reporter.show_file(path, last=last, since=since, times=times)
+        reporter.show_file(path, last=last, since=since, times=times, secrets=known)
     elif disk.is_plain(path):
         offset = tail_offset(path, last) if last is not None else 0
         if since is not None:
             offset = max(offset, line_start(path, times.size_before(since)))
         with disk.plain(path) as file:
             file.seek(offset)
-            reporter.emit(LogLines(file.read(), offset))
+            reporter.emit(LogLines(secrets.blanked(file.read(), offset, known), offset))
 
 
 def show_epochs(run: Run, reporter: Reporter, *, last: int | None) -> None:

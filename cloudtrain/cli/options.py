@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,6 +60,9 @@ class WhoseThings(StrEnum):
 
 Owner = Annotated[WhoseThings, typer.Option("--owner", help="Whose: only yours, or also what others launched.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+EnvFile = Annotated[
+    Path | None, typer.Option("--env-file", help="File of NAME=VALUE lines with those secrets that this shell lacks.")
+]
 OnlyPlan = Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")]
 Keep = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.options import Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
+from cloudtrain.cli.options import EnvFile, Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
 from cloudtrain.config import settings
 from cloudtrain.console.lines import print_lines, write_result
 from cloudtrain.console.pages import failure, records
@@ -64,6 +64,7 @@ def _mending(found: Verification) -> str:
 def rerun(
     run: RunName = None,
     name: Annotated[str | None, typer.Option(help="Name of the new run; two words if left out.")] = None,
+    env_file: EnvFile = None,
     only_plan: OnlyPlan = False,
     yes: Yes = False,
     json: Json = False,
@@ -72,13 +73,16 @@ def rerun(
     """Repeat a run from its own record: same settings, seed and place, and exactly the code that it ran."""
     from cloudtrain.cleanup import debts
     from cloudtrain.cli import following
+    from cloudtrain.config import env_file as env_file_
     from cloudtrain.lifecycle.repeat import repetition
 
     store = Store()
     row = store.find(run)
     new = check_name(name) if name else new_name(set(store.names()))
     with following.console(look(json, plain), new) as reporter:
+        env_file_.give(env_file)
         again = repetition(row, store, new)
+        env_file_.check(env_file, again.spec)
         reporter.emit(Noted(again.code_from))
         if not only_plan:
             debts.settle_beside(again.spec, store, reporter.emit)

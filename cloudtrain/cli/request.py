@@ -11,6 +11,7 @@ from typing import Any
 
 from cloudtrain.config.settings import Settings
 from cloudtrain.config.table import SETTINGS, duration
+from cloudtrain.core import credentials
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.names import new_name
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
@@ -235,7 +236,25 @@ def _job(settings: Settings, words: tuple[str, ...], *, away: bool) -> JobSpec:
     known |= ({"module": f"{source.name}.train"} if given and "module" not in known else {}) | {"source": str(source)}
     job = JobSpec(**known)
     _check_not_hidden(source, job.module)
+    _check_secrets(job)
     return job
+
+
+def _check_secrets(job: JobSpec) -> None:
+    """Each is named, not given, and no variable besides.
+
+    Raises:
+        UsageError: naming one that is.
+    """
+    if any(credentials.without_tokens(name) != name for name in job.secrets):
+        raise UsageError(
+            "what --secret was given looks like a secret, not like its name",
+            hint="--secret HF_TOKEN takes the value of HF_TOKEN in this shell; what was typed is in its history now",
+            code="bad_setting",
+        )
+    if both := [name for name in job.secrets if name in job.vars]:
+        hint = f"leave out --env {both[0]}: the value comes from this shell, or from --env-file"
+        raise UsageError(f"{both[0]} cannot be both a variable and a secret", hint=hint, code="bad_setting")
 
 
 def _check_not_hidden(source: Path, module: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from cloudtrain.cli.options import Bell, Json, Keep, OnInterrupt, OnlyPlan, Plain, Yes, complete_run, setting
+from cloudtrain.cli.options import Bell, EnvFile, Json, Keep, OnInterrupt, OnlyPlan, Plain, Yes, complete_run, setting
 from cloudtrain.config.table import SETTINGS
 
 
@@ -38,6 +38,7 @@ class Flags:
             metavar="RUN", help="Continue from this run's checkpoint, here or elsewhere.", autocompletion=complete_run
         ),
     ] = None
+    env_file: EnvFile = None
     name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once training has begun.")] = False
     on_interrupt: Annotated[
@@ -58,6 +59,7 @@ _AFTER = {
     "volume_size": ("python",),
     "instance": ("instance_id", "host", "identity", "host_key"),
     "allow_cpu": ("fault",),
+    "secrets": ("env_file",),
 }
 
 

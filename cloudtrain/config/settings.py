@@ -157,10 +157,13 @@ def _add(merged: dict[str, Value], file: files.File, doubtful: Callable[[str, An
 
 
 def _over(merged: Mapping[str, Value], name: str, setting: Value) -> Value:
-    """`setting` in the place of the one before it. Of tags each is one by itself: those that only one sets stay."""
+    """`setting` in the place of the one before it. Of tags, variables and secrets each is one by itself: those that
+    only one sets stay."""
     before = merged.get(name)
-    if name != "tags" or before is None or before.fault:
+    if name not in ("tags", "vars", "secrets") or before is None or before.fault:
         return setting
+    if name == "secrets":
+        return replace(setting, value=tuple(dict.fromkeys((*before.value, *setting.value))))
     return replace(setting, value=_checked(name, {**before.value, **setting.value}, setting.origin))
 
 

@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudtrain.core.secrets import NAME
 from cloudtrain.core.spec import RunSpec
 
 _LONGEST_S = 100 * 365 * 86400.0
 MOST_TAGS = 40
+# Of the variables of a job those that are set on its machine, of what is there. All others may be set: LD_PRELOAD and
+# PYTHONPATH act on the job alone, which is the user's own program anyway.
+OWN_VARIABLES = frozenset({"PATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED"})
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -99,6 +103,28 @@ def _texts(value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def _variables(value: Any) -> dict[str, str]:
+    """A table of texts by names of variables, or texts NAME=VALUE. PATH, LD_PRELOAD and the like: `OWN_VARIABLES`."""
+    made = _texts(value)
+    _names(list(made))
+    return made
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Names of environment variables. What is none is not repeated: it may be what must not be shown."""
+    names = _words(value)
+    for name in names:
+        if "=" in name:
+            raise ValueError("only the name belongs here; your shell's history has the value now")
+        if not NAME.fullmatch(name):
+            raise ValueError("what was given cannot be the name of an environment variable")
+        if name.upper().startswith("CLOUDTRAIN_") or name in OWN_VARIABLES:
+            raise ValueError(
+                f"{name} is set by cloudtrain; a command can set it itself: env {name}=... python train.py"
+            )
+    return names
+
+
 def _login(value: Any) -> str:
     if not re.fullmatch(r"[a-z_][a-z0-9_.-]{0,31}", _text(value)):
         raise ValueError(f"{_shown(value)} cannot be a login name")
@@ -131,8 +157,7 @@ _KINDS: Mapping[Callable[[Any], Any], Any] = {
     _whole: int,
     _amount: float,
     _truth: bool,
-    _tags: list[str],
-    _arguments: list[str],
+    **dict.fromkeys((_tags, _arguments, _variables, _names), list[str]),
 }
 
 
@@ -227,9 +252,13 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
         Setting("packages", _arguments, '["tqdm", "einops>=0.8"]', "job.packages",
                 "further ones, as pip takes them", "Python package that your program needs; may be repeated.",
                 names=("--with",), metavar="PACKAGE"),
-        Setting("vars", _texts, '{ WANDB_PROJECT = "digits" }', "job.vars", "its environment variables"),
-        Setting("secrets", _words, '["WANDB_API_KEY"]', "job.secrets",
-                "names of variables of yours that it gets, too; their values are recorded nowhere"),
+        Setting("vars", _variables, '{ WANDB_PROJECT = "digits" }', "job.vars",
+                "its environment variables", "Environment variable of the training; may be repeated.",
+                names=("--env",), metavar="NAME=VALUE"),
+        Setting("secrets", _names, '["WANDB_API_KEY"]', "job.secrets",
+                "names of variables of yours that it gets, too; their values are recorded nowhere",
+                "Variable of this shell that it gets, too, and whose value is kept nowhere; may be repeated.",
+                names=("--secret",), metavar="NAME"),
         Setting("resume_args", _arguments, '["--resume", "last.ckpt"]', "job.resume_args",
                 "further arguments of the command where it goes on from what a run has left"),
         Setting("figures", _texts, "{ val_loss = 'val loss ([0-9.]+)' }", "job.figures",

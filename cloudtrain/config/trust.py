@@ -26,7 +26,7 @@ from cloudtrain.core.spec import Limits
 # who else may log in and end it.
 _ALWAYS = {each.name for each in table.SETTINGS.values() if each.part in ("ec2", "host")} - {"boot_limit"} | {
     "if_i_vanish",
-    "secrets",  # they leave this computer
+    "secrets",  # their values leave this computer
 }
 # More than what holds without the file; where nobody has set that, it is this.
 _LIMITS = {

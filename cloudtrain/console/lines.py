@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
 
+from cloudtrain.core import secrets
+
 SCHEMA_VERSION = 1
 T = TypeVar("T")
 
@@ -80,13 +82,13 @@ def last_words(say: Callable[[], T]) -> T:
 def print_lines(*lines: str) -> None:
     """What the command was asked for, a line each, on stdout."""
     with writing():
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.write("".join(f"{secrets.hide(line)}\n" for line in lines))
         sys.stdout.flush()
 
 
 def tell(text: str, end: str = "\n") -> None:
     """A word to whoever reads the screen, on stderr; at once, also without a line's end."""
-    sys.stderr.write(f"{text}{end}")
+    sys.stderr.write(f"{secrets.hide(text)}{end}")
     sys.stderr.flush()
 
 
@@ -104,7 +106,7 @@ def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
 
 def write_json(value: Any) -> None:
     """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
-    print_lines(json.dumps(finite(value), allow_nan=False))
+    print_lines(json.dumps(finite(secrets.hidden(value)), allow_nan=False))
 
 
 def finite(value: Any) -> Any:

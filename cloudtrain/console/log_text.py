@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cloudtrain.console.lines import print_lines, tell, writing
@@ -14,6 +14,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, StepDone, StepStarted, Warned
 from cloudtrain.core.plan import Plan
+from cloudtrain.core.secrets import HiddenBytes, Place, blanked
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import MOST_LINE, LogText, screen_safe, seconds, tail
 from cloudtrain.run_folder.log_times import LogTimes
@@ -38,6 +39,8 @@ class LogView(Reporter):
         self._times: LogTimes | None = None
         self._line = b""
         self._text = LogText()
+        self._bytes = HiddenBytes()
+        self._secrets: Sequence[Place] = ()
         self._drawn = 0  # columns of the line without an end that stands on the screen
         self._path: Path | None = None
         self._shown = 0
@@ -79,7 +82,7 @@ class LogView(Reporter):
         """
         with writing():
             if self._raw and not self._stamped:
-                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.write(self._bytes.feed(data, final=final))
             else:
                 lines = self._stamps(data, final, end, live) if self._stamped else self._text.feed(data, final=final)
                 # In one go: what goes for a moment blinks.
@@ -112,15 +115,22 @@ class LogView(Reporter):
             at = time.time() if at is None and live else at
             stamp = time.strftime("%H:%M:%S", time.localtime(at)) if at is not None else "--:--:--"
             if self._raw:
-                sys.stdout.buffer.write(f"{stamp} ".encode() + line + b"\n")
+                sys.stdout.buffer.write(f"{stamp} ".encode() + HiddenBytes().feed(line, final=True) + b"\n")
             else:
                 yield from (f"{stamp} {shown}" for shown in self._text.feed(line + b"\n"))
 
     def show_file(
-        self, path: Path, *, last: int | None = None, since: float | None = None, times: LogTimes | None = None
+        self,
+        path: Path,
+        *,
+        last: int | None = None,
+        since: float | None = None,
+        times: LogTimes | None = None,
+        secrets: Sequence[Place] = (),
     ) -> None:
-        """Show a local log, its last `last` lines, or what was written after `since` (unix seconds, by `times`)."""
-        self._path, self._times, self._shown = path, times, 0
+        """Show a local log, its last `last` lines, or what was written after `since` (unix seconds, by `times`); hide
+        what stands at the places of `secrets`."""
+        self._path, self._times, self._shown, self._secrets = path, times, 0, secrets
         if not disk.is_plain(path):
             return
         self._shown = tail_offset(path, last) if last is not None else 0
@@ -138,6 +148,7 @@ class LogView(Reporter):
                 chunk = file.read(_CHUNK if end is None else min(_CHUNK, end - self._shown))
                 if not chunk:
                     return
+                chunk = blanked(chunk, self._shown, self._secrets)
                 self._shown += len(chunk)
                 self.write(chunk, end=self._shown)
 
@@ -163,6 +174,8 @@ class LogView(Reporter):
 
     def close(self) -> None:
         """See `Reporter.close`. What is written next begins a line."""
+        if self._bytes.held:
+            self.write(b"", final=True)
         if self._drawn:
             self._drawn = 0
             print_lines("")

@@ -156,6 +156,7 @@ CODES: dict[str, ErrorCode] = {
     "release_pending": ErrorCode((4, 6), "the end of a machine could not be confirmed"),
     "requirements": ErrorCode((2,), "a line of requirements.txt cannot be installed on an instance"),
     "run_lost": ErrorCode((6,), "the run ended without a record: its supervisor was killed, or its machine went down"),
+    "secret_missing": ErrorCode((2,), "the run needs a secret that this command does not know"),
     "sign_in": ErrorCode((4,), "AWS does not let this computer in"),
     "silent": ErrorCode((6,), "nothing has come from the host for too long"),
     "spot_reclaimed": ErrorCode((6, 7), "EC2 took the spot instance back"),

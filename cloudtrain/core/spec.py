@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
+from cloudtrain.core.credentials import typed
 from cloudtrain.core.errors import UsageError
 
 RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -90,8 +91,8 @@ class JobSpec:
 
     @property
     def line(self) -> str:
-        """What runs, as one types it: the command, else the module."""
-        return shlex.join(self.command or ("python", "-m", self.module))
+        """What runs, as one types it, for a screen: the command without what looks like a secret, else the module."""
+        return shlex.join(typed(self.command) or ("python", "-m", self.module))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from cloudtrain.core import secrets
+
 LAST_SECOND = 253_402_300_799
 """Unix seconds at the end of the year 9999: no later moment can be shown."""
 
@@ -45,14 +47,15 @@ _ESCAPES = re.compile(
 
 
 def screen_safe(text: str) -> str:
-    """`text` without anything that a terminal obeys: escapes, control characters, text-direction overrides.
+    """`text` without anything that a terminal obeys: escapes, control characters, text-direction overrides; and with
+    the values of secrets hidden.
 
     Tabs stay. What is left is drawn, never executed.
     """
-    if text.isprintable():  # nearly all lines, and many times quicker
-        return text
-    text = _ESCAPES.sub("", text)
-    return "".join(c for c in text if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+    if not text.isprintable():  # nearly all lines are, and that is many times quicker
+        text = _ESCAPES.sub("", text)
+        text = "".join(c for c in text if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+    return secrets.hide(text)
 
 
 def shortened(text: str, most: int = 200) -> str:
@@ -84,14 +87,20 @@ class LogText:
         if "\r" in self._open or len(self._open) > MOST_LINE:
             self._open = _still_seen(self._open)
         if (final and self._open) or len(self._open) > MOST_LINE:
-            lines.append(self._open)
-            self._open = ""
+            end = len(self._open) if final else self._shown
+            lines.append(self._open[:end])
+            self._open = self._open[end:]
         return [screen_safe(_last_state(line)) for line in lines]
 
     @property
     def unfinished(self) -> str:
         """What a terminal would show by now of the line that has no end yet; "" where there is none."""
-        return screen_safe(_last_state(self._open))
+        return screen_safe(_last_state(self._open[: self._shown]))
+
+    @property
+    def _shown(self) -> int:
+        """Characters of that line before what may be the beginning of a secret's value."""
+        return len(self._open) - secrets.begun(self._open)
 
 
 def _last_state(line: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.decode import Count, Moment, Odd, count, fields, integer, json_object, known, number, text, truth
+from cloudtrain.core.secrets import Place
 
 LOG_FILES = LOG, EVENTS = "console.log", "events.jsonl"
 """What grows in a run's folder while it trains, there and here."""
@@ -129,6 +130,7 @@ class ExitRecord:
         signal_name: as its system calls `signal`: "SIGKILL"; None: not known.
         oom_kills: how many processes the kernel there ended for lack of memory while it ran; None: not known.
         logout: its host ends what a login has started with that login.
+        secrets: where in its log the value of one stands, as far as its host has looked.
     """
 
     state: str = ""
@@ -143,3 +145,4 @@ class ExitRecord:
     signal_name: str | None = None
     oom_kills: int | None = None
     logout: bool = False
+    secrets: tuple[Place, ...] = ()

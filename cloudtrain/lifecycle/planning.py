@@ -6,7 +6,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from cloudtrain.core import crash, disk
+from cloudtrain.core import crash, credentials, disk
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
@@ -65,7 +65,7 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
         bytes=files.bytes,
         git=str(state) if state else None,
         stays=review.stays(files, state.tracked if state else ()),
-        warnings=review.warnings(files),
+        warnings=(*review.warnings(files), *credentials.warnings((*spec.job.command, *spec.train.args), spec.job.vars)),
     )
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
     times, last = history.look_up(spec, types, context.store)

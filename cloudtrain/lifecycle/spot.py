@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.billing import cost, expiry
-from cloudtrain.core import disk
+from cloudtrain.core import disk, secrets
 from cloudtrain.core.errors import GONE, RECLAIMED, ConnectionFailed, HostKeyMismatch, RunError, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.instance import Instance
@@ -194,6 +194,8 @@ def _why_not(run: Run, notes: RunNotes, left_s: float, *, owes: bool) -> str | N
     least = max(LEAST_LEFT_S, 2 * expiry.margin_s(run.plan.limit_s or DEFAULT_LIMIT_S))
     if left_s < least:
         return f"{max(0.0, left_s) / 60:.0f} min are left of its time, too few for another machine"
+    if lacking := secrets.missing(run.plan.spec.job.secrets):
+        return f"this command does not know the secret {lacking[0]}"
     try:
         source_of(run, notes | RunNotes(attempt=number + 1))
     except UsageError as error:

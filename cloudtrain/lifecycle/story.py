@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.billing import expiry
-from cloudtrain.core import crash, disk
+from cloudtrain.core import crash, disk, secrets
 from cloudtrain.core.errors import (
     RECLAIMED,
     ArtifactRefused,
@@ -90,12 +90,13 @@ def _attempt(run: Run, session: Session, *, detach: bool, leave_refused: bool) -
 
 def acquire(run: Run, session: Session) -> Run:
     """PLANNED, PROVISIONING -> BOOTING: the run has a machine."""
+    if run.state not in (RunState.PLANNED, RunState.PROVISIONING):
+        return run
+    secrets_of(run)
     if run.state is RunState.PLANNED:
         launched = run.plan.spec.target is Target.EC2
         life = InstanceLife.LAUNCHING if launched else InstanceLife.NONE
         run = session.move(run, RunState.PROVISIONING, life=life)
-    if run.state is not RunState.PROVISIONING:
-        return run
     with _or_failed(run, session):
         notes, now = session.journal.read(RunNotes), session.context.clock()
         instance = session.provider.acquire(spot.plan_for(run, notes, now), session.journal, session.context.emit)
@@ -107,6 +108,7 @@ def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
     """BOOTING -> SYNCING: the machine answers, and can run the job."""
     if run.state is not RunState.BOOTING:
         return run
+    secrets_of(run)
     crash.point("K5")
     with _or_failed(run, session):
         session.transport()
@@ -131,6 +133,7 @@ def push_and_start(run: Run, session: Session) -> Run:
     if started_unnoted(run, session):
         # What is sent now would not be what runs.
         return session.move(run, RunState.RUNNING)
+    values = secrets_of(run)
     with _or_failed(run, session):
         instance = session.instance
         assert instance is not None
@@ -155,7 +158,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "tree": key,
             "digest": pushed.digest,
             **program(run.plan.spec, python or "python3", onward.get("added", ())),
-            "env": onward.get("env", {}),
+            "env": {**run.plan.spec.job.vars, **onward.get("env", {})},
             "restore": onward.get("restore"),
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
@@ -167,7 +170,9 @@ def push_and_start(run: Run, session: Session) -> Run:
             # In seconds from now, and with our time of now: the host's clock may be wrong.
             end, clock = expiry.deadline(run, instance), session.context.clock
             session.insist(
-                lambda: session.supervisor().start({**spec, "at": clock(), "lasts": end - clock() if end else None})
+                lambda: session.supervisor().start(
+                    {**spec, "secrets": values, "at": clock(), "lasts": end - clock() if end else None}
+                )
             )
             lasts = "ends with its login" if suited.ends_at_logout(notes) else "survives disconnects"
             closing.append(f"{lasts}; log: cloudtrain logs {run.name}")
@@ -187,6 +192,17 @@ def program(spec: RunSpec, python: str, added: tuple[str, ...]) -> dict[str, Any
         "bin": posixpath.dirname(python) or None,
         "results": top,
     }
+
+
+def secrets_of(run: Run) -> dict[str, str]:
+    """The secrets that the job of `run` gets. Looked up before each step that leads to its start: a run that lacks one
+    stays as it is, and its machine, if it has one, ends itself at its limit.
+
+    Raises:
+        UsageError: this command does not know one (code `secret_missing`).
+    """
+    waits = f"{run.name} stays as it is; cloudtrain stop {run.name} ends it"
+    return secrets.values_of(run.plan.spec.job.secrets, consequence=waits)
 
 
 def started_unnoted(run: Run, session: Session) -> bool:
@@ -233,6 +249,8 @@ def follow(run: Run, session: Session) -> Run:
     goes_with_it = end.exit is None or end.exit.stop == "shutdown"
     logout = goes_with_it and suited.ends_at_logout(session.journal.read(RunNotes))
     record = replace(end.exit or ExitRecord(), state=end.state, logout=logout)
+    if told := secrets.places(record.secrets):
+        context.emit(Warned(f"the console log holds {told}", hint="logs and reports hide that; console.log does not"))
     return session.move(run, RunState.PULLING, ending=record)
 
 

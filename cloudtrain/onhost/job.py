@@ -27,7 +27,7 @@ JOB_VARIABLES = ("CLOUDTRAIN_OUT", "CLOUDTRAIN_EVENTS", "CLOUDTRAIN_RUN", "CLOUD
 class Job:
     """The job's process, and the orphans of it that come to this supervisor."""
 
-    def __init__(self, run: Run, spec: Dict[str, Any], lock: int) -> None:
+    def __init__(self, run: Run, spec: Dict[str, Any], lock: int, secrets: Dict[str, str]) -> None:
         self.code: Optional[int] = None
         environment = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
         if sys.platform == "win32":
@@ -37,7 +37,7 @@ class Job:
             if os.path.exists(os.path.join(os.path.dirname(spec["bin"]), "pyvenv.cfg")):
                 environment["VIRTUAL_ENV"] = os.path.dirname(spec["bin"])
             environment["PATH"] = os.pathsep.join(filter(None, [spec["bin"], environment.get("PATH")]))
-        environment.update(spec["env"])
+        environment.update(spec["env"], **secrets)
         environment.update(
             CLOUDTRAIN_OUT=run.path("out"),
             CLOUDTRAIN_EVENTS=run.path("events.jsonl"),

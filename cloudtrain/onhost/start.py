@@ -26,6 +26,7 @@ else:
 def do_start(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     spec = check_spec(sys.stdin.buffer.read(HEADER_LIMIT))
+    secrets = spec.pop("secrets", {})  # from here on in memory alone
     if options.id is not None:
         spec["id"] = options.id
     os.makedirs(run.dir, mode=0o700, exist_ok=True)
@@ -48,7 +49,7 @@ def do_start(options: Options) -> Dict[str, Any]:
             raise Failure("stopped", "this run was asked to stop before it began")
         make_code(run, spec)
         save(run.path("spec.json"), spec)
-        return {"started": True, **spawn_supervisor(run, lock, IN_SCOPE if spec.get("scope") else [])}
+        return {"started": True, **spawn_supervisor(run, lock, IN_SCOPE if spec.get("scope") else [], secrets)}
     finally:
         os.close(lock)
 
@@ -67,12 +68,13 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
     try:
         spec = json.loads(raw.decode("utf-8"))
         argv, env, lasts, grace = spec["argv"], spec.get("env") or {}, spec.get("lasts"), spec.get("grace", 10)
+        variables = [*env.items(), *spec.get("secrets", {}).items()]
         good = (
             spec["v"] == 1
             and isinstance(argv, list)
             and bool(argv)
             and all(isinstance(part, str) and "\0" not in part for part in argv)
-            and all(isinstance(k, str) and isinstance(v, str) and "\0" not in k + v for k, v in env.items())
+            and all(isinstance(k, str) and isinstance(v, str) and "\0" not in k + v for k, v in variables)
             and (lasts is None or isinstance(lasts, (int, float)))
             and isinstance(spec.get("at", 0.0), (int, float))
             and isinstance(grace, (int, float))
@@ -177,11 +179,12 @@ def check_restore(spec: Dict[str, Any]) -> None:
             check_name(name)
 
 
-def spawn_supervisor(run: Run, lock: int, within: List[str]) -> Dict[str, Any]:
+def spawn_supervisor(run: Run, lock: int, within: List[str], secrets: Dict[str, str]) -> Dict[str, Any]:
+    """Detach the supervisor; its answer. It gets `secrets` by a pipe: no file, argument or environment has them."""
     # From beside this package, where the verb itself came from.
     program = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervise.py")
     argv = within + [sys.executable, "-I", "-S", program, "_supervise", "--run", run.dir, "--lock", str(lock)]
-    options: Dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "cwd": run.dir}
+    options: Dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": run.dir}
     log = run.path("supervisor.log")
     with open(log, "ab") as errors:
         if sys.platform == "win32":
@@ -194,8 +197,13 @@ def spawn_supervisor(run: Run, lock: int, within: List[str]) -> Dict[str, Any]:
         else:
             process = subprocess.Popen(argv, stderr=errors, start_new_session=True, pass_fds=(lock,), **options)
     lines: List[bytes] = []
-    pipe = process.stdout
-    assert pipe is not None
+    pipe, handed = process.stdout, process.stdin
+    assert pipe is not None and handed is not None
+    try:
+        with handed:
+            handed.write(json.dumps(secrets).encode())
+    except OSError:
+        pass  # It has ended already, and says why below.
     reader = threading.Thread(target=lambda: lines.append(pipe.readline()), daemon=True)
     reader.start()
     reader.join(60.0)

@@ -8,7 +8,7 @@ import select
 import sys
 import time
 
-from .base import LINUX, TYPE_CHECKING, Failure, Later, Options, uptime
+from .base import CHUNK, LINUX, TYPE_CHECKING, Failure, Later, Options, uptime
 from .files import Run, file_size, hash_file, load, save
 from .job import Job
 from .lease import lease_of, power_off_unless_wanted
@@ -21,7 +21,7 @@ from .stop import intend
 if TYPE_CHECKING:
     import ctypes
     import signal
-    from typing import Any, Dict, Optional
+    from typing import Any, Dict, List, Optional
 else:
     ctypes = Later("ctypes")
     signal = Later("signal")
@@ -32,6 +32,10 @@ LEFTOVER_GRACE_S = 2.0
 # Codes of a job that ended by SIGTERM, and how long its supervisor may take to hear of the same shutdown, in seconds.
 TOLD_TO_END = (-15, 143)
 HEARS_WITHIN_S = 1.0
+# A value of fewer bytes is not looked for in the log: too much else there is the same.
+SHORTEST_SECRET = 6
+# So often at most it is noted that one stands there.
+MOST_PLACES = 1000
 # Set aside while the job runs, so that exit.json fits on a disk which the job has filled.
 RESERVE = 256 * 1024
 
@@ -56,8 +60,9 @@ def supervise(run: Run, lock: int) -> None:
     if LINUX:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     spec = load(run.path("spec.json")) or {}
+    secrets: Dict[str, str] = json.loads(sys.stdin.buffer.read() or b"{}")
     before = oom_kills()
-    job = start_job(run, spec, lock)
+    job = start_job(run, spec, lock, secrets)
     os.write(answer, json.dumps({"state": "running" if job else "exited", "pid": job and job.pid}).encode() + b"\n")
     os.close(answer)
     if job is None:
@@ -77,14 +82,15 @@ def supervise(run: Run, lock: int) -> None:
     job.end_all(run, ending.grace_left())
     times.note(last=True)
     code = -9 if job.code is None else job.code
-    write_exit(run, spec, code, ending.stop["reason"] if ending.stop else None, **how_killed(code, before))
+    told: Dict[str, Any] = {**how_killed(code, before), **secrets_in(run.path("console.log"), secrets)}
+    write_exit(run, spec, code, ending.stop["reason"] if ending.stop else None, **told)
     if spec.get("lingers") and sys.platform != "win32":
         os.close(lock)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         power_off_unless_wanted(run, spec["ends"] or 0.0)
 
 
-def start_job(run: Run, spec: Dict[str, Any], lock: int) -> Optional[Job]:
+def start_job(run: Run, spec: Dict[str, Any], lock: int, secrets: Dict[str, str]) -> Optional[Job]:
     """The running job, on record in job.json; None: it cannot be run, and the run has its exit record."""
     os.makedirs(run.path("out"), exist_ok=True)
     open(run.path("events.jsonl"), "ab").close()
@@ -92,7 +98,7 @@ def start_job(run: Run, spec: Dict[str, Any], lock: int) -> Optional[Job]:
     record = {"v": 1, "supervisor": os.getpid(), "supervisor_start": start_of(os.getpid()), "boot_id": boot_id()}
     save(run.path("job.json"), {**record, "job": None})
     try:
-        job = Job(run, spec, lock)
+        job = Job(run, spec, lock, secrets)
     except OSError:
         write_exit(run, spec, 127, None)
         return None
@@ -249,6 +255,33 @@ def how_killed(code: int, oom_kills_before: Optional[int]) -> Dict[str, Any]:
     if after is not None and oom_kills_before is not None:
         told["oom_kills"] = after - oom_kills_before
     return told
+
+
+def secrets_in(path: str, secrets: Dict[str, str]) -> Dict[str, Any]:
+    """Of the exit record: `secrets`, where in the log the value of one stands, that whoever shows the log later can
+    hide it without knowing it. A value of several lines is looked for line by line, short ones are not."""
+    lines = [(name, os.fsencode(line)) for name, value in secrets.items() for line in value.splitlines()]
+    lines = [(name, line) for name, line in lines if len(line) >= SHORTEST_SECRET]
+    found: List[Dict[str, Any]] = []
+    most, before, data = max([len(line) for _, line in lines] or [0]), 0, b""
+    try:
+        with open(path, "rb") as file:
+            while lines and len(found) < MOST_PLACES:
+                chunk = file.read(CHUNK)
+                if not chunk:
+                    break
+                # What may be the beginning of one is looked at again, with what follows it.
+                kept = data[len(data) - most + 1 :] if len(data) >= most else data
+                before, data = before + len(data) - len(kept), kept + chunk
+                for name, line in lines:
+                    at = data.find(line)
+                    while at >= 0:
+                        if at + len(line) > len(kept):
+                            found.append({"name": name, "at": before + at, "bytes": len(line)})
+                        at = data.find(line, at + len(line))
+    except OSError:
+        pass  # No log, no secret in it.
+    return {"secrets": found[:MOST_PLACES]} if found else {}
 
 
 def write_exit(run: Run, spec: Dict[str, Any], code: int, reason: Optional[str], **more: Any) -> None:

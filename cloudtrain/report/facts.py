@@ -6,12 +6,16 @@ Every view (HTML, Markdown, JSON, compare, exports, notebooks) is drawn from the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.core import disk
+from cloudtrain.core import credentials, disk
+from cloudtrain.core.decode import Odd, each, made
+from cloudtrain.core.secrets import Place, blanked
 from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.core.told import LOG, read_events
 from cloudtrain.report import reading
@@ -219,7 +223,7 @@ def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None)
         confusion=reading.square(headline.get("confusion")),
         confusion_epoch=whole(headline.get("epoch")),
         answers=_answers(folder / "predictions.csv"),
-        log=tuple(line for path in files_of_attempts(folder, LOG) for line in _log(path)),
+        log=tuple(line for path, places in _logs(receipt, folder) for line in _log(path, places)),
         layers=_layers(folder / "model_summary.txt"),
         scored_on=scored_on,
         opened=_opened(opened),
@@ -284,8 +288,16 @@ def _answers(path: Path) -> Answers | None:
     return Answers(total, tuple(sorted(wrong, key=lambda mistake: (-mistake.confidence, mistake.index))))
 
 
-def _log(path: Path) -> tuple[str, ...]:
-    """Last state of each redrawn line, no escapes; the home folder, which names a person, is `~`."""
+def _logs(receipt: Mapping[str, Any], folder: Path) -> Iterator[tuple[Path, list[Place]]]:
+    """The logs of a run, and where in each the values of secrets stand: known of its last machine's alone."""
+    *earlier, last = files_of_attempts(folder, LOG)
+    yield from ((path, []) for path in earlier)
+    with suppress(Odd):  # where it does not say it, nothing of the log is shown
+        yield last, each(partial(made, Place))(mapping(receipt.get("log")).get("secrets") or [])
+
+
+def _log(path: Path, secrets: list[Place]) -> tuple[str, ...]:
+    """Last state of each redrawn line, no escapes, no secrets; the home folder, which names a person, is `~`."""
     try:
         with disk.plain(path) as file:
             size = file.seek(0, 2)
@@ -293,7 +305,9 @@ def _log(path: Path) -> tuple[str, ...]:
             data = file.read(MOST_LOG)
     except OSError:
         return ()
-    lines = [without_home(line.rstrip()) for line in LogText().feed(data, final=True)]
+    data = blanked(data, max(0, size - MOST_LOG), secrets)
+    text = credentials.without_tokens("\n".join(line.rstrip() for line in LogText().feed(data, final=True)))
+    lines = [without_home(line) for line in text.split("\n")] if text else []
     if size > MOST_LOG:
         lines[:1] = [f"[the first {(size - MOST_LOG) / 1e6:.1f} MB of this log are left out here]"]
     return tuple(lines)

@@ -126,6 +126,8 @@ def _asked(run: Run, public: Redaction) -> dict[str, Any]:
             "cwd": public(spec.job.cwd) or None,
             **{key: None if command else getattr(spec.train, key) for key in ("model", *numbers)},
             "args": public(spec.train.args),
+            "vars": public(spec.job.vars),
+            "secrets": list(spec.job.secrets),
         },
     }
 
@@ -155,7 +157,11 @@ def _files(run: Run, notes: RunNotes) -> dict[str, Any]:
     """Sizes and hashes of what lies in its folder."""
     ending = run.ending or ExitRecord()
     return {
-        "log": {"bytes": ending.log_bytes, "sha256": ending.log_sha256},
+        "log": {
+            "bytes": ending.log_bytes,
+            "sha256": ending.log_sha256,
+            "secrets": [asdict(place) for place in ending.secrets],
+        },
         "events": {
             "bytes": ending.events_bytes,
             "sha256": ending.events_sha256 or (_hash(run.folder / EVENTS) if run.ending else None),

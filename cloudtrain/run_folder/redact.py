@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.core import disk
+from cloudtrain.core import credentials, disk, secrets
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.store import Run
@@ -22,22 +22,10 @@ from cloudtrain.store import Run
 # Login names that every machine of a kind has; they say nothing about anybody.
 _EVERYBODY = frozenset({"root", "ubuntu", "ec2-user", "admin", "cloudtrain", "user", "local", "localhost"})
 
-_SECRETS = "secret|password|passwd|passphrase|token|credential|api[_-]?key|access[_-]?key"
-_SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
-# The option of a program that takes a secret as its next word; "--tokenizer" and "--max-tokens" take none.
-_TAKES_SECRET = re.compile(rf"--?(?:[\w-]*[_-])?(?:{_SECRETS})", re.IGNORECASE)
-# How the keys of GitHub, GitLab, Hugging Face, OpenAI and their like, Slack, Google, npm and PyPI begin; and a JWT.
-_TOKENS = (
-    r"(?:gh[opusr]_|github_pat_|glpat-|hf_|sk-|xox[abeoprs]-|AIza|npm_|pypi-)[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
-)
-# Each is done in a time that grows with the text alone: what a job tells may be long, and made to be slow.
-_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
+# Each is done in a time that grows with the text alone, as those of `core/credentials.py`.
+_PATTERNS: credentials.Patterns = (
     (re.compile(r"arn:aws[\w-]*:[^\s\"',;]+"), "<arn>"),
-    (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<key>"),
-    (re.compile(rf"(?<![A-Za-z0-9_-])(?:{_TOKENS})"), "<secret>"),
-    (re.compile(rf"(?i)((?:{_SECRETS})[\w-]{{0,64}}\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
-    (re.compile(rf"(?i)(?<![\w-])(--?(?:[\w-]{{0,64}}[_-])?(?:{_SECRETS})\s+)[^-\s\"',;][^\s\"',;]*"), r"\1<secret>"),
+    *credentials.PATTERNS,
     (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*"), "<address>"),
     (re.compile(r"\b(?:ec2|ip)-\d{1,3}(?:-\d{1,3}){3}[\w.-]*"), "<address>"),
     (re.compile(r"(?<![\w])(?:\d{4}-\d{4}-\d{4}|\d{12})(?![\w])"), "<account>"),
@@ -85,25 +73,15 @@ class Redaction:
         if isinstance(value, Mapping):
             return {self._text(str(key)): self._named(str(key), inner) for key, inner in value.items()}
         if isinstance(value, Iterable):
-            return self._listed(list(value))
+            return credentials.listed(list(value), self)
         return value
 
-    def _listed(self, values: list[Any]) -> list[Any]:
-        """Each made public; the word behind an option that takes a secret is one."""
-        public = []
-        for before, value in zip([None, *values], values, strict=False):
-            takes = isinstance(before, str) and _TAKES_SECRET.fullmatch(before) is not None
-            secret = takes and isinstance(value, str) and not value.startswith("--")
-            public.append("<secret>" if secret else self(value))
-        return public
-
     def _named(self, name: str, value: Any) -> Any:
-        return "<secret>" if isinstance(value, str) and _SECRET_NAME.search(name) else self(value)
+        return "<secret>" if isinstance(value, str) and credentials.NAMES_ONE.search(name) else self(value)
 
     def _text(self, text: str) -> str:
         # Paths first, since a home folder may hold spaces; names last, since they are parts of addresses.
-        for expression, instead in (*self._paths, *_PATTERNS, *self._words):
-            text = expression.sub(instead, text)
+        text = credentials.without(secrets.hide(text), (*self._paths, *_PATTERNS, *self._words))
         return _ADDRESS.sub(_unless_no_address, text)
 
 

@@ -30,13 +30,16 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
         values[name] = values[name] or _number(start.get(name), kind)
     values["recipe"] = values["recipe"] or _name(start.get("recipe"))
     values["job"] = _below_project(spec)
-    public = Redaction(run, RunNotes())(spec.train.args)
-    told = public == list(spec.train.args)
+    public = Redaction(run, RunNotes())
+    given = {name: list(values[name]) for name in ("args", "command", "packages", "resume_args")}
+    given |= {"vars": spec.job.vars}
+    told = {name: public(value) for name, value in given.items()}
+    private = [name for name, value in given.items() if told[name] != value]
     of_module = [each.name for each in SETTINGS.values() if each.part == "train" or each.name == "module"]
     without = {
+        **dict.fromkeys(private, True),
         **dict.fromkeys(("job", "module"), _shipped(spec)),
         **dict.fromkeys(of_module if spec.job.command else (), True),
-        "args": not told or bool(spec.job.command),
         "outputs": spec.job.outputs == ("**",),
         "instance": spec.ec2 is not None and spec.ec2.instance_id is not None,
         "spot_restarts": spec.ec2 is None or not spec.ec2.spot,
@@ -47,8 +50,9 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
         for name, value in values.items()
         if value not in (None, "", ".", (), {}) and value is not False and not without.get(name)
     ]
-    if not told:
-        lines.append(f"# Arguments with something private in them; give them after --: {_value(public)}\n")
+    if "args" in private:
+        lines.append(f"# Arguments with something private in them; give them after --: {_value(told['args'])}\n")
+    lines += [f"# Without what is private in it: {name} = {_value(told[name])}\n" for name in private if name != "args"]
     return "".join(lines)
 
 

@@ -12,7 +12,7 @@ from cloudtrain.console import colour as colours
 from cloudtrain.console.pages import failure
 from cloudtrain.console.table import fitted_table
 from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
-from cloudtrain.core import disk
+from cloudtrain.core import disk, secrets
 from cloudtrain.core.errors import RunError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
@@ -269,6 +269,7 @@ def page(run: Run, store: Store) -> list[str]:
         f"  code     {counted(code.files, 'file')}{f', git {code.git}' if code.git else ''}",
         f"  results  {shown_path(run.folder)}",
         *_story(run, store.read_journal(run.name)),
+        *_secrets(run),
         *_machine(run),
         *_files_and_cost(run, outcome),
         *_error(run.error),
@@ -305,6 +306,13 @@ def _settings(run: Run, started: Mapping[str, Any]) -> list[str]:
         f"seed {train.seed}",
         f"device {started.get('device_name') or started.get('device') or train.device}",
     ]
+
+
+def _secrets(run: Run) -> list[str]:
+    """Which its job got, and whether its log gives one away."""
+    found = secrets.places(run.ending.secrets) if run.ending else ""
+    told = f"; its console log holds {found}, which logs and reports hide" if found else ""
+    return [f"  secrets  {', '.join(run.plan.spec.job.secrets)}{told}"] if run.plan.spec.job.secrets else []
 
 
 def _machine(run: Run) -> list[str]:

@@ -30,6 +30,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         *_what_lines(spec),
         *([f"  resume   from {spec.resume.run}, {spec.resume.where}"] if spec.resume else []),
         f"  code     {shown_path(Path(job.source))} ({files}, {size(plan.code.bytes)}{git})",
+        *([f"  secrets  {', '.join(job.secrets)}"] if job.secrets else []),
         *([f"  stays    {'; '.join(plan.code.stays)}"] if plan.code.stays else []),
         f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from cloudtrain.console.lines import now, write_json, write_result
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
-from cloudtrain.core import events
+from cloudtrain.core import credentials, events
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.text import LogText
@@ -79,6 +79,9 @@ class JsonReporter(Reporter):
         # Logs are passed on: who signed in, of a root user the account's number, stays here.
         told = plan.to_dict()
         told["offer"]["details"].pop("owner", None)
+        train, job = told["spec"]["train"], told["spec"]["job"]
+        train["args"], job["command"] = credentials.typed(train["args"]), credentials.typed(job["command"])
+        job["vars"] = credentials.variables(job["vars"])
         self._write("plan", plan=told)
 
     def result(self, result: Result) -> None:
