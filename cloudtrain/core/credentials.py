@@ -11,9 +11,12 @@ from typing import Any
 
 from cloudtrain.core.secrets import NAME
 
+Patterns = tuple[tuple[re.Pattern[str], str], ...]
+
 # Tokenizers and numbers of tokens are none.
 _SECRETS = "secret|password|passwd|passphrase|token(?!iz|s)|credential|api[_-]?key|access[_-]?key"
 NAMES_ONE = re.compile(_SECRETS, re.IGNORECASE)
+"""In the name of what holds one."""
 # The option of a program that takes a secret as its next word; "--tokenizer" and "--max-tokens" take none.
 _TAKES_SECRET = re.compile(rf"--?(?:[\w-]*[_-])?(?:{_SECRETS})", re.IGNORECASE)
 # Keys of Weights & Biases have no shape of their own, but stand where they are named.
@@ -23,8 +26,7 @@ _TOKENS = (
     r"(?:gh[opusr]_|github_pat_|glpat-|hf_|sk-|xox[abeoprs]-|AIza|npm_|pypi-)[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
 )
 # Each is done in a time that grows with the text alone: what a job tells may be long, and made to be slow.
-Patterns = tuple[tuple[re.Pattern[str], str], ...]
-# What is one wherever it stands; what is one for the word before it; what else is private.
+# What is one wherever it stands.
 _SHAPES: Patterns = (
     (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
     (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<key>"),
@@ -36,6 +38,7 @@ PATTERNS: Patterns = (
     (re.compile(rf"(?i)((?:{_SECRETS})[\w-]{{0,64}}\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),
     (re.compile(rf"(?i)(?<![\w-])(--?(?:[\w-]{{0,64}}[_-])?(?:{_SECRETS})\s+)[^-\s\"',;][^\s\"',;]*"), r"\1<secret>"),
 )
+"""The same, and what is one for the word before it."""
 
 
 def typed(words: Iterable[str]) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
-from cloudtrain.core.credentials import typed
 from cloudtrain.core.errors import UsageError
 
 RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -92,6 +91,8 @@ class JobSpec:
     @property
     def line(self) -> str:
         """What runs, as one types it, for a screen: the command without what looks like a secret, else the module."""
+        from cloudtrain.core.credentials import typed  # here, since `ls` and `--help` need none of its patterns
+
         return shlex.join(typed(self.command) or ("python", "-m", self.module))
 
 

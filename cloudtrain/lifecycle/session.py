@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, Unpack
 
 from cloudtrain.billing import cost
+from cloudtrain.core import secrets
 from cloudtrain.core.errors import GONE, RECLAIMED, ArtifactRefused, ConnectionFailed, HostKeyMismatch
 from cloudtrain.core.events import Emit, Noted, PhaseChanged, StepDone, StepStarted, discard
 from cloudtrain.core.instance import Instance
@@ -178,6 +179,16 @@ class Session:
         if transport is None or instance is None:
             return None
         return Supervisor(transport, instance.python, self.run_dir, self._workdir, self._id)
+
+    def secrets(self) -> dict[str, str]:
+        """The secrets that the job gets. Looked up before each step that leads to its start: a run that lacks one stays
+        as it is, and its machine, if it has one, ends itself at its limit.
+
+        Raises:
+            UsageError: this command does not know one (code `secret_missing`).
+        """
+        name, wanted = self._run.name, self._run.plan.spec.job.secrets
+        return secrets.values_of(wanted, consequence=f"{name} stays as it is; cloudtrain stop {name} ends it")
 
     def insist(self, action: Callable[[], T]) -> T:
         """Do what is safe to do twice, over a new connection if the old one breaks under it.

@@ -92,7 +92,7 @@ def acquire(run: Run, session: Session) -> Run:
     """PLANNED, PROVISIONING -> BOOTING: the run has a machine."""
     if run.state not in (RunState.PLANNED, RunState.PROVISIONING):
         return run
-    secrets_of(run)
+    session.secrets()
     if run.state is RunState.PLANNED:
         launched = run.plan.spec.target is Target.EC2
         life = InstanceLife.LAUNCHING if launched else InstanceLife.NONE
@@ -108,7 +108,7 @@ def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
     """BOOTING -> SYNCING: the machine answers, and can run the job."""
     if run.state is not RunState.BOOTING:
         return run
-    secrets_of(run)
+    session.secrets()
     crash.point("K5")
     with _or_failed(run, session):
         session.transport()
@@ -133,7 +133,7 @@ def push_and_start(run: Run, session: Session) -> Run:
     if started_unnoted(run, session):
         # What is sent now would not be what runs.
         return session.move(run, RunState.RUNNING)
-    values = secrets_of(run)
+    values = session.secrets()
     with _or_failed(run, session):
         instance = session.instance
         assert instance is not None
@@ -192,17 +192,6 @@ def program(spec: RunSpec, python: str, added: tuple[str, ...]) -> dict[str, Any
         "bin": posixpath.dirname(python) or None,
         "results": top,
     }
-
-
-def secrets_of(run: Run) -> dict[str, str]:
-    """The secrets that the job of `run` gets. Looked up before each step that leads to its start: a run that lacks one
-    stays as it is, and its machine, if it has one, ends itself at its limit.
-
-    Raises:
-        UsageError: this command does not know one (code `secret_missing`).
-    """
-    waits = f"{run.name} stays as it is; cloudtrain stop {run.name} ends it"
-    return secrets.values_of(run.plan.spec.job.secrets, consequence=waits)
 
 
 def started_unnoted(run: Run, session: Session) -> bool:

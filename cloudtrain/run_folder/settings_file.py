@@ -31,7 +31,7 @@ def toml(run: Run, start: Mapping[str, Any]) -> str:
     values["recipe"] = values["recipe"] or _name(start.get("recipe"))
     values["job"] = _below_project(spec)
     public = Redaction(run, RunNotes())
-    given = {name: list(values[name]) for name in ("args", "command", "packages", "resume_args")}
+    given: dict[str, Any] = {name: list(values[name]) for name in ("args", "command", "packages", "resume_args")}
     given |= {"vars": spec.job.vars}
     told = {name: public(value) for name, value in given.items()}
     private = [name for name, value in given.items() if told[name] != value]

@@ -263,7 +263,8 @@ def test_any_value_is_taken_or_refused(tmp_path: Path, name: str, value: Any) ->
     if name in ("max_cost", "confirm_above", "max_time", "grace", "boot_limit"):
         assert 0 <= read[name] < math.inf
     trust.digest(read, tmp_path)
-    trust.needed(name, read[name], SETTINGS[name].default, tmp_path)
+    for each, found in read.items():  # of a table `[job]` what stands in it
+        trust.needed(each, found, SETTINGS[each].default, tmp_path)
 
 
 @of_hypothesis(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

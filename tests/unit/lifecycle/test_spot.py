@@ -76,7 +76,9 @@ def machine(number: int, **details: Any) -> Instance:
     )
 
 
-def taken(context: Context, tmp_path: Path, *, ec2: Ec2Spec | None = None, **limits: Any) -> Run:
+def taken(
+    context: Context, tmp_path: Path, *, ec2: Ec2Spec | None = None, secrets: tuple[str, ...] = (), **limits: Any
+) -> Run:
     """A run of 2 h, interrupted after ten minutes, with a checkpoint here."""
     source = tmp_path / "net"
     source.mkdir()
@@ -86,7 +88,7 @@ def taken(context: Context, tmp_path: Path, *, ec2: Ec2Spec | None = None, **lim
         NAME,
         target=Target.EC2,
         ec2=ec2 or Ec2Spec(spot=True),
-        job=JobSpec(source=str(source), module="net.train"),
+        job=JobSpec(source=str(source), module="net.train", secrets=secrets),
         limits=Limits(**limits),
     )
     run = context.store.add(make_plan(spec, plans.offer(0.36), CodeSummary(files=1, bytes=9)))
@@ -213,6 +215,15 @@ def test_no_other_machine(
     assert go_on(run, context) is None and why in why_not(told)
     assert context.store.get(NAME).state is RunState.INTERRUPTED
     assert (run.folder / "console.log").exists() and not (run.folder / "console.1.log").exists()
+
+
+def test_no_other_machine_for_a_command_that_lacks_a_secret(
+    context: Context, tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = taken(context, tmp_path, secrets=("MY_TOKEN",))
+    assert go_on(run, context) is None and "does not know the secret MY_TOKEN" in why_not(told)
+    monkeypatch.setenv("MY_TOKEN", "hunter2-Zq7")
+    assert go_on(context.store.get(NAME), context) is not None
 
 
 def test_no_other_machine_while_one_may_live(context: Context, tmp_path: Path, told: list[Event]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import JobSpec, Limits
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import planning, pull, stop, story
-from cloudtrain.lifecycle.session import Context
+from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer.follow import BACKOFF_S
 from tests import plans
@@ -55,12 +57,12 @@ def context(tmp_path: Path, machines: FakeProvider, told: list[Event]) -> Contex
 def begun(tmp_path: Path, context: Context) -> Callable[..., Run]:
     """A run as `cloudtrain run` begins it."""
 
-    def begin(**changes: object) -> Run:
+    def begin(job: Mapping[str, Any] = MappingProxyType({}), **changes: object) -> Run:
         source = tmp_path / "job"
         source.mkdir()
         (source / "train.py").write_text("the host has a job of its own")
-        job = JobSpec(source=str(source), module="job.train")
-        return planning.begin(plans.plan(tmp_path / "runs", job=job, **changes), context)
+        made = JobSpec(source=str(source), module="job.train", **job)
+        return planning.begin(plans.plan(tmp_path / "runs", job=made, **changes), context)
 
     return begin
 
@@ -229,3 +231,36 @@ def test_a_run_of_the_last_release_is_known_by_its_name_alone(
     assert story.resume(run, context).state is RunState.SUCCEEDED
     [(folder, there)] = machines.host.runs.items()
     assert folder == f"w/runs/{run.name}" and "id" not in (there.spec or {})
+
+
+def test_a_secret_goes_to_the_job_and_into_no_file(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hunter2-Zq7")
+    run = begun(job={"secrets": ("MY_TOKEN",), "vars": {"COLOUR": "blue"}})
+    assert story.resume(run, context).state is RunState.SUCCEEDED
+    [there] = machines.host.runs.values()
+    assert there.spec is not None and there.spec["secrets"] == {"MY_TOKEN": "hunter2-Zq7"}
+    assert there.spec["env"] == {"COLOUR": "blue"}
+    kept = b"".join(path.read_bytes() for path in run.folder.parent.parent.rglob("*") if path.is_file())
+    assert b"hunter2-Zq7" not in kept and b"MY_TOKEN" in kept
+
+
+def test_a_run_whose_secret_is_not_known_launches_nothing_and_keeps_the_machine_that_it_has(
+    begun: Callable[..., Run], context: Context, machines: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(job={"secrets": ("MY_TOKEN",)})
+    for state in (RunState.PLANNED, RunState.SYNCING):
+        with pytest.raises(UsageError, match="the secret MY_TOKEN is not set") as caught:
+            story.resume(context.store.get(run.name), context)
+        assert caught.value.code == "secret_missing" and f"cloudtrain stop {run.name}" in str(caught.value.consequence)
+        assert context.store.get(run.name).state is state
+        assert (len(machines.machines), machines.released) == (int(state is RunState.SYNCING), 0)
+        with monkeypatch.context() as shell, Session(run, context) as session:
+            shell.setenv("MY_TOKEN", "hunter2-Zq7")
+            run = story.reach(story.acquire(context.store.get(run.name), session), session)
+    # Once its job has been started nobody needs it any more.
+    with monkeypatch.context() as shell:
+        shell.setenv("MY_TOKEN", "hunter2-Zq7")
+        story.resume(run, context, detach=True)
+    assert story.resume(context.store.get(run.name), context).state is RunState.SUCCEEDED

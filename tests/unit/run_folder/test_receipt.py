@@ -206,7 +206,7 @@ def test_everything_that_matters_is_in_it(store: Store, tmp_path: Path) -> None:
     cost = found["cost"]
     assert (cost["price_per_hour"], cost["price_date"], cost["billed"]) == (0.536, "2026-11-01", True)
     assert cost["estimate"] == pytest.approx(0.536 / 60, rel=0.01)  # a minute is the least
-    assert found["log"] == {"bytes": 7, "sha256": "ab" * 32}
+    assert found["log"] == {"bytes": 7, "sha256": "ab" * 32, "secrets": []}
     assert found["artifacts"] == [{"name": "weights/best.pt", "size": 3, "sha256": "ef" * 32}]
     assert [phase["state"] for phase in found["phases"]] == ["planned", *(state.value for state in STORY)]
 
