@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import TrainSpec
+from cloudtrain.core.spec import JobSpec, TrainSpec
 from cloudtrain.run_folder import receipt, settings_file
 from cloudtrain.run_folder.redact import _PATTERNS, Redaction
 from cloudtrain.store import Store
@@ -62,6 +62,20 @@ def test_a_token_is_known_by_its_shape(token: str, text: str, public: Redaction)
     assert token[8:] not in public(text.format(token))
 
 
+@pytest.mark.parametrize("words", [["--wandb", "{}"], ["--wandb-key", "{}"], ["WANDB_RUN={}"], ["--wandb={}"]])
+def test_a_key_of_weights_and_biases_is_known_by_what_stands_before_it(words: list[str], public: Redaction) -> None:
+    key = "0123456789" * 4
+    assert key in str(public(["--revision", key])), "any hash looks the same"
+    given = [word.format(key) for word in words]
+    assert key not in str(public(given)) and key not in str(public(" ".join(given)))
+
+
+@pytest.mark.parametrize("text", ["TOKENIZERS_PARALLELISM=false", "max_tokens=512", "tokens: 491,520"])
+def test_tokenizers_and_numbers_of_tokens_are_no_secrets(text: str, public: Redaction) -> None:
+    name, _, value = text.partition("=")
+    assert public(text) == text and public({name: value}) == {name: value}
+
+
 @pytest.mark.parametrize("text", ["task-specific-learning-rate-decay", "risk-weighted", "disk-usage-of-all-folders"])
 def test_words_are_no_tokens(text: str, public: Redaction) -> None:
     assert public(text) == text
@@ -70,9 +84,14 @@ def test_words_are_no_tokens(text: str, public: Redaction) -> None:
 def test_no_secret_stands_in_receipt_or_settings(tmp_path: Path) -> None:
     store = Store(tmp_path / "registry.sqlite")
     args = ("--token", SECRET, "--from", SHAPES[1], "--lr", "0.1")
-    run = store.add(plans.plan(tmp_path, train=TrainSpec(args=args)))
-    made = json.dumps(receipt.build(run, store)) + settings_file.toml(run, {})
-    assert SECRET not in made and SHAPES[1] not in made and "0.1" in made
+    variables = {"MY_PASSWORD": SECRET, "COLOUR": SHAPES[2], "SIZE": "5"}
+    job = JobSpec(source=str(tmp_path), vars=variables, secrets=("HF_TOKEN",), resume_args=("--key", SHAPES[3]))
+    run = store.add(plans.plan(tmp_path, train=TrainSpec(args=args), job=job))
+    settings = settings_file.toml(run, {})
+    made = json.dumps(receipt.build(run, store)) + settings
+    assert not any(secret in made for secret in (SECRET, *SHAPES)) and "0.1" in made
+    assert '\nsecrets = ["HF_TOKEN"]\n' in settings and "\nvars" not in settings
+    assert '# Without what is private in it: vars = { "MY_PASSWORD" = "<secret>", ' in settings
     assert store.get(run.name).plan.spec.train.args == args, "a rerun has them"
 
 
