@@ -136,7 +136,7 @@ def refuse_other_training(given: Mapping[str, object]) -> None:
     Raises:
         UsageError: naming the flags that would change that.
     """
-    flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    flags = [SETTINGS[n].option if n in SETTINGS else f"--{n}" for n, value in given.items() if value is not None]
     if flags:
         several = len(flags) > 1
         raise UsageError(

@@ -28,11 +28,11 @@ _TOKENS = (
 # Each is done in a time that grows with the text alone: what a job tells may be long, and made to be slow.
 # What is one wherever it stands.
 _SHAPES: Patterns = (
-    (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
     (re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"), "<key>"),
     (re.compile(rf"(?<![A-Za-z0-9_-])(?:{_TOKENS})"), "<secret>"),
 )
 PATTERNS: Patterns = (
+    (re.compile(r"-----BEGIN.*?(?:-----END[^\n]*|\Z)", re.DOTALL), "<key>"),
     *_SHAPES,
     (re.compile(r"(?i)(wandb[\w-]{0,64}(?:\s*[=:]\s*|\s+))[0-9a-f]{40}\b"), r"\1<secret>"),
     (re.compile(rf"(?i)((?:{_SECRETS})[\w-]{{0,64}}\s*[=:]\s*)[^\s\"',;]+"), r"\1<secret>"),

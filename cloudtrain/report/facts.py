@@ -23,6 +23,8 @@ from cloudtrain.report.reading import mapping, number, text, whole
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts
 
 TEST_SET = "test set"
+# So many places at most a host notes (`onhost/supervise.py`).
+MOST_PLACES = 1000
 # Bytes of a log's end that are shown; the whole of it is in `console.log`.
 MOST_LOG = 512 * 1024
 _HOMES = re.compile(r"(?<![\w.~])(?:/home/|/Users/|[A-Za-z]:\\Users\\)(?!(?:ubuntu|ec2-user)\b)[^\s/\\:'\"]+")
@@ -288,16 +290,23 @@ def _answers(path: Path) -> Answers | None:
     return Answers(total, tuple(sorted(wrong, key=lambda mistake: (-mistake.confidence, mistake.index))))
 
 
-def _logs(receipt: Mapping[str, Any], folder: Path) -> Iterator[tuple[Path, list[Place]]]:
-    """The logs of a run, and where in each the values of secrets stand: known of its last machine's alone."""
+def _logs(receipt: Mapping[str, Any], folder: Path) -> Iterator[tuple[Path, list[Place] | None]]:
+    """The logs of a run, and where in each the values of secrets stand; None: nobody can tell. What is not noted of a
+    machine that was lost or taken back cannot be made good: a value that this shell has may be another one by now."""
     *earlier, last = files_of_attempts(folder, LOG)
-    yield from ((path, []) for path in earlier)
-    with suppress(Odd):  # where it does not say it, nothing of the log is shown
-        yield last, each(partial(made, Place))(mapping(receipt.get("log")).get("secrets") or [])
+    gets_none, places = not mapping(receipt.get("train")).get("secrets"), None
+    yield from ((path, [] if gets_none else None) for path in earlier)
+    with suppress(Odd):
+        places = each(partial(made, Place))(mapping(receipt.get("log")).get("secrets") or [])
+    looked = mapping(receipt.get("exit")).get("code") is not None and len(places or []) < MOST_PLACES
+    yield last, places if looked or gets_none else None
 
 
-def _log(path: Path, secrets: list[Place]) -> tuple[str, ...]:
+def _log(path: Path, secrets: list[Place] | None) -> tuple[str, ...]:
     """Last state of each redrawn line, no escapes, no secrets; the home folder, which names a person, is `~`."""
+    if secrets is None:
+        left_out = f"[{path.name} is left out here: whether it holds the value of a secret is not known]"
+        return (left_out,) if disk.is_plain(path) else ()
     try:
         with disk.plain(path) as file:
             size = file.seek(0, 2)
