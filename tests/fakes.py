@@ -28,6 +28,14 @@ DONE = Completed(0, b"", b"")
 NO_FOLDER = Completed(1, b"", b"ModuleNotFoundError: No module named 'supervise'\n")
 VERBS = ("probe", "left", "receive", "start", "poll", "follow", "stop", "lease", "manifest", "send", "read")
 
+INTERPRETER = {
+    "version": "3.12",
+    "platform": "x86_64-manylinux_2_34",
+    "has": {"torch": "2.13.0"},
+    "lacks": [],
+    "bin": None,
+    "sites": [],
+}
 
 # Where the kernel counts what it has ended for lack of memory, as the real program reads it.
 VMSTAT = Path("/proc/vmstat")
@@ -180,6 +188,9 @@ class FakeHost(Transport):
         awaits: bytes = b"",
     ) -> Completed:
         data = stdin if isinstance(stdin, bytes) else b"".join(stdin)
+        if argv[1] == "-c" and "lacks" in argv[2]:  # what an interpreter has: it lacks nothing (`interpreter.py`)
+            self._alive()
+            return Completed(0, json.dumps({**INTERPRETER, "python": argv[0]}).encode(), b"")
         verb, run, options = self._parse(argv)
         first = first_line(argv)
         if run is None:
@@ -217,9 +228,12 @@ class FakeHost(Transport):
     def close(self) -> None:
         """Nothing is open."""
 
-    def _parse(self, argv: Sequence[str]) -> tuple[str, FakeRun | None, dict[str, str]]:
+    def _alive(self) -> None:
         if self.dead is not None:
             raise self.dead
+
+    def _parse(self, argv: Sequence[str]) -> tuple[str, FakeRun | None, dict[str, str]]:
+        self._alive()
         at = next(number for number, word in enumerate(argv) if word in VERBS)
         verb, rest, options = argv[at], list(argv[at + 1 : -1]), {}
         while rest:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from cloudtrain.core.decode import Count, Given, Moment, brief, made
+from cloudtrain.core.environment import Environment
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.text import counted
 
@@ -199,6 +200,7 @@ class RunNotes(Notes):
         parks: id of the machine that parks where it would have ended itself.
         owed, leftovers: its machine's end is not confirmed; what it still has in the account, human-readable.
         host, python: what the host's probe told, and the interpreter for the job.
+        environment: what its program runs in.
         code: what was sent.
         gpu_idle_agreed: a person has agreed to go on without the GPU.
         pulled, trickled: its verified results; what has come down of them while it trains.
@@ -228,6 +230,7 @@ class RunNotes(Notes):
     # What a host told is left out where it is odd: it must not keep anybody from the run.
     host: Annotated[HostFacts, partial(made, HostFacts, leave_out=True)] | None = None
     python: str | None = None
+    environment: Environment | None = None
     code: SentCode | None = None
     gpu_idle_agreed: bool = False
     pulled: tuple[FileEntry, ...] | None = None

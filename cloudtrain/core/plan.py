@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloudtrain.core.decode import Given, Odd, made
+from cloudtrain.core.environment import EnvironmentPlan
 from cloudtrain.core.errors import Refused
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.text import an_hour
@@ -169,6 +170,7 @@ class Plan:
         at_most_usd: the most this run can cost by the dearest candidate, rounded up to the cent.
         times: what the user's own last run took on each type that is shown, where there was one.
         last: the same of the place where this run trains.
+        environment: what its packages come from; None: nothing but what the shipped job needs.
         origins: settings of money and trust that a file has decided: name -> path of the file.
     """
 
@@ -180,6 +182,7 @@ class Plan:
     at_most_usd: float | None
     times: tuple[Took, ...] = ()
     last: Took | None = None
+    environment: EnvironmentPlan | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def time_on(self, type: str) -> Took | None:
@@ -223,9 +226,15 @@ def at_most(usd_per_hour: float | None, seconds: float | None) -> float | None:
 
 
 def make_plan(
-    spec: RunSpec, offer: Offer, code: CodeSummary, *, times: tuple[Took, ...] = (), last: Took | None = None
+    spec: RunSpec,
+    offer: Offer,
+    code: CodeSummary,
+    *,
+    times: tuple[Took, ...] = (),
+    last: Took | None = None,
+    environment: EnvironmentPlan | None = None,
 ) -> Plan:
-    """Resolve `spec` against `offer`. `times` and `last`: see `Plan`.
+    """Resolve `spec` against `offer`. `times`, `last` and `environment`: see `Plan`.
 
     The time limit is `--max-time` (2 h if something is billed), shortened so that the dearest candidate cannot cost
     more than `--max-cost`.
@@ -255,4 +264,5 @@ def make_plan(
         at_most_usd=at_most(dearest, limit_s),
         times=times,
         last=last,
+        environment=environment,
     )

@@ -11,6 +11,7 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.environment.plan import plan as plan_environment
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
@@ -69,7 +70,8 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     )
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
     times, last = history.look_up(spec, types, context.store)
-    return make_plan(spec, offer, code, times=times, last=last)
+    environment = plan_environment(spec, offer.details.arch)
+    return make_plan(spec, offer, code, times=times, last=last, environment=environment)
 
 
 def begin(

@@ -31,6 +31,8 @@ T = TypeVar("T")
 # Codes of failures that a new connection does not mend.
 _HOST_SAID_NO = frozenset(
     {"disk_full", "tree_changed", "bad_spec", "auth_refused", "login_shell", "parked", GONE, RECLAIMED}
+    # What uv has said on the host.
+    | {"environment", "hash_differs", "index_unreachable", "no_compiler", "no_python", "no_wheel"}
 )
 
 

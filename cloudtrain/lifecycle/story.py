@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cloudtrain.billing import expiry
@@ -30,7 +29,17 @@ from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
 from cloudtrain.core.told import ExitRecord
-from cloudtrain.lifecycle import background_pull, checkpoints, host_folder, machine_end, overdue, put_back, spot, suited
+from cloudtrain.lifecycle import (
+    background_pull,
+    checkpoints,
+    environments,
+    host_folder,
+    machine_end,
+    overdue,
+    put_back,
+    spot,
+    suited,
+)
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
 from cloudtrain.lifecycle.progress import Progress
 from cloudtrain.lifecycle.run_lock import claim
@@ -113,16 +122,14 @@ def reach(run: Run, session: Session, *, detach: bool = False) -> Run:
     with _or_failed(run, session):
         session.transport()
         # On this computer it is the one that runs this command.
-        here = session.find().instance.python if run.plan.spec.target is Target.LOCAL else None
+        here = environments.here(run, session)
         only = run.plan.spec.job.python or here
         with session.step("environment", limit_s=60) as closing:
             facts = session.insist(lambda: session.supervisor().probe(only))
             facts = replace(facts, why=None) if here else facts
             closing.append(facts.summary())
         suited.check(run, session, facts, detach=detach)
-        job = Path(run.plan.spec.job.source)
-        python = session.find().prepare(session.transport(), facts, job)
-        session.journal.write(RunNotes(host=facts, python=python))
+        environments.make(run, session, facts)
         return session.move(run, RunState.SYNCING)
 
 

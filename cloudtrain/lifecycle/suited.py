@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloudtrain.core import questions
-from cloudtrain.core.errors import UsageError
+from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
@@ -55,13 +55,30 @@ def _clock(session: Session, facts: HostFacts) -> None:
 
 
 def _torch(run: Run, session: Session, facts: HostFacts) -> None:
-    """On a machine that was launched the provider looks further, and what is missing is its to say."""
+    """It is not missed where it comes with the packages that the project asks for."""
     assert session.instance is not None
-    if facts.torch or session.instance.owned:
+    planned = run.plan.environment
+    if facts.torch or (planned and (planned.torch or planned.why)):
         return
+    if run.plan.spec.rehearsal and not run.plan.spec.job.command:
+        raise UsageError(
+            "the rehearsal trains on this computer, and its Python has no torch",
+            hint='pip install "cloudtrain[local,rehearse]"',
+            consequence="nothing was installed",
+            code="no_torch",
+        )
     given = facts.why == "given"
     seen = f"{facts.python} there has no torch" if given else "no Python there has torch"
     looked = "" if given else f"; looked at: {', '.join(facts.looked)[:500]}"
+    if session.instance.owned and not run.plan.spec.job.command:
+        raise ConnectionFailed(
+            "could not find torch on the instance",
+            hint="leave out --ami to get an image that has torch, or install it on your own image; --python PATH"
+            " names it",
+            consequence="nothing has trained",
+            code="environment",
+            detail=f"{facts.python} has none" if given else f"none of these has it: {', '.join(facts.looked)[:500]}",
+        )
     hint = "--python PATH of one that has it; or make one there: python3 -m venv ~/venv; ~/venv/bin/pip install torch"
     if run.plan.spec.job.shipped:
         raise UsageError(seen + looked, hint=hint, consequence="nothing was sent", code="no_torch")

@@ -39,6 +39,8 @@ VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "probe": ("probe", "do_probe", {**dict.fromkeys(("run", "only", "workdir"), (str, None)), "python": (str, [])}),
     "left": ("receive", "do_left", {"run": (str, None), "workdir": (str, ...), "tree": (str, ...)}),
     "receive": ("receive", "do_receive", {"run": (str, None), "workdir": (str, ...), "tree": (str, ...)}),
+    "environment": ("environment", "do_environment", RUN),
+    "build": ("environment", "do_build", RUN),
     "start": ("start", "do_start", RUN),
     "_supervise": ("supervise", "do_supervise", {**RUN, "lock": (int, ...)}),
     "poll": ("read", "do_poll", {**RUN, **OFFSETS}),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from cloudtrain.core.events import Emit
-from cloudtrain.core.host import HostFacts
 from cloudtrain.core.instance import Ended, Instance, Login, Released
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import Offer, Plan
@@ -35,14 +33,6 @@ class Machine(ABC):
         Raises:
             ConnectionFailed, HostKeyMismatch: no connection; nothing was sent. Code `parked`: `wake` starts it.
         """
-
-    def prepare(self, transport: Transport, facts: HostFacts, job: Path) -> str:
-        """Make the host able to run the job in the folder `job`, and return the interpreter that will.
-
-        Raises:
-            ConnectionFailed: what is missing could not be installed.
-        """
-        return facts.python
 
     def park_at_end(self) -> bool:
         """Training has begun: from now on it parks (stops, keeps its disk) where it would have ended itself.

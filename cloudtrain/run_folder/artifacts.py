@@ -40,6 +40,8 @@ _SHORTCUTS = (".lnk", ".url", ".scf", ".library-ms", ".search-ms")
 _TAKEN = frozenset({"run.json", "console.times", "sha256sums", "code.tar.gz", ".pull", *LOG_FILES})
 # Others of ours. The last release took results by these names, so they are not refused where they lie.
 _OURS_NOW = frozenset({"config.toml", "report.html", "cloudtrain-report.html"})
+LOCK = "env/lock.txt"
+"""The exact packages that a run's program had, where an environment was made for it."""
 # Log and events of the machines that a run was on before its last one.
 OF_ATTEMPTS = re.compile(r"console\.\d+\.(?:log|times)|events\.\d+\.jsonl")
 PARTS = ".pull"
@@ -127,7 +129,8 @@ def _storable(name: str, windows: bool) -> str:
 
 def _welcome(name: str, windows: bool) -> bool:
     """Whether a result that comes now may have this name here."""
-    return refusal(name, windows=windows) is None and _bare(name.split("/")[0]) not in _OURS_NOW
+    bare = [_bare(segment) for segment in name.split("/")]
+    return refusal(name, windows=windows) is None and bare[0] not in _OURS_NOW and "/".join(bare) != LOCK
 
 
 def _unfit(character: str, windows: bool) -> bool:

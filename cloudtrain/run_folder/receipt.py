@@ -82,6 +82,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
         "code": _code(run, notes),
         "data": _data(told.get("data") or {}, public),
         "machine": _machine(run, notes, public),
+        "environment": _environment(notes, public),
         "aws_requests": [{**asdict(request), "at": iso(request.at)} for request in notes.aws_requests],
         "cost": _cost(run),
         **_files(run, notes),
@@ -241,6 +242,18 @@ def _machine(run: Run, notes: RunNotes, public: Redaction) -> dict[str, Any]:
         "python": public(facts.python_version or None),
         "cpus": facts.cpus or None,
         "os": public(facts.os or None),
+    }
+
+
+def _environment(notes: RunNotes, public: Redaction) -> dict[str, Any] | None:
+    """What was made for its program; null: it had the Python of the machine as that was."""
+    made = notes.environment
+    if made is None or made.key is None:
+        return None
+    told = ("source", "version", "torch", "torch_of")
+    return {
+        **{name: public(getattr(made, name)) for name in told},
+        **{name: getattr(made, name) for name in ("packages", "key", "lock_sha256")},
     }
 
 

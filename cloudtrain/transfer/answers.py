@@ -44,6 +44,15 @@ class RunStatus:
     events: Annotated[bytes, _bytes] = b""
 
 
+@dataclass(frozen=True, slots=True)
+class HostEnvironment:
+    """Where an environment lies, or will: its interpreter, the folder of its programs, and whether it is made."""
+
+    ready: bool
+    python: str
+    bin: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFolder:
     """A folder that a host keeps: of a run, or the pushed copy of a project (then `id` and `state` are empty).

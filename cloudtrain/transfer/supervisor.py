@@ -14,6 +14,7 @@ from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.text import shortened
 from cloudtrain.transfer.answers import (
+    HostEnvironment,
     HostFolders,
     RunStatus,
     Started,
@@ -25,7 +26,7 @@ from cloudtrain.transfer.answers import (
 )
 from cloudtrain.transfer.first_line import FirstLine, OurStream
 from cloudtrain.transfer.frames import End, Frame, FrameParser, packed_names
-from cloudtrain.transfer.program import BOOT, IMPORTED, PASSING_LOADER, packed
+from cloudtrain.transfer.program import BOOT, IMPORTED, LOADER, PASSING_LOADER, packed
 from cloudtrain.transport.base import BUSY, Closing, Completed, Stream, Transport
 
 T = TypeVar("T")
@@ -137,6 +138,21 @@ class Supervisor:
         argv = [self._python, "-I", "-S", "-c", BOOT, "probe", "--workdir", self._workdir]
         argv += ["--python", self._python] if only is None else ["--only", only]
         return self._answer("probe", host_facts, argv, packed(PASSING_LOADER), 150.0)
+
+    def environment(self, request: Mapping[str, Any], tool: bytes = b"") -> HostEnvironment:
+        """Where an environment lies (docs/protocol.md, "Environments"); with a lock in the request, what `build` is to
+        make. Puts this program into the run directory.
+
+        Args:
+            tool: uv itself, for a host that cannot fetch it.
+        """
+        argv = [self._python, "-I", "-S", "-c", BOOT, self._workdir, self._run[1], "environment", *self._run]
+        stdin = packed(LOADER) + json.dumps(request).encode() + b"\n" + tool
+        return self._answer("environment", partial(made, HostEnvironment), argv, stdin, 120.0)
+
+    def build(self) -> Stream:
+        """Make what `environment` was told last: an object a line, of which the one with "ok" is the end."""
+        return self._stream("build")
 
     def start(self, spec: Mapping[str, Any]) -> Started:
         """Start the job detached; safe to call again, a run starts once.
@@ -262,6 +278,8 @@ def _typed(done: Completed, verb: str, read: Callable[[Mapping[str, Any]], T]) -
 
 _CONSEQUENCES = {
     "probe": "nothing was sent but the question",
+    "environment": "nothing has trained",
+    "build": "nothing has trained",
     "start": "training has not started",
     "stop": "the run may still be going on",
     "manifest": "the results stay on the host",

@@ -80,6 +80,7 @@ DOORS = {
     "asyncssh": ["cloudtrain.emulator"],
     "werkzeug": ["cloudtrain.emulator"],
     "jinja2": ["cloudtrain.report"],
+    "uv": ["cloudtrain.environment"],
 }
 
 
@@ -106,6 +107,7 @@ LAYERS = (
     "cloudtrain.cleanup",
     "cloudtrain.lifecycle",
     "cloudtrain.provider",
+    "cloudtrain.environment",
     "cloudtrain.transfer",
     "cloudtrain.run_folder",
     "cloudtrain.billing",

@@ -32,6 +32,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
         f"  code     {shown_path(Path(job.source))} ({files}, {size(plan.code.bytes)}{git})",
         *([f"  secrets  {', '.join(job.secrets)}"] if job.secrets else []),
         *([f"  stays    {'; '.join(plan.code.stays)}"] if plan.code.stays else []),
+        *([f"  env      {plan.environment}"] if plan.environment else []),
         f"  where    {offer.where}{', emulated on this computer' if rehearsal else ''}",
     ]
     if offer.account and not rehearsal:

@@ -15,7 +15,6 @@ from typing import Any
 
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
-from cloudtrain.core.host import HostFacts
 from cloudtrain.core.instance import Ended, Instance, Login, Released
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.plan import at_most
@@ -35,7 +34,6 @@ from cloudtrain.provider.ec2.instances import (
     to_instance,
     watched,
 )
-from cloudtrain.provider.ec2.launch import environment
 from cloudtrain.provider.ec2.notes import Ec2Notes, Woken
 from cloudtrain.provider.ec2.pace import Pace
 from cloudtrain.provider.ec2.reach import existing
@@ -87,20 +85,6 @@ class Ec2Machine(Machine):
             instance = door.as_it_is(instance)
         self.looked_at.add(instance.id)
         return door.open(instance, Credentials(instance.user or "ubuntu", key))
-
-    def prepare(self, transport: Transport, facts: HostFacts, job: Path) -> str:
-        """See `Machine.prepare`. Nothing is installed on a machine of the user's, nor on an emulated one, which is
-        this computer."""
-        if self.instance.owned and not self.clients.loopback:
-            return environment.prepare(transport, facts, _requirements(job), self.emit)
-        if self.instance.owned and not facts.torch:
-            raise UsageError(
-                "the rehearsal trains on this computer, and its Python has no torch",
-                hint='pip install "cloudtrain[local,rehearse]"',
-                consequence="nothing was installed",
-                code="no_torch",
-            )
-        return facts.python
 
     def login(self) -> Login | None:
         notes = self.journal.read(Ec2Notes)
@@ -272,9 +256,3 @@ def told_of_wake(price_per_hour: float | None) -> str:
     price, most = an_hour(price_per_hour, " at "), at_most(price_per_hour, WAKE_S)
     beyond = f"; at most ${most:.2f} beyond the plan" if most else ""
     return f"starting it{price} for {WAKE_S / 60:.0f} min at most, to fetch what its disk holds{beyond}"
-
-
-def _requirements(source: Path) -> Path | None:
-    """The file of requirements of the package that is sent: the shipped job's own, or the folder's."""
-    named = (source / "job" / "requirements.txt", source / "requirements.txt")
-    return next((path for path in named if path.is_file()), None)

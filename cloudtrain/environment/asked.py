@@ -1,0 +1,305 @@
+"""What a project asks for: its packages, found in the files that projects have for that. Nothing of it is run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import JobSpec
+
+HOST = "host"
+UV_LOCK, PYPROJECT, REQUIREMENTS = "uv.lock", "pyproject.toml", "requirements.txt"
+# The order in which they are looked for in a folder; the last are known and cannot be made yet.
+_FOUND = (UV_LOCK, REQUIREMENTS, PYPROJECT)
+_NOT_YET = {
+    "environment.yml": "a conda environment",
+    "environment.yaml": "a conda environment",
+    "conda-lock.yml": "a conda environment",
+    "Dockerfile": "a container",
+}
+# PEP 723, as its reference implementation has it.
+_SCRIPT = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_NAMES_OTHERS = re.compile(r"(?m)^\s*(?:-r|--requirement|-c|--constraint)[\s=]+(\S+)")
+_EDITABLE = re.compile(r"(?m)^\s*(?:-e|--editable)[\s=]|^\s*(?:\.{0,2}/|\.\s*$|file:)|@\s*file:")
+_MOST_FILES, _MOST_BYTES = 50, 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a program needs beside Python.
+
+    Attributes:
+        source: where that stands, in words: "uv.lock", "train.py", "requirements.txt and --with".
+        folder: where uv is to look.
+        lock: a lock of uv's, of a project or of a script; else `files` are resolved.
+        files: requirements, a pyproject.toml or a script with inline metadata.
+        packages: further ones, as pip takes them.
+        requires: which Python it takes, ">=3.11"; "": any.
+        direct: names and versions that are asked for by name.
+        texts: all that decides the answer, for its hash.
+        runs_code: to resolve it, a program of the project may have to run.
+        script: of a lock, the script that it is of.
+    """
+
+    source: str
+    folder: Path
+    lock: Path | None = None
+    files: tuple[Path, ...] = ()
+    packages: tuple[str, ...] = ()
+    requires: str = ""
+    direct: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    runs_code: bool = False
+    script: Path | None = None
+
+
+def look(job: JobSpec) -> Asked | None:
+    """What the project of `job` asks for; None: nothing, or to take the machine's Python as it is.
+
+    Raises:
+        UsageError: it is not readable, names nothing that is there, or asks for what cannot be made.
+    """
+    if job.environment == HOST:
+        return _with(None, job) if job.packages else None
+    if job.environment is not None:
+        return _with(_named(job, job.environment), job)
+    if not job.command:
+        source = Path(job.source)
+        # The shipped job's own, or the folder's.
+        named = (source / "job" / REQUIREMENTS, source / REQUIREMENTS)
+        return _with(next((_requirements(path) for path in named if path.is_file()), None), job)
+    script = _script_of(job)
+    if script is not None and (found := _of_script(script)) is not None:
+        return _with(found, job)
+    return _with(_found(job), job)
+
+
+def suits(version: str, requires: str) -> bool:
+    """Whether a Python of `version` ("3.12") is one that `requires` (">=3.11, <3.14") takes, as far as its first two
+    numbers tell."""
+    have = _numbers(version)
+    for operator, text in re.findall(r"(===|==|~=|!=|<=|>=|<|>)\s*(\d+(?:\.\d+)*)", requires):
+        given, exact = _numbers(text), text.count(".") < 2
+        mine = have[: len(given)]
+        holds = {
+            "==": mine == given,
+            "===": mine == given,
+            "!=": mine != given or not exact,
+            "~=": have >= given and have[:1] == given[:1] if exact else mine == given,
+            ">=": have >= given,
+            ">": have > given or (not exact and have == given),
+            "<=": have <= given,
+            "<": have < given or (not exact and have == given),
+        }[operator]
+        if not holds:
+            return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def _folders(job: JobSpec) -> Iterator[Path]:
+    """From where the command runs up to the top of what is sent."""
+    top = Path(job.source)
+    folder = top / job.cwd
+    yield folder
+    while folder != top and top in folder.parents:
+        folder = folder.parent
+        yield folder
+
+
+def _found(job: JobSpec) -> Asked | None:
+    for folder in _folders(job):
+        for name in _FOUND:
+            if (folder / name).is_file() and (asked := _of_file(folder / name)) is not None:
+                return asked
+        for name, what in _NOT_YET.items():
+            if (folder / name).is_file():
+                raise _cannot(name, what)
+    return None
+
+
+def _named(job: JobSpec, name: str) -> Asked:
+    """What the setting `environment` names."""
+    kind = name.partition(" ")[0].lower()
+    if kind in ("image", "dockerfile", "docker"):
+        raise _cannot(name, "a container")
+    path = next((folder / name for folder in _folders(job) if (folder / name).is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"there is no {name} in the project {job.source}",
+            hint="env: uv.lock, requirements.txt, pyproject.toml, or host to take the machine's Python as it is",
+            code="requirements",
+        )
+    if path.suffix in (".yml", ".yaml"):
+        raise _cannot(name, "a conda environment")
+    asked = _of_file(path)
+    if asked is None:
+        raise UsageError(f"{name} names no packages", hint="env: host takes what is there", code="requirements")
+    return asked
+
+
+def _cannot(name: str, what: str) -> UsageError:
+    return UsageError(
+        f"{name} asks for {what}, which cloudtrain does not make",
+        hint='put the packages in requirements.txt or uv.lock; or env = "host" below [job] takes the machine\'s Python'
+        " as it is",
+        code="requirements",
+    )
+
+
+def _with(asked: Asked | None, job: JobSpec) -> Asked | None:
+    """The same, with the packages of `--with`."""
+    if not job.packages:
+        return asked
+    base = asked or Asked(source="", folder=Path(job.source))
+    return Asked(
+        source=" and ".join(filter(None, [base.source, "--with"])),
+        folder=base.folder,
+        lock=base.lock,
+        files=base.files,
+        packages=job.packages,
+        requires=base.requires,
+        direct=(*base.direct, *job.packages),
+        texts=(*base.texts, *job.packages),
+        runs_code=base.runs_code or bool(_EDITABLE.search("\n".join(job.packages))),
+        script=base.script,
+    )
+
+
+def _of_file(path: Path) -> Asked | None:
+    if path.name == UV_LOCK:
+        return _of_lock(path)
+    return _of_pyproject(path) if path.name == PYPROJECT else _requirements(path)
+
+
+def _of_lock(path: Path) -> Asked:
+    project = path.parent / PYPROJECT
+    table = _toml(project).get("project") or {} if project.is_file() else {}
+    locked = _toml(path)
+    return Asked(
+        source=UV_LOCK,
+        folder=path.parent,
+        lock=path,
+        requires=_python_of(path.parent, str(locked.get("requires-python") or "")),
+        direct=_texts(table, "dependencies"),
+        texts=(_read(path), _read(project) if project.is_file() else ""),
+    )
+
+
+def _of_pyproject(path: Path) -> Asked | None:
+    whole = _toml(path)
+    table = whole.get("project")
+    if not isinstance(table, dict):
+        return None
+    dynamic = "dependencies" in _texts(table, "dynamic")
+    direct = _texts(table, "dependencies")
+    if not direct and not dynamic:
+        return None
+    tool = whole.get("tool")
+    uv = tool.get("uv") if isinstance(tool, dict) else None
+    local = isinstance(uv, dict) and re.search(r"'(?:path|workspace)'", str(uv.get("sources"))) is not None
+    return Asked(
+        source=PYPROJECT,
+        folder=path.parent,
+        files=(path,),
+        requires=_python_of(path.parent, str(table.get("requires-python") or "")),
+        direct=direct,
+        texts=(_read(path),),
+        runs_code=dynamic or local,
+    )
+
+
+def _requirements(path: Path) -> Asked | None:
+    read: dict[Path, str] = {}
+    pending = [path]
+    while pending and len(read) < _MOST_FILES:
+        one = pending.pop()
+        if one not in read and one.is_file():
+            read[one] = _read(one)
+            pending += [one.parent / name for name in _NAMES_OTHERS.findall(read[one]) if "://" not in name]
+    lines = [re.split(r"\s#|\s--|\s;|;", line, maxsplit=1)[0].strip() for line in read[path].splitlines()]
+    direct = tuple(line for line in lines if line and not line.startswith("#"))
+    if not direct:
+        return None
+    return Asked(
+        source=path.name,
+        folder=path.parent,
+        files=(path,),
+        requires=_python_of(path.parent, ""),
+        direct=direct,
+        texts=tuple(read.values()),
+        runs_code=any(_EDITABLE.search(text) for text in read.values()),
+    )
+
+
+def _of_script(path: Path) -> Asked | None:
+    """The inline metadata of a script (PEP 723), which stands for itself: the project around it does not count."""
+    text = _read(path)
+    found = list(_SCRIPT.finditer(text))
+    if len(found) != 1:
+        return None
+    content = "".join(line[2:] or "\n" for line in found[0]["content"].splitlines(keepends=True))
+    table = _parsed(content, path)
+    lock = path.with_name(f"{path.name}.lock")
+    return Asked(
+        source=path.name,
+        folder=path.parent,
+        lock=lock if lock.is_file() else None,
+        files=(path,),
+        script=path,
+        requires=str(table.get("requires-python") or ""),
+        direct=_texts(table, "dependencies"),
+        texts=(content, _read(lock) if lock.is_file() else ""),
+    )
+
+
+def _script_of(job: JobSpec) -> Path | None:
+    """The Python file that the command runs."""
+    top = Path(job.source)
+    paths = (top / job.cwd / word for word in job.command if word.endswith(".py") and not word.startswith("-"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _python_of(folder: Path, requires: str) -> str:
+    """What a `.python-version` beside it says, else `requires`."""
+    path = folder / ".python-version"
+    if path.is_file() and (named := re.match(r"(?:cpython[-@])?(\d+\.\d+)", _read(path).strip())):
+        return f"=={named[1]}.*"
+    return requires
+
+
+def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = table.get(name)
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    return _parsed(_read(path), path)
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES * (8 if path.suffix == ".lock" else 1) + 1)
+        return data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"cannot read {path}: {error}", hint="see what is wrong with that file", code="requirements")

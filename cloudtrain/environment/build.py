@@ -1,0 +1,233 @@
+"""The environment of a run, made on its host: what is there where that does, else one below `envs/`, kept for the next.
+
+What a machine has of torch is kept wherever it satisfies what is asked: it is large, and built for the machine's
+driver. Then the new environment lies over the machine's own and sees all of it, and only the rest is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.core.decode import Odd, json_object
+from cloudtrain.core.environment import Environment
+from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted
+from cloudtrain.core.spec import JobSpec
+from cloudtrain.core.text import counted, shortened
+from cloudtrain.environment import failures, uv
+from cloudtrain.environment.asked import Asked, look, suits
+from cloudtrain.environment.interpreter import Interpreter, examine
+from cloudtrain.environment.lock import Lock, resolve
+from cloudtrain.environment.plan import wanted
+from cloudtrain.transfer.supervisor import Supervisor
+from cloudtrain.transport.base import Stream, Transport
+
+LIMIT_S = 1200.0
+"""Seconds that an installation may take: torch with CUDA's libraries is 3 GB."""
+SILENT_S = 30.0
+_LONGEST_LINE = 64 * 1024
+_WORDS = 200  # lines of uv's that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be made: the packages, the Python (a path, or a version that uv finds or fetches), and the folders of
+    the machine's own packages that it is to see."""
+
+    asked: Asked
+    lock: Lock
+    python: str
+    platform: str
+    extends: tuple[str, ...] = ()
+    has: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Of what makes it what it is."""
+        decides = [1, self.lock.text, self.lock.python, self.python, self.platform, self.extends, dict(self.has)]
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+
+
+def prepare(
+    transport: Transport, supervisor: Supervisor, python: str, job: JobSpec, *, here: bool, emit: Emit
+) -> tuple[Environment, str]:
+    """The environment on the host for `job`, and the text of its lock, "" where it is taken as it was there.
+
+    Args:
+        python: the interpreter there that the probe has chosen.
+        here: the host is this computer, whose user has an environment already.
+
+    Raises:
+        UsageError: what is asked for cannot be had.
+        ConnectionFailed: it could not be made on the machine; the code says why.
+    """
+    asked = look(job)
+    unasked = job.environment is None and not job.packages
+    if not job.command and (asked is None or (here and unasked)):
+        return Environment(python=python), ""
+    found = examine(transport, python, asked.direct if asked else ())
+    if found is None:
+        raise failures.not_built(f"{python} on the machine gives no answer")
+    enough = (here or not job.command) and job.environment is None and not found.lacks
+    if asked is None or enough:
+        torch = found.has.get("torch")
+        as_it_is = Environment(
+            python=found.python,
+            bin=found.bin,
+            version=found.version,
+            torch=torch,
+            torch_of="machine" if torch else None,
+        )
+        return as_it_is, ""
+    wants = _wanted(asked, found)
+    path, scripts = _made(supervisor, wants, here, emit)
+    text = wants.lock.text
+    own = wants.lock.versions.get("torch")
+    torch = own or (found.has.get("torch") if wants.extends else None)
+    made = Environment(
+        python=path,
+        bin=scripts,
+        source=asked.source,
+        key=wants.key,
+        version=wants.lock.python,
+        torch=torch,
+        torch_of=None if torch is None else "lock" if own else "machine",
+        packages=len(wants.lock.versions),
+        lock_sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
+    return made, text
+
+
+def _wanted(asked: Asked, found: Interpreter) -> _Wanted:
+    own = suits(found.version, asked.requires)
+    version = found.version if own else wanted(asked)
+    have = found.has if own else {}
+    lock, keeps = resolve(asked, version, found.platform, have, runs=True)
+    if not own:
+        return _Wanted(asked, lock, version, found.platform)
+    if "torch" in lock.versions and not keeps:
+        return _Wanted(asked, lock, found.python, found.platform)
+    kept = lock.without_torch(have) if "torch" in lock.versions else lock
+    return _Wanted(asked, kept, found.python, found.platform, found.sites, have)
+
+
+def _made(supervisor: Supervisor, wants: _Wanted, here: bool, emit: Emit) -> tuple[str, str]:
+    """Paths of its interpreter and of the folder of its programs."""
+    began, packages = time.monotonic(), counted(len(wants.lock.versions), "package")
+    tool = _tool(wants.platform, here)
+    question = {"v": 1, "key": wants.key, "python": wants.python, "extends": wants.extends, "uv": tool}
+    there = supervisor.environment(question)
+    if there.ready:
+        emit(StepDone("packages", f"{packages} of {wants.asked.source}, as an earlier run had them (envs/{wants.key})"))
+        return there.python, there.bin
+    torch = ", with the machine's torch" if "torch" in wants.has else ""
+    emit(StepStarted("packages", f"{packages} of {wants.asked.source}{torch}", LIMIT_S))
+    request = {**question, "lock": wants.lock.text}
+    supervisor.environment(request)
+    if (why := _build(supervisor, began, emit)) is not None:
+        _send_uv(supervisor, request, wants.platform, why)
+        emit(Noted("the machine cannot fetch uv; this computer's was sent"))
+        _build(supervisor, began, emit)
+    taken = time.monotonic() - began
+    kept = f"{packages} installed, kept for the next run on this machine (envs/{wants.key})"
+    emit(StepDone("packages", kept, taken))
+    return there.python, there.bin
+
+
+def _tool(platform: str, here: bool) -> dict[str, Any]:
+    """Which uv the machine is to use: this computer's, or a wheel that it fetches."""
+    if here:
+        return {"version": uv.VERSION, "path": uv.here()}
+    path, sha256 = next((wheel for name, wheel in uv.WHEELS.items() if platform.startswith(name)), ("", ""))
+    return {"version": uv.VERSION, "url": uv.FILES + path if path else "", "sha256": sha256}
+
+
+def _send_uv(supervisor: Supervisor, request: Mapping[str, Any], platform: str, why: str) -> None:
+    """Send this computer's uv to a machine that cannot fetch one, for the reason `why`.
+
+    Raises:
+        ConnectionFailed: it is for another system.
+    """
+    ours = next((name for name in uv.WHEELS if uv.is_for(name)), None)
+    if ours is None or not platform.startswith(ours):
+        raise ConnectionFailed(
+            "uv, which installs the packages, could not be fetched by the machine",
+            hint="UV_DEFAULT_INDEX in its login's environment names an index that it reaches",
+            consequence="nothing has trained",
+            detail=why,
+            code="index_unreachable",
+        )
+    body = Path(uv.here()).read_bytes()
+    packed = zlib.compress(body, 1)
+    sent = {"size": len(packed), "sent_sha256": hashlib.sha256(body).hexdigest()}
+    supervisor.environment({**request, "uv": {**request["uv"], **sent}}, packed)
+
+
+def _build(supervisor: Supervisor, began: float, emit: Emit) -> str | None:
+    """Have it made, telling how it goes; why the machine has no uv and can fetch none, where that is so.
+
+    Raises:
+        ConnectionFailed: it was not, and why; or the link broke.
+    """
+    words: list[str] = []
+    downloads: dict[str, str] = {}
+    with supervisor.build() as stream:
+        for line in _lines(stream, began):
+            if "ok" in line:
+                if line["ok"] is True:
+                    return None
+                told, message = str(line.get("code")), str(line.get("message"))
+                if told == "tool_unreachable":
+                    return shortened(message, 800)
+                raise failures.not_built("\n".join([*words, message]), "disk_full" if told == "disk_full" else None)
+            said = str(line.get("uv") or "")
+            words = [*words, said][-_WORDS:] if said else words
+            text = _progress(said, downloads) or shortened(str(line.get("say") or ""), 100)
+            emit(StepProgress("packages", text, time.monotonic() - began, LIMIT_S, "s"))
+        done = stream.finish(30.0)
+    raise failures.not_built("\n".join([*words, done.stderr.decode("utf-8", "replace")]))
+
+
+def _lines(stream: Stream, began: float) -> Iterator[Mapping[str, Any]]:
+    """What our program there says, an object a line."""
+    rest = b""
+    while True:
+        if time.monotonic() - began > LIMIT_S:
+            raise failures.not_built(f"not done within {LIMIT_S / 60:.0f} min")
+        try:
+            data = stream.read(SILENT_S)
+        except TimeoutError as error:
+            raise ConnectionFailed(
+                f"the host has been silent for {SILENT_S:.0f} s", consequence="nothing has trained", code="silent"
+            ) from error
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            try:
+                yield json_object(line, _LONGEST_LINE)
+            except Odd:
+                continue
+        rest = rest[:_LONGEST_LINE]
+
+
+def _progress(said: str, downloads: dict[str, str]) -> str:
+    """How far uv is, of a line of its: "Downloading numpy (16.1MiB)", " Downloaded numpy"."""
+    words = shortened(said, 100)
+    if started := re.match(r"\s*(?:Downloading|Building) (\S+)(?: \((.+)\))?$", said):
+        downloads[started[1][:60]] = f" ({started[2][:20]})" if started[2] else ""
+    elif ended := re.match(r"\s*(?:Downloaded|Built) (\S+)$", said):
+        downloads.pop(ended[1][:60], None)
+    if not downloads:
+        return words
+    names = [f"{name}{size}" for name, size in downloads.items()]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"downloading {', '.join(names[:3])}{more}"

@@ -1,0 +1,86 @@
+"""What a run's packages come from, said before anything is launched: resolved here, and refused here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudtrain.core.environment import EnvironmentPlan
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import JobSpec, RunSpec, Target
+from cloudtrain.environment.asked import Asked, look, suits
+from cloudtrain.environment.lock import resolve
+from cloudtrain.source.shipped import is_shipped
+
+# Before a machine is known: what the images of AWS and most hosts have. What it has in truth is asked there.
+_PYTHONS = ("3.12", "3.13", "3.11", "3.14", "3.10", "3.9")
+_LINUX = "manylinux_2_34"
+_LATER = "resolved once you agree: "
+
+
+def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
+    """What the packages of `spec` come from; None where a run has none but those of the shipped job. Nothing of the
+    project is run.
+
+    Args:
+        arch: of the machine, as EC2 calls it; None: not known.
+
+    Raises:
+        UsageError: they cannot be had, or not be found out.
+    """
+    job = spec.job
+    asked = look(job)
+    if spec.target is Target.LOCAL:
+        return _here(job, asked) if job.command else None
+    if is_shipped(job) or (asked is None and not job.command):
+        return None
+    if asked is None:
+        return EnvironmentPlan(source="the machine's Python as it is")
+    if asked.runs_code:
+        return EnvironmentPlan(source=asked.source, why=f"{_LATER}a project on this computer is part of it")
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}" if spec.rehearsal else ""
+    python = python if python and suits(python, asked.requires) else wanted(asked)
+    platform = f"{'aarch64' if arch == 'arm64' else 'x86_64'}-{_LINUX}"
+    try:
+        lock, _ = resolve(asked, python, platform, {}, runs=False)
+    except UsageError as error:
+        if error.code == "no_wheel" and "from source is disabled" in (error.detail or ""):
+            return EnvironmentPlan(source=asked.source, why=f"{_LATER}a package comes as source alone")
+        if error.code == "index_unreachable" and not job.command:
+            return EnvironmentPlan(source=asked.source, why="the machine looks it up; the index does not answer here")
+        raise
+    return EnvironmentPlan(
+        source=asked.source, python=python, packages=len(lock.versions), torch=lock.versions.get("torch")
+    )
+
+
+def wanted(asked: Asked) -> str:
+    """The Python to ask for, "3.12", where the machine's own is not one that the project takes."""
+    return next((python for python in _PYTHONS if suits(python, asked.requires)), _PYTHONS[0])
+
+
+def _here(job: JobSpec, asked: Asked | None) -> EnvironmentPlan:
+    """On this computer: the user's environment, and nothing is installed into it."""
+    words, base = next(_environments(job))
+    more = f"; what it lacks of {asked.source} is put beside it" if asked else ""
+    return EnvironmentPlan(source=f"{words}{more}", base=str(base))
+
+
+def _environments(job: JobSpec) -> Iterator[tuple[str, Path]]:
+    for name, words in (("VIRTUAL_ENV", "the active environment"), ("CONDA_PREFIX", "the active conda environment")):
+        if (folder := os.environ.get(name)) and (python := _python_in(Path(folder))):
+            yield f"{words} {folder}", python
+    top = Path(job.source)
+    for folder_here in (top / job.cwd, *(top / job.cwd).parents):
+        if python := _python_in(folder_here / ".venv"):
+            yield f"{folder_here / '.venv'}, the project's", python
+        if folder_here == top:
+            break
+    yield f"Python {sys.version_info[0]}.{sys.version_info[1]} of cloudtrain", Path(sys.executable)
+
+
+def _python_in(folder: Path) -> Path | None:
+    places = (folder / "bin" / "python", folder / "Scripts" / "python.exe", folder / "python.exe")
+    return next((path.absolute() for path in places if path.is_file()), None)

@@ -1,0 +1,45 @@
+"""The environment that a run's program gets on its host: made there, noted, and its lock kept in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cloudtrain.core import disk
+from cloudtrain.core.host import HostFacts
+from cloudtrain.core.notes import RunNotes
+from cloudtrain.core.spec import Target
+from cloudtrain.environment import build
+from cloudtrain.lifecycle import spot
+from cloudtrain.lifecycle.session import Session
+from cloudtrain.run_folder.artifacts import LOCK
+from cloudtrain.store import Run
+
+
+def here(run: Run, session: Session) -> str | None:
+    """The interpreter of a run on this computer: its user's, as it was planned, else that of this command; None: it
+    is elsewhere."""
+    if run.plan.spec.target is not Target.LOCAL:
+        return None
+    planned = run.plan.environment
+    return planned.base if planned and planned.base else session.find().instance.python
+
+
+def make(run: Run, session: Session, facts: HostFacts) -> None:
+    """Have it, and note it; on another machine of the run, from the code that is sent there.
+
+    Raises:
+        UsageError, ConnectionFailed: see `build.prepare`.
+    """
+    job = replace(run.plan.spec.job, source=str(spot.source_of(run, session.journal.read(RunNotes))))
+    local = run.plan.spec.target is Target.LOCAL
+    made, lock = session.insist(
+        lambda: build.prepare(
+            session.transport(), session.supervisor(), facts.python, job, here=local, emit=session.context.emit
+        )
+    )
+    if lock:
+        path = Path(run.folder, *LOCK.split("/"))
+        path.parent.mkdir(exist_ok=True)
+        disk.write_durably(path, lock.encode(), mode=0o644)
+    session.journal.write(RunNotes(host=facts, python=made.python, environment=made))
