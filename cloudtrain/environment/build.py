@@ -12,7 +12,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,11 @@ def prepare(
     found = examine(transport, python, asked.direct if asked else ())
     if found is None:
         raise failures.not_built(f"{python} on the machine gives no answer")
-    enough = (here or not job.command) and job.environment is None and not found.lacks
-    if asked is None or enough:
+    lenient = (here or not job.command) and job.environment is None
+    if asked is not None and lenient and asked.lock is None:
+        # What is there does, and gets what it lacks beside it.
+        asked = replace(asked, files=(), packages=found.lacks)
+    if asked is None or (lenient and not found.lacks):
         torch = found.has.get("torch")
         as_it_is = Environment(
             python=found.python,

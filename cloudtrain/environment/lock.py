@@ -29,6 +29,8 @@ KEPT = ("torch", "torchvision", "torchaudio")
 _OF_TORCH = re.compile(r"triton|pytorch-triton.*|nvidia-(?!ml-py|dali|modelopt).*|cuda-(?:bindings|pathfinder|toolkit)")
 _BLOCK = "[[packages]]\n"
 _ELSEWHERE = re.compile(r"(?:sys_platform|platform_system|os_name) == '(?:win32|darwin|Windows|Darwin|nt)'")
+# Variables that may decide what uv resolves to.
+_SETS = re.compile(r"UV_(?!CACHE_DIR|HTTP_|CONCURRENT)|PIP_INDEX_URL")
 _GOOD_S = 86400.0
 _FORMAT = ("--format", "pylock.toml", "--no-header")
 
@@ -152,7 +154,7 @@ def _compiled(asked: Asked, python: str, platform: str, pins: list[str], *, runs
 
 def _kept(asked: Asked, python: str, platform: str, pins: list[str]) -> Path:
     """Where the resolution of all this is kept."""
-    index = {name: value for name, value in os.environ.items() if name.startswith("UV_") or name == "PIP_INDEX_URL"}
+    index = {name: value for name, value in os.environ.items() if _SETS.match(name)}
     decides = [asked.texts, asked.packages, python, platform, sorted(pins), index, uv.VERSION, str(asked.folder)]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return disk.cache_dir() / "locks" / f"{digest[:32]}.toml"
