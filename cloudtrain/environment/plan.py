@@ -12,7 +12,6 @@ from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target
 from cloudtrain.environment.asked import Asked, look, suits
 from cloudtrain.environment.lock import resolve
-from cloudtrain.source.shipped import is_shipped
 
 # Before a machine is known: what the images of AWS and most hosts have. What it has in truth is asked there.
 _PYTHONS = ("3.12", "3.13", "3.11", "3.14", "3.10", "3.9")
@@ -34,7 +33,7 @@ def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
     asked = look(job)
     if spec.target is Target.LOCAL:
         return _here(job, asked) if job.command else None
-    if is_shipped(job) or (asked is None and not job.command):
+    if job.shipped or (asked is None and not job.command):
         return None
     if asked is None:
         return EnvironmentPlan(source="the machine's Python as it is")

@@ -6,7 +6,6 @@ a sleep or a kill -9 is not a second path: it is the same function again.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.core import crash, disk, secrets
+from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import (
     RECLAIMED,
     ArtifactRefused,
@@ -25,7 +25,7 @@ from cloudtrain.core.errors import (
 )
 from cloudtrain.core.events import Warned
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import seconds
 from cloudtrain.core.told import ExitRecord
@@ -158,13 +158,14 @@ def push_and_start(run: Run, session: Session) -> Run:
         else:
             session.journal.write(RunNotes(code=replace(notes.code, target_id=instance.id)))
         onward = put_back.begin(run, session) or checkpoints.begin(run, session)
-        python = session.journal.read(RunNotes).python
+        notes = session.journal.read(RunNotes)
+        python = notes.python or "python3"
         spec = {
             "v": 1,
             "run": run.name,
             "tree": key,
             "digest": pushed.digest,
-            **program(run.plan.spec, python or "python3", onward.get("added", ())),
+            **command.program(run.plan.spec, notes.environment or Environment(python=python), onward.get("added", ())),
             "env": {**run.plan.spec.job.vars, **onward.get("env", {})},
             "restore": onward.get("restore"),
             "grace": expiry.stop_grace_s(run, instance),
@@ -185,20 +186,6 @@ def push_and_start(run: Run, session: Session) -> Run:
             closing.append(f"{lasts}; log: cloudtrain logs {run.name}")
         crash.point("K6")
         return session.move(run, RunState.RUNNING)
-
-
-def program(spec: RunSpec, python: str, added: tuple[str, ...]) -> dict[str, Any]:
-    """What the supervisor is to start, with further arguments, where, and which new files are results."""
-    job = spec.job
-    if not job.command:
-        return {"argv": [python, "-m", job.module, *spec.train.argv()]}
-    top = Path(job.source).name
-    return {
-        "argv": [*command.argv(job, python), *added],
-        "cwd": f"{top}/{job.cwd}".rstrip("/"),
-        "bin": posixpath.dirname(python) or None,
-        "results": top,
-    }
 
 
 def started_unnoted(run: Run, session: Session) -> bool:

@@ -12,10 +12,11 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.spec import JobSpec
+from cloudtrain.core.spec import JobSpec, RunSpec
 from cloudtrain.source.tree import Tree
 
 _MARKS = ("cloudtrain.toml", "pyproject.toml", ".git")
@@ -65,6 +66,20 @@ def argv(job: JobSpec, python: str) -> list[str]:
     if first.endswith(".py"):
         return [python, *job.command]
     return [python, *rest] if _PYTHON.fullmatch(first) else list(job.command)
+
+
+def program(spec: RunSpec, environment: Environment, added: tuple[str, ...]) -> dict[str, Any]:
+    """What the supervisor is to start, with further arguments, where, and which new files are results."""
+    job = spec.job
+    if not job.command:
+        return {"argv": [environment.python, "-m", job.module, *spec.train.argv()]}
+    top = Path(job.source).name
+    return {
+        "argv": [*argv(job, environment.python), *added],
+        "cwd": f"{top}/{job.cwd}".rstrip("/"),
+        "bin": environment.bin or posixpath.dirname(environment.python),
+        "results": top,
+    }
 
 
 class _Entry(NamedTuple):

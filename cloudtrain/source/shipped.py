@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.spec import JobSpec
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # An installed wheel has both inside (pyproject.toml, force-include), a checkout beside the package.
@@ -46,8 +45,3 @@ def _lacks(what: str, other: str) -> UsageError:
         consequence="nothing was started",
         code="job_missing",
     )
-
-
-def is_shipped(job: JobSpec) -> bool:
-    """Whether `job` is the training package that comes along."""
-    return not job.command and Path(job.source) in _PLACES
