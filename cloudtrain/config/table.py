@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudtrain.core import figures
 from cloudtrain.core.secrets import NAME
 from cloudtrain.core.spec import RunSpec
 
@@ -123,6 +124,10 @@ def _names(value: Any) -> tuple[str, ...]:
                 f"{name} is set by cloudtrain; a command can set it itself: env {name}=... python train.py"
             )
     return names
+
+
+def _expressions(value: Any) -> dict[str, str]:
+    return dict(figures.checked(_texts(value)))
 
 
 def _login(value: Any) -> str:
@@ -261,7 +266,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 names=("--secret",), metavar="NAME"),
         Setting("resume_args", _arguments, '["--resume", "last.ckpt"]', "job.resume_args",
                 "further arguments of the command where it goes on from what a run has left"),
-        Setting("figures", _texts, "{ val_loss = 'val loss ([0-9.]+)' }", "job.figures",
+        Setting("figures", _expressions, "{ val_loss = 'val loss ([0-9.]+)' }", "job.figures",
                 "regular expressions that find figures in lines of the log"),
         Setting("runs_dir", _text, '"runs"', "runs_dir",
                 "folder for results, relative to this file", default="runs", private=True),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudtrain.core.figures import Row
 from cloudtrain.core.states import RunState
 
 
@@ -63,6 +64,13 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class FiguresTold:
+    """Figures of a job that is not the shipped one, wherever they come from; what an event tells is a `Metric`, too."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
 class GpuUse:
     """How busy the host's GPUs were in the last seconds: mean percent, and MiB in use and in all of them together."""
 
@@ -86,7 +94,7 @@ class Warned:
     hint: str | None = None
 
 
-Event = PhaseChanged | StepStarted | StepProgress | StepDone | LogLines | Metric | GpuUse | Noted | Warned
+Event = PhaseChanged | StepStarted | StepProgress | StepDone | LogLines | Metric | FiguresTold | GpuUse | Noted | Warned
 
 Emit = Callable[[Event], None]
 """How library code reports: it is handed a function and never asks what becomes of the event."""

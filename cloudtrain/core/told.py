@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.decode import Count, Moment, Odd, count, fields, integer, json_object, known, number, text, truth
+from cloudtrain.core.figures import Figure
 from cloudtrain.core.secrets import Place
 
 LOG_FILES = LOG, EVENTS = "console.log", "events.jsonl"
@@ -103,7 +104,10 @@ def figures(values: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What is known of a job that trains: its settings, and its last epoch and best one. Accuracies in percent."""
+    """What is known of a job that trains: its settings, and its last epoch and best one. Accuracies in percent.
+
+    `figure`: of a job that is not the shipped one, the figure that says most of it, as it stands.
+    """
 
     epoch: Count | None = None
     epochs: Count | None = None
@@ -114,6 +118,7 @@ class Figures:
     parameters: Count | None = None
     batch_size: Count | None = None
     device: str | None = None
+    figure: Figure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

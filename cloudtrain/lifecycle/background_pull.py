@@ -93,6 +93,7 @@ class Trickle:
         self._notes: list[str] = []
         self._failing = False
         self._noted = RunNotes()
+        self._here: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Trickle:
@@ -111,6 +112,11 @@ class Trickle:
         if values.get("kind") in KINDS:
             self._wake.set()
         self._say()
+
+    def arrived(self) -> tuple[str, ...]:
+        """Names in the run's folder of what the last look has brought or found there; each look's are given once."""
+        here, self._here = self._here, ()
+        return here
 
     def close(self) -> None:
         """End it. From here on it writes nothing more into the folder."""
@@ -174,6 +180,7 @@ class Trickle:
             if notes != self._noted:
                 self._journal.write(notes)
                 self._noted = notes
+                self._here = tuple(entry.here for entry in here)
 
     def _paced(self, supervisor: Supervisor) -> _PacedHost:
         began, sent = time.monotonic(), 0

@@ -23,7 +23,7 @@ from cloudtrain.core.errors import (
     RunError,
     RunLost,
 )
-from cloudtrain.core.events import Warned
+from cloudtrain.core.events import Warned, discard
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
@@ -41,7 +41,7 @@ from cloudtrain.lifecycle import (
     suited,
 )
 from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
-from cloudtrain.lifecycle.progress import Progress
+from cloudtrain.lifecycle.progress import Heard, Progress
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.run_folder import code_copy, receipt
@@ -217,6 +217,7 @@ def follow(run: Run, session: Session) -> Run:
         within_s = expiry.STOP_GRACE_S + overdue.STOP_S
         session.guard.last_call(within_s, f"asked to stop, it did not end within {within_s:.0f} s")
     progress = Progress(run, context.store)
+    heard = Heard(run, context.emit, progress.hear_row)
     outputs, rate = run.plan.spec.job.outputs, context.trickle_mib_s
     with background_pull.Trickle(session, run.folder, outputs, session.journal, context.emit, mib_s=rate) as beside:
 
@@ -224,9 +225,11 @@ def follow(run: Run, session: Session) -> Run:
             progress.take(values)
             beside.heard(values)
 
-        end = Follower(
-            run.folder, session, context.emit, on_event=take, on_frame=progress.beat, sleep=context.sleep
-        ).run()
+        def beat() -> None:
+            heard.arrived(beside.arrived())
+            progress.beat()
+
+        end = Follower(run.folder, session, heard.emit, on_event=take, on_frame=beat, sleep=context.sleep).run()
     progress.store(force=True)
     # Its supervisor, too: killed, or told to end as at a shutdown.
     goes_with_it = end.exit is None or end.exit.stop == "shutdown"
@@ -257,6 +260,10 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
         files, _ = folder_files.apart(session.supervisor().manifest(), run.folder)
     session.journal.write(RunNotes(pulled=tuple(files)) | checkpoints.arrived(run, files))
     crash.point("K7")
+    progress = Progress(run, session.context.store)
+    Heard(run, discard, progress.hear_row).arrived(entry.here for entry in files)
+    if progress.figures != run.progress:
+        progress.store(force=True)
     return run
 
 

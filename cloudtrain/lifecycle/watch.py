@@ -11,6 +11,7 @@ from cloudtrain.core.events import Event, Noted, PhaseChanged, StepDone, StepSta
 from cloudtrain.core.states import RunState
 from cloudtrain.core.text import time_of_day
 from cloudtrain.lifecycle import spot, story
+from cloudtrain.lifecycle.progress import Heard
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run, Store
@@ -113,7 +114,8 @@ def _watch_machine(run: Run, context: Context) -> Result:
         try:
             # Whether a machine that has parked is started again is the other command's to decide.
             with Session(run, context, wakes=False) as session:
-                Follower(run.folder, session, context.emit, keep=False, sleep=context.sleep).run()
+                emit = Heard(run, context.emit).emit
+                Follower(run.folder, session, emit, keep=False, sleep=context.sleep).run()
         except CloudtrainError as error:
             # The other command was quicker: it has ended the machine, and deleted the keys to it.
             if error.code not in (GONE, RECLAIMED, "parked") and context.store.get(run.name).state is RunState.RUNNING:

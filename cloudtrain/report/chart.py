@@ -21,7 +21,7 @@ class Series:
 
     name: str
     look: int
-    points: Sequence[tuple[int, float]]
+    points: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Chart:
     goal: Tick | None
     marks: tuple[Mark, ...]
     right: float
+    axis: str = "epoch"
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -138,6 +139,25 @@ def loss_chart(series: Sequence[Series], *, title: str, summary: str, best: tupl
     return _chart(series, y, _thin(ticks), title=title, summary=summary, goal=None, best=marked, mark_y=TOP + 6)
 
 
+def figure_chart(series: Sequence[Series], *, title: str, summary: str, axis: str) -> Chart | None:
+    """Any figure on a scale of equal distances; None without a point."""
+    values = [value for line in series for _, value in line.points]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    low, high = low - margin, high + margin
+
+    def y(value: float) -> float:
+        return _between(value - low, high - low)
+
+    step = 10.0 ** math.floor(math.log10(max((high - low) / 4, 1e-300)))
+    step = next(step * digit for digit in (1, 2, 5, 10) if (high - low) / (step * digit) <= 6)
+    first = math.ceil(low / step)
+    ticks = [Tick(y(at * step), f"{at * step:.6g}") for at in range(first, first + 8) if at * step <= high]
+    return _chart(series, y, _thin(ticks), title=title, summary=summary, goal=None, best=None, mark_y=TOP, axis=axis)
+
+
 def _between(part: float, whole: float) -> float:
     """Where a value lies that is `part` of `whole` up the vertical axis."""
     share = part / whole if whole > 0 else 0.5
@@ -154,6 +174,7 @@ def _chart(
     goal: Tick | None,
     best: tuple[int, float, str] | None,
     mark_y: float,
+    axis: str = "epoch",
 ) -> Chart:
     epochs = [epoch for line in series for epoch, _ in line.points]
     first, last = min(epochs), max(epochs)
@@ -173,6 +194,8 @@ def _chart(
         path = "M" + " L".join(f"{px:g} {py:g}" for px, py in points)
         dots = points if len(points) <= 3 else ()
         lines.append(Line(name, line.look, path, dots, label_y, points[-1]))
+    whole = math.ceil(first), math.floor(last)
+    ticks: Sequence[float] = _epoch_ticks(*whole) if whole[0] <= whole[1] else [first, last]
     marks = []
     if best is not None and last > first:
         px, py = x(best[0]), y(best[1])
@@ -184,7 +207,8 @@ def _chart(
         summary=summary,
         right=round(right, 1),
         lines=tuple(lines),
-        x_ticks=tuple(Tick(x(epoch), str(epoch)) for epoch in _epoch_ticks(first, last)),
+        x_ticks=tuple(Tick(x(at), f"{at:,}" if axis != "epoch" else str(at)) for at in ticks),
+        axis=axis,
         y_ticks=tuple(y_ticks),
         goal=goal,
         marks=tuple(marks),

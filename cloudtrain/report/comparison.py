@@ -47,6 +47,7 @@ def compare(runs: Sequence[Facts]) -> Comparison:
         _row("best test acc", runs, lambda facts: words.percent(facts.best.test_acc if facts.best else None)),
         _row("best epoch", runs, lambda facts: str(facts.best.epoch) if facts.best else "–"),
         _row("best train acc", runs, lambda facts: words.percent(facts.best_train_acc)),
+        *_figures(runs),
         _row("parameters", runs, lambda facts: f"{facts.parameters:,}" if facts.parameters is not None else "–"),
         _row("goals met", runs, _goals),
         _row("status", runs, lambda facts: words.status(facts)[0]),
@@ -82,6 +83,13 @@ def _told(runs: Sequence[Facts], rows: Callable[[Facts], list[tuple[str, str]]])
     told = [dict(rows(facts)) for facts in runs]
     labels = dict.fromkeys(label for settings in told for label in settings)
     return [Row(label, tuple(settings.get(label, "–") for settings in told), True) for label in labels]
+
+
+def _figures(runs: Sequence[Facts]) -> list[Row]:
+    """A row for every further figure that any run has told."""
+    told = [{one.name: words.extent(one) for one in facts.curves} for facts in runs]
+    names = dict.fromkeys(name for figures in told for name in figures)
+    return [Row(name, tuple(figures.get(name, "–") for figures in told), False) for name in names]
 
 
 def _goals(facts: Facts) -> str:

@@ -6,10 +6,11 @@ import csv
 import importlib.util
 import io
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
@@ -49,9 +50,9 @@ def write_epochs(facts: Facts, to: str, folder: Path | None) -> Exported:
         UsageError: no epoch was finished, or a package is missing here (code `no_extra`).
         OSError: it cannot be written.
     """
-    if not facts.epochs:
+    if not facts.epochs and not facts.curves:
         raise UsageError(
-            f"{facts.name} has no finished epoch",
+            f"{facts.name} has no finished epoch" + ("" if facts.shipped else ", and told no other figures"),
             hint=f"cloudtrain show {facts.name}",
             consequence="nothing was written",
             code="no_figures",
@@ -62,22 +63,30 @@ def write_epochs(facts: Facts, to: str, folder: Path | None) -> Exported:
 
 
 def _table(facts: Facts, folder: Path) -> Exported:
-    """`metrics.csv`: a row an epoch, with the header that trackio's and other importers know."""
+    """`metrics.csv`: a row an epoch, with the header that trackio's and other importers know; of a job that tells
+    further figures a row for each place in the training, with a column for each of them."""
     text = io.StringIO()
+    known = COLUMNS if facts.epochs else COLUMNS[:3]
+    columns = [*known, *(one.name for one in facts.curves if one.name not in known)]
+    rows: list[tuple[float | None, int | None, float | None, Mapping[str, Any]]]
+    rows = [(epoch.epoch, epoch.step, epoch.at, asdict(epoch)) for epoch in facts.epochs]
+    if facts.curves:
+        rows = [(told.epoch, told.step, told.at, told.values) for told in facts.told.rows]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for epoch in facts.epochs:
-        utc = datetime.fromtimestamp(epoch.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if epoch.at is not None else None
-        values = {"timestamp": utc, "step": epoch.step if epoch.step is not None else epoch.epoch}
-        writer.writerow([values.get(column, getattr(epoch, column, None)) for column in COLUMNS])
+    writer.writerow(columns)
+    for epoch, step, at, values in rows:
+        utc = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at is not None else None
+        places = {"timestamp": utc, "step": step if step is not None else epoch, "epoch": epoch}
+        writer.writerow([places[column] if column in places else values.get(column) for column in columns])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "metrics.csv"
     disk.write_durably(path, text.getvalue().encode(), mode=0o644)
-    return Exported(path, counted(len(facts.epochs), "epoch"))
+    return Exported(path, counted(len(rows), "row" if facts.curves else "epoch"))
 
 
 def _tensorboard(facts: Facts, folder: Path) -> Exported:
-    """Event files for `tensorboard --logdir FOLDER`. The x axis is the epoch."""
+    """Event files for `tensorboard --logdir FOLDER`. The x axis is the epoch; of further figures it is what they are
+    told by, and their number where that is parts of epochs."""
     if importlib.util.find_spec("tensorboard") is None:
         raise missing(["tensorboard"], "event files are written by TensorBoard's own package")
     from tensorboard.compat.proto.event_pb2 import Event
@@ -91,6 +100,11 @@ def _tensorboard(facts: Facts, folder: Path) -> Exported:
             figures = {tag: getattr(epoch, name) for tag, name in TAGS.items()}
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items() if value is not None]
             writer.add_event(Event(wall_time=epoch.at or 0.0, step=epoch.epoch, summary=Summary(value=values)))
+        for one in facts.curves:
+            whole = all(at.is_integer() for at, _ in one.points)
+            for count, (at, value) in enumerate(one.points, 1):
+                summary = Summary(value=[Summary.Value(tag=one.name, simple_value=value)])
+                writer.add_event(Event(step=int(at) if whole else count, summary=summary))
         writer.close()
         (written,) = Path(aside).glob(f"{_EVENTS}*")
         # An earlier export of the run would be drawn a second time.
@@ -99,7 +113,9 @@ def _tensorboard(facts: Facts, folder: Path) -> Exported:
         # Named by TensorBoard it would tell this computer's name.
         path = folder / f"{_EVENTS}{written.name.removeprefix(_EVENTS).split('.')[0]}.{facts.name}"
         written.replace(path)
-    return Exported(path, f"{counted(len(facts.epochs), 'epoch')}; tensorboard --logdir {folder} shows them")
+    told = counted(len(facts.epochs), "epoch")
+    told += f", {counted(len(facts.curves), 'further figure')}" if facts.curves else ""
+    return Exported(path, f"{told}; tensorboard --logdir {folder} shows them")
 
 
 def missing(modules: Sequence[str], why: str) -> UsageError:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core import credentials, disk
 from cloudtrain.core.decode import Odd, each, made
+from cloudtrain.core.figures import Row, newest
 from cloudtrain.core.secrets import Place, blanked
 from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.core.told import LOG, read_events
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole
+from cloudtrain.run_folder.figures import Curve, Told, read
 from cloudtrain.run_folder.files import files_of_attempts, read_attempts
 
 TEST_SET = "test set"
@@ -75,7 +77,7 @@ class Answers:
     mistakes: tuple[Mistake, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """A run.
 
@@ -84,6 +86,7 @@ class Facts:
         receipt: `run.json` (docs/formats.md, "The receipt"), or what it would be now.
         message: why it ended badly, where this computer knows.
         epochs: finished ones in order, without gaps filled.
+        told: all figures of a job that is not the shipped one.
         scored_on: which pictures the epochs' test figures are of, as the job told; most often the test set.
         opened: of a run whose epochs were scored on something else, its one look at the test set.
         confusion: of the headline; row is the digit, column the answer. None: the job told none.
@@ -102,6 +105,7 @@ class Facts:
     answers: Answers | None
     log: tuple[str, ...]
     layers: str | None
+    told: Told = field(default_factory=Told)
     scored_on: str = TEST_SET
     opened: Epoch | None = None
 
@@ -129,6 +133,21 @@ class Facts:
     def shipped(self) -> bool:
         """Whether the job is called as the training package that comes with cloudtrain."""
         return self.train.get("module") == "job.train"
+
+    @cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        """Those of `told` that are no columns of `epochs`."""
+        columns = {name for epoch in self.epochs for name, value in asdict(epoch).items() if value is not None}
+        return tuple(one for one in self.told.curves() if one.name not in columns or one.origin != EVENTS)
+
+    @property
+    def figure(self) -> Curve | None:
+        """The figure that stands for a run without a test accuracy."""
+        declared, found = tuple(_declared(self.train)), None
+        for one in self.curves:
+            at = Row(origin=one.origin, values={one.name: one.last})
+            found = newest(found, at, declared)
+        return next((one for one in self.curves if found is not None and one.name == found.name), None)
 
     @property
     def command(self) -> list[str]:
@@ -212,7 +231,7 @@ class Facts:
 
 def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None) -> Facts:
     """The facts of the run with this receipt, whose files lie in `folder`. Never fails on what lies there."""
-    metrics = reading.read_json(folder / "metrics.json")
+    train, metrics = mapping(receipt.get("train")), reading.read_json(folder / "metrics.json")
     scored_on = text(metrics.get("scored_on"), 60) or TEST_SET
     opened = mapping(metrics.get("test")) if scored_on != TEST_SET else {}
     headline = opened if scored_on != TEST_SET else mapping(metrics.get("final"))
@@ -227,9 +246,14 @@ def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None)
         answers=_answers(folder / "predictions.csv"),
         log=tuple(line for path, places in _logs(receipt, folder) for line in _log(path, places)),
         layers=_layers(folder / "model_summary.txt"),
+        told=read(folder, _declared(train)) if train.get("module") != "job.train" else Told(),
         scored_on=scored_on,
         opened=_opened(opened),
     )
+
+
+def _declared(train: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in mapping(train.get("figures")).items() if isinstance(value, str)}
 
 
 def _opened(told: Mapping[str, Any]) -> Epoch | None:

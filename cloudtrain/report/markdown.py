@@ -46,6 +46,7 @@ def _results(facts: Facts) -> list[str]:
             f" - Test Accuracy of the last epoch: {last.test_acc:.2f} ({ordinal(last.epoch)} Epoch); "
             "the best epoch is picked on the test set"
         )
+    lines += [f" - {escaped(one.name)}: {escaped(words.course(one))}" for one in facts.curves]
     for goal in facts.goals:
         reached = f" ({words.goal_value(goal)})" if goal.value is not None else ""
         lines.append(f" - Target {escaped(goal.goal)}: {words.goal_verdict(goal)}{reached}")

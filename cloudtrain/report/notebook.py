@@ -63,8 +63,18 @@ class LoadedRun:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One dict an epoch, for `pandas.DataFrame(run.metrics)`."""
-        return [asdict(epoch) for epoch in self._facts.epochs]
+        """One dict an epoch, for `pandas.DataFrame(run.metrics)`; of a job that tells no epochs, `figures`."""
+        return [asdict(epoch) for epoch in self._facts.epochs] or self.figures
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        """All that a job of one's own has told: `epoch`, `step` (None where it did not say), and the figures there."""
+        return [{"epoch": told.epoch, "step": told.step, **told.values} for told in self._facts.told.rows]
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each of `figures` comes from: events, TensorBoard files, lines of the log, [job.figures]."""
+        return dict(self._facts.told.origins or {})
 
     @property
     def last(self) -> dict[str, Any] | None:
@@ -119,6 +129,8 @@ class LoadedRun:
     def __repr__(self) -> str:
         last, best = self._facts.last, self._facts.best
         figures = f", test accuracy {words.percent(last.test_acc)} in epoch {last.epoch}" if last else ""
+        if (figure := self._facts.figure) is not None and not (last and last.test_acc is not None):
+            figures = f", {figure.name} {words.figure(figure)}"
         picked = f" (best {words.percent(best.test_acc)} in epoch {best.epoch})" if best and best is not last else ""
         return screen_safe(f"<run {self.name}: {words.subject(self._facts)}, {self.status}{figures}{picked}>")
 
@@ -131,6 +143,7 @@ class LoadedRun:
         if best is not None:
             picked = f"(epoch {best.epoch}, picked on {words.picked_on(facts)})"
             rows.append(("best epoch", f"{words.percent(best.test_acc)} {picked}"))
+        rows += [(one.name, words.course(one)) for one in facts.curves[:20]]
         if facts.parameters is not None:
             rows.append(("parameters", f"{facts.parameters:,}"))
         rows += [(goal.goal, words.goal_verdict(goal)) for goal in facts.goals]

@@ -8,16 +8,20 @@ from typing import Any
 
 import jinja2
 
+from cloudtrain.core.figures import shown
 from cloudtrain.report import commands, pictures, tables, words
-from cloudtrain.report.chart import Chart, Series, accuracy_chart, loss_chart
+from cloudtrain.report.chart import Chart, Series, accuracy_chart, figure_chart, loss_chart
 from cloudtrain.report.comparison import Comparison
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.record import MOST_MISTAKES
+from cloudtrain.run_folder.figures import Curve
 
 TRAIN, TEST = 0, 1
 LAST_LINES = 30
 # Of a job that tells very many epochs: rows of the table, points of a line.
 MOST_ROWS, MOST_POINTS = 500, 1000
+# Of a job that tells very many figures.
+MOST_CHARTS = 12
 
 
 @cache
@@ -54,15 +58,29 @@ def comparison(found: Comparison) -> str:
             best=None,
         ),
     ]
+    names = dict.fromkeys(curve.name for facts in runs for curve in facts.curves)
+    more = [_compared(name, runs) for name in tuple(names)[:MOST_CHARTS]]
     last = min(MOST_ROWS, max((facts.last.epoch for facts in runs if facts.last), default=0))
     template = _environment().get_template("compare.html")
     return template.render(
         found=found,
         charts=[chart for chart in charts if chart],
+        more=[chart for chart in more if chart],
         epochs=range(1, last + 1),
         figures=[{epoch.epoch: epoch for epoch in facts.epochs} for facts in runs],
         words=words,
         commands=commands,
+    )
+
+
+def _compared(name: str, runs: Sequence[Facts]) -> Chart | None:
+    told = [(look, facts.name, one) for look, facts in enumerate(runs) for one in facts.curves if one.name == name]
+    axis = told[0][2].axis
+    return figure_chart(
+        [Series(run, look, _thinned(one.points)) for look, run, one in told if one.axis == axis],
+        title=name,
+        summary="; ".join(f"{run} ended at {words.figure(one)}" for _, run, one in told),
+        axis=axis,
     )
 
 
@@ -86,12 +104,14 @@ def _report_values(facts: Facts) -> dict[str, Any]:
         "commands": commands,
         "status": words.status(facts),
         "charts": _charts(facts),
+        "more": [_drawn(one) for one in facts.curves[:MOST_CHARTS]],
         "epochs": facts.epochs[-MOST_ROWS:],
         "phases": _phases(facts),
         "matrix": _matrix(facts),
         "mistakes": [(mistake, found.data_url(mistake.index) if found else None) for mistake in mistakes],
         "has_pictures": found is not None,
         "last_lines": [line for line in facts.log if line.strip()][-LAST_LINES:],
+        "shown": shown,
         "finished": facts.receipt.get("ended_how") == "finished",
     }
 
@@ -117,8 +137,16 @@ def _charts(facts: Facts) -> list[Chart]:
     return [chart for chart in found if chart]
 
 
-def _points(facts: Facts, figure: str) -> Sequence[tuple[int, float]]:
-    points = [(epoch.epoch, value) for epoch in facts.epochs if (value := getattr(epoch, figure)) is not None]
+def _drawn(one: Curve) -> Chart | None:
+    series = [Series(one.name, TEST, _thinned(one.points))]
+    return figure_chart(series, title=one.name, summary=words.course(one), axis=one.axis)
+
+
+def _points(facts: Facts, figure: str) -> Sequence[tuple[float, float]]:
+    return _thinned([(at.epoch, value) for at in facts.epochs if (value := getattr(at, figure)) is not None])
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     every = 1 + len(points) // MOST_POINTS
     return points[::every] if every == 1 else [*points[:-1:every], points[-1]]
 

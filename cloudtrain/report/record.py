@@ -8,9 +8,11 @@ from typing import Any
 from cloudtrain.report import commands, words
 from cloudtrain.report.facts import Facts
 from cloudtrain.report.reading import mapping, number
+from cloudtrain.run_folder.figures import Curve
 
 SCHEMA_VERSION = 1
 MOST_MISTAKES = 60
+MOST_POINTS = 1000
 
 
 def build(facts: Facts) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def build(facts: Facts) -> dict[str, Any]:
         "best_train_acc": facts.best_train_acc,
         "goals": [asdict(goal) for goal in facts.goals],
         "epochs": [asdict(epoch) for epoch in facts.epochs],
+        "figures": [_figure(one) for one in facts.curves],
         "confusion": {
             "epoch": facts.confusion_epoch,
             "matrix": [list(row) for row in matrix],
@@ -59,3 +62,10 @@ def build(facts: Facts) -> dict[str, Any]:
         "machine": dict(facts.machine),
         "commands": {"rerun": commands.rerun(facts), "run": commands.run(facts)},
     }
+
+
+def _figure(one: Curve) -> dict[str, Any]:
+    ends = {"last": one.last, "lowest": one.low, "highest": one.high}
+    every = 1 + len(one.points) // MOST_POINTS
+    points = [*one.points[:-1:every], one.points[-1]]
+    return {"name": one.name, "origin": one.origin, "axis": one.axis, **ends, "points": [list(at) for at in points]}

@@ -7,9 +7,11 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
-from cloudtrain.core.text import money, seconds
+from cloudtrain.core.figures import shown
+from cloudtrain.core.text import counted, money, seconds
 from cloudtrain.report.facts import Facts, Goal
 from cloudtrain.report.reading import mapping, number, text
+from cloudtrain.run_folder.figures import Curve
 
 PHASES = {
     "planned": "preparing",
@@ -88,6 +90,22 @@ def sureness(confidence: float) -> str:
 def loss(value: float | None) -> str:
     """A loss with four places, as the training log has it."""
     return "–" if value is None else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def figure(one: Curve) -> str:
+    """A figure as it ended: "0.4123 at step 2,000"."""
+    return f"{shown(one.last)} at {one.where}"
+
+
+def extent(one: Curve) -> str:
+    """How it ended, and between what it was: "0.4123 (0.39 to 2.31)"."""
+    return f"{shown(one.last)} ({shown(one.low)} to {shown(one.high)})" if len(one.points) > 1 else shown(one.last)
+
+
+def course(one: Curve) -> str:
+    """What a curve shows, for whoever does not see it, and where its figure is from."""
+    between = f"lowest {shown(one.low)}, highest {shown(one.high)}; " if len(one.points) > 1 else ""
+    return f"{figure(one)}; {between}{counted(len(one.points), 'value')} from {one.origin}."
 
 
 def goal_value(goal: Goal) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from cloudtrain.billing.cost import cost, would_cost
 from cloudtrain.core.decode import brief
 from cloudtrain.core.errors import RECLAIMED, ExitCode, RunError
+from cloudtrain.core.figures import Figure
 from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.told import EVENTS, ExitRecord, read_events
@@ -24,6 +25,7 @@ class Result:
 
     Attributes:
         metrics: the job's own `result` event, or what is known of its last epoch.
+        figure: what stands for a job that is not the shipped one, see `Figures`; also among `metrics`.
         artifacts: files in `folder` whose sha256 was verified against the host's manifest.
         seconds: from the plan to the end.
         cost_usd: None where nothing is billed.
@@ -36,6 +38,7 @@ class Result:
     exit_code: ExitCode
     folder: Path
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    figure: Figure | None = None
     artifacts: tuple[FileEntry, ...] = ()
     seconds: float = 0.0
     cost_usd: float | None = None
@@ -58,6 +61,7 @@ def result(run: Run, notes: RunNotes, now: float) -> Result:
         exit_code=exit_code(run),
         folder=run.folder,
         metrics=metrics,
+        figure=run.progress.figure,
         artifacts=notes.pulled or (),
         seconds=(run.ended_at or now) - run.created_at,
         cost_usd=billed,

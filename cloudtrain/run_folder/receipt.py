@@ -118,6 +118,7 @@ def _asked(run: Run, public: Redaction) -> dict[str, Any]:
     """Where it was to train, and what."""
     spec, command = run.plan.spec, run.plan.spec.job.command
     numbers = ("epochs", "batch_size", "seed", "lr", "recipe", "device")
+    figures = {public(name): public(expression) for name, expression in spec.job.figures.items()}
     return {
         "target": spec.target.value,
         "rehearsal": spec.rehearsal,
@@ -129,6 +130,7 @@ def _asked(run: Run, public: Redaction) -> dict[str, Any]:
             "args": public(spec.train.args),
             "vars": public(spec.job.vars),
             "secrets": list(spec.job.secrets),
+            **({"figures": figures} if figures else {}),
         },
     }
 

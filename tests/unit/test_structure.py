@@ -75,7 +75,8 @@ DOORS = {
     "torch": ["job"],
     "torchvision": [],  # serves scripts/bench_training.py alone
     "safetensors": ["job", "cloudtrain.report.notebook"],
-    "tensorboard": ["cloudtrain.report.export"],
+    "tensorboard": ["cloudtrain.report.export", "cloudtrain.run_folder.event_files"],
+    "regex": ["cloudtrain.core.figures"],
     "moto": ["cloudtrain.emulator"],
     "asyncssh": ["cloudtrain.emulator"],
     "werkzeug": ["cloudtrain.emulator"],

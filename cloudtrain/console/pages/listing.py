@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cloudtrain.billing import expiry
 from cloudtrain.billing.cost import cost
 from cloudtrain.console import colour as colours
-from cloudtrain.console.pages import failure
+from cloudtrain.console.pages import failure, figures
 from cloudtrain.console.table import fitted_table
 from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
 from cloudtrain.core import disk, secrets
@@ -18,18 +19,8 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.core.text import (
-    an_hour,
-    counted,
-    date_and_time,
-    fitted,
-    iso,
-    money,
-    percent,
-    screen_safe,
-    shortened,
-    size,
-)
+from cloudtrain.core.text import an_hour, counted, date_and_time, fitted, iso, money, screen_safe, size
+from cloudtrain.run_folder.figures import read
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, result
 from cloudtrain.store import Run, Store
@@ -51,17 +42,18 @@ def table(
         silent: of runs whose machine was asked and did not answer, by name, why.
     """
     now, runs, silent = time.time(), list(runs), silent or {}
-    header = ("NAME", "MODEL", "WHERE", "STATUS", "TEST ACC", "COST", "AGE")
+    (what, whats), (figure, figured) = figures.whats(runs), figures.cells(runs)
+    header = ("NAME", what, "WHERE", "STATUS", figure, "COST", "AGE")
     rows, owing = [], []
-    for run in runs:
+    for run, trains, newest in zip(runs, whats, figured, strict=True):
         owing += [run] if owed(run) else []
         usd = cost(run, now)
         unbilled = "not billed" if run.plan.spec.rehearsal else "-"
-        told = (run.name, str(run.plan.spec.train.model), where(run), standing(run, now, silent=run.name in silent))
+        told = (run.name, trains, where(run), standing(run, now, silent=run.name in silent))
         # Until its end; more, if it has not ended.
         more = "+" if expiry.overdue_s(run, now) is not None else ""
-        accuracy, spent = percent(run.progress.best_test_acc), money(usd) + more if usd is not None else unbilled
-        rows.append(tuple(screen_safe(cell) for cell in (*told, accuracy, spent, age(now - run.created_at))))
+        spent = money(usd) + more if usd is not None else unbilled
+        rows.append(tuple(screen_safe(cell) for cell in (*told, newest, spent, age(now - run.created_at))))
     lines = [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
     overdue = [run for run in runs if expiry.overdue_s(run, now) is not None]
     lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
@@ -119,12 +111,14 @@ def record(run: Run) -> dict[str, Any]:
         "status": status(run),
         "target": run.plan.spec.target.value,
         "where": where(run),
-        "model": run.plan.spec.train.model,
+        "model": None if run.plan.spec.job.command else run.plan.spec.train.model,
+        "what": figures.what(run),
         "seed": run.plan.spec.train.seed,
         "epoch": run.progress.epoch,
         "epochs": run.progress.epochs or run.plan.spec.train.epochs,
         "best_test_acc": run.progress.best_test_acc,
         "best_epoch": run.progress.best_epoch,
+        "figure": asdict(run.progress.figure) if run.progress.figure else None,
         "cost": None if usd is None else round(usd, 6),
         "rehearsal": run.plan.spec.rehearsal,
         "instance": {"life": run.life.value, "id": run.instance.id if run.instance else None},
@@ -273,7 +267,7 @@ def page(run: Run, store: Store) -> list[str]:
         *_machine(run),
         *_files_and_cost(run, outcome),
         *_error(run.error),
-        *_results(epochs, outcome.metrics),
+        *_results(run, epochs, outcome.metrics),
     ]
     if not run.state.final:
         lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
@@ -296,7 +290,7 @@ def _course(run: Run) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
 def _settings(run: Run, started: Mapping[str, Any]) -> list[str]:
     train = run.plan.spec.train
     if run.plan.spec.job.command:
-        return [shortened(run.plan.spec.job.line)]
+        return [figures.what(run)]
     epochs = started.get("epochs") or train.epochs
     return [
         f"model {train.model}",
@@ -354,8 +348,14 @@ def _error(error: RunError | None) -> list[str]:
     return [*lines, f"  hint     {error.hint}"] if error.hint else lines
 
 
-def _results(epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
-    lines = ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)] if epochs else []
+def _results(run: Run, epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+    columns = {"train_acc", "test_loss", "test_acc"} & {name for values in epochs for name in values}
+    shipped = run.plan.spec.job.shipped
+    lines = ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)] if columns or (epochs and shipped) else []
+    if not shipped:
+        told = read(run.folder, run.plan.spec.job.figures)
+        others = figures.table(told, [one for one in told.curves() if one.name not in columns])
+        lines += ["", *others] if others else []
     block = results_block(metrics)
     lines += ["", *block] if block else []
     goals = metrics.get("goals")

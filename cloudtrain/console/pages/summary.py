@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from cloudtrain.billing import expiry
-from cloudtrain.console.pages import failure, plan_table
+from cloudtrain.console.pages import failure, figures, plan_table
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
@@ -117,6 +117,8 @@ def ending_lines(result: Result) -> list[str]:
         held_out = "final_val_acc" in result.metrics
         picked = "the test set was opened once" if held_out else "the best epoch is picked on the test set"
         lines.append(f"last     test accuracy {final:.2f} in the last epoch; {picked}")
+    if result.figure is not None:
+        lines.append(f"figure   {figures.ending(result.figure)}")
     if result.error and result.error.code == NOT_PULLED:
         lines.append(f"results  {shown_path(result.folder)}: not pulled. {result.error.consequence}")
     elif result.artifacts:

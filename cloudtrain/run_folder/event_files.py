@@ -1,0 +1,164 @@
+"""Scalars of TensorBoard's event files, decoded with TensorBoard's own package (extra `tensorboard`).
+
+A program wrote them, and may write on. So a file is read record by record from where it was read before; what is no
+scalar is passed over, what is damaged ends the reading of that file, and nothing here ever fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from cloudtrain.core import disk
+from cloudtrain.core.figures import BOARD, Row, row
+
+MARK = "tfevents"
+"""What the name of an event file holds."""
+
+MOST_FILES = 100
+# Bytes of the largest record that can be a scalar; pictures, graphs and histograms are passed over unread.
+MOST_RECORD = 64 * 1024
+# Bytes that are looked at in one go, in all files together.
+MOST_BYTES = 64 * 2**20
+_HEAD = struct.Struct("<QI")  # of a record: length, and the checksum of these 8 bytes; behind it is one of the data
+_FLOAT, _DOUBLE = 1, 2  # of a tensor's `dtype`
+_SCALARS = "scalars"  # the plugin whose tensors are single numbers
+
+
+def readable() -> bool:
+    """Whether the package that reads them is installed here."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def among(names: Iterable[str]) -> list[str]:
+    """Those of the files called so that are event files, in order."""
+    return sorted(name for name in names if MARK in PurePosixPath(name).name)[:MOST_FILES]
+
+
+class EventFiles:
+    """The event files of a run, as they grow. A tag that several folders have counts as the first one's under its own
+    name, as another's with that folder's name before it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, _EventFile] = {}
+        self._owners: dict[str, PurePosixPath] = {}
+
+    def news(self, names: Iterable[str]) -> list[Row]:
+        """The rows in those of `names`, below the run's folder, that were not given before."""
+        found, left, files = [], MOST_BYTES, among(names)
+        for name in files if files and readable() else ():
+            file = self._files.setdefault(name, _EventFile(self._folder / name))
+            told, taken = file.news(left)
+            left -= taken
+            for at, step, tag, value in told:
+                values = {"step": step, self._called(tag, PurePosixPath(name).parent): value, "t": at}
+                found += [one] if (one := row(values, BOARD)) else []
+        return found
+
+    def _called(self, tag: str, folder: PurePosixPath) -> str:
+        owner = self._owners.setdefault(tag, folder) if len(self._owners) < 10_000 else folder
+        return tag if owner == folder else f"{folder.name}/{tag}"
+
+
+class _EventFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._damaged = False
+        self._tags: set[str] = set()
+
+    def news(self, most: int) -> tuple[list[tuple[float, int, str, float]], int]:
+        """Time, step, tag and value of each new scalar, and how many bytes that took, at most about `most`."""
+        found: list[tuple[float, int, str, float]] = []
+        began = self._read
+        try:
+            with disk.plain(self._path) as file:
+                if file.seek(0, 2) < self._read:  # another file by now
+                    began = self._read = 0
+                    self._damaged = False
+                file.seek(self._read)
+                while not self._damaged and self._read - began < most and (data := self._record(file)) is not None:
+                    found += self._scalars(data)
+        except OSError:
+            pass
+        return found, self._read - began
+
+    def _record(self, file: BinaryIO) -> bytes | None:
+        """The data of the next record, b"" for one that is too large for a scalar; None: it is not here yet."""
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        length, checksum = _HEAD.unpack(head)
+        if _masked_crc(head[:8]) != checksum:
+            self._damaged = True
+            return None
+        whole = _HEAD.size + length + 4
+        if length > MOST_RECORD:
+            if file.seek(0, 2) < self._read + whole:
+                return None
+            data = b""
+        else:
+            data = file.read(length + 4)
+            if len(data) < length + 4:
+                return None
+            data = data[:-4]
+        self._read += whole
+        file.seek(self._read)
+        return data
+
+    def _scalars(self, data: bytes) -> list[tuple[float, int, str, float]]:
+        event = _event()
+        try:
+            event.ParseFromString(data)
+        except Exception:  # whatever that package makes of damage
+            return []
+        told = [(value.tag, self._scalar(value)) for value in event.summary.value]
+        return [(event.wall_time, event.step, tag, scalar) for tag, scalar in told if scalar is not None]
+
+    def _scalar(self, value: Any) -> float | None:
+        """The number that a summary's value is; TensorFlow 2 and others write a tensor, and its plugin once."""
+        if value.HasField("simple_value"):
+            return float(value.simple_value)
+        if value.metadata.plugin_data.plugin_name == _SCALARS and len(self._tags) < 10_000:
+            self._tags.add(value.tag)
+        if not value.HasField("tensor") or value.tag not in self._tags:
+            return None
+        tensor = value.tensor
+        told, code = (tensor.double_val, "<d") if tensor.dtype == _DOUBLE else (tensor.float_val, "<f")
+        if tensor.dtype not in (_FLOAT, _DOUBLE):
+            return None
+        if len(told) == 1:
+            return float(told[0])
+        content = tensor.tensor_content
+        return float(struct.unpack(code, content)[0]) if len(content) == struct.calcsize(code) else None
+
+
+def _event() -> Any:
+    # Here alone, since it takes a while and nearly no command needs it.
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return Event()
+
+
+@cache
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+def _masked_crc(data: bytes) -> int:
+    """CRC-32C as records have it: rotated and moved, so that a checksum of checksums is none."""
+    table, crc = _crc_table(), 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
