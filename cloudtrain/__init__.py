@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,3 +29,20 @@ def load(run: str | Path | None = None) -> LoadedRun:
     from cloudtrain.report.notebook import load as load_
 
     return load_(run)
+
+
+def log(step: int | None = None, /, **figures: Any) -> None:
+    """Tell figures of a training to whoever follows it: `cloudtrain.log(step, val_loss=loss)`, or by `epoch=`.
+
+    Where no cloudtrain follows it does nothing, and it never ends a training: what is no number is left out, and so is
+    a line that cannot be written.
+    """
+    path = os.environ.get("CLOUDTRAIN_EVENTS")
+    if not path:
+        return
+    event: dict[str, Any] = {"v": 1, "t": time.time(), "kind": "figures"}
+    for name, value in {"step": step, **figures}.items():
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several
+            event[name] = value if isinstance(value, int) else float(value)
+    with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 - of the training, not ours
+        file.write(json.dumps(event) + "\n")

@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 
-from cloudtrain.core.figures import shown
 from cloudtrain.report import commands, pictures, tables, words
 from cloudtrain.report.chart import Chart, Series, accuracy_chart, figure_chart, loss_chart
 from cloudtrain.report.comparison import Comparison
@@ -111,7 +110,6 @@ def _report_values(facts: Facts) -> dict[str, Any]:
         "mistakes": [(mistake, found.data_url(mistake.index) if found else None) for mistake in mistakes],
         "has_pictures": found is not None,
         "last_lines": [line for line in facts.log if line.strip()][-LAST_LINES:],
-        "shown": shown,
         "finished": facts.receipt.get("ended_how") == "finished",
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.figures import DECLARED, EVENTS, LINES, LogFigures, Row, row, sound, trust
-from cloudtrain.core.text import counted
+from cloudtrain.core.text import counted, size
 from cloudtrain.core.told import LOG
 from cloudtrain.run_folder.artifacts import PARTS
 from cloudtrain.run_folder.event_files import MARK, EventFiles, among, readable
@@ -21,7 +21,7 @@ from cloudtrain.run_folder.files import files_of_attempts, is_inside, read_attem
 MOST_NAMES = 64
 MOST_VALUES = 400_000
 # Bytes of the logs' ends that are looked through.
-MOST_LOG = 64 * 2**20
+MOST_LOG = 16 * 2**20
 _PIECE = 2**20
 
 
@@ -101,9 +101,10 @@ def read(folder: Path, declared: Mapping[str, str]) -> Told:
     table.add(EventFiles(folder).news(boards))
     if boards and not readable():
         notes.append(f"{counted(len(among(boards)), 'TensorBoard file')} not read: python -m pip install tensorboard")
-    found, given_up = _of_log(folder, declared)
+    found, given_up, cut = _of_log(folder, declared)
     table.add(one for one in found if one.origin == LINES)
     table.add(one for one in found if one.origin == DECLARED)
+    notes += [f"of the log only the last {size(MOST_LOG)} were looked through"] if cut else []
     notes += [f"[job.figures] {name} was given up: {why}" for name, why in given_up.items()]
     return table.told(notes)
 
@@ -121,19 +122,21 @@ def _result(folder: Path, path: Path) -> str | None:
     return name if ours and not name.endswith(".part") else None
 
 
-def _of_log(folder: Path, declared: Mapping[str, str]) -> tuple[list[Row], Mapping[str, str]]:
-    reader, found = LogFigures(sound(declared)), list[Row]()
+def _of_log(folder: Path, declared: Mapping[str, str]) -> tuple[list[Row], Mapping[str, str], bool]:
+    """The rows, what was given up, and whether a log is longer than what is looked through of it."""
+    reader, found, cut = LogFigures(sound(declared)), list[Row](), False
     for path in files_of_attempts(folder, LOG):
         try:
             with disk.plain(path) as file:
-                file.seek(max(0, file.seek(0, 2) - MOST_LOG))
+                begins = max(0, file.seek(0, 2) - MOST_LOG)
+                cut = cut or begins > 0
+                file.seek(begins)
                 while data := file.read(_PIECE):
                     found += reader.feed(data)
         except OSError:
             pass
         found += reader.feed(b"", final=True)
-        del found[: -MOST_VALUES or None]
-    return found, reader.given_up
+    return found, reader.given_up, cut
 
 
 class _Table:

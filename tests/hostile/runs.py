@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cloudtrain.console.log_text import LogView
+from cloudtrain.console.pages import comparison as comparison_page
 from cloudtrain.console.pages import listing, stopping
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.jsonl import JsonReporter
@@ -24,10 +25,12 @@ from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.core.decode import made
 from cloudtrain.core.events import Event
+from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.lifecycle import checkpoints
-from cloudtrain.lifecycle.progress import Progress
-from cloudtrain.report import markdown, sources
+from cloudtrain.lifecycle.progress import Heard, Progress
+from cloudtrain.report import markdown, page, record, sources
+from cloudtrain.report.comparison import compare
 from cloudtrain.report.notebook import LoadedRun
 from cloudtrain.run_folder import outcome, receipt
 from cloudtrain.store import Run, Store
@@ -91,13 +94,22 @@ EVENTS: tuple[dict[str, Any], ...] = (
 )
 
 
+ROWS: tuple[dict[str, Any], ...] = (
+    {"kind": "figures", "step": 100, "val_loss": 0.5, "t": 1.8e9},
+    {"kind": "x", "epoch": 0.5, "loss": "1.234", "lr": 1e-5, "grad_norm": 3},
+    {"kind": "epoch", "epoch": 1, "epochs": 2, "val_ppl": 9.5, "test_acc": 91.0, "seconds": 3.5},
+    {"kind": "step", "epoch": 1, "step": 3, "steps": 9, "loss": 0.5},
+    {"global_step": 7.0, "a b": -1e99},
+)
+
+
 class _Link:
     """A host that sends these events, a log, and the end."""
 
-    def __init__(self, lines: bytes) -> None:
+    def __init__(self, lines: bytes, log: bytes) -> None:
         record = {key: value for key, value in EXIT.items() if key != "v"}
-        end = End("exited", ExitRecord(**record), 3, len(lines))  # type: ignore[arg-type]
-        self._frames = [LogFrame(0, b"a\x1b[2Jb\n"), EventsFrame(0, lines), end]
+        end = End("exited", ExitRecord(**record), len(log), len(lines))  # type: ignore[arg-type]
+        self._frames = [LogFrame(0, log), EventsFrame(0, lines), end]
 
     def supervisor(self) -> Any:
         return SimpleNamespace(follow=lambda log, events: contextlib.nullcontext(iter(self._frames)))
@@ -107,17 +119,17 @@ class _Link:
 
 
 @contextmanager
-def _registry() -> Iterator[tuple[Store, Run]]:
+def _registry(**asked: Any) -> Iterator[tuple[Store, Run]]:
     """A registry with one run that trains."""
-    with tempfile.TemporaryDirectory() as folder, registry_in(Path(folder)) as known:
+    with tempfile.TemporaryDirectory() as folder, registry_in(Path(folder), **asked) as known:
         yield known
 
 
 @contextmanager
-def registry_in(folder: Path) -> Iterator[tuple[Store, Run]]:
-    """The same in `folder`."""
+def registry_in(folder: Path, **asked: Any) -> Iterator[tuple[Store, Run]]:
+    """The same in `folder`, of a run for which this was `asked`."""
     store = Store(folder / "registry.sqlite")
-    run = store.add(plans.plan(folder / "runs"))
+    run = store.add(plans.plan(folder / "runs", **asked))
     for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING):
         run = store.move(run, state)
     machine = plans.machine(expires_at=4e9)
@@ -137,6 +149,10 @@ def _shown(run: Run, store: Store) -> str:
     checkpoints.latest(run, notes)
     facts = sources.find(run.name, store)
     lines += [*markdown.section(facts).splitlines(), repr(LoadedRun(facts))]
+    if not facts.shipped:
+        json.dumps(record.build(facts), allow_nan=False)
+        lines += page.report(facts).splitlines()
+        lines += comparison_page.lines(compare([facts, facts]))
     return "\n".join(lines)
 
 
@@ -148,27 +164,42 @@ def _reporters() -> tuple[list[Reporter], io.StringIO]:
 
 def events(told: Any) -> None:
     """A job's events, followed by every reporter, and whatever is made of them later."""
-    lines = b"".join(json.dumps(value).encode() + b"\n" for value in told)
     with _registry() as (store, run):
-        reporters, _ = _reporters()
-        progress = Progress(run, store)
-        err = io.StringIO()
-        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
-            for reporter in reporters:
-                reporter.about(run, lambda: store.get(run.name))
+        _followed(store, run, told, b"a\x1b[2Jb\n")
 
-            def emit(event: Event) -> None:
-                for reporter in reporters:
-                    reporter.emit(event)
 
-            Follower(run.folder, _Link(lines), emit, on_event=progress.take).run()
-            progress.store(force=True)
-            ended(store, reporters)
+OWN = JobSpec(source="x", command=("python", "train.py"), figures={"step": r"step.*?(\d+)", "any": r"loss\W*(\S+)"})
+
+
+def figures(told: Any) -> None:
+    """The same of a program of the user's own, which also prints all that it tells, in two ways."""
+    printed = [json.dumps(value) for value in told] + [repr(value) for value in told]
+    with _registry(job=OWN) as (store, run):
+        _followed(store, run, told, "\n".join([*printed, ""]).encode("utf-8", "surrogatepass"))
+
+
+def _followed(store: Store, run: Run, told: Any, log: bytes) -> None:
+    lines = b"".join(json.dumps(value).encode() + b"\n" for value in told)
+    reporters, _ = _reporters()
+    progress = Progress(run, store)
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+        for reporter in reporters:
+            reporter.about(run, lambda: store.get(run.name))
+
+        def emit(event: Event) -> None:
             for reporter in reporters:
-                reporter.close()
-            shown = _shown(store.get(run.name), store)
-        no_escapes(shown)
-        no_escapes(err.getvalue())
+                reporter.emit(event)
+
+        heard = Heard(run, emit, progress.hear_row)
+        Follower(run.folder, _Link(lines, log), heard.emit, on_event=progress.take).run()
+        progress.store(force=True)
+        ended(store, reporters)
+        for reporter in reporters:
+            reporter.close()
+        shown = _shown(store.get(run.name), store)
+    no_escapes(shown)
+    no_escapes(err.getvalue())
 
 
 def ended(store: Store, reporters: Sequence[Reporter]) -> None:
@@ -203,7 +234,14 @@ def _row() -> st.SearchStrategy[dict[str, Any]]:
     whole: dict[str, Any] = {
         "plan": plan,
         "instance": plans.machine(expires_at=4e9, parked_s=3.0).to_dict(),
-        "progress": {"epoch": 1, "epochs": 2, "best_test_acc": 91.0, "best_epoch": 1, "parameters": 5},
+        "progress": {
+            "epoch": 1,
+            "epochs": 2,
+            "best_test_acc": 91.0,
+            "best_epoch": 1,
+            "parameters": 5,
+            "figure": {"name": "val_loss", "value": 0.5, "epoch": 0.5, "step": 3, "origin": "events"},
+        },
         "ending": {**EXIT, "state": "exited"},
         "error": {"code": "c", "message": "m", "hint": "h", "detail": "d", "cause": "c", "exit": 3},
         "journal": {
@@ -232,6 +270,9 @@ def _row() -> st.SearchStrategy[dict[str, Any]]:
 PARSERS = {
     "events, through the follower, every reporter, pages, receipt, report": Parser(
         events, st.lists(spoilt(st.sampled_from(EVENTS)) | st.sampled_from(EVENTS), min_size=1, max_size=8), costs=8
+    ),
+    "figures in any form, through all of these, `show`, `compare`, the page": Parser(
+        figures, st.lists(spoilt(st.sampled_from(ROWS)) | st.sampled_from(ROWS), min_size=1, max_size=8), costs=16
     ),
     "rows of the registry, through `ls`, `show`, `stop`'s questions, receipt, report": Parser(
         registry, _row(), costs=8

@@ -10,6 +10,7 @@ from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core import credentials, events
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ExitCode, Interrupted
+from cloudtrain.core.figures import EVENTS
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.text import LogText
 from cloudtrain.run_folder.outcome import Result
@@ -59,6 +60,9 @@ class JsonReporter(Reporter):
                 self._write(
                     "epoch" if kind == "epoch" else "metric", **({} if kind == "epoch" else {"kind": kind}), **told
                 )
+            case events.FiguresTold(row) if row.origin != EVENTS:
+                place = {"epoch": row.epoch, "step": row.step}
+                self._write("figures", origin=row.origin, **place, values=dict(row.values))
             case events.GpuUse(percent, used_mib, total_mib):
                 self._write("gpu", busy_percent=round(percent, 1), used_mib=used_mib, total_mib=total_mib)
             case events.LogLines(data):
