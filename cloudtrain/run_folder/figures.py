@@ -6,12 +6,12 @@ Of a run of the shipped job nothing is read here: its epochs are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloudtrain.core import disk
-from cloudtrain.core.figures import DECLARED, EVENTS, LINES, LogFigures, Row, row, sound, trust
+from cloudtrain.core.figures import DECLARED, EVENTS, LogFigures, Row, row, sound, trust
 from cloudtrain.core.text import counted, size
 from cloudtrain.core.told import LOG
 from cloudtrain.run_folder.artifacts import PARTS
@@ -101,11 +101,14 @@ def read(folder: Path, declared: Mapping[str, str]) -> Told:
     table.add(EventFiles(folder).news(boards))
     if boards and not readable():
         notes.append(f"{counted(len(among(boards)), 'TensorBoard file')} not read: python -m pip install tensorboard")
-    found, given_up, cut = _of_log(folder, declared)
-    table.add(one for one in found if one.origin == LINES)
-    table.add(one for one in found if one.origin == DECLARED)
-    notes += [f"of the log only the last {size(MOST_LOG)} were looked through"] if cut else []
-    notes += [f"[job.figures] {name} was given up: {why}" for name, why in given_up.items()]
+    logs = files_of_attempts(folder, LOG)
+    table.add(_of_logs(logs, LogFigures({})))
+    if declared:
+        reader = LogFigures(sound(declared))
+        table.add(one for one in _of_logs(logs, reader) if one.origin == DECLARED)
+        notes += [f"[job.figures] {name} was given up: {why}" for name, why in reader.given_up.items()]
+    if any(disk.is_plain(path) and path.stat().st_size > MOST_LOG for path in logs):
+        notes.append(f"of the log only the last {size(MOST_LOG)} were looked through")
     return table.told(notes)
 
 
@@ -122,21 +125,16 @@ def _result(folder: Path, path: Path) -> str | None:
     return name if ours and not name.endswith(".part") else None
 
 
-def _of_log(folder: Path, declared: Mapping[str, str]) -> tuple[list[Row], Mapping[str, str], bool]:
-    """The rows, what was given up, and whether a log is longer than what is looked through of it."""
-    reader, found, cut = LogFigures(sound(declared)), list[Row](), False
-    for path in files_of_attempts(folder, LOG):
+def _of_logs(paths: Iterable[Path], reader: LogFigures) -> Iterator[Row]:
+    for path in paths:
         try:
             with disk.plain(path) as file:
-                begins = max(0, file.seek(0, 2) - MOST_LOG)
-                cut = cut or begins > 0
-                file.seek(begins)
+                file.seek(max(0, file.seek(0, 2) - MOST_LOG))
                 while data := file.read(_PIECE):
-                    found += reader.feed(data)
+                    yield from reader.feed(data)
         except OSError:
             pass
-        found += reader.feed(b"", final=True)
-    return found, reader.given_up, cut
+        yield from reader.feed(b"", final=True)
 
 
 class _Table:

@@ -315,7 +315,7 @@ def test_the_commands_that_ask_aws(
 @pytest.mark.skipif(sys.platform == "win32", reason="lines of a console end otherwise there")
 def test_a_job_of_your_own(tmp_path: Path) -> None:
     """The page's program runs as it stands: what it prints, tells and writes comes down."""
-    (program,) = re.findall(r"```python\n(.*?)```", PAGES[OWN_JOB], flags=re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGES[OWN_JOB], flags=re.DOTALL | re.MULTILINE)
     (tmp_path / "my_digits").mkdir()
     (tmp_path / "my_digits" / "train.py").write_text(program, encoding="utf-8")
     place = Place("local", [], tmp_path / "home", tmp_path)
