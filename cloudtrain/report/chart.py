@@ -145,7 +145,8 @@ def figure_chart(series: Sequence[Series], *, title: str, summary: str, axis: st
     if not values:
         return None
     low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    # At least so much that the ticks can be told apart.
+    margin = max(0.05 * (high - low) or 0.05 * abs(high) or 1.0, 1e-4 * max(abs(low), abs(high)))
     low, high = low - margin, high + margin
 
     def y(value: float) -> float:
