@@ -189,7 +189,7 @@ def _json() -> str:
     for name in sorted(schemas):
         parts += _command(name, schemas[name], shared)
     parts += ["## Objects\n", "What several commands print.\n"]
-    for name in ("run", "leftover", "report", "plan", "took", "artifact"):
+    for name in ("run", "leftover", "report", "plan", "took", "artifact", "figure"):
         parts += of(name, name)
     return "\n".join(parts).rstrip() + "\n"
 

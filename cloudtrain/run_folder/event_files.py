@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -123,7 +124,7 @@ class _EventFile:
     def _scalar(self, value: Any) -> float | None:
         """The number that a summary's value is; TensorFlow 2 and others write a tensor, and its plugin once."""
         if value.HasField("simple_value"):
-            return float(value.simple_value)
+            return _short(value.simple_value)
         if value.metadata.plugin_data.plugin_name == _SCALARS and len(self._tags) < 10_000:
             self._tags.add(value.tag)
         if not value.HasField("tensor") or value.tag not in self._tags:
@@ -133,9 +134,22 @@ class _EventFile:
         if tensor.dtype not in (_FLOAT, _DOUBLE):
             return None
         if len(told) == 1:
-            return float(told[0])
+            return _short(told[0]) if code == "<f" else float(told[0])
         content = tensor.tensor_content
-        return float(struct.unpack(code, content)[0]) if len(content) == struct.calcsize(code) else None
+        if len(content) != struct.calcsize(code):
+            return None
+        found: float = struct.unpack(code, content)[0]
+        return _short(found) if code == "<f" else found
+
+
+def _short(value: float) -> float:
+    """What was written in 4 bytes as its author saw it: 2.2, not 2.200000047683716."""
+    for digits in (6, 7, 8):
+        short = float(f"{value:.{digits}g}")
+        with suppress(OverflowError):
+            if struct.pack("<f", short) == struct.pack("<f", value):
+                return short
+    return value
 
 
 def _event() -> Any:

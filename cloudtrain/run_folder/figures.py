@@ -7,11 +7,11 @@ Of a run of the shipped job nothing is read here: its epochs are known.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudtrain.core import disk
-from cloudtrain.core.figures import DECLARED, EVENTS, LogFigures, Row, row, sound, trust
+from cloudtrain.core.figures import DECLARED, EVENTS, LogFigures, Row, row, sound
 from cloudtrain.core.text import counted, size
 from cloudtrain.core.told import LOG
 from cloudtrain.run_folder.artifacts import PARTS
@@ -66,7 +66,7 @@ class Told:
     """What a run has told.
 
     Attributes:
-        rows: figures that belong to one position, of all origins; in order, of each origin.
+        rows: what belongs to one place in the training, of all origins (`origin` is that of the first), in order.
         origins: where each figure is from, in the order first told.
         notes: what is not here, in words.
     """
@@ -86,7 +86,8 @@ class Told:
         for told in self.rows:
             for name in told.values:
                 found[name].append(told)
-        return tuple(_curve(name, rows) for name, rows in found.items() if rows)
+        origins = self.origins or {}
+        return tuple(_curve(name, origins[name], rows) for name, rows in found.items() if rows)
 
 
 def read(folder: Path, declared: Mapping[str, str]) -> Told:
@@ -154,12 +155,13 @@ class _Table:
             if not values:
                 continue
             nowhere = told.epoch is None and told.step is None
-            key = (told.epoch, told.step, number if nowhere else -1 - trust(told.origin))
-            if (before := self._rows.get(key)) is not None:
-                values = {**before.values, **values}
-                self._values -= len(before.values)
-            self._values += len(values)
-            self._rows[key] = Row(origin=told.origin, values=values, epoch=told.epoch, step=told.step, at=told.at)
+            key = (told.epoch, told.step, number if nowhere else -1)
+            before = self._rows.get(key)
+            self._values += len(values) if before is None else len(values.keys() - before.values.keys())
+            if before is not None and before.origin == told.origin:
+                self._rows[key] = replace(told, values={**before.values, **values})
+            else:
+                self._rows[key] = replace(before or told, values={**(before.values if before else {}), **values})
             if self._values > MOST_VALUES:
                 self._thin()
 
@@ -178,10 +180,11 @@ class _Table:
     def told(self, notes: list[str]) -> Told:
         """What has been added."""
         more = ["so many values that some rows are left out here"] if self._thinned else []
-        return Told(tuple(self._rows.values()), self._origins, (*notes, *more))
+        rows = sorted(self._rows.values(), key=lambda one: (one.step is None, one.step or 0, one.epoch or 0.0))
+        return Told(tuple(rows), self._origins, (*notes, *more))
 
 
-def _curve(name: str, rows: Sequence[Row]) -> Curve:
+def _curve(name: str, origin: str, rows: Sequence[Row]) -> Curve:
     epochs = [one.epoch for one in rows if one.epoch is not None]
     steps = [one.step for one in rows if one.step is not None]
     at: Sequence[tuple[float | None, Row]]
@@ -192,4 +195,4 @@ def _curve(name: str, rows: Sequence[Row]) -> Curve:
     else:
         axis, at = "epoch", [(one.epoch, one) for one in rows]
     points = {float(where): one.values[name] for where, one in at if where is not None}
-    return Curve(name, rows[0].origin, axis, tuple(sorted(points.items())))
+    return Curve(name, origin, axis, tuple(sorted(points.items())))

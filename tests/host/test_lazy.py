@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
     *("torch", "pydantic", "boto3", "botocore", "paramiko", "rich.live", "jinja2", "moto", "asyncssh", "filelock"),
+    *("regex", "tensorboard", "google.protobuf"),
     *("cloudtrain.lifecycle.session", "cloudtrain.lifecycle.story", "cloudtrain.transfer.supervisor"),
 )
 

@@ -54,6 +54,7 @@ def test_of_a_name_the_most_trusted_origin_counts(tmp_path: Path) -> None:
     (tmp_path / "console.log").write_text("{'loss': 8.0, 'lr': 0.1, 'epoch': 0.5}\nppl 7.5 lr 6\nppl 7.25\n")
     found = read(tmp_path, {"ppl": r"ppl ([\d.]+)", "lr": r"lr ([\d.]+)"})
     assert found.origins == {"loss": EVENTS, "val/loss": BOARD, "lr": LINES, "ppl": DECLARED} and not found.notes
+    assert dict(found.rows[0].values) == {"loss": 4.0, "val/loss": 5.0}, "told at one place"
     curves = {one.name: (one.axis, one.points, one.last, one.low, one.high, one.where) for one in found.curves()}
     assert curves == {
         "loss": ("step", ((1.0, 4.0), (2.0, 3.0)), 3.0, 3.0, 4.0, "step 2"),
