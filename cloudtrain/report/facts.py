@@ -15,7 +15,7 @@ from typing import Any
 
 from cloudtrain.core import credentials, disk
 from cloudtrain.core.decode import Odd, each, made
-from cloudtrain.core.figures import Row, newest
+from cloudtrain.core.figures import EVENTS, Row, newest
 from cloudtrain.core.secrets import Place, blanked
 from cloudtrain.core.text import LogText, screen_safe
 from cloudtrain.core.told import LOG, read_events
