@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cloudtrain.billing import cost, expiry
 from cloudtrain.core import disk
-from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, RunError, UsageError
+from cloudtrain.core.errors import Busy, CloudtrainError, RunError, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
@@ -230,11 +230,6 @@ def end(
                     its = [one for one in ended if one.leftover.known and one.leftover.known.run == name]
                     _record(store, name, its)
     return ended
-
-
-def exit_code(view: View, ended: Iterable[Ended]) -> ExitCode:
-    """Of a command that ended things: 6 if something that should be gone may still be billed."""
-    return ExitCode.CONNECTION if view.unseen or any(one.may_cost for one in ended) else ExitCode.DONE
 
 
 def _record(store: Store, name: str, ended: Sequence[Ended]) -> None:

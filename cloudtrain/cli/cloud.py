@@ -11,10 +11,11 @@ import typer
 from cloudtrain.cli import leftovers
 from cloudtrain.cli.options import Json, Profile, Region
 from cloudtrain.config import settings
-from cloudtrain.console.lines import print_lines, tell, write_result
-from cloudtrain.console.pages import account, failure
+from cloudtrain.console.answer import Answer
+from cloudtrain.console.choose import Look, reporter
+from cloudtrain.console.pages import account
 from cloudtrain.console.reporters.base import columns_of
-from cloudtrain.core.errors import ExitCode, Refused
+from cloudtrain.core.errors import Refused
 from cloudtrain.core.spec import Ec2Spec
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.doctor import checks
@@ -27,26 +28,19 @@ def doctor(
     region: Region = None,
     profile: Profile = None,
     json: Json = False,
-) -> None:
+) -> Answer:
     """Check everything a launch needs, at no cost: nothing is created. Each failure comes with its fix."""
     flags = {"instance": instance, "spot": spot, "region": region, "profile": profile}
     spec = Ec2Spec(**settings.load(flags).fields("ec2"))
     leftovers.settle_debts()
-    seen = []
+    seen, shows = [], reporter(Look(json=json, plain=True))
     for check in checks(spec):
         seen.append(check)
-        if not json:
-            print_lines(*account.check_lines(check, columns_of(sys.stdout)))
-    failed = any(check.status == "fail" for check in seen)
-    code = ExitCode.REFUSED if failed else ExitCode.DONE
-    if json:
-        names = ", ".join(check.name for check in seen if check.status == "fail")
-        error = Refused(f"not ready for a launch: {names}", code="doctor_failed") if failed else None
-        told = failure.record(error) if error else None
-        write_result("", int(code), checks=[asdict(check) for check in seen], error=told)
-    else:
-        print_lines(account.verdict(seen))
-    raise typer.Exit(int(code))
+        shows.show(*account.check_lines(check, columns_of(sys.stdout)))
+    failed = ", ".join(check.name for check in seen if check.status == "fail")
+    error = Refused(f"not ready for a launch: {failed}", code="doctor_failed") if failed else None
+    values = {"checks": [asdict(check) for check in seen]}
+    return Answer(lambda: values, lambda _: [account.verdict(seen)], error=error, said=True)
 
 
 def instances(
@@ -56,7 +50,7 @@ def instances(
     region: Region = None,
     profile: Profile = None,
     json: Json = False,
-) -> None:
+) -> Answer:
     """List GPU types with price, spot price, your quota and zones."""
     get = settings.load({"region": region, "profile": profile}).get
     if offline:
@@ -64,9 +58,5 @@ def instances(
     else:
         leftovers.settle_debts()
         found = catalogue.survey(Clients(get("profile"), get("region")), gpu=gpu, refresh=refresh)
-    if json:
-        write_result(**found.to_dict())
-        return
-    print_lines(*account.catalogue_lines(found, columns_of(sys.stdout)))
-    for warning in found.warnings:
-        tell(f"warn  {warning}")
+    asides = [f"warn  {warning}" for warning in found.warnings]
+    return Answer(found.to_dict, lambda width: account.catalogue_lines(found, width), asides=asides)

@@ -10,8 +10,21 @@ import typer
 from typer import core
 
 from cloudtrain.cli.values import ReadingCommand, ReadingGroup
+from cloudtrain.console.answer import Answer
+from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import nobody_reads
 from cloudtrain.core.errors import ExitCode, Interrupted
+
+
+class AnsweringCommand(ReadingCommand):
+    """A command. What it returns is shown as its flags ask, and becomes its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        found = super().invoke(ctx)
+        if not isinstance(found, Answer):
+            return found
+        return reporter(Look(json=ctx.params["json"], plain=ctx.params.get("plain", False))).answer(found)
 
 
 class Command(NamedTuple):
@@ -37,7 +50,7 @@ class Command(NamedTuple):
             return typer.main.get_group(loaded.app)
         alone = plain_typer(add_completion=False)
         settings = {"allow_extra_args": self.passes_on, "allow_interspersed_args": not self.ends_options}
-        alone.command(name, cls=ReadingCommand, context_settings=settings, hidden=not self.help)(
+        alone.command(name, cls=AnsweringCommand, context_settings=settings, hidden=not self.help)(
             getattr(loaded, function)
         )
         return typer.main.get_command(alone)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 from cloudtrain.billing import expiry, running
 from cloudtrain.cleanup import debts
 from cloudtrain.cli import following, leaving, signals, standing
-from cloudtrain.console.lines import write_result
+from cloudtrain.console.answer import Answer
 from cloudtrain.console.pages import failure, stopping
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode
@@ -48,8 +48,8 @@ def stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull:
     return leaving.stopped(row, context, reporter, keep_s=keep_s, pull=pull)
 
 
-def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: bool) -> int:
-    """Every run that lives, each whatever became of the others. The worst exit code."""
+def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool) -> Answer | int:
+    """Every run that lives, each whatever became of the others; its error is the one that matters most."""
     context = following.context(store, reporter)
     damaged: list[CloudtrainError] = []
     rows = [run for run in store.runs(damaged.append) if outcome.lives(run)]
@@ -60,7 +60,7 @@ def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: b
     elif not _agreed(rows, context, reporter, pull=pull, yes=yes):
         reporter.emit(Noted(UNCHANGED))
         return int(ExitCode.DONE)
-    told: list[dict[str, Any]] = []
+    told: list[tuple[Run | Result, CloudtrainError | None]] = []
     for number, row in enumerate(rows):
         try:
             ended = _end(row, context, reporter, pull=pull)
@@ -74,15 +74,16 @@ def stop_all(store: Store, reporter: Reporter, *, pull: bool, yes: bool, json: b
                 consequence="the state of each is shown above",
                 code="still_running",
             ) from None
-        told.append(_tell(row, ended, store, reporter, json=json))
-    worst = reduce(_worse, (*(one["exit"] for one in told), *(int(error.exit_code) for error in damaged)), 0)
-    if json:
-        failed = [one["error"] for one in told if one["exit"] == worst] or [failure.record(one) for one in damaged]
-        write_result("", worst, runs=told, error=failed[0] if worst else None, billing=running.now())
-    elif rows:
-        done = sum(1 for one in told if not one["exit"])
-        reporter.emit(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
-    return worst
+        told.append(_tell(row, ended, store, reporter))
+    if rows:
+        done = sum(1 for _, error in told if error is None)
+        reporter.remark(Noted(f"{done} of {len(rows)} ended" + ("" if done == len(rows) else "; cloudtrain ls")))
+    fates = [_fate(row.name, stands, error) for row, (stands, error) in zip(rows, told, strict=True)]
+    return Answer(
+        lambda: {"runs": fates, "billing": running.now()},
+        error=max((*(error for _, error in told if error), *damaged), key=_weight, default=None),
+        said=True,
+    )
 
 
 def _agreed(rows: Sequence[Run], context: Context, reporter: Reporter, *, pull: bool, yes: bool) -> bool:
@@ -111,20 +112,20 @@ def _end(row: Run, context: Context, reporter: Reporter, *, pull: bool) -> Resul
         return CloudtrainError(why, hint=f"cloudtrain stop {row.name} tries again")
 
 
-def _tell(row: Run, ended: Result | CloudtrainError, store: Store, reporter: Reporter, *, json: bool) -> dict[str, Any]:
-    """Report on one of several runs, and return what has become of it."""
+def _tell(
+    row: Run, ended: Result | CloudtrainError, store: Store, reporter: Reporter
+) -> tuple[Run | Result, CloudtrainError | None]:
+    """Report on one of several runs; how it stands, and why it could not be ended."""
     if isinstance(ended, CloudtrainError):
-        for line in () if json else failure.lines(ended):
-            reporter.emit(Noted(f"{row.name}: {line}"))
-        return _fate(row.name, store.get(row.name), ended)
-    if json:
-        leaving.write_report(ended, store, reporter)
-    else:
-        leaving.ended(ended, store, reporter)
-    return _fate(row.name, ended)
+        for line in failure.lines(ended):
+            reporter.remark(Noted(f"{row.name}: {line}"))
+        return store.get(row.name), ended
+    leaving.write_report(ended, store, reporter)
+    reporter.one_of(ended)
+    return ended, None
 
 
-def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) -> dict[str, Any]:
+def _fate(run: str, stands: Result | Run, error: CloudtrainError | None) -> dict[str, Any]:
     """What has become of a run, as `runs` of the result: how it stands, and why it could not be ended."""
     return {
         "run": run,
@@ -135,9 +136,9 @@ def _fate(run: str, stands: Result | Run, error: CloudtrainError | None = None) 
     }
 
 
-def _worse(one: int, other: int) -> int:
-    """The exit code that matters more: a machine that may be running, then whatever has failed."""
-    return int(ExitCode.CONNECTION) if int(ExitCode.CONNECTION) in (one, other) else max(one, other)
+def _weight(error: CloudtrainError) -> tuple[bool, int]:
+    """What matters most: a machine that may be running, then whatever has failed."""
+    return error.exit_code is ExitCode.CONNECTION, int(error.exit_code)
 
 
 def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:

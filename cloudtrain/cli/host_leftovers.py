@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 
-import typer
-
 from cloudtrain.cleanup import on_host
 from cloudtrain.cleanup.on_host import Left
 from cloudtrain.cli import following
 from cloudtrain.config import settings
+from cloudtrain.console.answer import Answer
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import print_lines, write_result
-from cloudtrain.console.pages import failure
 from cloudtrain.console.pages import leftovers as shown
-from cloudtrain.console.reporters.base import may_ask
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.store import Store
 
 
 def clean(
     host: str, names: list[str], *, identity: str | None, host_key: str | None, everything: bool, yes: bool, json: bool
-) -> None:
+) -> Answer:
     """List it; remove what is chosen: with `names` those, with `everything` all that does not live, else what is here.
 
     Raises:
         UsageError: nothing there has one of the names.
-        ConnectionFailed: something that was chosen stays (code `not_removed`).
     """
-    console = reporter(Look(plain=True))
+    console = reporter(Look(json=json, plain=True), lines=False)
     store = Store()
     spec = on_host.spec(host, store, identity=_identity(identity), fingerprint=host_key)
 
@@ -44,9 +39,8 @@ def clean(
             )
         left = [one for one in left if not names or one.folder.name in names]
         chosen = [one for one in left if names or one.safe or (everything and not one.folder.lives)]
-        if not json:
-            print_lines(*shown.on_host(host, left, found.trees, asks=not yes))
-        if chosen and not yes and not json and may_ask():
+        console.show(*shown.on_host(host, left, found.trees, asks=not yes))
+        if chosen and not yes and console.may_ask():
             yes = console.ask(_question(chosen), default=False, consequence="nothing was changed")
         if yes and chosen:
             # The host looks once more whether all of it is here; what is named goes whatever it holds.
@@ -56,18 +50,12 @@ def clean(
     stay = [one for one in left if one.folder.kept is not None]
     why = "; ".join(f"{one.folder.name} stays: {one.folder.kept}" for one in stay)
     error = ConnectionFailed(why, consequence="it is unchanged", code="not_removed") if stay else None
-    if json:
-        told = failure.record(error) if error else None
-        records = [shown.host_record(one) for one in left]
-        write_result(
-            "", int(error.exit_code) if error else 0, host=host, runs=records, regions=[], refused=[], leftovers=[],
-            error=told,
-        )  # fmt: skip
-        raise typer.Exit(int(error.exit_code) if error else 0)
-    if yes and chosen:
-        print_lines(*shown.removed_on_host(host, left))
-    if error:
-        raise error
+    values = {"host": host, "runs": [shown.host_record(one) for one in left]}
+    return Answer(
+        lambda: {**values, "regions": [], "refused": [], "leftovers": []},
+        lambda _: shown.removed_on_host(host, left) if yes and chosen else [],
+        error=error,
+    )
 
 
 def _question(chosen: list[Left]) -> str:

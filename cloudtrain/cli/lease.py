@@ -8,7 +8,7 @@ import typer
 
 from cloudtrain.cli.options import Json, Plain, Yes, complete_run, look
 from cloudtrain.config.table import duration
-from cloudtrain.console.lines import write_result
+from cloudtrain.console.answer import Answer
 from cloudtrain.core import text
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted
@@ -21,7 +21,7 @@ def extend(
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
-) -> None:
+) -> Answer | None:
     """Move the end of a run while it trains: on its machine, for its job, and in the most it can cost."""
     from cloudtrain.cli import following
     from cloudtrain.lifecycle import machine_end
@@ -42,10 +42,9 @@ def extend(
             question = f"{row.name} can then cost at most {most} ({before} as planned). Extend?"
             if not reporter.ask(question, default=True, otherwise=f"add --yes to accept at most {most}"):
                 reporter.emit(Noted("nothing was changed"))
-                return
+                return None
         told = machine_end.extend(row, context, seconds)
         cost = "" if most is None else f"; it can cost at most {most}" + (" for the real one" if rehearsed else "")
         reporter.emit(Noted(f"{row.name} now ends by {text.date_and_time(told.after)}{cost}"))
-        if json:
-            moved = {"ended_by": text.iso(told.before), "ends_by": text.iso(told.after)}
-            write_result(row.name, **moved, at_most_usd=told.at_most_usd)
+    values = {"ended_by": text.iso(told.before), "ends_by": text.iso(told.after), "at_most_usd": told.at_most_usd}
+    return Answer(lambda: values, run=row.name)

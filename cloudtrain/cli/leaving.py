@@ -10,7 +10,7 @@ from cloudtrain.cli.options import OnInterrupt
 from cloudtrain.cli.signals import Leave
 from cloudtrain.console.lines import tell
 from cloudtrain.console.pages.summary import ends_by
-from cloudtrain.console.reporters.base import Reporter, answered, may_ask
+from cloudtrain.console.reporters.base import Reporter, answered
 from cloudtrain.core.errors import ExitCode
 from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.notes import RunNotes
@@ -51,7 +51,7 @@ def interrupted(
     reporter.close()
     if run.state.final:
         return broken_off(run, context, reporter)
-    if not (reporter.asks and may_ask()):
+    if not reporter.may_ask():
         return stopped(run, context, reporter) if on_interrupt is OnInterrupt.STOP else detached(run, context, reporter)
     try:
         if not run.state.trains:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,17 +15,14 @@ from cloudtrain.cleanup.leftovers import View
 from cloudtrain.cli import following, host_leftovers, signals
 from cloudtrain.cli.options import Json, Owner, Plain, Profile, Region, WhoseThings, Yes, look
 from cloudtrain.config import settings
+from cloudtrain.console.answer import Answer
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import print_lines, write_result
-from cloudtrain.console.pages import failure
 from cloudtrain.console.pages import leftovers as shown
 from cloudtrain.console.pages.filters import Chosen
 from cloudtrain.console.pages.listing import record
-from cloudtrain.console.reporters.base import may_ask
 from cloudtrain.core.errors import (
     CloudtrainError,
     ConnectionFailed,
-    ExitCode,
     Interrupted,
     StoreDamaged,
     UsageError,
@@ -59,7 +56,7 @@ def clean(
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look in the rehearsal's Region, not in AWS.")] = False,
     json: Json = False,
-) -> None:
+) -> Answer | None:
     """List what cloudtrain has left in the account, and end it with --yes. Found by its tags: no local state is needed.
 
     On its own it changes nothing. --yes ends what is safe to end: leases that are over, runs that never trained or are
@@ -72,47 +69,42 @@ def clean(
     if host is not None:
         if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:
             raise UsageError("--host is your own machine: options for AWS and rehearsals do not apply", code="usage")
-        host_leftovers.clean(
+        return host_leftovers.clean(
             host, ids or [], identity=identity, host_key=host_key, everything=everything, yes=yes, json=json
         )
-        return
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
-    console = reporter(Look(plain=True))
+    console = reporter(Look(json=json, plain=True), lines=False)
     store = _registry(console.emit)
     where = _places(store, console.emit, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run)
     if not where:
-        _nothing_rehearsed(json=json)
-        return
+        nothing = "no rehearsal is active on this computer: nothing to clean"
+        return Answer(lambda: {"regions": [], "refused": [], "leftovers": []}, lambda _: [nothing])
     anyone = owner is WhoseThings.ANY
     view = _look(where, store, console.emit, ids, anyone=anyone)
     command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run, anyone=anyone)
     chosen = _choice(view, everything=everything, anyone=anyone)
-    if not json:
-        print_lines(*shown.listing(view, time.time(), command=None if yes else command, anyone=anyone))
-    if chosen and not yes and not json and may_ask():
+    console.show(*shown.listing(view, time.time(), command=None if yes else command, anyone=anyone))
+    if chosen and not yes and console.may_ask():
         if not console.ask(_question(chosen, shown.losses(chosen)), default=False):
-            return
+            return None
         # A person may have thought for a while: what has changed since is judged anew.
         agreed = {one.item.id for one in chosen}
         view = _look(where, store, console.emit, ids, anyone=anyone)
         chosen = [one for one in _choice(view, everything=everything, anyone=anyone) if one.item.id in agreed]
     elif not yes:
-        if json:
-            write_result("", _code(view), **shown.view_record(view), error=_unseen(view))
-        raise typer.Exit(_code(view))
+        return Answer(lambda: shown.view_record(view), error=_unseen(view), said=True)
     known: list[Ended] = []
     try:
         ended = leftovers.end(chosen, where, store, console.emit, everything=everything, told=known.append)
     except (KeyboardInterrupt, signals.Leave) as left:
         raise _broken_off(chosen, known) from left
-    code = leftovers.exit_code(view, ended)
-    if json:
-        error = _unseen(view) or _unended(ended)
-        billed = {**running.now(), "running": any(one.may_cost for one in ended)}
-        write_result("", int(code), **shown.view_record(view, ended, acted=True), error=error, billing=billed)
-    elif view.leftovers:
-        print_lines(*shown.fates(ended, view))
-    raise typer.Exit(int(code))
+    billed = {"running": any(one.may_cost for one in ended)}
+    return Answer(
+        lambda: {**shown.view_record(view, ended, acted=True), "billing": {**running.now(), **billed}},
+        lambda _: shown.fates(ended, view) if view.leftovers else [],
+        error=_unseen(view) or _unended(ended),
+        said=True,
+    )
 
 
 def _broken_off(chosen: Sequence[Leftover], known: Sequence[Ended]) -> CloudtrainError:
@@ -141,7 +133,7 @@ def adopt(
     owner: Owner = WhoseThings.MINE,
     json: Json = False,
     plain: Plain = False,
-) -> None:
+) -> Answer:
     """Take back an instance of yours when this computer has lost its state; logs, pull and stop then work as before.
 
     Its host key is checked against its console output. The way in is a copy of the run's key, or EC2 Instance Connect.
@@ -162,41 +154,38 @@ def adopt(
             job=JobSpec(source=str(job_folder())),
             runs_dir=got.runs_dir,
         )
-        if not json:
-            parked = run.life is InstanceLife.PARKED
-            what = f"pull {run.name} starts it, fetches its results and ends it" if parked else f"logs {run.name}"
-            reporter.emit(Noted(f"{run.name} is yours again: cloudtrain {what}"))
-    if json:
-        write_result(run.name, adopted=record(run), billing=running.now(run.name))
+        parked = run.life is InstanceLife.PARKED
+        what = f"pull {run.name} starts it, fetches its results and ends it" if parked else f"logs {run.name}"
+        reporter.remark(Noted(f"{run.name} is yours again: cloudtrain {what}"))
+    return Answer(lambda: {"adopted": record(run), "billing": running.now(run.name)}, run=run.name)
 
 
 def remote(
     choose: Callable[[Store], Chosen],
-    shows: Callable[[Chosen], None],
+    lines: Callable[[Chosen, int | None], list[str]],
+    asides: Callable[[Chosen], list[str]],
     *,
     region: str | None,
     profile: str | None,
     quiet: bool,
-    json: bool,
-) -> None:
-    """`ls --remote`: those runs of this computer that `choose` takes, as `shows` has them, and what AWS has, known here
-    or not: of that nothing is left out."""
+) -> Answer:
+    """`ls --remote`: those runs of this computer that `choose` takes, with their `lines` and `asides`, and what AWS
+    has, known here or not: of that nothing is left out."""
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
     where = _places(store, emit, region=region, everywhere=False, profile=profile, dry_run=False)
     view = _look(where, store, emit, None)
     chosen = choose(store) if store is not None else Chosen([], 0, [])
-    if json:
-        rows = [record(run) for run in chosen.runs]
-        write_result("", _code(view), **shown.view_record(view), runs=rows, error=_unseen(view))
-    elif quiet:
-        here = [one.item.id for one in view.leftovers if one.item.kind == "instance" and one.known is None]
-        print_lines(*(run.name for run in chosen.runs), *here)
-    else:
-        shows(chosen)
-        print_lines("")
-        print_lines(f"in {', '.join(view.regions)}:", *shown.remote(view, time.time()))
-    raise typer.Exit(_code(view))
+    there = ["", f"in {', '.join(view.regions)}:", *shown.remote(view, time.time())]
+    if quiet:
+        there = [one.item.id for one in view.leftovers if one.item.kind == "instance" and one.known is None]
+    return Answer(
+        lambda: {**shown.view_record(view), "runs": [record(run) for run in chosen.runs]},
+        lambda width: [*lines(chosen, width), *there],
+        error=_unseen(view),
+        asides=asides(chosen),
+        said=True,
+    )
 
 
 def settle_debts() -> None:
@@ -239,25 +228,17 @@ def _look(
     return view.only(ids) if ids else view
 
 
-def _code(view: View) -> int:
-    """Of a command that only looked."""
-    return int(ExitCode.CONNECTION if view.unseen else ExitCode.DONE)
-
-
-def _unseen(view: View) -> dict[str, Any] | None:
-    """The `error` of a command that could not see all it was asked to look at."""
-    if not view.unseen:
-        return None
+def _unseen(view: View) -> CloudtrainError | None:
+    """The error of a command that could not see all it was asked to look at."""
     regions = ", ".join(region for region, _ in view.refused)
-    return failure.record(ConnectionFailed(f"not all could be seen: {regions} did not answer", code="not_seen"))
+    error = ConnectionFailed(f"not all could be seen: {regions} did not answer", code="not_seen")
+    return error if view.unseen else None
 
 
-def _unended(ended: Sequence[Ended]) -> dict[str, Any] | None:
-    """The `error` of a command after which something may still be billed."""
+def _unended(ended: Sequence[Ended]) -> CloudtrainError | None:
+    """The error of a command after which something may still be billed."""
     left = [one.leftover.item.id for one in ended if one.may_cost]
-    return (
-        failure.record(ConnectionFailed(f"may still be billed: {', '.join(left)}", code="not_ended")) if left else None
-    )
+    return ConnectionFailed(f"may still be billed: {', '.join(left)}", code="not_ended") if left else None
 
 
 def _question(chosen: Sequence[Leftover], lost: Sequence[str]) -> str:
@@ -276,10 +257,3 @@ def _typed(
     words += [f"--region {region}"] if region else []
     words += [f"--profile {profile}"] if profile else []
     return " ".join(words)
-
-
-def _nothing_rehearsed(*, json: bool) -> None:
-    if json:
-        write_result(regions=[], refused=[], leftovers=[])
-    else:
-        print_lines("no rehearsal is active on this computer: nothing to clean")

@@ -35,7 +35,7 @@ def logs(
     json: Json = False,
     plain: Plain = False,
     bell: Bell = False,
-) -> None:
+) -> int:
     """Show a run's console log; follow it while the run is active, then pull its results."""
     from cloudtrain.cli import following
     from cloudtrain.lifecycle import watch
@@ -69,6 +69,6 @@ def logs(
                 reporter.emit(event)
         if not follow or row.state.final:
             reporter.leave(following.context(store, reporter).result(row), int(ExitCode.DONE))
-            return
+            return int(ExitCode.DONE)
         story = following.context(store, reporter)
-        raise typer.Exit(following.to_the_end(row, story, reporter, join=True, only_shows=True))
+        return following.to_the_end(row, story, reporter, join=True, only_shows=True)

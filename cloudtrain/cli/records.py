@@ -9,9 +9,9 @@ import typer
 
 from cloudtrain.cli.options import EnvFile, Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
 from cloudtrain.config import settings
-from cloudtrain.console.lines import print_lines, write_result
-from cloudtrain.console.pages import failure, records
-from cloudtrain.core.errors import ArtifactRefused, ExitCode
+from cloudtrain.console.answer import Answer
+from cloudtrain.console.pages import records
+from cloudtrain.core.errors import ArtifactRefused
 from cloudtrain.core.events import Noted
 from cloudtrain.core.names import new_name
 from cloudtrain.core.notes import RunNotes
@@ -22,20 +22,12 @@ from cloudtrain.run_folder.verify import Verification
 from cloudtrain.store import Store
 
 
-def verify(run: RunOrFolder = None, json: Json = False) -> None:
+def verify(run: RunOrFolder = None, json: Json = False) -> Answer:
     """Check a run's files against its receipt, and the receipt against the list of runs. Changes nothing."""
     store = Store()
     place = sources.meant(run, store)
     found = verify_.check(place if isinstance(place, Path) else place.folder, store)
-    wrong = _wrong(found)
-    if json:
-        code = wrong.exit_code if wrong else ExitCode.DONE
-        values = {key: value for key, value in found.to_dict().items() if key not in ("run", "ok")}
-        write_result(found.run, int(code), **values, error=failure.record(wrong) if wrong else None)
-        raise typer.Exit(int(code))
-    print_lines(*records.lines(found))
-    if wrong:
-        raise wrong
+    return Answer(found.to_dict, lambda _: records.lines(found), run=found.run, error=_wrong(found))
 
 
 def _wrong(found: Verification) -> ArtifactRefused | None:
@@ -69,7 +61,7 @@ def rerun(
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
-) -> None:
+) -> int:
     """Repeat a run from its own record: same settings, seed and place, and exactly the code that it ran."""
     from cloudtrain.cleanup import debts
     from cloudtrain.cli import following
@@ -86,7 +78,7 @@ def rerun(
         reporter.emit(Noted(again.code_from))
         if not only_plan:
             debts.settle_beside(again.spec, store, reporter.emit)
-        code = following.begin(
+        return following.begin(
             again.spec,
             following.context(store, reporter),
             reporter,
@@ -96,4 +88,3 @@ def rerun(
             detach=False,
             notes=RunNotes(rerun_of=again.origin),
         )
-        raise typer.Exit(code)

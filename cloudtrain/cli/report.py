@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cloudtrain.cli.options import Json, RunName, RunOrFolder, complete_run
-from cloudtrain.console.lines import print_lines, tell, write_result
+from cloudtrain.console.answer import Answer
+from cloudtrain.console.lines import tell
 from cloudtrain.console.pages.comparison import lines
 from cloudtrain.console.text import shown_path
 from cloudtrain.core import disk
@@ -54,56 +55,33 @@ def report(
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Like --format json, in the result of a command.")] = False,
-) -> None:
+) -> Answer:
     """Make the report of a run: goals, learning curves, confusion matrix, mistakes, time, cost, settings."""
     format = Format.JSON if json else format
     if open_ and format is not Format.HTML:
         raise UsageError(f"--open is for the page, not for {format.value}", hint="leave one of them out")
     facts = sources.find(run, Store())
+    if out is not None:
+        _check_free(out, facts)
     if format is Format.HTML:
-        _page(facts, out, open_)
-    elif format is Format.MD:
-        told = f"the section to hand in: goals, results, layer table, cleaned log ({len(facts.log)} lines)"
-        _text(facts, markdown.section(facts), told, out)
+        with _writing(out or facts.folder):
+            path = write_facts(facts, out)
+        unopened = open_ and not webbrowser.open(path.absolute().as_uri())
+        asides = ["no browser was found here; open the file yourself"] if unopened else []
+        return Answer(dict, lambda _: [_shown(path)], asides=asides)
+    built: Mapping[str, Any] = {}
+    if format is Format.MD:
+        text = markdown.section(facts)
+        wrote = f"wrote the section to hand in: goals, results, layer table, cleaned log ({len(facts.log)} lines)"
     else:
-        _record(facts, out, json)
-
-
-def _page(facts: Facts, out: Path | None, open_: bool) -> None:
-    _check_free(out, facts)
-    with _writing(out or facts.folder):
-        path = write_facts(facts, out)
-    print_lines(f"{_shown(path)}")
-    if open_:
-        _open(path)
-
-
-def _record(facts: Facts, out: Path | None, json: bool) -> None:
-    """The figures of a run: as a file or on stdout, or with `json` in the command's result or beside it."""
-    built = record.build(facts)
-    text = dumps(built, indent=2) + "\n"
-    if not json:
-        _text(facts, text, "the report as JSON", out)
-    elif out is None:
-        write_result(facts.name, format="json", path=None, report=built)
-    else:
-        _write(facts, text, out)
-        write_result(facts.name, format="json", path=str(out), report=None)
-
-
-def _text(facts: Facts, text: str, told: str, out: Path | None) -> None:
+        built, wrote = record.build(facts), "wrote the report as JSON"
+        text = dumps(built, indent=2) + "\n"
     if out is None:
-        print_lines(text.removesuffix("\n"))
-        tell(f"wrote {told}")
-        return
-    _write(facts, text, out)
-    tell(f"wrote {told}: {_shown(out)}")
-
-
-def _write(facts: Facts, text: str, out: Path) -> None:
-    _check_free(out, facts)
-    with _writing(out):
-        disk.write_durably(out, text.encode("utf-8", "replace"), mode=0o644)
+        values = {"format": format.value, "path": None, "report": built}
+        return Answer(lambda: values, lambda _: [text.removesuffix("\n")], run=facts.name, asides=[wrote])
+    _write(out, text)
+    values = {"format": format.value, "path": str(out), "report": None}
+    return Answer(lambda: values, run=facts.name, asides=[f"{wrote}: {_shown(out)}"])
 
 
 def compare(
@@ -116,21 +94,16 @@ def compare(
         typer.Option("--html", help="Write a page with the curves overlaid.", show_default=False),
     ] = None,
     json: Json = False,
-) -> None:
+) -> Answer:
     """Put runs side by side: results, and the settings that differ."""
     if len(runs) < 2:
         raise UsageError("one run cannot be compared", hint="cloudtrain compare RUN RUN")
     store = Store()
     found = comparison.compare([sources.find(run, store) for run in runs])
     if html is not None:
-        with _writing(html):
-            disk.write_durably(html, page.comparison(found).encode("utf-8", "replace"), mode=0o644)
+        _write(html, page.comparison(found))
         tell(f"wrote {_shown(html)}")
-    if json:
-        write_result(**comparison.record(found))
-        return
-
-    print_lines(*lines(found))
+    return Answer(lambda: comparison.record(found), lambda _: lines(found))
 
 
 def export(
@@ -141,21 +114,24 @@ def export(
         typer.Option(help="Folder to write into; exports/NAME/ beside runs/ if left out.", show_default=False),
     ] = None,
     json: Json = False,
-) -> None:
+) -> Answer:
     """Write a run's epochs in another tool's format."""
     store = Store()
     row = store.find(run)
     with _writing(out or row.folder):
         done = write_epochs(sources.of_run(row, store), to.value, out)
-    if json:
-        write_result(row.name, to=to.value, path=str(done.path), detail=done.detail)
-        return
-    print_lines(f"{_shown(done.path)}")
-    tell(f"{row.name}: {screen_safe(done.detail)}")
+    values = {"to": to.value, "path": str(done.path), "detail": done.detail}
+    told = f"{row.name}: {screen_safe(done.detail)}"
+    return Answer(lambda: values, lambda _: [_shown(done.path)], run=row.name, asides=[told])
 
 
 def _shown(path: Path) -> str:
     return screen_safe(shown_path(path))
+
+
+def _write(path: Path, text: str) -> None:
+    with _writing(path):
+        disk.write_durably(path, text.encode("utf-8", "replace"), mode=0o644)
 
 
 @contextmanager
@@ -172,10 +148,8 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_free(out: Path | None, facts: Facts) -> None:
+def _check_free(out: Path, facts: Facts) -> None:
     """No report takes the place of a result."""
-    if out is None:
-        return
     taken = {(facts.folder / name).resolve() for name in (*facts.artifacts, "run.json", *LOG_FILES)}
     if out.resolve() in taken:
         raise UsageError(
@@ -184,8 +158,3 @@ def _check_free(out: Path | None, facts: Facts) -> None:
             consequence="nothing was written",
             code="cannot_write",
         )
-
-
-def _open(path: Path) -> None:
-    if not webbrowser.open(path.absolute().as_uri()):
-        tell("no browser was found here; open the file yourself")

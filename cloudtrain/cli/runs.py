@@ -11,9 +11,8 @@ import typer
 
 from cloudtrain.cli.options import Json, Plain, Profile, Region, RunName, look
 from cloudtrain.console import colour
-from cloudtrain.console.lines import print_lines, tell, write_result
-from cloudtrain.console.pages import failure, filters, listing
-from cloudtrain.console.reporters.base import columns_of
+from cloudtrain.console.answer import Answer
+from cloudtrain.console.pages import filters, listing
 from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.core.events import Noted
@@ -46,7 +45,7 @@ def ls(
     ] = False,
     json: Json = False,
     plain: Plain = False,
-) -> None:
+) -> Answer | None:
     """List this computer's runs, latest first: active ones, and the latest 20. Asks nobody; --refresh asks
     their machines, --remote asks AWS."""
     kept = filters.Filter.of(model=model, status=status, where=where, since=since)
@@ -64,47 +63,38 @@ def ls(
         if watch:
             _refuse_beside_watch({"--json": json, "-q": quiet, "--remote": remote})
             watching.watch(choose, plain=look(json, plain).plain)
-            return
+            return None
         asked = watching.refresh(choose)
     silent = asked.silent if asked is not None else {}
+    empty = (
+        "no run is known on this computer" if remote else "no runs yet; to start one: cloudtrain run --model 3 --local"
+    )
+    empty = "no runs match; all of them: cloudtrain ls" if kept != filters.Filter() else empty
 
-    def shows(chosen: filters.Chosen) -> None:
-        _show(chosen, silent, plain=look(json, plain).plain, narrowed=kept != filters.Filter(), remote=remote)
+    def lines(chosen: filters.Chosen, width: int | None) -> list[str]:
+        if quiet:
+            return [run.name for run in chosen.runs]
+        if not chosen.runs:
+            return [empty] if remote else []
+        coloured = colour.of_list(sys.stdout) and not look(json, plain).plain
+        return listing.table(chosen.runs, width=width, colour=coloured, silent=silent)
+
+    def asides(chosen: filters.Chosen) -> list[str]:
+        hidden = f"{counted(chosen.hidden, 'older run')} not shown; all of them: cloudtrain ls --all"
+        return [hidden] * bool(chosen.hidden) if chosen.runs or remote or quiet else [empty]
 
     if remote:
         from cloudtrain.cli import leftovers
 
-        leftovers.remote(choose, shows, region=region, profile=profile, quiet=quiet, json=json)
-        return
+        return leftovers.remote(choose, lines, asides, region=region, profile=profile, quiet=quiet)
     chosen = choose(Store())
-    code = int(chosen.damaged[0].exit_code) if chosen.damaged else 0
-    if json:
-        error = {"error": failure.record(chosen.damaged[0])} if chosen.damaged else {}
-        told = {"unanswered": [{"run": name, "message": why} for name, why in silent.items()]} if refresh else {}
-        write_result("", code, runs=[listing.record(run) for run in chosen.runs], **told, **error)
-        raise typer.Exit(code)
-    if quiet:
-        print_lines(*(run.name for run in chosen.runs))
-    else:
-        shows(chosen)
-    if chosen.damaged:
-        raise chosen.damaged[0]
-
-
-def _show(chosen: filters.Chosen, silent: dict[str, str], *, plain: bool, narrowed: bool, remote: bool) -> None:
-    if chosen.runs:
-        coloured = colour.of_list(sys.stdout) and not plain
-        print_lines(*listing.table(chosen.runs, width=columns_of(sys.stdout), colour=coloured, silent=silent))
-        if chosen.hidden:
-            tell(f"{counted(chosen.hidden, 'older run')} not shown; all of them: cloudtrain ls --all")
-        return
-    if narrowed:
-        empty = "no runs match; all of them: cloudtrain ls"
-    elif remote:
-        empty = "no run is known on this computer"
-    else:
-        empty = "no runs yet; to start one: cloudtrain run --model 3 --local"
-    print_lines(empty) if remote else tell(empty)
+    told = {"unanswered": [{"run": name, "message": why} for name, why in silent.items()]} if refresh else {}
+    return Answer(
+        lambda: {"runs": [listing.record(run) for run in chosen.runs], **told},
+        lambda width: lines(chosen, width),
+        error=next(iter(chosen.damaged), None),
+        asides=asides(chosen),
+    )
 
 
 def _refuse_beside_watch(others: dict[str, bool]) -> None:
@@ -117,14 +107,15 @@ def _refuse_beside_watch(others: dict[str, bool]) -> None:
         )
 
 
-def show(run: RunName = None, json: Json = False) -> None:
+def show(run: RunName = None, json: Json = False) -> Answer:
     """Show one run: settings, epochs, goals, files, cost."""
     store = Store()
     row = store.find(run)
-    if json:
-        write_result(row.name, **listing.record(row), receipt=receipt.build(row, store))
-        return
-    print_lines(*listing.page(row, store))
+    return Answer(
+        lambda: {**listing.record(row), "receipt": receipt.build(row, store)},
+        lambda width: listing.page(row, store),
+        run=row.name,
+    )
 
 
 def complete_group(incomplete: str) -> list[tuple[str, str]]:

@@ -9,8 +9,8 @@ import typer
 
 from cloudtrain.billing import expiry
 from cloudtrain.cli.options import Json, RunName, Yes
+from cloudtrain.console.answer import Answer
 from cloudtrain.console.choose import Look, reporter
-from cloudtrain.console.lines import write_result
 from cloudtrain.console.pages import listing
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import CloudtrainError, UsageError
@@ -30,7 +30,7 @@ def ssh(
     ] = False,
     yes: Yes = False,
     json: Json = False,
-) -> None:
+) -> Answer | int | None:
     """Open a shell on a run's machine, or run the command after --; one quoted word is a whole line for the shell
     there. The host key must be the pinned one."""
     if json and not setup:
@@ -47,18 +47,17 @@ def ssh(
             consequence="nothing was changed",
             code="parked",
         )
-    told = reporter(Look(plain=True))
+    told = reporter(Look(json=json, plain=True), lines=False)
     story = following.context(store, told)
     with session.Session(row, story) as there:
         openssh.check_there(row, there)
         if setup:
-            _set_up(row, there, told, yes=yes, json=json)
-            return
+            return _set_up(row, there, told, yes=yes)
         argv = openssh.command(row, there, tuple(context.args))
-    raise typer.Exit(subprocess.run(argv, check=False).returncode)
+    return subprocess.run(argv, check=False).returncode
 
 
-def _set_up(row: Run, there: Session, told: Reporter, *, yes: bool, json: bool) -> None:
+def _set_up(row: Run, there: Session, told: Reporter, *, yes: bool) -> Answer | None:
     """Entries of all runs with a machine that this computer knows, and the line that makes OpenSSH read them."""
     from cloudtrain.lifecycle import openssh, session
 
@@ -75,14 +74,12 @@ def _set_up(row: Run, there: Session, told: Reporter, *, yes: bool, json: bool) 
     if not openssh.included():
         asked = f'Add "{openssh.INCLUDE}" as the first line of {openssh.user_file()}?'
         # A program is not asked: without --yes the user's own file stays as it is.
-        if yes or (not json and told.ask(asked, default=False, otherwise="add --yes")):
+        if yes or (told.asks and told.ask(asked, default=False, otherwise="add --yes")):
             openssh.include()
-        elif not json:
+        elif told.asks:
             told.emit(Noted(f"{openssh.our_file()} is written, and your own file is unchanged"))
-            return
-    name = openssh.host(row.name)
-    if json:
-        hosts = [openssh.host(known) for known in entries]
-        write_result(row.name, host=name, hosts=hosts, config=str(openssh.our_file()), included=openssh.included())
-        return
-    told.emit(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))
+            return None
+    name, hosts = openssh.host(row.name), [openssh.host(known) for known in entries]
+    told.remark(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))
+    values = {"host": name, "hosts": hosts, "config": str(openssh.our_file()), "included": openssh.included()}
+    return Answer(lambda: values, run=row.name)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import Json, Keep, Plain, RunName, Yes, look
+from cloudtrain.console.answer import Answer
 from cloudtrain.core.errors import UsageError
 from cloudtrain.store import Store
 
@@ -24,7 +25,7 @@ def stop(
     yes: Yes = False,
     json: Json = False,
     plain: Plain = False,
-) -> None:
+) -> Answer | int:
     """End a run: it saves, its results are pulled, its machine is given back."""
     from cloudtrain.cli import ending, following, request
 
@@ -33,11 +34,10 @@ def stop(
     store = Store()
     if all_:
         with following.console(look(json, plain), "") as reporter:
-            raise typer.Exit(ending.stop_all(store, reporter, pull=pull, yes=yes, json=json))
+            return ending.stop_all(store, reporter, pull=pull, yes=yes)
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
-        code = ending.stop_one(row, store, reporter, keep_s=keep_s, pull=pull, yes=yes)
-    raise typer.Exit(code)
+        return ending.stop_one(row, store, reporter, keep_s=keep_s, pull=pull, yes=yes)
 
 
 def _check(run: str | None, *, all_: bool, pull: bool, keep: bool) -> None:

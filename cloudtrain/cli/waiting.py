@@ -26,7 +26,7 @@ def wait(
     json: Json = False,
     plain: Plain = False,
     bell: Bell = False,
-) -> None:
+) -> int:
     """Wait until runs have ended, pull their results, end their machines; exit with the first non-zero exit code."""
     from cloudtrain.cli import following, leaving
 
@@ -46,9 +46,9 @@ def wait(
                     now = store.get(other.name)
                     reporter.emit(Noted(f"not waited for: {leaving.stands(now, context)}"))
                     reporter.leave(context.result(now), int(context.result(now).exit_code))
-                raise typer.Exit(ended)
+                return ended
             code = code or ended
-    raise typer.Exit(code)
+    return code
 
 
 @contextmanager

@@ -1,5 +1,4 @@
-"""What a command writes that has no reporter: what was asked for on stdout, as lines or as one JSON object, and what is
-said beside it on stderr."""
+"""How stdout and stderr are written to: lines or one JSON object for what was asked for, words beside it on stderr."""
 
 from __future__ import annotations
 

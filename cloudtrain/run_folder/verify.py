@@ -60,11 +60,11 @@ class Verification:
         return tuple(check for check in self.checks if check.verdict in (Verdict.DIFFERS, Verdict.MISSING))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """What was looked at and found, JSON-ready."""
         checks = [
             {"subject": check.subject, "verdict": check.verdict.value, "detail": check.detail} for check in self.checks
         ]
-        return {"run": self.run, "ok": not self.wrong, "folder": str(self.folder), "checks": checks}
+        return {"folder": str(self.folder), "checks": checks}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,7 +148,7 @@ def verified(told: tuple[Any, dict[str, Any]]) -> None:
             lines += failure.lines(wrong)
         no_escapes("\n".join(lines))
         assert len("\n".join(lines)) < 50_000
-        _result(found.run, {key: value for key, value in found.to_dict().items() if key not in ("run", "ok")})
+        _result(found.run, found.to_dict())
 
 
 def reported(told: tuple[Any, dict[str, Any]]) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from cloudtrain.console.lines import tell
+from cloudtrain.console.lines import print_lines, tell
 from cloudtrain.core.errors import CloudtrainError, ConfirmationNeeded, ExitCode
 from cloudtrain.core.text import screen_safe
 
 if TYPE_CHECKING:
+    from cloudtrain.console.answer import Answer
     from cloudtrain.core.events import Event
     from cloudtrain.core.plan import Plan
     from cloudtrain.run_folder.outcome import Result
@@ -55,6 +56,27 @@ class Reporter(ABC):
     def leave(self, result: Result | None, exit_code: int) -> None:  # noqa: B027 - people have been told already
         """The command ends with `exit_code` while its run goes on as `result` says, or before there is one (None)."""
 
+    def answer(self, found: Answer) -> int:
+        """Show what a command has found, the last thing that is shown; the command's exit code."""
+        self.show(*found.lines(columns_of(sys.stdout)))
+        for aside in found.asides:
+            tell(aside)
+        if found.error is not None and not found.said:
+            self.failure(found.error)
+        return found.exit_code
+
+    def show(self, *lines: str) -> None:
+        """Lines on stdout for people, before a command goes on; programs have it all in the answer."""
+        print_lines(*lines)
+
+    def remark(self, event: Event) -> None:
+        """Show people an event; programs have it in the answer."""
+        self.emit(event)
+
+    def one_of(self, result: Result) -> None:
+        """Show how one of several runs ended; programs have it in the answer."""
+        self.result(result)
+
     def about(self, run: Run, again: Callable[[], Run]) -> None:  # noqa: B027 - most reporters need no more than events
         """Hear which run the events are of; `again` gives it as it stands later."""
 
@@ -66,6 +88,10 @@ class Reporter(ABC):
         if self.bell and sys.stderr.isatty():
             tell("\a", end="")
 
+    def may_ask(self) -> bool:
+        """Whether a question can be put: a person sits at both ends, and wants to be asked."""
+        return self.asks and not no_input() and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
     def ask(
         self, question: str, *, default: bool, otherwise: str = "add --yes", consequence: str | None = None
     ) -> bool:
@@ -76,7 +102,7 @@ class Reporter(ABC):
                 `consequence` what it means that nobody was asked.
         """
         consequence = consequence or self.unasked
-        if not (self.asks and may_ask()):
+        if not self.may_ask():
             why = "with --json" if not self.asks else "with --no-input" if no_input() else "without a terminal"
             raise ConfirmationNeeded(f"cannot ask for confirmation {why}", hint=otherwise, consequence=consequence)
         self.close()
@@ -93,7 +119,7 @@ class Reporter(ABC):
 
     def line(self, question: str, *, hidden: bool = False) -> str | None:
         """What is typed in answer to `question`; None: nobody is there, or wants no question (`core.questions`)."""
-        if not (self.asks and may_ask()):
+        if not self.may_ask():
             return None
         self.close()
         self.ring()
@@ -125,11 +151,6 @@ NO_INPUT = "CLOUDTRAIN_NO_INPUT"
 def no_input() -> bool:
     """Whether the user wants no question, also where there is a terminal."""
     return os.environ.get(NO_INPUT, "") not in ("", "0")
-
-
-def may_ask() -> bool:
-    """Whether a question can be put: a person sits at both ends, and wants to be asked."""
-    return not no_input() and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def may_redraw(stream: TextIO) -> bool:

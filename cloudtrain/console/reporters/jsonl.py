@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cloudtrain.console.answer import Answer
 from cloudtrain.console.lines import now, write_json, write_result
 from cloudtrain.console.pages import failure
 from cloudtrain.console.reporters.base import Reporter
@@ -102,6 +103,21 @@ class JsonReporter(Reporter):
     def failure(self, error: CloudtrainError) -> None:
         """Write the one `result`, of a command that failed."""
         self._result(int(error.exit_code), error=failure.record(error), known=_ENDED.get(error.code))
+
+    def answer(self, found: Answer) -> int:
+        """Write the one `result`, of what a command has found."""
+        error = failure.record(found.error) if found.error else None
+        write_result(found.run, found.exit_code, **{"error": error, **found.record()})
+        return found.exit_code
+
+    def show(self, *lines: str) -> None:
+        """See `Reporter.show`."""
+
+    def remark(self, event: events.Event) -> None:
+        """See `Reporter.remark`."""
+
+    def one_of(self, result: Result) -> None:
+        """See `Reporter.one_of`."""
 
     def _ended(self, result: Result, exit_code: int) -> None:
         self._run = result.run

@@ -194,8 +194,8 @@ def test_asked_at_a_terminal_what_is_so_stands_in_the_question(
     from cloudtrain.cli import leaving
     from cloudtrain.console.reporters import base
 
+    monkeypatch.setattr(base.Reporter, "may_ask", lambda reporter: True)
     for module in (leaving, base):
-        monkeypatch.setattr(module, "may_ask", lambda: True)
         monkeypatch.setattr(module, "answered", lambda: "c\n" if store.get(NAME).state.trains else "n\n")
     machines.strikes[step] = sent()
     told = cli("run", "--name", NAME).err
