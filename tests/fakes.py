@@ -115,8 +115,8 @@ class FakeRun:
 
     def ends_at(self) -> float:
         """When its deadline ends it."""
-        deadlines = [(self.spec or {}).get("deadline"), self.lease.get("deadline")]
-        return max((deadline for deadline in deadlines if deadline is not None), default=float("inf"))
+        ends = [(self.spec or {}).get("ends"), self.lease.get("ends")]
+        return max((end for end in ends if end is not None), default=float("inf"))
 
 
 class Refusal(Exception):
@@ -301,7 +301,7 @@ class FakeHost(Transport):
         return {"state": run.state, "started": False, "pid": 4711}
 
     def _ending_in(self, lasts: float | None) -> dict[str, float | None]:
-        return {"deadline": None if lasts is None else self.now + lasts}
+        return {"ends": None if lasts is None else self.now + lasts}
 
     def _poll(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
         log, events = run.log[int(options["--log"]) :], run.events[int(options["--events"]) :]
@@ -323,7 +323,7 @@ class FakeHost(Transport):
             run.lease |= self._ending_in(float(options["--lasts"]))
         if "--grace" in options:
             run.lease["grace"] = float(options["--grace"])
-        return {"state": run.state, "deadline": run.lease.get("deadline"), "grace": run.lease.get("grace")}
+        return {"state": run.state, "ends": run.lease.get("ends"), "grace": run.lease.get("grace")}
 
     def _manifest(self, run: FakeRun, options: dict[str, str], stdin: bytes) -> dict[str, Any]:
         files = sorted(run.out.items())

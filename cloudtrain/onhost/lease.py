@@ -44,20 +44,15 @@ def do_lease(options: Options) -> Dict[str, Any]:
     if options.deadline is not None:  # of a client of the last release
         lasts = options.deadline - time.time()
     if lasts is not None:
-        lease.update(ending_in(lasts))
+        lease["ends"] = uptime() + lasts
     if options.grace is not None:
         lease["grace"] = options.grace
     save(run.path("lease.json"), {"v": 1, **lease})
-    return {"state": state, "deadline": lease.get("deadline"), "grace": lease.get("grace")}
-
-
-def ending_in(lasts: float) -> Dict[str, float]:
-    """The end of a job that has so many seconds from now: `deadline` by this machine's clock, `ends` by its uptime."""
-    return {"deadline": time.time() + lasts, "ends": uptime() + lasts}
+    return {"state": state, "ends": lease.get("ends"), "grace": lease.get("grace")}
 
 
 def lease_of(run: Run) -> Dict[str, Any]:
-    """What `lease` has set since the start: `deadline`, `ends` (only ever later than the spec's) and `grace`."""
+    """What `lease` has set since the start: `ends` (by uptime; counts if it is later than the spec's) and `grace`."""
     return load(run.path("lease.json")) or {}
 
 

@@ -10,7 +10,6 @@ import time
 
 from .base import HEADER_LIMIT, IN_SCOPE, TREE_WAIT_S, TYPE_CHECKING, Failure, Later, Options, uptime
 from .files import Run, check_key, check_name, check_run, hash_file, load, remove_tree, save, stamp
-from .lease import ending_in
 from .locks import held, take
 from .processes import end_processes
 
@@ -96,10 +95,10 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
         check_restore(spec)
     except (KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "what is to be restored cannot be read: %s" % error)
-    ends = {"deadline": None, "ends": None} if lasts is None else ending_in(lasts)
+    ends = None if lasts is None else uptime() + lasts
     # Of the client's clock, which is told with the spec: its time when this machine had been up for 0 s.
     zero = spec.get("at", time.time()) - uptime()
-    return {**spec, "env": env, **ends, "grace": grace, "zero": zero}
+    return {**spec, "env": env, "ends": ends, "grace": grace, "zero": zero}
 
 
 def make_code(run: Run, spec: Dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ def followed(supervisor: Supervisor, log: int, events: int) -> dict[str, Any]:
 def known(value: Any) -> Any:
     """An answer without what is another on every host: moments, process ids; of those the type alone."""
     if isinstance(value, dict):
-        return {k: type(v).__name__ if k in ("at", "t", "pid", "deadline") else known(v) for k, v in value.items()}
+        return {k: type(v).__name__ if k in ("at", "t", "pid", "ends") else known(v) for k, v in value.items()}
     return [known(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -106,7 +106,7 @@ def test_a_notice_saves_and_the_run_goes_on_elsewhere_from_its_checkpoint(
     notes = context.store.read_journal(run.name)
     assert (notes.attempt, notes.avoid_zones) == (2, ("zone-1",))
     first, second = (host.run_of(run.name).spec for host in machines.machines.values())
-    assert first and second and second["deadline"] <= first["deadline"], "no machine ends later than the first would"
+    assert first and second and second["ends"] <= first["ends"], "no machine ends later than the first would"
 
 
 def test_a_machine_that_goes_without_a_word_begins_anew_where_nothing_had_come(
