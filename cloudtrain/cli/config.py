@@ -100,7 +100,7 @@ def trust(
         asks = reporter(Look(json=json, plain=True))
         rows = [(one, shown(value), SETTINGS[one].help) for one, value in found.items()]
         asks.show(*map(screen_safe, columns(("SETTING", "VALUE", "WHAT IT IS"), rows)))
-        if not yes and not asks.ask(f"Let {name} decide this?", default=False, consequence="nothing was changed"):
+        if not yes and not asks.ask(f"Let {name} decide this?", default=False):
             return Answer(dict, asides=["note  nothing was changed"])
         trust_.agree(file.path, trust_.digest(values, file.path.parent))
     values = {"path": str(file.path), "settings": {one: _plain(value) for one, value in found.items()}}

@@ -40,7 +40,7 @@ def stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull:
             _say_losses(row, context, reporter)
         asked = stopping.question(row, keep_s=keep_s, pull=pull)
         otherwise = "add --yes" if pull else "add --yes to end it without what is named above"
-        if not yes and not reporter.ask(asked, default=pull, otherwise=otherwise, consequence=UNCHANGED):
+        if not yes and not reporter.ask(asked, default=pull, otherwise=otherwise):
             reporter.emit(Noted(UNCHANGED))
             return int(ExitCode.DONE)
     _pay_others(row, store, reporter)
@@ -94,7 +94,7 @@ def _agreed(rows: Sequence[Run], context: Context, reporter: Reporter, *, pull: 
         _say_losses(row, context, reporter)
     what = "pull their results and end" if pull else "end, without pulling,"
     count = "this run" if len(rows) == 1 else f"these {len(rows)} runs"
-    return yes or reporter.ask(f"Stop, {what} {count}?", default=pull, consequence=UNCHANGED)
+    return yes or reporter.ask(f"Stop, {what} {count}?", default=pull)
 
 
 def _end(row: Run, context: Context, reporter: Reporter, *, pull: bool) -> Result | CloudtrainError:

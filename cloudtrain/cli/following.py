@@ -107,7 +107,7 @@ def context(store: Store, reporter: Reporter) -> Context:
                 return
             raise Leave(signals.HANGUP) from error
 
-    rate, keeps = float(settings_.known("trickle_rate")), bool(settings_.known("keep_on_host"))
+    rate, keeps = settings_.known("trickle_rate", "keep_on_host")
     return Context(store=store, provider=provider, emit=heard, trickle_mib_s=rate, cleans_hosts=not keeps)
 
 
@@ -136,9 +136,9 @@ def begin(
             return int(ExitCode.DONE)
         most = plan.at_most_usd
         if most is not None and not spec.rehearsal and not yes and most > settings.get("confirm_above"):
-            amount = f"${most:.2f}"
-            if not reporter.ask("Start?", default=True, otherwise=f"add --yes to accept at most {amount}"):
-                reporter.emit(Noted("nothing was started"))
+            way, unasked = f"add --yes to accept at most ${most:.2f}", "nothing was started"
+            if not reporter.ask("Start?", default=True, otherwise=way, consequence=unasked):
+                reporter.emit(Noted(unasked))
                 return int(ExitCode.INTERRUPTED)
         run = planning.begin(plan, context, notes=notes, checkpoint=checkpoint)
     except (KeyboardInterrupt, Leave) as left:

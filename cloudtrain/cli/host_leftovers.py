@@ -41,7 +41,7 @@ def clean(
         chosen = [one for one in left if names or one.safe or (everything and not one.folder.lives)]
         console.show(*shown.on_host(host, left, found.trees, asks=not yes))
         if chosen and not yes and console.may_ask():
-            yes = console.ask(_question(chosen), default=False, consequence="nothing was changed")
+            yes = console.ask(_question(chosen), default=False)
         if yes and chosen:
             # The host looks once more whether all of it is here; what is named goes whatever it holds.
             files = {one.folder.name: one.files if one.safe and not names else None for one in chosen}

@@ -74,5 +74,5 @@ def look(json: bool, plain: bool, bell: bool = False) -> Look:
     """How to print, by flags, environment and settings files. A screen reader gets no bell."""
     from cloudtrain.config import settings
 
-    plain = plain or bool(settings.known("plain"))
+    plain = plain or any(settings.known("plain"))
     return Look(json=json, plain=plain, bell=bell and not plain)

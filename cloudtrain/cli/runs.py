@@ -113,7 +113,7 @@ def show(run: RunName = None, json: Json = False) -> Answer:
     row = store.find(run)
     return Answer(
         lambda: {**listing.record(row), "receipt": receipt.build(row, store)},
-        lambda width: listing.page(row, store),
+        lambda width: listing.page(row, store, width),
         run=row.name,
     )
 

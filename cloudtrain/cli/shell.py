@@ -72,12 +72,13 @@ def _set_up(row: Run, there: Session, told: Reporter, *, yes: bool) -> Answer | 
                     continue
     openssh.write(entries)
     if not openssh.included():
+        stands = f"{openssh.our_file()} is written, and your own file is unchanged"
         asked = f'Add "{openssh.INCLUDE}" as the first line of {openssh.user_file()}?'
         # A program is not asked: without --yes the user's own file stays as it is.
-        if yes or (told.asks and told.ask(asked, default=False, otherwise="add --yes")):
+        if yes or (told.asks and told.ask(asked, default=False, consequence=stands)):
             openssh.include()
         elif told.asks:
-            told.emit(Noted(f"{openssh.our_file()} is written, and your own file is unchanged"))
+            told.emit(Noted(stands))
             return None
     name, hosts = openssh.host(row.name), [openssh.host(known) for known in entries]
     told.remark(Noted(f"now: ssh {name}   VS Code: Remote-SSH, host {name}"))

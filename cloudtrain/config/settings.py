@@ -167,12 +167,12 @@ def _over(merged: Mapping[str, Value], name: str, setting: Value) -> Value:
     return replace(setting, value=_checked(name, {**before.value, **setting.value}, setting.origin))
 
 
-def known(name: str) -> Any:
-    """The value of one setting, its default where a settings file is damaged: whoever needs the settings says so."""
+def known(*names: str) -> list[Any]:
+    """The values of settings, their defaults where a settings file is damaged: whoever needs the settings says so."""
     try:
-        return load({}).get(name)
+        return [*map(load({}).get, names)]
     except UsageError:
-        return SETTINGS[name].default
+        return [SETTINGS[name].default for name in names]
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:

@@ -131,7 +131,8 @@ def test_what_every_command_prints_is_as_its_schema_says(
     assert cli("show", "two-run").result["ends_by"] == billed["ends_by"]
     # Of no run: of all of them.
     assert cli("show", "nobody", code=2).result["billing"] == billed
-    assert cli("extend", "two-run", "30m", code=2).result["error"]["code"] == "confirmation_needed"
+    refused = cli("extend", "two-run", "30m", code=2).result["error"]
+    assert (refused["code"], refused["consequence"]) == ("confirmation_needed", "nothing was changed")
     moved = cli("extend", "two-run", "30m", "--yes").result
     assert moved["ended_by"] == billed["ends_by"] < moved["ends_by"]
     assert cli("ssh", "two-run", "--setup").result["included"] is False

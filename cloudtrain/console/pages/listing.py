@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from cloudtrain.billing import expiry
@@ -12,7 +12,7 @@ from cloudtrain.billing.cost import cost
 from cloudtrain.console import colour as colours
 from cloudtrain.console.pages import failure, figures
 from cloudtrain.console.table import fitted_table
-from cloudtrain.console.text import EPOCH_HEADER, epoch_row, results_block, shown_path
+from cloudtrain.console.text import NARROW, epoch_header, epoch_row, results_block, shown_path
 from cloudtrain.core import disk, secrets
 from cloudtrain.core.errors import RunError
 from cloudtrain.core.instance import Instance
@@ -20,11 +20,13 @@ from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import an_hour, counted, date_and_time, fitted, iso, money, screen_safe, size
+from cloudtrain.core.told import ExitRecord
 from cloudtrain.run_folder.figures import read
 from cloudtrain.run_folder.files import read_attempts
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, exit_code, result
 from cloudtrain.store import Run, Store
 
+_HANG = 11  # what follows "  where    "
 # What was heard within so many seconds is as of now.
 FRESH_S = 10.0
 # Columns of the table as they give way on a narrow screen, each with the room for a status that is worth it: age,
@@ -41,7 +43,7 @@ def table(
         width: of the screen; None: a line may be as long as it is.
         silent: of runs whose machine was asked and did not answer, by name, why.
     """
-    now, runs, silent = time.time(), list(runs), silent or {}
+    now, runs, silent = time.time(), [_seen(run) for run in runs], silent or {}
     (what, whats), (figure, figured) = figures.whats(runs), figures.cells(runs)
     header = ("NAME", what, "WHERE", "STATUS", figure, "COST", "AGE")
     rows, owing = [], []
@@ -57,7 +59,7 @@ def table(
     lines = [f"{run.name}: {fetch(run)}" for run in runs if expiry.away(run)]
     overdue = [run for run in runs if expiry.overdue_s(run, now) is not None]
     lines += [f"{run.name}: its machine {expiry.overdue_words(run, now)}" for run in overdue]
-    late = [run for run in runs if expiry.late_s(run, now) is not None and not _ended_there(run)]
+    late = [run for run in runs if expiry.late_s(run, now) is not None]
     lines += [f"{run.name}: {expiry.late_words(run, now)}" for run in late]
     lines += [f"{run.name}: no answer: {silent[run.name]}" for run in runs if run.name in silent]
     ended = [run for run in runs if run.life is InstanceLife.TERMINATED and not run.state.final]
@@ -148,20 +150,25 @@ def where(run: Run) -> str:
 
 def status(run: Run) -> str:
     """How a run stands, in words, as far as this computer knows."""
+    return _status(_seen(run))
+
+
+def _status(run: Run) -> str:
     if expiry.is_kept(run, time.time()):
-        return f"{_status(run)}, {expiry.kept_words(run, time.time())}"
+        return f"{_state(run)}, {expiry.kept_words(run, time.time())}"
     if expiry.kept_until(run) is not None:
-        return f"{_status(run)}, its kept time is over"
-    return f"{_status(run)}, instance may still run" if owed(run) else _status(run)
+        return f"{_state(run)}, its kept time is over"
+    return f"{_state(run)}, instance may still run" if owed(run) else _state(run)
 
 
 def standing(run: Run, now: float, *, silent: bool = False) -> str:
     """How a run stands and, where it may stand otherwise by `now` (unix seconds), when that was heard.
 
     Args:
+        run: as `_seen` gives it.
         silent: its machine was asked just now, and did not answer.
     """
-    words, since = status(run), now - run.updated_at
+    words, since = _status(run), now - run.updated_at
     if silent:
         return f"{words}, no answer; as of {age(since)} ago"
     # That something should have ended is so now, that it has ended is so for good.
@@ -189,7 +196,7 @@ def owed(run: Run) -> bool:
     return run.state.final and run.life.may_exist and not expiry.is_kept(run, time.time())
 
 
-def _status(run: Run) -> str:
+def _state(run: Run) -> str:
     if expiry.away(run):
         return _away(run)
     if expiry.overdue_s(run, time.time()) is not None:
@@ -203,6 +210,8 @@ def _status(run: Run) -> str:
             return "past its limit, not confirmed"
         epoch, epochs = run.progress.epoch, run.progress.epochs
         return f"training {epoch}/{epochs}" if epoch and epochs else "training"
+    if run.state is RunState.PROVISIONING and run.life.may_be_up and not run.plan.spec.rehearsal:
+        return f"{run.state.value}{an_hour(run.plan.offer.dearest, ', at most ')}"
     if run.state in (RunState.BOOTING, RunState.SYNCING) and run.instance is not None and run.instance.owned:
         return f"{run.state.value} {_named(run, run.instance)}"
     if run.state is RunState.FAILED and run.ending:
@@ -229,17 +238,18 @@ def _away(run: Run) -> str:
 
 def _ended_there(run: Run) -> bool:
     """Whether a run that is not pulled yet has ended: its host has said so, or this computer sees it."""
-    return run.state is RunState.RUNNING and (run.ending is not None or _ended_unseen(run))
+    return run.state is RunState.RUNNING and run.ending is not None
 
 
-def _ended_unseen(run: Run) -> bool:
-    """Whether a local run has ended without anybody watching: a look at one file, no network."""
-    if run.plan.spec.target is not Target.LOCAL:
-        return False
+def _seen(run: Run) -> Run:
+    """`run`, with the end of a local one that nobody has watched: a look at one file, no network."""
+    if run.state is not RunState.RUNNING or run.plan.spec.target is not Target.LOCAL or run.ending is not None:
+        return run
     folder, marked = disk.state_dir() / "local" / "runs", f"{run.name}-{'[0-9a-f]' * 8}"
     ends = [folder / run.name / "exit.json", *folder.glob(f"{marked}/exit.json")]
     # Of an earlier run of this name another registry may have known.
-    return any(end.exists() and end.stat().st_mtime >= run.created_at for end in ends)
+    ended = any(end.exists() and end.stat().st_mtime >= run.created_at for end in ends)
+    return replace(run, ending=ExitRecord()) if ended else run
 
 
 def age(seconds: float) -> str:
@@ -251,27 +261,32 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def page(run: Run, store: Store) -> list[str]:
-    """The lines of `cloudtrain show`."""
-    outcome = result(run, store.read_journal(run.name), time.time())
+def page(run: Run, store: Store, width: int | None = None) -> list[str]:
+    """The lines of `cloudtrain show`, on a screen of so many columns (None: a line may be as long as it is)."""
+    run, notes = _seen(run), store.read_journal(run.name)
+    outcome = result(run, notes, time.time())
     started, epochs = _course(run)
     code = run.plan.code
-    lines = [
-        f"{run.name}: {standing(run, time.time())}",
+    facts = [
         f"  where    {where(run)}",
         f"  train    {', '.join(_settings(run, started))}",
         f"  code     {counted(code.files, 'file')}{f', git {code.git}' if code.git else ''}",
         f"  results  {shown_path(run.folder)}",
-        *_story(run, store.read_journal(run.name)),
+        *_story(run, notes),
         *_secrets(run),
         *_machine(run),
         *_files_and_cost(run, outcome),
         *_error(run.error),
-        *_results(run, epochs, outcome.metrics),
     ]
+    lines = fitted([screen_safe(f"{run.name}: {standing(run, time.time())}")], width)
+    lines += fitted(map(screen_safe, facts), width, _HANG)
+    lines += fitted(map(screen_safe, _results(run, epochs, outcome.metrics, width or NARROW)), width)
     if not run.state.final:
-        lines += ["", f"follow it: cloudtrain logs {run.name}   end it: cloudtrain stop {run.name}"]
-    return [screen_safe(line) for line in lines]
+        ways = [f"follow it: cloudtrain logs {run.name}", f"end it: cloudtrain stop {run.name}"]
+        both = "   ".join(ways)
+        # Commands to copy: none is broken where two lines will do.
+        lines += ["", *([both] if width is None or len(both) <= width else ways)]
+    return lines
 
 
 def _course(run: Run) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
@@ -318,7 +333,7 @@ def _machine(run: Run) -> list[str]:
         return [f"  machine  {expiry.overdue_words(run, now)}"]
     if expiry.is_kept(run, now):
         return [f"  machine  {expiry.kept_words(run, now)}, then it ends itself", f"           {expiry.kept_hint(run)}"]
-    if expiry.late_s(run, now) is not None and not _ended_there(run):
+    if expiry.late_s(run, now) is not None:
         return [f"  limit    {expiry.late_words(run, now)}"]
     ends, instance = expiry.expires_at(run), run.instance
     if ends is None or instance is None or run.state.final:
@@ -344,14 +359,15 @@ def _error(error: RunError | None) -> list[str]:
     if error is None:
         return []
     lines = [f"  error    {error.message} [{error.code}]"]
-    lines += [f"           {error.detail}"] if error.detail else []
+    lines += [f"           {part}" for part in (error.detail or "").splitlines()]
     return [*lines, f"  hint     {error.hint}"] if error.hint else lines
 
 
-def _results(run: Run, epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+def _results(run: Run, epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], width: int) -> list[str]:
     columns = {"train_acc", "test_loss", "test_acc"} & {name for values in epochs for name in values}
     shipped = run.plan.spec.job.shipped
-    lines = ["", EPOCH_HEADER, *(epoch_row(values) for values in epochs)] if columns or (epochs and shipped) else []
+    table = ["", epoch_header(width), *(epoch_row(values, width) for values in epochs)]
+    lines = table if columns or (epochs and shipped) else []
     if not shipped:
         told = read(run.folder, run.plan.spec.job.figures)
         others = figures.table(told, [one for one in told.curves() if one.name not in columns])

@@ -28,13 +28,11 @@ class Reporter(ABC):
     Attributes:
         own_exit: exit code of the command however its run has ended; None: it is that of the run.
         asks: whether it can put a question at all.
-        unasked: what it means that nobody was asked, where the question does not say it.
         bell: the user wants a sound when the run ends or a question waits.
     """
 
     own_exit: ExitCode | None = None
     asks: bool = True
-    unasked: str = "nothing was started"
     bell: bool = False
 
     @abstractmethod
@@ -93,7 +91,12 @@ class Reporter(ABC):
         return self.asks and not no_input() and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
     def ask(
-        self, question: str, *, default: bool, otherwise: str = "add --yes", consequence: str | None = None
+        self,
+        question: str,
+        *,
+        default: bool,
+        otherwise: str = "add --yes",
+        consequence: str = "nothing was changed",
     ) -> bool:
         """Ask on the terminal.
 
@@ -101,7 +104,6 @@ class Reporter(ABC):
             ConfirmationNeeded: there is none, or no question is wanted; `otherwise` says what to do instead,
                 `consequence` what it means that nobody was asked.
         """
-        consequence = consequence or self.unasked
         if not self.may_ask():
             why = "with --json" if not self.asks else "with --no-input" if no_input() else "without a terminal"
             raise ConfirmationNeeded(f"cannot ask for confirmation {why}", hint=otherwise, consequence=consequence)

@@ -32,7 +32,6 @@ class JsonReporter(Reporter):
     """
 
     asks = False
-    unasked = "nothing was started or changed"
 
     def __init__(
         self, run: str = "", billing: Callable[[str], Mapping[str, Any]] | None = None, aside: Reporter | None = None

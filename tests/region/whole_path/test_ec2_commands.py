@@ -82,6 +82,7 @@ def test_the_plan_names_price_limit_and_who_ends_it(account_of: Opens) -> None:
     # Without a terminal nothing is launched unless --yes says so; and then the amount is named.
     told = account.place.cli("run", "--model", "3", "--instance", "g4dn.xlarge", code=2).stderr.decode()
     assert "cannot ask for confirmation without a terminal" in told and "--yes to accept at most $1.08" in told
+    assert "(nothing was started)" in told
     assert not any(call["effect"] for call in account.region.calls())
 
 
@@ -95,6 +96,8 @@ def test_ssh_opens_the_runs_machine_by_its_pinned_key_alone(account_of: Opens) -
     assert place.cli("ssh", "open-otter", "--", "echo one; echo two | tr t d; exit 5", code=5).stdout == b"one\ndwo\n"
     # The entry for editors leads to the same machine, by the same key.
     account.place.environment["HOME"] = str(account.place.cwd)
+    asked = place.cli("ssh", "open-otter", "--setup", code=2).stderr.decode()
+    assert "is written, and your own file is unchanged" in asked and not (place.cwd / ".ssh/config").exists()
     told = place.cli("ssh", "open-otter", "--setup", "--yes").stderr.decode()
     assert "VS Code: Remote-SSH, host ct-open-otter" in told
     folder = account.place.cwd / ".ssh"

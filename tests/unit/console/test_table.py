@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,12 @@ from cloudtrain.console import colour
 from cloudtrain.console.pages import listing
 from cloudtrain.console.reporters.live import LiveLines
 from cloudtrain.console.table import fitted_table
+from cloudtrain.console.text import shown_path
+from cloudtrain.core import disk
+from cloudtrain.core.errors import RunError
 from cloudtrain.core.spec import Ec2Spec, HostSpec, Limits, Target
 from cloudtrain.core.states import InstanceLife, RunState
-from cloudtrain.store import Run
+from cloudtrain.store import Run, Store
 from tests import plans
 
 AGO_S = 130.0
@@ -66,6 +70,11 @@ def test_a_machine_that_boots_is_there_with_its_price(tmp_path: Path) -> None:
     assert said(run) == "booting i-0a1b, $0.500 an hour"
     assert said(launched(tmp_path, RunState.SYNCING, rehearsal=True, heard_s=1.0)) == "syncing i-0a1b"
     assert said(run_of(tmp_path, RunState.BOOTING, heard_s=1.0)) == "booting", "nothing was launched"
+    # EC2 was asked for one: which it will be is not known yet.
+    asked = launched(tmp_path, RunState.PROVISIONING, InstanceLife.LAUNCHING, heard_s=1.0)
+    asked = replace(asked, instance=None, plan=replace(asked.plan, offer=plans.offer(0.5, 0.8)))
+    assert said(asked) == "provisioning, at most $0.800 an hour"
+    assert said(run_of(tmp_path, RunState.PROVISIONING, heard_s=1.0)) == "provisioning"
 
 
 def test_a_job_on_a_machine_that_stays_which_is_past_its_limit(tmp_path: Path) -> None:
@@ -168,3 +177,34 @@ def test_lines_that_are_drawn_again_keep_the_last_one_on_a_low_screen() -> None:
         assert screen.width == 39
     drawn = out.getvalue()
     assert "run 2" in drawn and "run 3" not in drawn and "... 7 more lines" in drawn and "2 machines run" in drawn
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_page_is_broken_between_words(tmp_path: Path, width: int) -> None:
+    run = launched(tmp_path, RunState.RUNNING, life=InstanceLife.PARKED)
+    error = RunError(code="quota", message="the account allows none of it " * 4, detail="one line\nand another")
+    run = replace(run, error=replace(error, hint="cloudtrain doctor prints the command that asks for more of it"))
+    run.folder.mkdir(parents=True)
+    told = {"kind": "epoch", "epoch": 1, "epochs": 2, "test_acc": 98.5, "test_loss": 0.5, "seconds": 3.0}
+    (run.folder / "events.jsonl").write_text(json.dumps(told) + "\n")
+    store = Store(tmp_path / "registry.sqlite")
+    whole, lines = listing.page(run, store), listing.page(run, store, width)
+    path = shown_path(run.folder)
+    assert all(len(line) <= width for line in lines if path not in line)
+    facts = "\n".join(lines[: lines.index("")])
+    assert facts.split() == "\n".join(whole[: whole.index("")]).split(), "no word is cut, and none is missing"
+    assert "           and another" in lines
+    assert ("test loss" in "\n".join(lines)) is (width == 80) and any("98.50%" in line for line in lines)
+    ways = ["follow it: cloudtrain logs brave-otter", "end it: cloudtrain stop brave-otter"]
+    assert lines[-2:] == ways if width == 40 else lines[-1] == "   ".join(ways)
+
+
+def test_a_local_run_is_looked_for_once_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, looks, glob = run_of(tmp_path, RunState.RUNNING), [], Path.glob
+    monkeypatch.setenv("CLOUDTRAIN_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: looks.append(pattern) or glob(path, pattern))
+    assert "training, as of" in listing.table([run], colour=True)[1] and len(looks) == 1
+    ended = disk.state_dir() / "local" / "runs" / f"{run.name}-0a1b2c3d" / "exit.json"
+    ended.parent.mkdir(parents=True)
+    ended.write_text("{}")
+    assert "ended, not pulled yet" in listing.table([run])[1] and listing.status(run) == "ended, not pulled yet"
