@@ -74,8 +74,9 @@ def context(tmp_path: Path, machines: FakeProvider, told: list[Event]) -> Contex
 
 
 @pytest.fixture
-def begun(tmp_path: Path, context: Context) -> Callable[..., Run]:
-    """A spot run of an hour and a half, with these limits."""
+def begun(tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """A spot run of an hour and a half, with these limits; its secret is in this shell."""
+    monkeypatch.setenv("MY_TOKEN", "hunter2-Zq7")
 
     def begin(**limits: float) -> Run:
         source = tmp_path / "job"
@@ -85,7 +86,7 @@ def begun(tmp_path: Path, context: Context) -> Callable[..., Run]:
             tmp_path / "runs",
             target=Target.EC2,
             ec2=Ec2Spec(spot=True),
-            job=JobSpec(source=str(source), module="job.train"),
+            job=JobSpec(source=str(source), module="job.train", secrets=("MY_TOKEN",)),
             limits=Limits(**{"max_time_s": 5400.0, **limits}),  # type: ignore[arg-type]
         )
         return planning.begin(plan, context)
@@ -107,6 +108,7 @@ def test_a_notice_saves_and_the_run_goes_on_elsewhere_from_its_checkpoint(
     assert (notes.attempt, notes.avoid_zones) == (2, ("zone-1",))
     first, second = (host.run_of(run.name).spec for host in machines.machines.values())
     assert first and second and second["ends"] <= first["ends"], "no machine ends later than the first would"
+    assert first["secrets"] == second["secrets"] == {"MY_TOKEN": "hunter2-Zq7"}
 
 
 def test_a_machine_that_goes_without_a_word_begins_anew_where_nothing_had_come(
