@@ -60,13 +60,14 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     code_copy.check_names(files.files)
     if spec.job.command:
         command.check(spec.job, files)
+    words = (*spec.job.command, *spec.job.packages, *spec.job.resume_args, *spec.train.args)
     state = git.state(files.source, files.files, timeout=5.0)
     code = CodeSummary(
         files=len(files.files),
         bytes=files.bytes,
         git=str(state) if state else None,
         stays=review.stays(files, state.tracked if state else ()),
-        warnings=(*review.warnings(files), *credentials.warnings((*spec.job.command, *spec.train.args), spec.job.vars)),
+        warnings=(*review.warnings(files), *credentials.warnings(words, spec.job.vars)),
     )
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
     times, last = history.look_up(spec, types, context.store)

@@ -8,6 +8,7 @@ from pathlib import Path
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages import failure, figures, plan_table
 from cloudtrain.console.text import shown_path
+from cloudtrain.core import credentials
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import RunSpec, Target
@@ -73,7 +74,7 @@ def _what_lines(spec: RunSpec) -> list[str]:
     job, train = spec.job, spec.train
     if job.command:
         lines = [f"  command  {shortened(job.line, 500)}{f'   in {job.cwd}/' if job.cwd else ''}"]
-        return lines + ([f"  with     {', '.join(job.packages)}"] if job.packages else [])
+        return lines + ([f"  with     {', '.join(credentials.typed(job.packages))}"] if job.packages else [])
     settings = [
         f"model {train.model}" if job.shipped else f"{job.line} --model {train.model}",
         counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs" if job.shipped else "epochs not set",

@@ -84,8 +84,8 @@ class JsonReporter(Reporter):
         told = plan.to_dict()
         told["offer"]["details"].pop("owner", None)
         train, job = told["spec"]["train"], told["spec"]["job"]
-        train["args"], job["command"] = credentials.typed(train["args"]), credentials.typed(job["command"])
-        job["vars"] = credentials.variables(job["vars"])
+        train["args"], job["vars"] = credentials.typed(train["args"]), credentials.variables(job["vars"])
+        job |= {name: credentials.typed(job[name]) for name in ("command", "packages", "resume_args")}
         self._write("plan", plan=told)
 
     def result(self, result: Result) -> None:

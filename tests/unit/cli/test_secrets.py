@@ -114,6 +114,7 @@ def test_a_repository_that_wants_a_secret_is_not_trusted_with_that(cli: Callable
 def test_tokens_among_arguments_are_warned_of_and_not_shown(cli: Callable[..., Typed]) -> None:
     key = "0123456789abcdef" * 2 + "01234567"
     flags = ("--env", f"API_KEY={VALUE}", "--env", "TOKENIZERS_PARALLELISM=false")
+    flags += ("--with", f"net @ git+https://x:{SHAPED}@example.org/net")
     words = ("python", "net/train.py", "--hf-token", SHAPED, "--wandb", key, f"--key={SHAPED}", "--tokenizer", "bert")
     told = cli("run", "--local", "--plan", *flags, "--", *words)
     for where, name in (
@@ -123,7 +124,8 @@ def test_tokens_among_arguments_are_warned_of_and_not_shown(cli: Callable[..., T
         ("--env API_KEY", "API_KEY"),
     ):
         assert f"warn     {where} looks like a secret" in told.err and f"--secret {name} hands over" in told.err
-    assert told.err.count("looks like a secret") == 4 and "--hf-token '<secret>'" in told.err
+    assert "warn     an argument looks like a secret" in told.err and "net @ git+https://x:<secret>@" in told.err
+    assert told.err.count("looks like a secret") == 5 and "--hf-token '<secret>'" in told.err
     line = cli("run", "--local", "--plan", "--json", *flags, "--", *words).out
     spec = json.loads(line.splitlines()[0])["plan"]["spec"]
     assert spec["job"]["vars"] == {"API_KEY": "<secret>", "TOKENIZERS_PARALLELISM": "false"}
