@@ -42,7 +42,7 @@ def give(values: Mapping[str, str]) -> None:
 def missing(names: Iterable[str]) -> list[str]:
     """Those of `names` that have no value here. The values of the others are hidden from now on."""
     values = {name: os.environ.get(name) or _given.get(name) for name in names}
-    lines = {line for value in values.values() for line in (value or "").splitlines() if len(line) >= SHORTEST}
+    lines = {line for value in values.values() for line in (value or "").splitlines() if len(line.strip()) >= SHORTEST}
     if not lines.issubset(_hidden):
         _hidden[:] = sorted(lines.union(_hidden), key=len, reverse=True)
     return [name for name, value in values.items() if not value]

@@ -261,7 +261,7 @@ def secrets_in(path: str, secrets: Dict[str, str]) -> Dict[str, Any]:
     """Of the exit record: `secrets`, where in the log the value of one stands, that whoever shows the log later can
     hide it without knowing it. A value of several lines is looked for line by line, short ones are not."""
     lines = [(name, os.fsencode(line)) for name, value in secrets.items() for line in value.splitlines()]
-    lines = [(name, line) for name, line in lines if len(line) >= SHORTEST_SECRET]
+    lines = [(name, line) for name, line in lines if len(line.strip()) >= SHORTEST_SECRET]
     found: List[Dict[str, Any]] = []
     most, before, data = max([len(line) for _, line in lines] or [0]), 0, b""
     try:

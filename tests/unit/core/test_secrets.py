@@ -78,10 +78,10 @@ def test_escapes_in_it_do_not_help() -> None:
 
 
 def test_lines_of_a_key_are_hidden_one_by_one_and_what_is_short_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEY", "-----BEGIN KEY-----\nMIIabcdef0123\nxyz\n")
+    monkeypatch.setenv("KEY", "-----BEGIN KEY-----\nMIIabcdef0123\n        \nxyz\n")
     monkeypatch.setenv("PIN", "12345")
     assert secrets.missing(["KEY", "PIN"]) == []
-    assert secrets.hide("a MIIabcdef0123 b 12345 xyz") == "a ************* b 12345 xyz"
+    assert secrets.hide("a MIIabcdef0123 b 12345         xyz") == "a ************* b 12345         xyz"
 
 
 def test_json_is_hidden_whatever_its_shape() -> None:
