@@ -66,7 +66,7 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
         files=len(files.files),
         bytes=files.bytes,
         git=str(state) if state else None,
-        stays=review.stays(files, state.tracked if state else ()),
+        stays=review.stays(files),
         warnings=(*review.warnings(files), *credentials.warnings(words, spec.job.vars)),
     )
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]

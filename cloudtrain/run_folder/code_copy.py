@@ -23,7 +23,7 @@ from cloudtrain.run_folder.artifacts import misshapen
 from cloudtrain.source import git
 from cloudtrain.source.archive import Archive
 from cloudtrain.source.ignore import OWN_FILE
-from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan
+from cloudtrain.source.tree import FileEntry, Tree, digest_of, scan, unpacked
 
 NAME = "code.tar.gz"
 # A package that brings its own data is not copied into each of its runs.
@@ -117,7 +117,7 @@ def unpack(path: Path, digest: str, source_name: str) -> Path:
         UsageError: the archive does not hold the code with this digest.
         OSError: it cannot be read, or the folder not be written.
     """
-    home = disk.private_dir(disk.state_dir() / "code")
+    home = disk.private_dir(unpacked())
     place = home / digest[:32]
     if _holds(place / source_name, digest):
         return place / source_name

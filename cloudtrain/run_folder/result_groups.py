@@ -52,7 +52,7 @@ def check(names: Sequence[str]) -> tuple[str, ...]:
 
 def of(name: str) -> str:
     """The group of a result called `name`."""
-    path = name.encode(errors="replace")
+    path = name.split("/")
     for group, rules in _RULES.items():
         if any(rule.matches(path, is_dir=False) for rule in rules):
             return group

@@ -1,46 +1,28 @@
 """Which version of the code a run was: commit, and one hash over everything that is not in it.
 
-A repository may be a stranger's, and its settings can make git run programs: to watch files, to filter them, to fetch
-what is missing. So git is asked for what its objects hold, and for nothing else; the files are compared here.
+The files are compared here: git would run what the repository's settings name as a filter.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtrain.core import programs
 from cloudtrain.core.notes import GitRecord
 from cloudtrain.core.text import counted
+from cloudtrain.source.repository import Ask, NoAnswer, asking
 from cloudtrain.source.tree import FileEntry
 
-# Beats the repository's own settings: none of these questions needs a program, and none gets one.
-_OFF = {
-    "core.fsmonitor": "false",
-    "core.hooksPath": os.devnull,
-    "core.pager": "cat",
-    "protocol.allow": "never",
-    "safe.bareRepository": "explicit",
-}
-_ENVIRONMENT = {
-    "GIT_ALLOW_PROTOCOL": "none",  # what is missing is fetched by no protocol, whatever the repository allows
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-}
 _LINK, _SUBMODULE = "120000", "160000"
 _NO = ("false", "no", "off", "0")
 _CHUNK = 1 << 20
 # What Git LFS commits in the place of a file.
 _POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
-
-Ask = Callable[..., str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +37,12 @@ class GitState:
         diff_sha256: over `path NUL size NUL sha256 NUL mode LF` of each sent file that is not as committed, and
             `path NUL LF` of what is tracked, has changed and is not sent, or gone, in byte order; paths are those in
             the repository. None if nothing that is tracked has changed, and all that is sent is tracked.
-        tracked: paths below the folder that the commit has, those in its submodules too.
     """
 
     commit: str
     abbreviated: str
     uncommitted: int
     diff_sha256: str | None
-    tracked: frozenset[str]
 
     def __str__(self) -> str:
         """Human-readable: "1a2b3c4" or "1a2b3c4 + 2 uncommitted files"."""
@@ -79,27 +59,23 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
 
     None without git, without a repository or a commit, or when it takes longer than `timeout` seconds.
     """
-    git = programs.find("git", beside=source)
-    if git is None:
-        return None
     until = time.monotonic() + timeout
     try:
-        ask = _asking(git, until)
+        ask = asking(source, timeout)
         prefix, _, commit = ask(source, "rev-parse", "--show-prefix", "HEAD").removesuffix("\n").rpartition("\n")
         abbreviated = ask(source, "rev-parse", "--short", "HEAD").strip()
         told = ask(source, "config", "--get-regexp", r"^core\.(autocrlf|filemode)$", fails=1).lower()
         habits = {name: value for name, _, value in (line.partition(" ") for line in told.splitlines())}
         sent = {path.partition("/")[2]: entry for path, entry in files.items()}
-        differing, tracked = set(sent), set()
+        differing = set(sent)
         for path, mode, name in _committed(ask, source, commit):
             if time.monotonic() > until:
                 return None
-            tracked.add(path)
             if _as_committed(source / path, mode, name, sent.get(path), habits):
                 differing.discard(path)
             else:
                 differing.add(path)
-    except (OSError, subprocess.SubprocessError, ValueError, RecursionError):
+    except (NoAnswer, OSError, ValueError, RecursionError):
         return None  # RecursionError: a crafted repository may nest submodules without an end
     total = hashlib.sha256()
     for name_, path in sorted((os.fsencode(prefix + path), path) for path in differing):
@@ -111,30 +87,7 @@ def state(source: Path, files: Mapping[str, FileEntry], *, timeout: float = 20.0
         abbreviated=abbreviated,
         uncommitted=len(differing),
         diff_sha256=total.hexdigest() if differing else None,
-        tracked=frozenset(tracked),
     )
-
-
-def _asking(git: str, until: float) -> Ask:
-    """Asks `git` something in a folder; `fails` is an exit code that means "nothing". Nobody waits past `until`."""
-    off = [word for name, value in _OFF.items() for word in ("-c", f"{name}={value}")]
-    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("GIT_")}
-
-    def ask(folder: Path, *arguments: str, fails: int = 0) -> str:
-        done = subprocess.run(
-            [git, "--no-pager", *off, "-C", str(folder), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=max(0.01, until - time.monotonic()),
-            encoding="utf-8",
-            errors="surrogateescape",
-            env={**environment, **_ENVIRONMENT},
-        )
-        if done.returncode not in (0, fails):
-            raise subprocess.CalledProcessError(done.returncode, arguments)
-        return done.stdout
-
-    return ask
 
 
 def _committed(ask: Ask, folder: Path, tree: str, lead: str = "") -> Iterator[tuple[str, str, str]]:
@@ -148,7 +101,7 @@ def _committed(ask: Ask, folder: Path, tree: str, lead: str = "") -> Iterator[tu
         elif (folder / path / ".git").exists():
             try:
                 yield from _committed(ask, folder / path, name, f"{lead}{path}/")
-            except subprocess.CalledProcessError:
+            except NoAnswer:
                 yield lead + path, mode, name  # that commit is not there: it differs
 
 
@@ -156,12 +109,13 @@ def _as_committed(file: Path, mode: str, name: str, sent: FileEntry | None, habi
     """Whether `file` is the blob `name` as git would have it: line ends and the right to run it by its settings
     `habits`. What a filter has made of it differs, but for Git LFS."""
     try:
-        if mode == _LINK and file.is_symlink():
+        here = file.lstat().st_mode
+        if mode == _LINK and stat.S_ISLNK(here):
             return _blob(name, os.fsencode(file.readlink())) == name
-        if file.is_symlink() or not file.is_file() or mode == _SUBMODULE:
+        if not stat.S_ISREG(here) or mode == _SUBMODULE:
             return False
         runs = os.name != "nt" and habits.get("core.filemode") not in _NO
-        if mode != _LINK and runs and (mode == "100755") != bool(file.stat().st_mode & 0o100):
+        if mode != _LINK and runs and (mode == "100755") != bool(here & 0o100):
             return False
         if _hash(name, file) == name:
             return True

@@ -2,28 +2,25 @@
 
 Three layers, asked for every folder and file on the way down:
 
-1. `.gitignore` as git reads it: one file a folder, deeper ones and later lines win, `!` takes back, and nothing below
-   an excluded folder can come back. Parents of the source count up to the root of its repository, and so does that
-   repository's `.git/info/exclude`.
+1. What git has of it (`repository.py`). Where git is not asked, `.gitignore` as git reads it: one file a folder, deeper
+   ones and later lines win, `!` takes back, and nothing below an excluded folder can come back. Parents of the source
+   count up to the root of its repository, and so does that repository's `.git/info/exclude`.
 2. `.cloudtrainignore`, same syntax, read after all of the above: it can leave out more, or bring back what git leaves
-   out.
+   out. A `!` line that spells out a folder brings it back with all that is in it, and one that gives a path does so
+   within folders that git leaves out.
 3. Defaults: version control, virtual environments, caches, secrets. Only a `!` line in `.cloudtrainignore` that spells
-   out a name lifts one; `!*` does not.
-
-A line becomes one expression for a whole path. Neither git's own list of files nor the library `pathspec` gives these
-answers: git lists what is tracked though a rule leaves it out, and has no reasons to show; to pathspec `keep/` also
-matches `keep/a.txt`, `[[:alpha:]]x` does not match `ax`, and `!*.py` does not undo a `*` before it in a folder.
+   out a name lifts one; `!*` does not. What git tracks is kept in by no default but those that are about secrets.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloudtrain.core import programs
 from cloudtrain.core.errors import UsageError
 
 GIT_FILE = ".gitignore"
@@ -41,115 +38,44 @@ _DEFAULTS = {
     "credentials.yml *_credentials.csv *accesskeys.csv rootkey.csv client_secret*.json service-account*.json "
     "service_account*.json secrets.toml secrets.yaml secrets.yml secrets.json",
 }
-_CLASSES = {
-    "alnum": "a-zA-Z0-9",
-    "alpha": "a-zA-Z",
-    "blank": " \\t",
-    "cntrl": "\\x00-\\x1f\\x7f",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": "!-/:-@\\[-`{-~",
-    "space": " \\t\\n\\r",
-    "upper": "A-Z",
-    "xdigit": "0-9a-fA-F",
-}
-# A member of a set is a class, or a character or a range of them. It ends at a "]", but not at one that comes first.
-_MEMBER = r"(?>\[:[^\]]{0,32}:\]|(?:\\.|[^\\])(?:-(?:\\.|[^\\\]]))?)"
-_TOKENS = re.compile(
-    r"(?<![^/])(?P<folders>(?:\*\*+/)+)|(?<![^/])(?P<below>\*\*+)\Z|(?P<stars>\*+)|(?P<one>\?)"
-    rf"|(?P<set>\[(?P<negated>[!^]?)(?P<members>{_MEMBER}(?:(?!\]){_MEMBER})*+)\])"
-    r"|(?P<broken>\[|\\\Z)|\\?(?P<plain>.)",
-    re.DOTALL,
-)
-_NOTHING = "(?!)"
 _LONGEST_LINE = 1024
+# In a set of characters: a backslash, a class. Only git reads them.
+_ODD_SET = re.compile(r"(?<!\\)\[[^]]*(?:\\|\[:)")
+GIT_IGNORED = "git-ignored"
+# Kinds of defaults about what no program can miss on another machine, since it makes its own.
+MADE_AGAIN = (
+    "default: version control",
+    "default: virtual environment",
+    "default: cache",
+    "default: results of runs",
+)
 
-
-_DEFAULT_RULES = [
-    (kind, pattern, re.compile(fnmatch.translate(pattern.rstrip("/"))), pattern.endswith("/"))
-    for kind, patterns in _DEFAULTS.items()
-    for pattern in patterns.split()
-]
+_DEFAULT_RULES = [(kind, pattern) for kind, patterns in _DEFAULTS.items() for pattern in patterns.split()]
+_PLAIN = {pattern.rstrip("/") for _, pattern in _DEFAULT_RULES}
+_GLOBS = re.compile("|".join(fnmatch.translate(pattern) for pattern in _PLAIN if "*" in pattern))
 
 
 def default_rule(name: str, *, is_dir: bool) -> str | None:
     """The default that keeps a file or folder of this name at home, human-readable; None if there is none."""
     lower = name.lower()
-    for kind, pattern, regex, dir_only in _DEFAULT_RULES:
-        if (is_dir or not dir_only) and regex.match(lower):
+    for kind, pattern in _DEFAULT_RULES if lower in _PLAIN or _GLOBS.match(lower) else ():
+        if fnmatch.fnmatchcase(lower, pattern.rstrip("/")) and (is_dir or not pattern.endswith("/")):
             return f"default: {kind} ({pattern})"
     return None
 
 
-def _expression(pattern: str) -> re.Pattern[bytes]:
-    """What `pattern`, a line without `!` and final slash, says of a path; its "?" is a byte, as it is to git."""
-    text = pattern.removeprefix("/").encode("utf-8", "surrogateescape").decode("latin-1")
-    tokens = list(_TOKENS.finditer(text))
+def _names(pattern: str) -> tuple[re.Pattern[str] | None, ...]:
+    """What `pattern`, a line without `!` and final slash, says of the names of a path; None is any number of them."""
     if "/" not in pattern:  # it is about names, in any folder
-        return re.compile(f"(?:.+/)?{_name(tokens)}".encode("latin-1"), re.DOTALL)
-    # What is between two "**/" is looked for where it comes first, once: the next "**/" makes up for the rest. So no
-    # pattern takes longer than its length times that of the path.
-    first, *later = _split(tokens, "folders")
-    parts = [_path(first)]
-    for number, part in enumerate(later, start=1):
-        parts.append(f"(?>(?:.+?/)??{_path(part)})" if number < len(later) else f"(?:.+/)?{_path(part)}")
-    return re.compile("".join(parts).encode("latin-1"), re.DOTALL)
+        return None, _name(pattern)
+    names = [None if name in ("**", "***") else _name(name) for name in pattern.removeprefix("/").split("/")]
+    return (*names, _name("*")) if names[-1] is None else tuple(names)
 
 
-def _split(tokens: Iterable[re.Match[str]], kind: str) -> list[list[re.Match[str]]]:
-    """The tokens between those of a kind."""
-    parts: list[list[re.Match[str]]] = [[]]
-    for token in tokens:
-        if token.lastgroup == kind:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _path(tokens: Iterable[re.Match[str]]) -> str:
-    """Names with slashes between."""
-    names: list[list[re.Match[str]]] = [[]]
-    for token in tokens:
-        if token["plain"] == "/":
-            names.append([])
-        else:
-            names[-1].append(token)
-    return "/".join(_name(name) for name in names)
-
-
-def _name(tokens: Iterable[re.Match[str]]) -> str:
-    """One name. What is between two stars is looked for where it comes first, as above."""
-    first, *later = ["".join(_translated(token) for token in part) for part in _split(tokens, "stars")]
-    if not later:
-        return first
-    return first + "".join(f"(?>[^/]*?{part})" for part in later[:-1]) + f"[^/]*{later[-1]}"
-
-
-def _translated(token: re.Match[str]) -> str:
-    match token.lastgroup:
-        case "below":
-            return ".+"
-        case "one":
-            return "[^/]"
-        case "set":
-            members = [_member(text) for text in re.findall(_MEMBER, token["members"], re.DOTALL)]
-            negated = "^" if token["negated"] else ""
-            return _NOTHING if "" in members else f"(?!/)[{negated}{''.join(members)}]"
-        case "plain":
-            return re.escape(token["plain"])
-    return _NOTHING  # as git has it: a set without an end, a backslash before nothing
-
-
-def _member(text: str) -> str:
-    """A member of a set, as an expression has it; empty for a class that there is not."""
-    if text.startswith("[:") and text.endswith(":]"):
-        return _CLASSES.get(text[2:-2], "")
-    characters = re.findall(r"\\?(.)", text, re.DOTALL)
-    low, high = characters[0], characters[-1]  # of a backward range git takes the first character
-    return f"{re.escape(low)}-{re.escape(high)}" if low < high else re.escape(low)
+def _name(glob: str) -> re.Pattern[str]:
+    # To `fnmatch` a backslash is like any other character, and only "!" negates a set.
+    told = re.sub(r"\\(.)", lambda found: f"[{found[1]}]" if found[1] in "*?[" else found[1], glob)
+    return re.compile(fnmatch.translate(told.replace("[^", "[!")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +83,38 @@ class Rule:
     """One line of an ignore file. `origin` names file, line number and text, human-readable."""
 
     origin: str
-    path: re.Pattern[bytes]
+    names: tuple[re.Pattern[str] | None, ...]
     dir_only: bool
     negated: bool
     spelled_out: bool
 
-    def matches(self, path: bytes, *, is_dir: bool) -> bool:
-        """Whether the line is about this very path (as bytes), which begins below the ignore file's folder."""
-        return (is_dir or not self.dir_only) and self.path.fullmatch(path) is not None
+    def matches(self, path: Sequence[str], *, is_dir: bool) -> bool:
+        """Whether the line is about this very path (its names), which begins below the ignore file's folder."""
+        return (is_dir or not self.dir_only) and _match(self.names, path)
+
+    def leads_below(self, folder: Sequence[str]) -> bool:
+        """Whether the line brings something back that is, by the path that it gives, below `folder`."""
+        anywhere = None in self.names
+        fixed = self.names[: self.names.index(None)] if anywhere else self.names
+        leads = all(name.match(one) for name, one in zip(fixed, folder, strict=False) if name)
+        return self.negated and bool(fixed) and leads and (anywhere or len(fixed) > len(folder))
+
+
+def _match(names: Sequence[re.Pattern[str] | None], path: Sequence[str]) -> bool:
+    at = here = 0
+    again: tuple[int, int] | None = None  # where to go on if it fails: behind the last None, a name later each time
+    while here < len(path):
+        name = names[at] if at < len(names) else None
+        if name is not None and name.match(path[here]):
+            at, here = at + 1, here + 1
+        elif at < len(names) and name is None:
+            at, again = at + 1, (at + 1, here + 1)
+        elif again is not None:
+            at, here = again
+            again = at, here + 1
+        else:
+            return False
+    return at == len(names)
 
 
 def _trimmed(line: str) -> str:
@@ -185,10 +135,11 @@ def parse(text: str, name: str) -> list[Rule]:
         line = raw.removesuffix("\r")
         if line.startswith("#"):
             continue
-        if len(line) > _LONGEST_LINE:
+        if len(line) > _LONGEST_LINE or _ODD_SET.search(line):
+            long = len(line) > _LONGEST_LINE
             raise UsageError(
-                f"{name}:{number} has more than {_LONGEST_LINE} characters",
-                hint="shorten that line",
+                f"{name}:{number} has {'more than 1024 characters' if long else 'a set that only git can read'}",
+                hint="shorten that line" if long else "write its characters out, without backslash and class",
                 consequence="nothing was sent",
                 code="unreadable_file",
             )
@@ -202,7 +153,7 @@ def parse(text: str, name: str) -> list[Rule]:
         rules.append(
             Rule(
                 origin=f"{name}:{number}: {line}",
-                path=_expression(body),
+                names=_names(body),
                 dir_only=dir_only,
                 negated=negated,
                 spelled_out=bool(body.rpartition("/")[2].strip("*?.[]")),
@@ -211,8 +162,8 @@ def parse(text: str, name: str) -> list[Rule]:
     return rules
 
 
-def read(path: Path, name: str) -> list[Rule]:
-    """The rules of the ignore file at `path`; none where there is no such plain file. Like git, links are not followed.
+def _text(path: Path, name: str) -> str:
+    """What is in the ignore file at `path`; nothing where there is no such plain file. As to git, links are none.
 
     Raises:
         UsageError: it is there and cannot be read, or is in UTF-16; sending the folder without its rules could send
@@ -220,7 +171,7 @@ def read(path: Path, name: str) -> list[Rule]:
     """
     try:
         if path.is_symlink() or not path.is_file():
-            return []
+            return ""
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(
@@ -237,7 +188,7 @@ def read(path: Path, name: str) -> list[Rule]:
             consequence="nothing was sent",
             code="unreadable_file",
         )
-    return parse(data.decode("utf-8", "surrogateescape"), name)
+    return data.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,59 +196,51 @@ class Rules:
     """The rules in force in one folder: its own and those of every folder above it that counts.
 
     Attributes:
+        asked: git is asked, and its ignore files are looked at for being readable alone.
         git, own: (depth, rules) from the top folder down; a rule sees the names of a path from `depth` on.
     """
 
-    git: tuple[tuple[int, tuple[Rule, ...]], ...] = ()
-    own: tuple[tuple[int, tuple[Rule, ...]], ...] = ()
+    asked: bool
+    git: tuple[tuple[int, list[Rule]], ...] = ()
+    own: tuple[tuple[int, list[Rule]], ...] = ()
 
     def below(self, folder: Path, label: str, depth: int) -> Rules:
         """These rules and those written in `folder`, which is `depth` names below the top."""
-        git = tuple(read(folder / GIT_FILE, label + GIT_FILE))
-        own = tuple(read(folder / OWN_FILE, label + OWN_FILE))
-        if not git and not own:
-            return self
-        return Rules(
-            (*self.git, (depth, git)) if git else self.git,
-            (*self.own, (depth, own)) if own else self.own,
-        )
+        rules = self.reading(folder / GIT_FILE, label + GIT_FILE, depth)
+        if own := parse(_text(folder / OWN_FILE, label + OWN_FILE), label + OWN_FILE):
+            return replace(rules, own=(*rules.own, (depth, own)))
+        return rules
 
-    def verdict(self, parts: Sequence[str], *, is_dir: bool) -> str | None:
-        """Why the path with these names below the top stays at home, in words; None: it is sent.
+    def reading(self, path: Path, name: str, depth: int) -> Rules:
+        """These rules and those of git in the file at `path`."""
+        text = _text(path, name)
+        return self if self.asked or not text else replace(self, git=(*self.git, (depth, parse(text, name))))
 
-        Folders above it must have been asked before: an excluded folder excludes everything below.
-        """
-        own = _last(self.own, parts, is_dir)
-        default = default_rule(parts[-1], is_dir=is_dir)
-        if default is not None and not (own is not None and own.negated and own.spelled_out):
-            return default
-        rule = own if own is not None else _last(self.git, parts, is_dir)
-        return None if rule is None or rule.negated else rule.origin
+    def bring_back_below(self, folder: Sequence[str]) -> bool:
+        """Whether a line of cloudtrain's own brings back something below `folder`, which git leaves out."""
+        return any(rule.leads_below(folder[depth:]) for depth, rules in self.own for rule in rules)
 
 
-def _last(levels: Sequence[tuple[int, Sequence[Rule]]], parts: Sequence[str], is_dir: bool) -> Rule | None:
+def last(levels: Sequence[tuple[int, Sequence[Rule]]], path: Sequence[str], is_dir: bool) -> Rule | None:
+    """The rule of `levels` that decides on the path with these names below the top; None: they say nothing of it.
+
+    Folders above it must have been asked before: an excluded folder excludes everything below.
+    """
     for depth, rules in reversed(levels):
-        below = os.fsencode("/".join(parts[depth:]))
         for rule in reversed(rules):
-            if rule.matches(below, is_dir=is_dir):
+            if rule.matches(path[depth:], is_dir=is_dir):
                 return rule
     return None
 
 
-def rules_above(source: Path) -> tuple[Rules, tuple[str, ...]]:
+def rules_above(source: Path, *, asked: bool) -> tuple[Rules, tuple[str, ...]]:
     """The rules that the repository around `source` has for it, and the names that lead from its root to `source`.
 
     Without a repository: no rules, no names.
     """
-    for top in (source, *source.parents):
-        if not (top / ".git").exists():
-            continue
-        names = source.relative_to(top).parts
-        exclude = tuple(read(top / ".git" / "info" / "exclude", ".git/info/exclude"))
-        rules = Rules(((0, exclude),) if exclude else ())
-        folder = top
-        for depth, name in enumerate(names):
-            rules = rules.below(folder, "../" * (len(names) - depth), depth)
-            folder = folder / name
-        return rules, names
-    return Rules(), ()
+    top = programs.top(source)
+    names = source.relative_to(top).parts
+    rules = Rules(asked).reading(top / ".git" / "info" / "exclude", ".git/info/exclude", 0)
+    for depth in range(len(names)):
+        rules = rules.below(top.joinpath(*names[:depth]), "../" * (len(names) - depth), depth)
+    return rules, names

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.source import ignore
+from cloudtrain.source import ignore, repository
+from cloudtrain.source.repository import NoAnswer
 
 # A file written within this long before it was hashed may change again without its time changing: FAT keeps times in
 # steps of 2 s, network folders have clocks of their own. Such files are hashed again next time.
@@ -49,6 +50,7 @@ class Tree:
         digest: of all files (`digest_of`).
         bytes: their total size.
         skipped: what stays here and why, in the order of the walk.
+        unasked: there is a repository, and git gave no answer for it.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class Tree:
     source: Path = field(default=Path())
     cache: Path | None = None
     runs_dir: Path | None = None
+    unasked: bool = False
 
     def rescan(self) -> Tree:
         """The same folder as it is now.
@@ -104,9 +107,9 @@ def scan(source: Path, *, cache: Path | None, runs_dir: Path | None = None) -> T
         what = "is not a folder" if source.exists() else "does not exist"
         raise _refused(f"the training package {source} {what}", "name the folder that holds it", "no_source")
     memory = _Memory.load(cache, source)
-    skipped: list[Skipped] = []
+    walk = _Walk(source, runs_dir)
     files: dict[str, FileEntry] = {}
-    for path, file in sorted(_walk(source, runs_dir, skipped), key=lambda found: os.fsencode(found[0])):
+    for path, file in sorted(walk.files.items(), key=lambda found: os.fsencode(found[0])):
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -124,10 +127,11 @@ def scan(source: Path, *, cache: Path | None, runs_dir: Path | None = None) -> T
         files=files,
         digest=digest_of(files),
         bytes=sum(entry.size for entry in files.values()),
-        skipped=skipped,
+        skipped=walk.skipped,
         source=source,
         cache=cache,
         runs_dir=runs_dir,
+        unasked=walk.unasked,
     )
 
 
@@ -140,76 +144,143 @@ def _refused(message: str, hint: str, code: str = "usage") -> UsageError:
     return UsageError(message, hint=hint, consequence="nothing was sent", code=code)
 
 
-def _walk(source: Path, runs_dir: Path | None, skipped: list[Skipped]) -> Iterator[tuple[str, Path]]:
-    """Every file to send as (path it is sent under, where it is); fills `skipped`."""
-    above, lead = ignore.rules_above(source)
-    real = source.resolve()
-    runs = runs_dir.resolve() if runs_dir is not None else None
-    pending = [(source, (), above)]  # type: list[tuple[Path, tuple[str, ...], ignore.Rules]]
-    while pending:
-        folder, names, outer = pending.pop()
-        rules = outer.below(folder, "".join(f"{name}/" for name in names), len(lead) + len(names))
+class _Folder(NamedTuple):
+    """A folder to look into.
+
+    Attributes:
+        names: that lead to it from the source.
+        stays: why what is in it stays here, "" if it does not; of what git tracks and of what a rule of cloudtrain's
+            own names the opposite may hold. None: each file's own case.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    rules: ignore.Rules
+    stays: str | None
+
+
+class _Walk:
+    """What is found in a source folder.
+
+    Attributes:
+        files: to send: where each is, by the path it is sent under.
+        skipped, unasked: as `Tree` has them.
+    """
+
+    def __init__(self, source: Path, runs_dir: Path | None) -> None:
+        self.files: dict[str, str] = {}
+        self.skipped: list[Skipped] = []
+        self.unasked = False
+        self._source = source
+        self._runs = runs_dir.resolve() if runs_dir is not None else None
+        self._links: list[tuple[str, str, str | None]] = []
+        if source.parent.parent == unpacked():
+            every = (file for file in source.rglob("*") if file.is_file())
+            self.files = {file.relative_to(source.parent).as_posix(): str(file) for file in every}
+            return
         try:
-            found = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            self._git = repository.members(source)
+        except NoAnswer:
+            self._git, self.unasked = None, True
+        rules, self._lead = ignore.rules_above(source, asked=self._git is not None)
+        pending = [_Folder(source, (), rules, None)]
+        while pending:
+            pending += reversed(list(self._look_into(pending.pop())))
+        self._add_links()
+
+    def _look_into(self, at: _Folder) -> Iterator[_Folder]:
+        """Note what is in a folder; the folders below it that are to be looked into."""
+        try:
+            found = sorted(os.scandir(at.path), key=lambda entry: entry.name)
         except OSError as error:
             raise _refused(
-                f"cannot read the folder {folder}: {error.strerror}",
+                f"cannot read the folder {at.path}: {error.strerror}",
                 "make it readable, or ignore it",
                 "unreadable_file",
             ) from error
-        folders = []
+        rules, below = at.rules, "".join(f"{name}/" for name in at.names)
+        there = {entry.name for entry in found}
+        if there & {ignore.GIT_FILE, ignore.OWN_FILE}:
+            rules = rules.below(at.path, below, len(self._lead) + len(at.names))
+        if self._git is not None and below and at.stays is None and ".git" in there:
+            with suppress(NoAnswer):  # then it has no files, as the repository around it sees it
+                self._git.add(below)
+        at = at._replace(rules=rules)
         for entry in found:
-            below = (*names, entry.name)
-            path = "/".join((source.name, *below))
+            path = f"{self._source.name}/{below}{entry.name}"
             link = entry.is_symlink() or _is_junction(entry)
             is_dir = entry.is_dir(follow_symlinks=False) and not link
-            rule = rules.verdict((*lead, *below), is_dir=is_dir)
-            if rule is None and is_dir:
-                rule = _folder_rule(Path(entry.path), below, runs)
-            elif rule is None and link:
-                rule = _link_rule(Path(entry.path), real, above, lead)
-            elif rule is None and not entry.is_file(follow_symlinks=False):
-                rule = "not a plain file"
-            if rule is not None:
-                skipped.append(Skipped(path + "/" if is_dir else path, rule, None if is_dir or link else _size(entry)))
-            elif is_dir:
-                folders.append((Path(entry.path), below, rules))
+            names = (*at.names, entry.name)
+            stays, within = self._judged(at, names, is_dir)
+            if link and stays in (None, "", ignore.GIT_IGNORED):
+                self._links.append((path, entry.path, stays or None))
+            elif is_dir and (not stays or (stays == ignore.GIT_IGNORED and rules.bring_back_below(self._lead + names))):
+                yield _Folder(at.path / entry.name, names, rules, within)
+            elif stays or not entry.is_file(follow_symlinks=False):
+                size = None if is_dir else _size(entry)
+                self.skipped.append(Skipped(path + "/" * is_dir, stays or "not a plain file", size))
             else:
-                yield path, Path(entry.path)
-        pending.extend(reversed(folders))
+                self.files[path] = entry.path
+
+    def _judged(self, at: _Folder, names: tuple[str, ...], is_dir: bool) -> tuple[str | None, str | None]:
+        """Why a file or folder in the folder `at` stays here, "" or None if it does not; and the same of what is in it.
+
+        `at.stays` is what holds for all that lies beside it.
+        """
+        path = self._lead + names
+        own = ignore.last(at.rules.own, path, is_dir)
+        named = own is not None and own.negated and own.spelled_out
+        tracked = self._git.tracked("/".join(names)) if self._git is not None else None
+        default = ignore.default_rule(names[-1], is_dir=is_dir)
+        default = self._folder_rule(at.path / names[-1], names) if is_dir and not default else default
+        if default and not named and not (tracked and default.startswith(ignore.MADE_AGAIN)):
+            return default, None
+        if own is not None:
+            return ("", "" if named else at.stays) if own.negated else (own.origin, None)
+        if tracked:
+            return None, default or at.stays
+        stays = at.stays
+        if stays is None and self._git is not None:
+            stays = ignore.GIT_IGNORED if tracked is None else None
+        elif stays is None:
+            rule = ignore.last(at.rules.git, path, is_dir)
+            stays = None if rule is None or rule.negated else ignore.GIT_IGNORED
+        return stays, stays
+
+    def _folder_rule(self, folder: Path, names: tuple[str, ...]) -> str | None:
+        if (folder / "pyvenv.cfg").is_file() or (folder / "conda-meta").is_dir():
+            return "default: virtual environment (pyvenv.cfg or conda-meta in it)"
+        results = self._runs is not None and folder.name == self._runs.name and folder.resolve() == self._runs
+        if results or names == ("runs",) or (folder.name == "wandb" and any(folder.glob("*run-*"))):
+            return "default: results of runs"
+        return None
+
+    def _add_links(self) -> None:
+        """A link must lead to a plain file inside the source that is sent itself."""
+        real, links = self._source.resolve(), {}
+        for path, link, stays in self._links:
+            why = stays
+            try:
+                target = Path(link).resolve(strict=True)
+                if not target.is_relative_to(real):
+                    why = "a link out of the folder"
+                elif not stat.S_ISREG(target.stat().st_mode):
+                    why = "a link to a folder" if target.is_dir() else "a link to what is not a plain file"
+                elif f"{self._source.name}/{target.relative_to(real).as_posix()}" not in self.files:
+                    why = "a link to what stays here"
+            except (OSError, RuntimeError):
+                why = "a link that leads nowhere"
+            if why is None:
+                links[path] = link
+            else:
+                self.skipped.append(Skipped(path, why))
+        self.files |= links
 
 
-def _folder_rule(folder: Path, names: tuple[str, ...], runs: Path | None) -> str | None:
-    if (folder / "pyvenv.cfg").is_file() or (folder / "conda-meta").is_dir():
-        return "default: virtual environment (pyvenv.cfg or conda-meta in it)"
-    if names == ("runs",) or (runs is not None and folder.resolve() == runs):
-        return "default: results of runs"
-    return None
-
-
-def _link_rule(link: Path, real: Path, above: ignore.Rules, lead: tuple[str, ...]) -> str | None:
-    """Why a link is not sent: it must lead to a plain file inside the tree that would be sent itself."""
-    try:
-        target = link.resolve(strict=True)
-        plain = stat.S_ISREG(target.stat().st_mode)
-    except (OSError, RuntimeError):
-        return "a link that leads nowhere"
-    if not target.is_relative_to(real):
-        return "a link out of the folder"
-    if not plain:
-        return "a link to a folder" if target.is_dir() else "a link to what is not a plain file"
-    names = target.relative_to(real).parts
-    folder, rules = real, above
-    for depth, name in enumerate(names, start=1):
-        rules = rules.below(folder, "".join(f"{part}/" for part in names[: depth - 1]), len(lead) + depth - 1)
-        folder = folder / name
-        is_dir = depth < len(names)
-        rule = rules.verdict((*lead, *names[:depth]), is_dir=is_dir)
-        if rule is None and is_dir:
-            rule = _folder_rule(folder, names[:depth], None)
-        if rule is not None:
-            return f"a link to {'/'.join(names)}, which stays here ({rule})"
-    return None
+def unpacked() -> Path:
+    """Where copies of what was sent are unpacked (`run_folder/code_copy.py`), each in a folder of its own. All that is
+    there was sent, so no rule counts."""
+    return disk.state_dir() / "code"
 
 
 def _is_junction(entry: os.DirEntry[str]) -> bool:
@@ -245,7 +316,7 @@ class _Memory:
             known = saved.get("files") if isinstance(saved, dict) and saved.get("v") == 1 else None
         return cls(file, known if isinstance(known, dict) else {})
 
-    def entry(self, path: str, file: Path) -> FileEntry:
+    def entry(self, path: str, file: str) -> FileEntry:
         """Size, hash and mode of `file`, read only if it may differ from what is remembered.
 
         Raises:
@@ -253,7 +324,7 @@ class _Memory:
         """
         try:
             for _ in range(_ATTEMPTS):
-                before = file.stat()
+                before = os.stat(file)  # noqa: PTH116, a Path each would take longer than all else
                 remembered = self._known.get(path)
                 if (
                     isinstance(remembered, list)
@@ -263,8 +334,8 @@ class _Memory:
                     self._seen[path] = remembered
                     return FileEntry(before.st_size, str(remembered[-1]), _mode(before))
                 started = time.time_ns()
-                sha256, size = _hash(file)
-                after = file.stat()
+                sha256, size = _hash(Path(file))
+                after = os.stat(file)  # noqa: PTH116
                 if _identity(before) == _identity(after) and size == after.st_size:
                     if max(after.st_mtime_ns, after.st_ctime_ns) < started - RACY_NS:
                         self._seen[path] = [*_identity(after), sha256]
@@ -273,7 +344,7 @@ class _Memory:
             raise _refused(
                 f"cannot read {file}: {error.strerror}", "make it readable, or ignore it", "unreadable_file"
             ) from error
-        raise still_changing(str(file))
+        raise still_changing(file)
 
     def save(self) -> None:
         """Keep what was seen. A cache that cannot be written costs time, nothing else."""

@@ -125,8 +125,8 @@ def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
 
 def allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
     """Whether the last of `rules` that speaks of `name`, or of a folder it lies in, lets it through."""
-    parts = name.split("/")
-    paths = [("/".join(parts[:depth]).encode(), depth < len(parts)) for depth in range(1, len(parts) + 1)]
+    names = name.split("/")
+    paths = [(names[:depth], depth < len(names)) for depth in range(1, len(names) + 1)]
     for rule in reversed(rules):
         if any(rule.matches(path, is_dir=is_dir) for path, is_dir in paths):
             return not rule.negated

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from cloudtrain.cleanup import on_host
 from cloudtrain.console.pages import leftovers
 from cloudtrain.core.decode import Odd, json_object
+from cloudtrain.core.errors import UsageError
 from cloudtrain.onhost import probe
 from cloudtrain.provider.ec2 import credentials
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.translate import translated
 from cloudtrain.run_folder.redact import Redaction
-from cloudtrain.source import git, ignore
+from cloudtrain.source import git, ignore, repository
 from cloudtrain.source.tree import FileEntry
 from cloudtrain.transfer.answers import host_facts, host_folders
 from cloudtrain.transfer.first_line import FirstLine, OurStream
@@ -82,23 +83,25 @@ _TREE = st.lists(
 
 
 def git_says(given: tuple[str, list[str], str, int]) -> None:
-    """What git says of a commit, a tree and its settings."""
+    """What git says of a commit, a tree, its settings and its files."""
     head, tree, settings, code = given
+    lines = "".join(f"{line}\0" for line in tree)
+    told = {"rev-parse": head, "config": settings, "ls-tree": lines, "ls-files": lines}
 
-    def run(argv: list[str], **ignored: Any) -> subprocess.CompletedProcess[str]:
-        verb = next(word for word in argv if word in ("rev-parse", "config", "ls-tree"))
-        said = {"rev-parse": head, "config": settings, "ls-tree": "".join(f"{line}\0" for line in tree)}[verb]
-        told = _as_bytes(said).decode("utf-8", "surrogateescape")
-        return subprocess.CompletedProcess(argv, code if verb == "config" else 0, told, "")
+    def ask(folder: Path, verb: str, *arguments: str, fails: int = 0) -> str:
+        if verb == "config" and code not in (0, fails):
+            raise repository.NoAnswer
+        return _as_bytes(told[verb]).decode("utf-8", "surrogateescape")
 
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "a.py").write_bytes(b"x")
         (Path(place) / "sub" / ".git").mkdir(parents=True)
         entry = FileEntry(1, "0" * 64, 0o644)
-        with mock.patch.object(git.subprocess, "run", run):
+        with mock.patch.object(git, "asking", lambda source, timeout: ask):
             found = git.state(Path(place), {f"{Path(place).name}/a.py": entry})
         if found is not None:
-            json.dumps([asdict(found.record()), str(found), sorted(found.tracked)])
+            json.dumps([asdict(found.record()), str(found)])
+        assert repository.Members(Path(place), ask).tracked("a.py") in (None, False, True)
 
 
 # Ignore files: any line, met by any path, in a time that grows with both alone.
@@ -112,10 +115,12 @@ _LINES = st.lists(st.lists(_PIECES | _words, max_size=30).map("".join), max_size
 def ignored(told: tuple[str, list[str], int]) -> None:
     """The lines of an ignore file, asked for a path."""
     text, names, times = told
-    path = os.fsencode(("/".join(names) * times).encode("utf-8", "replace").decode())[:4000]
+    path = ("/".join(names) * times)[:4000].split("/")
     began = time.process_time()
-    for rule in ignore.parse(_as_bytes(text).decode("utf-8", "surrogateescape"), ".gitignore"):
-        rule.matches(path, is_dir=False)
+    with suppress(UsageError):
+        for rule in ignore.parse(_as_bytes(text).decode("utf-8", "surrogateescape"), ".gitignore"):
+            rule.matches(path, is_dir=False)
+            rule.leads_below(path)
     assert time.process_time() - began < 1.0
 
 

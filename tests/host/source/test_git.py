@@ -83,7 +83,14 @@ SETTINGS = (
     *("core.fsmonitor", "core.pager", "core.editor", "core.askPass", "core.gitProxy", "core.sshCommand"),
     *("core.alternateRefsCommand", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.external"),
     *("diff.evil.textconv", "diff.evil.command", "credential.helper", "gpg.program", "uploadpack.packObjectsHook"),
-    *("remote.evil.uploadpack", "sequence.editor", "pager.ls-tree", "pager.config", "pager.rev-parse"),
+    *(
+        "remote.evil.uploadpack",
+        "sequence.editor",
+        "pager.ls-tree",
+        "pager.config",
+        "pager.rev-parse",
+        "pager.ls-files",
+    ),
 )
 REMOTES = ("ext::{trap}", "ssh://nowhere.invalid/x", "git://nowhere.invalid/x", "file://{project}", "{project}")
 needs_sh = pytest.mark.skipif(os.name == "nt" or shutil.which("git") is None, reason="needs git and scripts of sh")
@@ -116,12 +123,12 @@ def traps(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tra
     ask("commit", "-q", "-m", "first")
     for name in SETTINGS:
         ask("config", name, traps.put(project / "traps" / name))
-    for name in ("ls-tree", "rev-parse", "config"):
+    for name in ("ls-tree", "rev-parse", "config", "ls-files", "check-ignore"):
         ask("config", f"alias.{name}", "!" + traps.put(project / "traps" / f"alias-{name}"))
     ask("config", "core.hooksPath", str(project / "hooks"))
     for name in ("post-index-change", "reference-transaction", "fsmonitor-watchman", "post-checkout", "pre-auto-gc"):
         traps.put(project / "hooks" / name)
-    for name in ("git", "ssh", "git-ls-tree", "git-rev-parse", "git-remote-ext", "sh"):
+    for name in ("git", "ssh", "git-ls-tree", "git-ls-files", "git-rev-parse", "git-remote-ext", "sh"):
         traps.put(project / name)
         traps.put(package / name)
     (project / ".git" / "info" / "exclude").write_text("/net/git*\n/net/s[sh]*\n")
@@ -232,6 +239,9 @@ def test_programs_are_found_outside_the_project(traps: Traps, package: Path, mon
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_a_repository_around_the_state_folder_is_not_about_the_code_in_it(package: Path, tmp_path: Path) -> None:
+    (package / ".gitignore").write_text("labels.csv\n")
+    (package / "labels.csv").write_text("sent all the same: git tracks it\n")
+    repository(package.parent)("add", "-f", str(package / "labels.csv"))
     code_copy.pack(scan(package), tmp_path / "a.tar.gz")
     disk.private_dir(disk.state_dir())
     subprocess.run(["git", "init", "-q", str(disk.state_dir())], check=True)
@@ -241,7 +251,7 @@ def test_a_repository_around_the_state_folder_is_not_about_the_code_in_it(packag
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_plan_names_what_git_tracks_and_a_rule_keeps_here(package: Path, tmp_path: Path) -> None:
+def test_the_plan_names_what_stays_with_its_size(package: Path, tmp_path: Path) -> None:
     ask = repository(package.parent)
     (package / "labels.csv").write_text("cat,dog\n")
     (package / "other.csv").write_text("not tracked\n")
@@ -250,10 +260,9 @@ def test_the_plan_names_what_git_tracks_and_a_rule_keeps_here(package: Path, tmp
     (package / "data").symlink_to(tmp_path / "disk")
     ask("add", ".")
     ask("add", "-f", str(package / "labels.csv"))
-    ask("commit", "-q", "-m", "first")
     spec = plans.spec(tmp_path / "runs", job=JobSpec(source=str(package)))
     context = Context(store=Store(tmp_path / "registry.sqlite"), provider=lambda spec: LocalProvider())
-    linked, labels, other = planning.plan_run(spec, context).code.stays
-    assert linked == f"{package.name}/data (a link out of the folder)"
-    assert labels.startswith(f"{package.name}/labels.csv (") and "git tracks it, ../.gitignore:1: *.csv" in labels
-    assert other.startswith(f"{package.name}/other.csv (") and "tracks" not in other
+    assert planning.plan_run(spec, context).code.stays == (
+        "a link out of the folder: data",
+        f"git-ignored, 12 B in 1 file: other.csv (a line !other.csv in {package.name}/.cloudtrainignore sends it)",
+    )
