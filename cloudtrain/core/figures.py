@@ -149,7 +149,7 @@ def checked(declared: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def sound(declared: Mapping[str, str]) -> dict[str, str]:
-    """Those of `declared`, as a receipt has them, that can be looked for."""
+    """Those of `declared`, as a receipt or a row has them, that can be looked for."""
     kept: dict[str, str] = {}
     for name, expression in tuple(declared.items())[:MOST_EXPRESSIONS]:
         with suppress(ValueError):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cloudtrain.core.events import Emit, Event, FiguresTold, LogLines, Metric, Warned
-from cloudtrain.core.figures import EVENTS, LogFigures, Row, newest, row
+from cloudtrain.core.figures import EVENTS, LogFigures, Row, newest, row, sound
 from cloudtrain.core.told import Figures
 from cloudtrain.run_folder.event_files import EventFiles
 from cloudtrain.store import Run, Store
@@ -81,7 +81,7 @@ class Heard:
         self._emit, self._on_row = emit, on_row
         job = run.plan.spec.job
         self._looks = not job.shipped
-        self._log = LogFigures(job.figures if self._looks else {})
+        self._log = LogFigures(sound(job.figures) if self._looks else {})
         self._files = EventFiles(run.folder)
         self._given_up = 0
 

@@ -229,8 +229,14 @@ class Facts:
         return path if name in self.artifacts and disk.is_plain(path) else None
 
 
-def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None) -> Facts:
-    """The facts of the run with this receipt, whose files lie in `folder`. Never fails on what lies there."""
+def gather(
+    receipt: Mapping[str, Any], folder: Path, message: str | None = None, declared: Mapping[str, str] | None = None
+) -> Facts:
+    """The facts of the run with this receipt, whose files lie in `folder`. Never fails on what lies there.
+
+    Args:
+        declared: see `JobSpec.figures`; None: as the receipt has it, which may lack what looked private.
+    """
     train, metrics = mapping(receipt.get("train")), reading.read_json(folder / "metrics.json")
     scored_on = text(metrics.get("scored_on"), 60) or TEST_SET
     opened = mapping(metrics.get("test")) if scored_on != TEST_SET else {}
@@ -246,7 +252,7 @@ def gather(receipt: Mapping[str, Any], folder: Path, message: str | None = None)
         answers=_answers(folder / "predictions.csv"),
         log=tuple(line for path, places in _logs(receipt, folder) for line in _log(path, places)),
         layers=_layers(folder / "model_summary.txt"),
-        told=read(folder, _declared(train)) if train.get("module") != "job.train" else Told(),
+        told=Told() if train.get("module") == "job.train" else read(folder, declared or _declared(train)),
         scored_on=scored_on,
         opened=_opened(opened),
     )

@@ -15,7 +15,8 @@ def of_run(run: Run, store: Store) -> Facts:
     """The facts of a run of this computer, as it stands now."""
     told = ": ".join(filter(None, (run.error.message, run.error.detail))) if run.error else ""
     # As in the receipt: a report is made to be handed in.
-    return gather(receipt.build(run, store), run.folder, Redaction(run, store.read_journal(run.name))(told))
+    public, declared = Redaction(run, store.read_journal(run.name)), run.plan.spec.job.figures
+    return gather(receipt.build(run, store), run.folder, public(told), declared)
 
 
 def of_path(path: Path) -> Facts:

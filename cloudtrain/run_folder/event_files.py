@@ -23,8 +23,8 @@ MARK = "tfevents"
 MOST_FILES = 100
 # Bytes of the largest record that can be a scalar; pictures, graphs and histograms are passed over unread.
 MOST_RECORD = 64 * 1024
-# Bytes that are looked at in one go, in all files together.
-MOST_BYTES = 64 * 2**20
+# Bytes that are read in one go, of all files together.
+MOST_BYTES = 8 * 2**20
 _HEAD = struct.Struct("<QI")  # of a record: length, and the checksum of these 8 bytes; behind it is one of the data
 _FLOAT, _DOUBLE = 1, 2  # of a tensor's `dtype`
 _SCALARS = "scalars"  # the plugin whose tensors are single numbers
@@ -42,12 +42,17 @@ def among(names: Iterable[str]) -> list[str]:
 
 class EventFiles:
     """The event files of a run, as they grow. A tag that several folders have counts as the first one's under its own
-    name, as another's with that folder's name before it."""
+    name, as another's with that folder's name before it.
+
+    Attributes:
+        cut: the last look has left some of them for the next.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, _EventFile] = {}
         self._owners: dict[str, PurePosixPath] = {}
+        self.cut = False
 
     def news(self, names: Iterable[str]) -> list[Row]:
         """The rows in those of `names`, below the run's folder, that were not given before."""
@@ -59,6 +64,7 @@ class EventFiles:
             for at, step, tag, value in told:
                 values = {"step": step, self._called(tag, PurePosixPath(name).parent): value, "t": at}
                 found += [one] if (one := row(values, BOARD)) else []
+        self.cut = left <= 0 or len(files) == MOST_FILES
         return found
 
     def _called(self, tag: str, folder: PurePosixPath) -> str:
@@ -74,20 +80,20 @@ class _EventFile:
         self._tags: set[str] = set()
 
     def news(self, most: int) -> tuple[list[tuple[float, int, str, float]], int]:
-        """Time, step, tag and value of each new scalar, and how many bytes that took, at most about `most`."""
+        """Time, step, tag and value of each new scalar, and how many bytes were read for that, at most about `most`."""
         found: list[tuple[float, int, str, float]] = []
-        began = self._read
+        taken = 0
         try:
             with disk.plain(self._path) as file:
                 if file.seek(0, 2) < self._read:  # another file by now
-                    began = self._read = 0
-                    self._damaged = False
+                    self._read, self._damaged = 0, False
                 file.seek(self._read)
-                while not self._damaged and self._read - began < most and (data := self._record(file)) is not None:
+                while not self._damaged and taken < most and (data := self._record(file)) is not None:
                     found += self._scalars(data)
+                    taken += _HEAD.size + len(data)
         except OSError:
             pass
-        return found, self._read - began
+        return found, taken
 
     def _record(self, file: BinaryIO) -> bytes | None:
         """The data of the next record, b"" for one that is too large for a scalar; None: it is not here yet."""

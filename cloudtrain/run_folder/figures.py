@@ -15,7 +15,7 @@ from cloudtrain.core.figures import DECLARED, EVENTS, LogFigures, Row, row, soun
 from cloudtrain.core.text import counted, size
 from cloudtrain.core.told import LOG
 from cloudtrain.run_folder.artifacts import PARTS
-from cloudtrain.run_folder.event_files import MARK, EventFiles, among, readable
+from cloudtrain.run_folder.event_files import MARK, EventFiles, readable
 from cloudtrain.run_folder.files import files_of_attempts, is_inside, read_attempts
 
 MOST_NAMES = 64
@@ -98,10 +98,12 @@ def read(folder: Path, declared: Mapping[str, str]) -> Told:
     """
     table, notes = _Table(), list[str]()
     table.add(told for values in _events(folder) if (told := row(values, EVENTS)) is not None)
-    boards = sorted(name for path in folder.rglob(f"*{MARK}*") if (name := _result(folder, path)))
-    table.add(EventFiles(folder).news(boards))
+    boards, files = [name for path in folder.rglob(f"*{MARK}*") if (name := _result(folder, path))], EventFiles(folder)
+    table.add(files.news(boards))
     if boards and not readable():
-        notes.append(f"{counted(len(among(boards)), 'TensorBoard file')} not read: python -m pip install tensorboard")
+        notes.append(f"{counted(len(boards), 'TensorBoard file')} not read: python -m pip install tensorboard")
+    if files.cut:
+        notes.append("TensorBoard files: so much that only the first of it was read")
     logs = files_of_attempts(folder, LOG)
     table.add(_of_logs(logs, LogFigures({})))
     if declared:
@@ -166,7 +168,7 @@ class _Table:
                 self._thin()
 
     def _counts(self, name: str, origin: str) -> bool:
-        if name not in self._origins and len(self._origins) >= MOST_NAMES:
+        if name not in self._origins and len(self._origins) >= MOST_NAMES and origin != DECLARED:
             return False
         return self._origins.setdefault(name, origin) == origin
 

@@ -82,6 +82,8 @@ def test_figures_are_bounded_and_what_is_left_out_is_said(tmp_path: Path, monkey
     assert len(found.names) == figures.MOST_NAMES and sum(len(row.values) for row in found.rows) <= 100
     assert found.rows[-1].step == 499 and found.notes == ("so many values that some rows are left out here",)
     assert all(one.points for one in found.curves())
+    (tmp_path / "console.log").write_text("ppl 9.5\n")
+    assert "ppl" in read(tmp_path, {"ppl": r"ppl ([\d.]+)"}).names, "what the user has declared is always there"
 
 
 def test_of_a_log_the_end_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +139,17 @@ def test_only_numbers_of_their_own_count(tmp_path: Path) -> None:
         (2, {"new": 0.125}),
         (3, {"last": 1.0}),
     ]
+
+
+def test_very_many_scalars_are_read_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = board(tmp_path, [(at, "loss", at) for at in range(100)])
+    monkeypatch.setattr(event_files, "MOST_BYTES", path.stat().st_size // 2)
+    found = read(tmp_path, {})
+    assert 40 < len(found.rows) < 60 and found.notes == (
+        "TensorBoard files: so much that only the first of it was read",
+    )
+    files = EventFiles(tmp_path)
+    assert sum(len(files.news([path.name])) for _ in range(3)) == 100 and not files.cut
 
 
 def test_a_tag_of_several_folders_bears_the_folders_name(tmp_path: Path) -> None:
