@@ -50,6 +50,7 @@ class Environment:
         torch: version of its torch, and `torch_of` "machine" or "lock": whose; None: it has none.
         packages: how many were installed for it.
         lock_sha256: of `env/lock.txt` in the run's folder.
+        imports: folder of the project, below its top, that its own packages are imported from; None: its top.
     """
 
     python: str
@@ -61,3 +62,4 @@ class Environment:
     torch_of: str | None = None
     packages: Count = 0
     lock_sha256: str | None = None
+    imports: str | None = None

@@ -79,6 +79,14 @@ def look(job: JobSpec) -> Asked | None:
     return _with(_found(job), job)
 
 
+def imports(job: JobSpec) -> str | None:
+    """The folder of the project, below its top, that an installation of it would import from: it is not installed,
+    since the next run sends other files."""
+    top = Path(job.source)
+    installs = any((top / name).is_file() for name in (PYPROJECT, "setup.py"))
+    return "src" if job.command and installs and (top / "src").is_dir() else None
+
+
 def suits(version: str, requires: str) -> bool:
     """Whether a Python of `version` ("3.12") is one that `requires` (">=3.11, <3.14") takes, as far as its first two
     numbers tell."""

@@ -23,7 +23,7 @@ from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStar
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.text import counted, shortened
 from cloudtrain.environment import failures, uv
-from cloudtrain.environment.asked import Asked, look, suits
+from cloudtrain.environment.asked import Asked, imports, look, suits
 from cloudtrain.environment.interpreter import Interpreter, examine
 from cloudtrain.environment.lock import Lock, resolve
 from cloudtrain.environment.plan import wanted
@@ -88,6 +88,7 @@ def prepare(
             version=found.version,
             torch=torch,
             torch_of="machine" if torch else None,
+            imports=imports(job),
         )
         return as_it_is, ""
     wants = _wanted(asked, found)
@@ -105,6 +106,7 @@ def prepare(
         torch_of=None if torch is None else "lock" if own else "machine",
         packages=len(wants.lock.versions),
         lock_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        imports=imports(job),
     )
     return made, text
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 from pathlib import Path
 
 from cloudtrain.core import disk
+from cloudtrain.core.environment import Environment
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import Target
+from cloudtrain.core.spec import JobSpec, Target
 from cloudtrain.environment import build
 from cloudtrain.lifecycle import spot
 from cloudtrain.lifecycle.session import Session
@@ -23,6 +25,12 @@ def here(run: Run, session: Session) -> str | None:
         return None
     planned = run.plan.environment
     return planned.base if planned and planned.base else session.find().instance.python
+
+
+def variables(job: JobSpec, environment: Environment | None) -> dict[str, str]:
+    """What tells Python of the project's own packages, as they lie from where the command runs."""
+    imports = environment.imports if environment else None
+    return {"PYTHONPATH": posixpath.relpath(imports, job.cwd or ".")} if imports else {}
 
 
 def make(run: Run, session: Session, facts: HostFacts) -> None:

@@ -166,7 +166,11 @@ def push_and_start(run: Run, session: Session) -> Run:
             "tree": key,
             "digest": pushed.digest,
             **command.program(run.plan.spec, notes.environment or Environment(python=python), onward.get("added", ())),
-            "env": {**run.plan.spec.job.vars, **onward.get("env", {})},
+            "env": {
+                **environments.variables(run.plan.spec.job, notes.environment),
+                **run.plan.spec.job.vars,
+                **onward.get("env", {}),
+            },
             "restore": onward.get("restore"),
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),

@@ -29,7 +29,9 @@ def project(in_account: Place, tmp_path: Path) -> Path:
     folder = in_account.cwd
     (folder / "pyproject.toml").write_text('[project]\nname = "digits"\nversion = "1"\ndependencies = ["ctmath<2"]\n')
     (folder / "run.sh").write_text("ct-math && python train.py\n")
-    (folder / "train.py").write_text('import ctmath, torch\nprint("with", ctmath.version, "and", torch.__name__)\n')
+    (folder / "train.py").write_text(
+        'import ctmath, importlib.util\nprint("with", ctmath.version, "and", importlib.util.find_spec("torch").name)\n'
+    )
     return folder
 
 
