@@ -79,7 +79,7 @@ def measure(folder: Path, run: Path, sshd: Any, port: int, turn: int) -> tuple[f
     ) as transport:
         host = Supervisor(transport, sys.executable, str(run), str(folder / "host"))
         began = time.perf_counter()
-        pull(host, host.manifest(), here, emit=discard)
+        pull(host, host.manifest().files, here, emit=discard)
         ours = time.perf_counter() - began
     with shared_connection(folder / f"control-{turn}", sshd, port) as ssh:
         began = time.perf_counter()

@@ -16,6 +16,8 @@ from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode
 from cloudtrain.core.events import Noted, Warned, discard
 from cloudtrain.core.notes import FileEntry
+from cloudtrain.core.states import RunState
+from cloudtrain.lifecycle import fetch_results
 from cloudtrain.lifecycle import pull as lifecycle_pull
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle.session import Context
@@ -33,6 +35,8 @@ def stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull:
     context = following.context(store, reporter)
     if keep_s:
         lifecycle_stop.check_keep(row)
+    if pull:
+        fetch_results.check_decided(row, store.read_journal(row.name))
     if row.state.final and expiry.kept_until(row) is None:
         reporter.emit(Noted(f"{row.name} has already ended ({row.state.value})"))
     else:
@@ -152,6 +156,8 @@ def _say_losses(row: Run, context: Context, reporter: Reporter) -> None:
 
 def _look(row: Run, context: Context) -> tuple[list[FileEntry] | None, str]:
     """What a run has finished that is not here, or why that cannot be told: in a moment, whatever its machine does."""
+    if row.state is RunState.PULLING and (left := context.store.read_journal(row.name).left):
+        return fetch_results.spoilt(row, left), ""
     try:
         look = partial(lifecycle_pull.missing, row, replace(context, emit=discard))
         return following.in_a_moment(look, LOOK_S), ""

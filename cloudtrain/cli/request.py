@@ -162,6 +162,9 @@ def _check_limits(limits: Limits) -> Limits:
         raise UsageError(f"cannot {end!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting")
     if cost is not None and cost <= 0:
         raise UsageError(f"a run cannot cost at most ${cost:g}", hint="--max-cost above 0", code="bad_setting")
+    if limits.results_gib is not None and limits.results_gib <= 0:
+        told = f"a run cannot bring {limits.results_gib:g} GiB of results"
+        raise UsageError(told, hint="results_limit above 0", code="bad_setting")
     if restarts < 0:
         raise UsageError(f"a run cannot go on {restarts} times", hint="--spot-restarts 0 or more", code="bad_setting")
     return limits

@@ -131,11 +131,14 @@ def pull(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="Only weights, metrics, predictions, checkpoints, summary, environment, log or other; may be "
-            "repeated. The run goes on as it is, and no machine is ended.",
+            help="Only weights, metrics, predictions, checkpoints, summary, environment, log or other, or a pattern "
+            "such as '*.pt'; may be repeated. The run goes on as it is, and no machine is ended.",
             autocompletion=complete_group,
         ),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what is beyond the setting results_limit (5 GiB, if not set).")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Copy what was verified into this folder, too; different files there are not overwritten."),
@@ -150,6 +153,10 @@ def pull(
     from cloudtrain.run_folder import copy_out, result_groups
 
     names = result_groups.check(only or ())
+    if names and everything:
+        raise UsageError(
+            "--only is a part of the results, --all is all of them", hint="leave one out", code="bad_setting"
+        )
     store = Store()
     row = store.find(run)
     with following.console(look(json, plain), row.name) as reporter:
@@ -160,7 +167,7 @@ def pull(
                 part = partial.pull(row, context, names)
             else:
                 again = partial.pull_again if row.state.final else partial.pull_now
-                part = partial.whole(again(row, context))
+                part = partial.whole(again(row, context, everything=everything))
         reporter.own_exit = ExitCode.DONE
         if out is not None:
             done = copy_out.copy(part.result.folder, part.entries, out)

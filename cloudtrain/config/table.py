@@ -327,6 +327,8 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "Here": (
         Setting("trickle_rate", _amount, "4.0", "",
                 "MiB per second at which results come down during training; 0: only at its end", default=4.0),
+        Setting("results_limit", _amount, "5.0", "limits.results_gib",
+                "GiB of results that are fetched unasked; more than that waits on its machine, which parks"),
         Setting("keep_on_host", _truth, "false", "",
                 "your own host keeps a run's folder even once all of it is here and verified", default=False),
         Setting("plain", _truth, "false", "", "one fact per line, nothing redrawn: for screen readers"),

@@ -160,6 +160,7 @@ CODES: dict[str, ErrorCode] = {
     "refused": ErrorCode((5,), "the run was refused before anything was billed"),
     "release_pending": ErrorCode((4, 6), "the end of a machine could not be confirmed"),
     "requirements": ErrorCode((2,), "the packages that the project asks for cannot be had together, or not be read"),
+    "results_limit": ErrorCode((7,), "there are more results than the setting results_limit lets come unasked"),
     "run_lost": ErrorCode((6,), "the run ended without a record: its supervisor was killed, or its machine went down"),
     "secret_missing": ErrorCode((2,), "the run needs a secret that this command does not know"),
     "sign_in": ErrorCode((4,), "AWS does not let this computer in"),
@@ -191,7 +192,7 @@ _ONWARD = "cloudtrain run --resume RUN goes on from what of it is here; cloudtra
 HINTS: dict[str, str] = {
     "abandoned": "cloudtrain rerun",
     "account": "see the account page of the AWS console",
-    "artifact_refused": "cloudtrain pull tries again; cloudtrain stop ends the run without that file",
+    "artifact_refused": "cloudtrain pull tries again; cloudtrain stop --no-pull ends the run without that file",
     "aws": "run the same command again; cloudtrain doctor checks the account",
     "aws_refused": "cloudtrain doctor",
     "bad_public_key": "copy the whole line of the .pub file",

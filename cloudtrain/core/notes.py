@@ -51,9 +51,13 @@ class Journal(Protocol):
         """Merge in what `notes` were given; on the disk when this returns."""
 
 
+# In the place of a sha256: the host has not read the file.
+UNREAD = "unread"
+
+
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A finished file of the job: name below `out/`, bytes, sha256 in lower-case hex; or a link.
+    """A finished file of the job: name among its results, bytes, sha256 in lower-case hex; or a link.
 
     Attributes:
         link: of a link, the name of the file or folder that it leads to; size and sha256 are those of this name.
@@ -203,7 +207,9 @@ class RunNotes(Notes):
         environment: what its program runs in.
         code: what was sent.
         gpu_idle_agreed: a person has agreed to go on without the GPU.
-        pulled, trickled: its verified results; what has come down of them while it trains.
+        pulled, trickled: its verified results; what has come down of them before all of it has.
+        left: results that the last pull could not take; `take_all`: all are wanted, whatever `results_limit` says.
+        passed_over: how many files of the job's the last pull left there because nobody wants them.
         checkpoint, checkpoint_coming: the last that arrived, and one that is under way and may arrive the moment before
             a kill -9.
         put_back: what the run began with, where it goes on from another by its results.
@@ -235,6 +241,9 @@ class RunNotes(Notes):
     gpu_idle_agreed: bool = False
     pulled: tuple[FileEntry, ...] | None = None
     trickled: tuple[FileEntry, ...] = ()
+    left: tuple[FileEntry, ...] = ()
+    take_all: bool = False
+    passed_over: Count = 0
     checkpoint: Checkpoint | None = None
     checkpoint_coming: Checkpoint | None = None
     put_back: PutBack | None = None

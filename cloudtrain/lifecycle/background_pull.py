@@ -61,6 +61,7 @@ class Trickle:
     Args:
         mib_s: rate in MiB a second on average; what the peer may send ahead on a channel comes on top. 0: nothing is
             fetched.
+        most: bytes of all results, unless more are wanted; None: no limit.
         emit: gets one note about each streak of failures, from the thread that calls `heard` or `close`.
         every_s, spacing_s: see EVERY_S, SPACING_S.
     """
@@ -74,6 +75,7 @@ class Trickle:
         emit: Emit,
         *,
         mib_s: float,
+        most: float | None = None,
         every_s: float = EVERY_S,
         spacing_s: float = SPACING_S,
     ) -> None:
@@ -83,6 +85,7 @@ class Trickle:
         self._journal = journal
         self._emit = emit
         self._bytes_s = mib_s * 2**20
+        self._most = most
         self._every_s = every_s
         self._spacing_s = spacing_s
         self._wake = threading.Event()
@@ -92,6 +95,7 @@ class Trickle:
         self._told: Mapping[str, Any] | None = None
         self._notes: list[str] = []
         self._failing = False
+        self._rest_s = 0.0
         self._noted = RunNotes()
         self._here: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
@@ -144,7 +148,7 @@ class Trickle:
                 self._failed(error.message)
             except Exception as error:  # whatever it is: the run must not hear of it, and the final pull tells
                 self._failed(f"{type(error).__name__}: {error}")
-            self._ended.wait(self._spacing_s)
+            self._ended.wait(max(self._spacing_s, self._rest_s))
 
     def _failed(self, why: str) -> None:
         if not self._failing and not self._ended.is_set():
@@ -161,7 +165,11 @@ class Trickle:
         if supervisor is None:
             return
         told = self._told  # before the manifest: the checkpoint there holds what was told, or more
-        entries = supervisor.manifest()
+        began = time.monotonic()
+        most = None if self._journal.read(RunNotes).take_all else self._most
+        entries = supervisor.manifest(most).files
+        # A host or a link that takes long for it is not kept busy with it.
+        self._rest_s = 4 * (time.monotonic() - began)
         with self._writing:
             if self._ended.is_set():
                 return
@@ -169,7 +177,8 @@ class Trickle:
             if coming is not None and coming != self._journal.read(RunNotes).checkpoint:
                 self._journal.write(RunNotes(checkpoint_coming=coming))
             try:
-                report = pull.pull(self._paced(supervisor), entries, self._folder, outputs=self._outputs, emit=discard)
+                paced, outputs = self._paced(supervisor), self._outputs
+                report = pull.pull(paced, entries, self._folder, outputs=outputs, most=most, emit=discard)
                 here = list(report.files)
             except ArtifactRefused:
                 # The job has replaced a file since the manifest was made, most likely. The others are here.

@@ -8,7 +8,7 @@ from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.notes import Checkpoint, FileEntry, RunNotes
+from cloudtrain.core.notes import UNREAD, Checkpoint, FileEntry, RunNotes
 from cloudtrain.core.told import EVENTS, read_events
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder.artifacts import refusal
@@ -26,7 +26,7 @@ def in_manifest(event: Mapping[str, Any] | None, entries: Iterable[FileEntry]) -
     if entry is not None and entry.link is not None:
         entry = known.get(entry.link)
     # A size below 0 is none that a host told (`transfer/answers.py`).
-    if event is None or entry is None or entry.size < 0 or refusal(entry.name) is not None:
+    if event is None or entry is None or entry.size < 0 or entry.sha256 == UNREAD or refusal(entry.name) is not None:
         return None
     return Checkpoint(
         name=entry.name,

@@ -1,5 +1,8 @@
 """What the end of a run fetches: every finished file of its job, and a log that is the host's to the byte. Later what
-is spoilt here once more."""
+is spoilt here once more.
+
+Where not everything can be taken nothing is deleted: the machine parks, and its user decides.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,134 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloudtrain.core import disk
-from cloudtrain.core.errors import CloudtrainError, ConnectionFailed
+from cloudtrain.core.errors import ArtifactRefused, CloudtrainError, ConnectionFailed, LimitReached, RunError
 from cloudtrain.core.events import Noted, Warned
-from cloudtrain.core.notes import FileEntry
-from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.notes import FileEntry, RunNotes
+from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.text import counted, shortened, size
 from cloudtrain.core.told import LOG, ExitRecord
-from cloudtrain.lifecycle import checkpoints, spot
+from cloudtrain.lifecycle import checkpoints, machine_end, spot
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder import files, log_times
 from cloudtrain.store import Run
 from cloudtrain.transfer import pull
+from cloudtrain.transfer.answers import Manifest
 from cloudtrain.transfer.download import fetch, fetch_anew
 
 # A job may write a file anew while it is fetched; then its manifest is asked for again, so often.
 LIVE_PULLS = 3
+# After so many seconds without a change a file counts as finished while its job goes on (`onhost/results.py`).
+SETTLES_S = 11.0
+# Of results, where nobody has set how many may come.
+LIMIT_GIB = 5.0
+# Code of results that are more than may come.
+BEYOND = "results_limit"
+# Codes of a disk here that takes no more.
+_OURS = frozenset({"disk_full", "folder"})
+_MOST_NAMED, _MOST_LISTED = 3, 50
 
 
-def fetch_results(run: Run, session: Session) -> list[FileEntry]:
+def results_of(run: Run, session: Session, *, goes: bool) -> list[FileEntry]:
+    """In PULLING: every finished file of the job, here and verified.
+
+    Args:
+        goes: the machine is about to go, whatever is still on it.
+
+    Raises:
+        LimitReached: there is more than `results_limit` lets come (code `results_limit`); the rest is here.
+        ArtifactRefused: a file is not what the host's manifest says; the others are here.
+        ConnectionFailed: the link broke again and again, or this disk is full.
+    """
+    emit, journal = session.context.emit, session.journal
+    notes = journal.read(RunNotes)
+    known = (*notes.trickled, *notes.left)
+    if notes.left and notes.no_pull:
+        emit(Warned(f"left behind, as you asked: {named(spoilt(run, notes.left))}"))
+        return [entry for entry in known if files.is_here(entry, run.folder)]
+    try:
+        check_decided(run, notes)
+    except LimitReached:
+        machine_end.park(run, session)
+        raise
+    # A machine that has parked is not started for what is here.
+    if notes.left and not spoilt(run, known):
+        journal.write(RunNotes(left=()))
+        return list(known)
+    own = run.instance is not None and run.instance.owned
+    try:
+        report = fetch_results(run, session)
+    except ArtifactRefused as error:
+        entries = pull.wanted(session.supervisor().manifest().files, run.plan.spec.job.outputs)
+        here, lacking = files.apart(entries, run.folder)
+        journal.write(RunNotes(trickled=tuple(here), left=tuple(lacking)))
+        if goes or (notes.stop_wanted and not own):
+            emit(Warned(f"left behind: {error.message}"))
+            return here
+        stop = f"cloudtrain stop {run.name} --no-pull ends it without that file"
+        error.hint = f"cloudtrain pull {run.name} tries again; {stop}"
+        if notes.stop_wanted:
+            machine_end.park(run, session)
+        raise
+    except ConnectionFailed as error:
+        if notes.stop_wanted and error.code in _OURS:
+            machine_end.park(run, session)
+        raise
+    journal.write(RunNotes(left=report.beyond))
+    if report.beyond:
+        journal.write(RunNotes(trickled=report.files))
+        told = beyond(run, report.beyond)
+        run = session.context.store.note(run, error=RunError.of(told))
+        machine_end.park(run, session)
+        raise told
+    return list(report.files)
+
+
+def check_decided(run: Run, notes: RunNotes) -> None:
+    """It need not be said first what is to become of results of `run` that are beyond `results_limit`.
+
+    Raises:
+        LimitReached: it must.
+    """
+    waits = run.error is not None and run.error.code == BEYOND and not notes.take_all
+    if waits and (rest := spoilt(run, notes.left)):
+        raise beyond(run, rest)
+
+
+def beyond(run: Run, rest: Sequence[FileEntry]) -> LimitReached:
+    """The error of a run whose results `rest` are more than `results_limit` lets come."""
+    more = f"cloudtrain pull {run.name} --all fetches {'it' if len(rest) == 1 else 'them'}, --only GROUP a part"
+    return LimitReached(
+        f"{counted(len(rest), 'result')} of {run.name} {'is' if len(rest) == 1 else 'are'} more than "
+        f"results_limit = {_gib(run):g} GiB allows: {named(rest)}",
+        hint=f"{more}; cloudtrain stop {run.name} --no-pull ends it without",
+        consequence=f"nothing is deleted; all other results are in {run.folder}, verified",
+        code="results_limit",
+        detail="\n".join(f"{shortened(entry.name)}: {size(entry.size)}" for entry in rest[:_MOST_LISTED])
+        if len(rest) > _MOST_NAMED
+        else None,
+    )
+
+
+def named(entries: Sequence[FileEntry]) -> str:
+    """Some files, with their sizes, in words."""
+    told = ", ".join(f"{shortened(entry.name)} ({size(entry.size)})" for entry in entries[:_MOST_NAMED])
+    more = entries[_MOST_NAMED:]
+    return told + (f" and {len(more)} more ({size(sum(entry.size for entry in more))})" if more else "")
+
+
+def limit(run: Run, notes: RunNotes) -> float | None:
+    """Bytes of results that may come. None: all of them, as of a machine which cannot park, and loses what stays."""
+    own = run.instance is not None and run.instance.owned
+    if notes.take_all or (own and not machine_end.can_park(run)):
+        return None
+    return _gib(run) * 2**30
+
+
+def _gib(run: Run) -> float:
+    return run.plan.spec.limits.results_gib or LIMIT_GIB
+
+
+def fetch_results(run: Run, session: Session) -> pull.PullReport:
     """Pull every finished file of the job that its spec wants; a link that breaks meanwhile is opened again.
 
     Raises:
@@ -32,23 +146,64 @@ def fetch_results(run: Run, session: Session) -> list[FileEntry]:
         ConnectionFailed: the link broke again and again, or this disk is full; what arrived is kept.
     """
 
-    def attempt() -> pull.PullReport:
-        supervisor = session.supervisor()
-        entries = supervisor.manifest()
-        session.journal.write(checkpoints.coming(run, entries))
-        return pull.pull(supervisor, entries, run.folder, outputs=run.plan.spec.job.outputs, emit=session.context.emit)
-
     with session.step("pull") as closing:
         try:
-            report = session.insist(attempt)
+            report, found = session.insist(lambda: taken(run, session))
         except ConnectionFailed as error:
             if type(error) is ConnectionFailed and error.code not in (*spot.ENDED, "disk_full", "folder"):
                 error.hint = f"cloudtrain pull {run.name} goes on where this one stopped"
                 error.consequence = "what arrived is kept, the rest stays on the machine"
             raise
         closing.append(report.summary(run.folder))
+    session.journal.write(RunNotes(passed_over=len(report.skipped) + len(report.left)))
+    if found.growing:
+        session.context.emit(
+            Noted(f"{counted(found.growing, 'file')} may still be written there, and come once that is over")
+        )
+    if found.beside:
+        told = pull.some([one.words() for one in found.beside])
+        session.context.emit(Warned(f"left there, beside the project: {told}"))
     bring_log_times(run.folder, session)
-    return list(report.files)
+    return report
+
+
+def taken(run: Run, session: Session, only: Sequence[str] = ()) -> tuple[pull.PullReport, Manifest]:
+    """One pull of what the host has by now, and what that is.
+
+    Args:
+        only: groups of results, however many bytes they are; empty: all, within the limit.
+
+    Raises:
+        ArtifactRefused, ConnectionFailed: see `pull.pull`.
+    """
+    most = limit(run, session.journal.read(RunNotes))
+    for read in (most, None):
+        found = _look(run, session, read)
+        if not only:
+            session.journal.write(checkpoints.coming(run, found.files))
+        report = pull.pull(
+            session.supervisor(),
+            found.files,
+            run.folder,
+            outputs=run.plan.spec.job.outputs,
+            only=only,
+            most=None if only else most,
+            emit=session.context.emit,
+        )
+        if not report.unread:
+            break
+    return report, found
+
+
+def _look(run: Run, session: Session, most: float | None) -> Manifest:
+    """The results on the host; of a job that trains once more where files may have been finished meanwhile."""
+    found = session.supervisor().manifest(most)
+    if found.growing and run.state is RunState.RUNNING:
+        told = f"{counted(found.growing, 'file')} may still be written there; looking again in {SETTLES_S:.0f} s"
+        session.context.emit(Noted(told))
+        session.context.sleep(SETTLES_S)
+        found = session.supervisor().manifest(most)
+    return found
 
 
 def check_log(run: Run, session: Session) -> None:

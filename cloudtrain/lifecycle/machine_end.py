@@ -18,7 +18,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import Promise, RunNotes
 from cloudtrain.core.plan import at_most
 from cloudtrain.core.spec import Limits, RunSpec, Target
-from cloudtrain.core.states import RunState
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import an_hour, time_of_day
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.ec2.notes import Ec2Notes
@@ -150,6 +150,33 @@ def park_at_end(run: Run, session: Session) -> None:
                 hint="stay with the run, or pull before its limit; the next command tries again",
             )
         )
+
+
+def can_park(run: Run) -> bool:
+    """Whether the machine of `run` is its own, and EC2 lets it stop."""
+    instance = run.instance
+    return instance is not None and instance.owned and not instance.details.spot
+
+
+def park(run: Run, session: Session) -> None:
+    """In PULLING, with results that stay behind: the machine parks now, whatever was planned for its limit. One that
+    cannot park is left as it is."""
+    machine = session.machine
+    if machine is None or not can_park(run) or run.life is InstanceLife.PARKED:
+        return
+    known = machine.instance
+    try:
+        with session.step("park", known.id, limit_s=120) as closing:
+            machine.park_at_end()
+            ended = machine.end(parks=True)
+            closing.append(f"{known.id} {ended.life.value}")
+    except CloudtrainError as error:
+        hint = f"it parks itself; cloudtrain show {run.name}"
+        session.context.emit(Warned(f"{known.id} is not parked yet: {error.message}", hint=hint))
+        return
+    session.drop()
+    session.instance = down = session.down(known, ended.life, ended.at)
+    session.context.store.note(run, life=ended.life, instance=down)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from cloudtrain.core.events import Noted, Warned
 from cloudtrain.core.notes import FileEntry, RunNotes
 from cloudtrain.core.states import RunState
 from cloudtrain.core.told import LOG_FILES
-from cloudtrain.lifecycle import fetch_results, host_folder, story
+from cloudtrain.lifecycle import fetch_results, host_folder, machine_end, story
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.lifecycle.stop import settle
@@ -24,7 +24,6 @@ from cloudtrain.lifecycle.watch import unless_gone
 from cloudtrain.run_folder import files, receipt, result_groups
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result, stopped
 from cloudtrain.store import Run
-from cloudtrain.transfer import pull as results
 from cloudtrain.transfer.follow import GrowingFile
 
 # Of a log that grows while it is fetched: pieces of at most 1 MiB.
@@ -57,11 +56,13 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
     """Bring the results of `run` that are in the groups called `names`, each verified.
 
     Raises:
-        UsageError: the run has not begun to train, or its machine is parked: that is not started for a part.
+        UsageError: the run has not begun to train, or its machine is parked and not for what is beyond
+            `results_limit`: it is not started for a part.
         ConnectionFailed: the host cannot be reached, or is gone and had what is missing here.
         ArtifactRefused: a file is not what the host's manifest says; the others are here.
     """
-    if expiry.away(run):
+    notes = context.store.read_journal(run.name)
+    if expiry.away(run) and not notes.left:
         raise UsageError(
             f"{run.name} has a machine that is parked, and it is not started for a part of the results",
             hint=f"cloudtrain pull {run.name} starts it, fetches everything and ends it",
@@ -70,13 +71,20 @@ def pull(run: Run, context: Context, names: Sequence[str]) -> Part:
         )
     if not (run.state.final or run.state.trains):
         raise UsageError(f"{run.name} has not begun to train", hint=f"cloudtrain logs {run.name}", code="nothing_yet")
-    notes = context.store.read_journal(run.name)
     if run.state.final and notes.pulled is not None:
         entries = _verified(run, context, names)
     elif host_folder.is_gone(run, notes):
         raise fetch_results.gone(run, "no result of it was pulled")
+    elif expiry.away(run):
+        with claim(run.name), Session(run, context) as session:
+            entries = _fetched(run, session, names)
+            machine_end.park(context.store.get(run.name), session)
     else:
-        entries = _fetched(run, context, names)
+        with Session(run, context, wakes=False) as session:
+            entries = _fetched(run, session, names)
+    if notes.left and not run.state.final:
+        came = {entry.name: entry for entry in entries}
+        context.store.write_journal(run.name, RunNotes(left=tuple(came.get(one.name, one) for one in notes.left)))
     logs: tuple[str, ...] = ()
     if result_groups.LOG in names:
         bring_log(run, context)
@@ -95,18 +103,12 @@ def _verified(run: Run, context: Context, names: Sequence[str]) -> list[FileEntr
     return entries
 
 
-def _fetched(run: Run, context: Context, names: Sequence[str]) -> list[FileEntry]:
+def _fetched(run: Run, session: Session, names: Sequence[str]) -> list[FileEntry]:
     """Of a run that has not ended here: what its host has finished by now."""
-    with Session(run, context, wakes=False) as session, session.step("pull") as closing:
-
-        def attempt() -> results.PullReport:
-            supervisor = session.supervisor()
-            entries, outputs = supervisor.manifest(), run.plan.spec.job.outputs
-            return results.pull(supervisor, entries, run.folder, outputs=outputs, only=names, emit=context.emit)
-
+    with session.step("pull") as closing:
         for left in reversed(range(fetch_results.LIVE_PULLS)):
             try:
-                report = session.insist(attempt)
+                report, _ = session.insist(lambda: fetch_results.taken(run, session, names))
                 break
             except ArtifactRefused:
                 if not left or run.state is not RunState.RUNNING:
@@ -141,12 +143,18 @@ def bring_log(run: Run, context: Context, *, times: bool = False) -> None:
         context.emit(Noted("the log is brought by the command that follows the run"))
 
 
-def pull_now(run: Run, context: Context) -> Result:
+def pull_now(run: Run, context: Context, *, everything: bool = False) -> Result:
     """Fetch what a run that has not ended has finished so far; a run that only needs its end is taken there.
+
+    Args:
+        everything: from now on `results_limit` does not count.
 
     Raises:
         UsageError: it has not begun to train.
+        LimitReached: there is more than `results_limit` lets come; the rest is here.
     """
+    if everything:
+        context.store.write_journal(run.name, RunNotes(take_all=True))
     if run.state is RunState.SYNCING:
         with suppress(Busy), claim(run.name), Session(run, context) as session:
             if story.started_unnoted(run, session):
@@ -160,7 +168,10 @@ def pull_now(run: Run, context: Context) -> Result:
             if session.supervisor().poll(0, 0).state != "running":
                 break
             try:
-                fetch_results.fetch_results(run, session)
+                report = fetch_results.fetch_results(run, session)
+                if report.beyond:
+                    told = fetch_results.beyond(run, report.beyond)
+                    context.emit(Warned(told.message, hint=f"cloudtrain pull {run.name} --all"))
                 return context.result(run)
             except ArtifactRefused as error:
                 # The job has written the file anew since the manifest was made: a new manifest, and again.
@@ -171,8 +182,11 @@ def pull_now(run: Run, context: Context) -> Result:
     return story.resume(run, context)
 
 
-def pull_again(run: Run, context: Context) -> Result:
+def pull_again(run: Run, context: Context, *, everything: bool = False) -> Result:
     """Fetch an ended run's results once more: what is here and right is kept, what is missing or spoilt is replaced.
+
+    Args:
+        everything: also what is beyond `results_limit`.
 
     Raises:
         ConnectionFailed: a file is missing or spoilt here, and the machine that had it is gone.
@@ -181,8 +195,11 @@ def pull_again(run: Run, context: Context) -> Result:
         return _from_kept(run, context)
     if host_folder.is_gone(run, context.store.read_journal(run.name)):
         return _all_here(run, context)
+    if everything:
+        context.store.write_journal(run.name, RunNotes(take_all=True))
     with claim(run.name), Session(run, context) as session:
-        session.journal.write(RunNotes(pulled=tuple(fetch_results.fetch_results(run, session))))
+        report = fetch_results.fetch_results(run, session)
+        session.journal.write(RunNotes(pulled=report.files, left=report.beyond))
         if run.error is not None and run.error.code == NOT_PULLED:
             run = context.store.note(run, error=stopped(run))
         receipt.write(run, context.store)
@@ -227,4 +244,4 @@ def missing(run: Run, context: Context) -> list[FileEntry]:
         CloudtrainError: the host cannot be asked.
     """
     with Session(run, context, wakes=False) as session:
-        return files.apart(session.supervisor().manifest(), run.folder)[1]
+        return files.apart(session.supervisor().manifest().files, run.folder)[1]

@@ -18,7 +18,8 @@ from cloudtrain.store import Run
 
 
 def stop(run: Run, context: Context, *, keep_s: float = 0.0) -> Result:
-    """End a run: the job is asked to save and end, what exists is pulled, the machine is given back.
+    """End a run: the job is asked to save and end, what exists is pulled, the machine is given back, or parks where not
+    all could be taken.
 
     Safe to call again, and while another command follows the run: that one then finishes the story.
 
@@ -65,7 +66,8 @@ def discard(run: Run, context: Context) -> Result:
     """End a run and fetch nothing more: what is not here is deleted with its machine, if that is the run's own.
 
     A machine of its own is not asked for anything, so one that does not answer is ended all the same. Elsewhere, and
-    where another command follows the run, the job is stopped first.
+    where another command follows the run, the job is stopped first. A run whose other results are here has ended as its
+    job did.
 
     Raises:
         CloudtrainError: the machine could not be ended, or a job elsewhere not be stopped.
@@ -74,7 +76,8 @@ def discard(run: Run, context: Context) -> Result:
     if not run.state.trains:
         return stop(run, context)
     context.store.write_journal(run.name, RunNotes(stop_wanted=True, keep_s=0.0, no_pull=True))
-    if run.instance is not None and run.instance.owned:
+    pulled = run.state is RunState.PULLING and context.store.read_journal(run.name).left
+    if run.instance is not None and run.instance.owned and not pulled:
         with suppress(Busy):
             with claim(run.name), Session(run, context, wakes=False) as session:
                 run = context.store.get(run.name)
@@ -92,7 +95,7 @@ def _ended(run: Run, context: Context, *, wakes: bool = True) -> Result:
             within_s = expiry.STOP_GRACE_S + overdue.STOP_S
             session.guard.last_call(within_s, f"asked to stop, it gave no answer within {within_s:.0f} s")
             session.supervisor().stop(reason="user", grace=expiry.STOP_GRACE_S)
-    return finished_elsewhere(run, context, leave_refused=True)
+    return finished_elsewhere(run, context)
 
 
 def settle(run: Run, context: Context) -> Result:

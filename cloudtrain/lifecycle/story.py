@@ -16,7 +16,6 @@ from cloudtrain.core import crash, disk, secrets
 from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import (
     RECLAIMED,
-    ArtifactRefused,
     CloudtrainError,
     ConnectionFailed,
     LimitReached,
@@ -40,7 +39,7 @@ from cloudtrain.lifecycle import (
     spot,
     suited,
 )
-from cloudtrain.lifecycle.fetch_results import check_log, fetch_results
+from cloudtrain.lifecycle.fetch_results import check_log, limit, results_of
 from cloudtrain.lifecycle.progress import Heard, Progress
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
@@ -52,30 +51,28 @@ from cloudtrain.store import Facts, Run
 from cloudtrain.transfer.follow import Follower
 
 
-def resume(
-    run: Run, context: Context, *, detach: bool = False, leave_refused: bool = False, relaunch: bool = False
-) -> Result:
+def resume(run: Run, context: Context, *, detach: bool = False, relaunch: bool = False) -> Result:
     """Take `run` from wherever it stands to its end, or until it trains if `detach`.
 
     Args:
-        leave_refused: end the run also if a file of its results cannot be taken; the file is lost with the machine.
         relaunch: a run whose spot instance is taken back goes on, on another, within its limits.
 
     Raises:
         ArtifactRefused: a file is not what the host's manifest says; the others are here, the machine is kept.
+        LimitReached: there are more results than may come unasked; the others are here, the machine is parked.
         Busy: another command is acting on it.
         ConnectionFailed: the host cannot be reached; the run goes on.
         CloudtrainError: what else stopped the story; the row says where.
     """
     with claim(run.name), Session(run, context) as session:
         while True:
-            _attempt(context.store.get(run.name), session, detach=detach, leave_refused=leave_refused)
+            _attempt(context.store.get(run.name), session, detach=detach)
             run = context.store.get(run.name)
             if not relaunch or spot.go_on(run, session) is None:
                 return context.result(run)
 
 
-def _attempt(run: Run, session: Session, *, detach: bool, leave_refused: bool) -> None:
+def _attempt(run: Run, session: Session, *, detach: bool) -> None:
     """The story on one machine."""
     try:
         run = acquire(run, session)
@@ -85,8 +82,7 @@ def _attempt(run: Run, session: Session, *, detach: bool, leave_refused: bool) -
         if detach and run.state is RunState.RUNNING:
             return
         run = follow(run, session)
-        refused = leave_refused or spot.goes(run)
-        run = spot.within_notice(run, session, lambda: pull(run, session, leave_refused=refused))
+        run = spot.within_notice(run, session, lambda: pull(run, session))
     except ConnectionFailed as error:
         run = session.context.store.get(run.name)
         if run.state is RunState.INTERRUPTED and error.code == RECLAIMED:
@@ -175,6 +171,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
             "spot": instance.details.spot,
+            "most": limit(run, notes),
             "scope": notes.host is not None and notes.host.logout == "scope",
         }
         with session.step("start", limit_s=60) as closing:
@@ -222,8 +219,10 @@ def follow(run: Run, session: Session) -> Run:
         session.guard.last_call(within_s, f"asked to stop, it did not end within {within_s:.0f} s")
     progress = Progress(run, context.store)
     heard = Heard(run, context.emit, progress.hear_row)
-    outputs, rate = run.plan.spec.job.outputs, context.trickle_mib_s
-    with background_pull.Trickle(session, run.folder, outputs, session.journal, context.emit, mib_s=rate) as beside:
+    outputs, rate, most = run.plan.spec.job.outputs, context.trickle_mib_s, limit(run, session.journal.read(RunNotes))
+    with background_pull.Trickle(
+        session, run.folder, outputs, session.journal, context.emit, mib_s=rate, most=most
+    ) as beside:
 
         def take(values: Mapping[str, Any]) -> None:
             progress.take(values)
@@ -244,7 +243,7 @@ def follow(run: Run, session: Session) -> Run:
     return session.move(run, RunState.PULLING, ending=record)
 
 
-def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
+def pull(run: Run, session: Session) -> Run:
     """In PULLING: every finished file of the job is here, equal to the host's manifest."""
     notes = session.journal.read(RunNotes)
     if run.state is not RunState.PULLING or notes.pulled is not None:
@@ -254,14 +253,7 @@ def pull(run: Run, session: Session, *, leave_refused: bool = False) -> Run:
         return run
     session.guard.last_call(overdue.LAST_S, f"what it has did not come within {seconds(overdue.LAST_S)}")
     check_log(run, session)
-    try:
-        files = fetch_results(run, session)
-    except ArtifactRefused as error:
-        if not leave_refused:
-            error.hint = f"cloudtrain pull {run.name} tries again; cloudtrain stop {run.name} ends it without that file"
-            raise
-        session.context.emit(Warned(f"left behind: {error.message}"))
-        files, _ = folder_files.apart(session.supervisor().manifest(), run.folder)
+    files = results_of(run, session, goes=spot.goes(run))
     session.journal.write(RunNotes(pulled=tuple(files)) | checkpoints.arrived(run, files))
     crash.point("K7")
     progress = Progress(run, session.context.store)

@@ -133,11 +133,11 @@ def unless_gone() -> Iterator[None]:
             raise
 
 
-def finished_elsewhere(run: Run, context: Context, *, leave_refused: bool = False) -> Result:
+def finished_elsewhere(run: Run, context: Context) -> Result:
     """Finish the story here as soon as no other command does; at the latest a minute after the job's end."""
     for _ in range(120):
         try:
-            return story.resume(context.store.get(run.name), context, leave_refused=leave_refused)
+            return story.resume(context.store.get(run.name), context)
         except Busy:
             context.sleep(_LOOK_S)
         now = context.store.get(run.name)

@@ -48,7 +48,7 @@ VERBS: Dict[str, Tuple[str, str, Dict[str, Any]]] = {
     "stop": ("stop", "do_stop", {**RUN, "reason": (str, "user"), "grace": (float, 10.0)}),
     "lease": ("lease", "do_lease", {**RUN, "lasts": (float, None), "deadline": (float, None), "grace": (float, None)}),
     "clean": ("clean", "do_clean", {"workdir": (str, ...)}),
-    "manifest": ("read", "do_manifest", RUN),
+    "manifest": ("read", "do_manifest", {**RUN, "most": (number, None)}),
     "send": ("read", "do_send", {**RUN, "files": (str, ...)}),
     "read": ("read", "do_read", {**RUN, "name": (str, ...), "offset": (number, 0)}),
 }

@@ -46,7 +46,7 @@ def do_poll(options: Options) -> Dict[str, Any]:
 def do_manifest(options: Options) -> Dict[str, Any]:
     run = Run(options.run)
     over = look(run)[0] != "running"
-    results = Results(run, over)
+    results = Results(run, over, options.most)
     answer: Dict[str, Any] = {"files": list(results.files()), "links": results.links}
     if run.results is not None:
         answer.update(growing=results.growing, beside=results.beside() if over else [])

@@ -66,14 +66,15 @@ class Results:
 
     `over`: nothing of the run writes any more, so whatever is there counts. Before that, a file of the code counts once
     it has settled, and hashes of that time are not believed later: what writes through memory changes no time stamp.
+    `most`: files that are more than so many bytes, the smallest first, are not read.
 
     Attributes:
         links: name of each link, and where it leads: the name of a result where that is there, else another path.
         growing: files that do not count yet.
     """
 
-    def __init__(self, run: Run, over: bool) -> None:
-        self.run, self._over = run, over
+    def __init__(self, run: Run, over: bool, most: Optional[float] = None) -> None:
+        self.run, self._over, self._most = run, over, most
         self.links: List[Dict[str, str]] = []
         self.growing = 0
         folder = run.results
@@ -93,7 +94,7 @@ class Results:
 
     def files(self) -> Iterator[Dict[str, Any]]:
         """Name, size and sha256 of each finished file, in the order of their names; the latter is empty where it cannot
-        be read."""
+        be read, None where it was not."""
         for _, entry in self.places():
             yield entry
 
@@ -101,9 +102,10 @@ class Results:
         """The same, each with its place in the run directory."""
         found = sorted(self._found(), key=lambda one: one[0])
         seen = {place for _, place, _, _ in found}
+        unread = self._unread(found)
         for name, place, path, status in found:
             try:
-                told = self._look(place, path, status)
+                told = self._look(place, path, status, place in unread)
             except FileNotFoundError:
                 continue  # Replaced or removed by the job since it was listed.
             if told is not None:
@@ -164,7 +166,21 @@ class Results:
         sent = self._sent.get(place[len("code/") :]) if place.startswith("code/") else None
         return sent is not None and (sent[1:] == stamp(status) or sent[0] == sha256)
 
-    def _look(self, place: str, path: str, status: Optional[os.stat_result]) -> Optional[Tuple[int, str]]:
+    def _unread(self, found: List[Tuple[str, str, str, Optional[os.stat_result]]]) -> Set[str]:
+        """Places of the files that are too many bytes."""
+        unread: Set[str] = set()
+        room = self._most
+        if room is not None:
+            sizes = ((status.st_size, name, place) for name, place, _, status in found if status is not None)
+            for size, _, place in sorted(sizes):
+                room -= size
+                if room < 0:
+                    unread.add(place)
+        return unread
+
+    def _look(
+        self, place: str, path: str, status: Optional[os.stat_result], unread: bool
+    ) -> Optional[Tuple[int, Optional[str]]]:
         """Size and sha256 of a file that counts; None: it does not, or not yet."""
         if status is None:
             return 0, ""
@@ -175,6 +191,9 @@ class Results:
             self._grows(place, [*mark, since, None])
             return None
         size = status.st_size
+        if sha256 is None and unread:
+            self._note(place, [*mark, since, None])
+            return size, None
         if sha256 is None:
             try:
                 size, sha256 = hash_file(path)

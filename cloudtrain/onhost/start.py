@@ -78,10 +78,11 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec.get("at", 0.0), (int, float))
             and isinstance(grace, (int, float))
             and isinstance(spec["digest"], str)
+            and isinstance(spec.get("most") or 0, (int, float))
             and isinstance(spec.get("lingers", False), bool)
             and isinstance(spec.get("spot", False), bool)
             and isinstance(spec.get("scope", False), bool)
-            and all(isinstance(spec.get(name, ""), str) for name in ("cwd", "bin", "results"))
+            and all(isinstance(spec.get(name) or "", str) for name in ("cwd", "bin", "results"))
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)

@@ -309,7 +309,10 @@ def write_exit(run: Run, spec: Dict[str, Any], code: int, reason: Optional[str],
         **more,
     }
     try:
-        save(run.path("out/MANIFEST.json"), {"v": 1, "files": list(Results(run, over=True).files())})
+        save(
+            run.path("out/MANIFEST.json"),
+            {"v": 1, "files": list(Results(run, over=True, most=spec.get("most")).files())},
+        )
     except Exception as error:  # whatever the job has made of its folder: how it ended is to be told
         sys.stderr.write("MANIFEST.json was not written: %s\n" % error)
     for attempt in range(60):

@@ -31,6 +31,8 @@ class Result:
         cost_usd: None where nothing is billed.
         rehearsed_usd: what the same time on the real instance costs; None but in a rehearsal.
         leftovers: what the run still has in the account, human-readable; empty: nothing.
+        left: results that are not here because they could not be taken, or were not wanted in the end.
+        elsewhere: how many of the job's files were passed over; None: nobody has asked for any.
     """
 
     run: str
@@ -44,6 +46,8 @@ class Result:
     cost_usd: float | None = None
     rehearsed_usd: float | None = None
     leftovers: tuple[str, ...] = ()
+    left: tuple[FileEntry, ...] = ()
+    elsewhere: int | None = 0
     life: InstanceLife = InstanceLife.NONE
     error: RunError | None = None
 
@@ -67,6 +71,8 @@ def result(run: Run, notes: RunNotes, now: float) -> Result:
         cost_usd=billed,
         rehearsed_usd=would_cost(run, now) if billed is None else None,
         leftovers=notes.leftovers,
+        left=notes.left,
+        elsewhere=None if notes.pulled is None else notes.passed_over,
         life=run.life,
         error=run.error,
     )

@@ -34,16 +34,16 @@ NAMES = {
 
 
 def check(names: Sequence[str]) -> tuple[str, ...]:
-    """`names`, each once.
+    """`names` of groups, or patterns of files, each once.
 
     Raises:
-        UsageError: there is no such group.
+        UsageError: there is no such group, and it is no pattern: that has one of `/.*?[`.
     """
     for name in names:
-        if name not in NAMES:
+        if name not in NAMES and not any(mark in name for mark in "/.*?["):
             raise UsageError(
                 f"there is no group of results called {name!r}",
-                hint=f"--only with one of {', '.join(NAMES)}",
+                hint=f"--only with one of {', '.join(NAMES)}, or with a pattern such as '*.pt'",
                 consequence="nothing was fetched",
                 code="bad_setting",
             )
@@ -60,5 +60,10 @@ def of(name: str) -> str:
 
 
 def chosen(entries: Iterable[FileEntry], names: Sequence[str]) -> list[FileEntry]:
-    """Those of `entries` that are in one of the groups called `names`."""
-    return [entry for entry in entries if of(entry.name) in names]
+    """Those of `entries` that are in one of the groups called `names`, or fit one that is a pattern."""
+    rules = ignore.parse("\n".join(name for name in names if name not in NAMES), "--only")
+
+    def fits(name: str) -> bool:
+        return any(rule.matches(name.encode(errors="replace"), is_dir=False) for rule in rules)
+
+    return [entry for entry in entries if of(entry.name) in names or fits(entry.name)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from cloudtrain.core.decode import Count, Odd, count, each, fields, json_object, known, made, text, there
 from cloudtrain.core.host import HostFacts
-from cloudtrain.core.notes import FileEntry
+from cloudtrain.core.notes import UNREAD, FileEntry
+from cloudtrain.core.text import counted, size
 from cloudtrain.core.told import ExitRecord
 from cloudtrain.transfer.frames import exit_record
 
@@ -119,15 +121,46 @@ def run_status(answer: Mapping[str, Any]) -> RunStatus:
     return made(RunStatus, there(answer, "log_size", "events_size", "log", "events"))
 
 
-def manifest(answer: Mapping[str, Any]) -> list[FileEntry]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a job has put beside its project: a file, or a folder with so many; bytes of them."""
+
+    name: Annotated[str, _quoted]
+    size: Count
+    files: Count
+
+    def words(self) -> str:
+        """ "../data, 63 MB in 8 files"."""
+        return f"{self.name}, {size(self.size)}" + (f" in {counted(self.files, 'file')}" if self.files > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The results of a run on its host.
+
+    Attributes:
+        files: those that are finished, and the links.
+        growing: how many more the job may still be writing.
+        beside: what is no result; known once the job has ended.
+    """
+
+    files: tuple[FileEntry, ...]
+    growing: int = 0
+    beside: tuple[Beside, ...] = ()
+
+
+def manifest(answer: Mapping[str, Any]) -> Manifest:
     """What `manifest` says; a program of the last release knows no links."""
     links = [(text(told.get("name")), text(told.get("to"))) for told in each(fields)(answer.get("links") or [])]
-    return [*each(_file)(answer.get("files")), *(FileEntry(name, 0, "").to(to) for name, to in links)]
+    files = (*each(_file)(answer.get("files")), *(FileEntry(name, 0, "").to(to) for name, to in links))
+    beside = each(partial(made, Beside))(answer.get("beside") or [])
+    return Manifest(files, count(answer.get("growing", 0)), tuple(beside))
 
 
 def _file(value: Any) -> FileEntry:
     # A size or sha256 that is none is that file's failure, not the manifest's: `pull` refuses it by its name.
-    told = known(fields(value), {"size": count, "sha256": text})
+    unread = {"sha256": UNREAD} if "sha256" in fields(value) and fields(value)["sha256"] is None else {}
+    told = known({**fields(value), **unread}, {"size": count, "sha256": text})
     size = told.get("size")
     return FileEntry(text(told.get("name")), -1 if size is None else size, told.get("sha256") or "")
 

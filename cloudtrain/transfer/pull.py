@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,9 @@ import filelock
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, Busy
 from cloudtrain.core.events import Emit, Noted, Warned
-from cloudtrain.core.notes import FileEntry
+from cloudtrain.core.notes import UNREAD, FileEntry
 from cloudtrain.core.text import counted, screen_safe, shortened
-from cloudtrain.run_folder import result_groups
+from cloudtrain.run_folder import files, result_groups
 from cloudtrain.run_folder.artifacts import PARTS, place
 from cloudtrain.source import ignore
 from cloudtrain.transfer.download import Fetcher, Host, full_disk_told
@@ -41,17 +41,21 @@ class PullReport:
         bytes: fetched by this call.
         skipped: names that `outputs` leaves out.
         left: names that cannot be here, and links that lead to nothing here, each with the reason.
+        beyond: entries that are not here because there are more bytes than was allowed.
+        unread: whether a hash is lacking for a file that was to come, or that may be here.
     """
 
     files: tuple[FileEntry, ...] = ()
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)
     left: tuple[tuple[str, str], ...] = ()
+    beyond: tuple[FileEntry, ...] = ()
+    unread: bool = False
 
     def summary(self, folder: Path) -> str:
         """Human-readable, as the end of the step's line."""
         count = counted(len(self.files), "file")
-        behind = len(self.skipped) + len(self.left)
+        behind = len(self.skipped) + len(self.left) + len(self.beyond)
         left = f", {behind} left on the host" if behind else ""
         return f"{count}, {sum(entry.size for entry in self.files) / 2**20:.1f} MiB verified in {folder}{left}"
 
@@ -63,6 +67,7 @@ def pull(
     *,
     outputs: Sequence[str] = ("**",),
     only: Sequence[str] = (),
+    most: float | None = None,
     emit: Emit,
 ) -> PullReport:
     """Bring the files that `entries` names and `outputs` allows into `dest`, small ones first, then links to them.
@@ -75,6 +80,7 @@ def pull(
         entries: the whole manifest.
         outputs: gitignore-style patterns of the names to bring; a later one wins, `!` leaves out.
         only: groups of results (`result_groups`); empty: all of them.
+        most: bytes; what is beyond them stays there, the largest files first.
 
     Raises:
         ArtifactRefused: a file is not what the manifest says, or something here is in its way. All others are here.
@@ -87,27 +93,30 @@ def pull(
         placed, left = place(entries, fold_case=disk.ignores_case(dest))
         if only:
             placed = result_groups.chosen(placed, only)
-        rules = ignore.parse("\n".join(outputs), "outputs")
-        wanted = [entry for entry in placed if allowed(rules, entry.name)]
-        fetcher.fetch([entry for entry in wanted if entry.link is None])
-        left += fetcher.link([entry for entry in wanted if entry.link is not None])
+        chosen = wanted(placed, outputs)
+        beyond = dict.fromkeys(_beyond(chosen, most, dest) if most is not None else ())
+        unread = [entry for entry in chosen if entry.sha256 == UNREAD]
+        fetcher.fetch([one for one in chosen if one.link is None and one.sha256 != UNREAD and one not in beyond])
+        left += fetcher.link([entry for entry in chosen if entry.link is not None])
     _tell(emit, fetcher.verified, left)
     if fetcher.refused:
         raise _not_taken(fetcher.refused)
-    taken = set(wanted)
+    taken = set(chosen)
     skipped = [entry.name for entry in placed if entry not in taken]
-    return PullReport(tuple(fetcher.verified), fetcher.bytes, skipped, tuple(left))
+    lacks = any(entry not in beyond or _size(dest / entry.here) == entry.size for entry in unread)
+    return PullReport(tuple(fetcher.verified), fetcher.bytes, skipped, tuple(left), tuple(beyond), lacks)
 
 
-def _tell(emit: Emit, files: Sequence[FileEntry], left: Sequence[tuple[str, str]]) -> None:
+def _tell(emit: Emit, taken: Sequence[FileEntry], left: Sequence[tuple[str, str]]) -> None:
     """What is not here, and what is called otherwise."""
     if left:
-        emit(Warned(f"left there: {_some([f'{shortened(name)}, {shortened(why, 300)}' for name, why in left])}"))
-    if renamed := [f"{shortened(one.name)} is {one.here}" for one in files if one.stored is not None]:
-        emit(Noted(f"renamed here, where their names cannot be stored or would be acted on: {_some(renamed)}"))
+        emit(Warned(f"left there: {some([f'{shortened(name)}, {shortened(why, 300)}' for name, why in left])}"))
+    if renamed := [f"{shortened(one.name)} is {one.here}" for one in taken if one.stored is not None]:
+        emit(Noted(f"renamed here, where their names cannot be stored or would be acted on: {some(renamed)}"))
 
 
-def _some(told: Sequence[str]) -> str:
+def some(told: Sequence[str]) -> str:
+    """The first of them, fit for a screen, and how many more there are."""
     more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
     return screen_safe("; ".join(told[:MOST_TOLD])) + more
 
@@ -121,6 +130,26 @@ def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
         hint="look at it there, then pull again",
         detail="\n".join(f"{name}: {reason}" for name, reason in refused[:_MOST_LISTED]) if more else None,
     )
+
+
+def wanted(entries: Iterable[FileEntry], outputs: Sequence[str]) -> list[FileEntry]:
+    """Those of `entries` that the user's patterns let through."""
+    rules = ignore.parse("\n".join(outputs), "outputs")
+    return [entry for entry in entries if allowed(rules, entry.name)]
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if disk.is_plain(path) else None
+
+
+def _beyond(entries: Iterable[FileEntry], most: float, dest: Path) -> list[FileEntry]:
+    """Those that are not in `dest` and would be more than so many bytes, if the smallest come first."""
+    beyond = []
+    for entry in sorted(entries, key=lambda entry: (entry.size, entry.name)):
+        if entry.link is None:
+            most -= max(0, entry.size)
+            beyond += [entry] if most < 0 and not files.is_here(entry, dest) else []
+    return beyond
 
 
 def allowed(rules: Sequence[ignore.Rule], name: str) -> bool:

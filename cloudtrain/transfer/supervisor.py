@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from cloudtrain.core.decode import Odd, made
 from cloudtrain.core.errors import ArtifactRefused, Busy, CloudtrainError, ConnectionFailed, RunLost, UsageError
 from cloudtrain.core.host import HostFacts
-from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.text import shortened
 from cloudtrain.transfer.answers import (
     HostEnvironment,
     HostFolders,
+    Manifest,
     RunStatus,
     Started,
     host_facts,
@@ -212,9 +212,14 @@ class Supervisor:
         stdin = packed(PASSING_LOADER) + json.dumps({"remove": wanted, "trees": trees}).encode()
         return self._answer("clean", host_folders, argv, stdin, 600.0)
 
-    def manifest(self) -> list[FileEntry]:
-        """The finished files and the links below `out/` as they are now."""
-        return self._ask("manifest", manifest, timeout=600.0)
+    def manifest(self, most: float | None = None) -> Manifest:
+        """The results as they are now.
+
+        Args:
+            most: bytes; what is beyond them, the largest files first, need not be read there. None: everything is.
+        """
+        options = () if most is None or "--id" not in self._run else (f"--most={most:.0f}",)
+        return self._ask("manifest", manifest, *options, timeout=600.0)
 
     def read(self, name: str, offset: int = 0) -> Stream:
         """The bytes of a file of the run directory ("console.log", "out/metrics.csv") from `offset` on.

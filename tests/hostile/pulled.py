@@ -122,7 +122,7 @@ class _Host:
 def pulled(told: tuple[Any, list[tuple[int, str, bytes]], Completed, int]) -> None:
     """The list of results, and `pull` of them: whatever it says, nothing but whole results is in the folder."""
     answer, spoils, end, piece = told
-    entries = Supervisor(Canned(json.dumps(answer).encode() + b"\n"), "python3", "r", ".").manifest()
+    entries = Supervisor(Canned(json.dumps(answer).encode() + b"\n"), "python3", "r", ".").manifest().files
     with tempfile.TemporaryDirectory() as place:
         dest = Path(place) / "runs" / "brave-otter"
         dest.mkdir(parents=True)

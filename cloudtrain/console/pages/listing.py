@@ -101,6 +101,8 @@ def spending(runs: Iterable[Run], silent: Collection[str], now: float) -> str:
 
 def fetch(run: Run) -> str:
     """What to do about a run whose machine has parked."""
+    if run.error is not None and run.error.hint:
+        return f"{run.error.message}; {run.error.hint}"
     return f"its disk keeps the results; cloudtrain pull {run.name} starts the machine, fetches them and ends it"
 
 
@@ -214,6 +216,8 @@ def _state(run: Run) -> str:
         return f"{run.state.value}{an_hour(run.plan.offer.dearest, ', at most ')}"
     if run.state in (RunState.BOOTING, RunState.SYNCING) and run.instance is not None and run.instance.owned:
         return f"{run.state.value} {_named(run, run.instance)}"
+    if run.state is RunState.PULLING and run.error is not None:
+        return "ended, not all pulled"
     if run.state is RunState.FAILED and run.ending:
         code = f"signal {run.ending.signal}" if run.ending.signal else f"exit {run.ending.code}"
         return f"failed ({code})"

@@ -12,11 +12,12 @@ from cloudtrain.core import credentials
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.spec import RunSpec, Target
-from cloudtrain.core.states import RunState
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import counted, fitted, money, screen_safe, seconds, shortened, size, time_of_day
 from cloudtrain.run_folder import generated
 from cloudtrain.run_folder.outcome import NOT_PULLED, Result
 
+_NAMED = 3  # of the results that are not here
 _PLAN_HANG = 11  # what follows the titles of a plan: "  train    "
 
 
@@ -127,7 +128,11 @@ def ending_lines(result: Result) -> list[str]:
         files = f"{counted(len(result.artifacts), 'file')}, {size(total)}"
         lines.append(f"results  {shown_path(result.folder)}, {files}, checksums verified")
     elif result.state.final:
-        lines.append(f"results  {shown_path(result.folder)}: the log; the job left no files")
+        lines.append(f"results  {shown_path(result.folder)}: the log; {_no_files(result)}")
+    if result.left:
+        files = f"{counted(len(result.left), 'result')}, {size(sum(entry.size for entry in result.left))}"
+        fate = "deleted with the machine" if result.life is InstanceLife.TERMINATED else "still on the machine"
+        lines.append(f"left     {files}, {fate}: {', '.join(shortened(entry.name) for entry in result.left[:_NAMED])}")
     if result.state.final and (report := generated.report_in(result.folder)) is not None:
         lines.append(f"report   {shown_path(report)}")
     if result.cost_usd is not None:
@@ -137,6 +142,15 @@ def ending_lines(result: Result) -> list[str]:
         lines.append(f"cost     nothing is billed: a rehearsal. The same time on EC2: about {real}")
     lines += [f"left     {leftover}" for leftover in result.leftovers]
     return [screen_safe(line) for line in lines]
+
+
+def _no_files(result: Result) -> str:
+    """Why no result of a run that is over is here."""
+    if result.elsewhere is None:
+        return "none of its results was pulled"
+    if result.left or result.elsewhere:
+        return f"none of the {counted(len(result.left) + result.elsewhere, 'file')} that the job left was taken"
+    return "the job left no files"
 
 
 def error_of(result: Result) -> CloudtrainError | None:

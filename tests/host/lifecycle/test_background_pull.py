@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,10 @@ from cloudtrain.core.events import Event, Noted, discard
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.lifecycle import background_pull, checkpoints
 from cloudtrain.lifecycle.background_pull import Trickle
+from cloudtrain.onhost.locks import take
 from cloudtrain.store import Run, Store
 from cloudtrain.transfer import pull
+from cloudtrain.transfer.answers import Manifest
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Stream
 from cloudtrain.transport.local import LocalTransport
@@ -137,7 +140,7 @@ def test_it_lets_go_at_once_and_the_final_pull_goes_on_where_it_stopped(host: Ho
     have = part.stat().st_size
     assert 0 < have < len(data) and not (run.folder / "checkpoints").exists()
     assert host.supervisor is not None
-    report = pull.pull(host.supervisor, host.supervisor.manifest(), run.folder, emit=discard)
+    report = pull.pull(host.supervisor, host.supervisor.manifest().files, run.folder, emit=discard)
     assert report.bytes == len(data) - have
     assert (run.folder / "checkpoints" / "last.pt").read_bytes() == data
 
@@ -168,9 +171,9 @@ class Frozen(Supervisor):
         self._manifest = manifest
         self.asked = False
 
-    def manifest(self) -> list[FileEntry]:
+    def manifest(self, most: float | None = None) -> Manifest:
         if not self._manifest:
-            return super().manifest()
+            return super().manifest(most)
         self.asked = True
         with self._silence() as stream:
             for _ in range(100):
@@ -210,7 +213,7 @@ def test_a_frozen_link_holds_nobody_up(host: Host, run: Run, store: Store, manif
 
 def test_a_failure_is_noted_once_and_tried_again(host: Host, run: Run, store: Store) -> None:
     class Broken(Supervisor):
-        def manifest(self) -> list[FileEntry]:
+        def manifest(self, most: float | None = None) -> Manifest:
             raise ConnectionFailed("the link broke")
 
     host.put("weights.bin", b"w")
@@ -229,3 +232,40 @@ def test_a_failure_is_noted_once_and_tried_again(host: Host, run: Run, store: St
         until(lambda: (run.folder / "weights.bin").exists())
     [note] = told
     assert isinstance(note, Noted) and "the link broke" in note.message
+
+
+REWRITES = """
+import sys, time
+with open(sys.argv[1], "wb") as file:
+    for version in (1, 2):
+        file.seek(0)
+        for pause in (0.05, 0.4, 0.05, 0.4):
+            file.write(bytes([version]) * 2500)
+            file.flush()
+            time.sleep(pause)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a lock there is its process's alone")
+def test_a_file_that_is_written_in_place_never_comes_torn(host: Host, run: Run, store: Store) -> None:
+    code = host.run / "code" / "p"
+    code.mkdir(parents=True)
+    (host.run / "spec.json").write_text('{"results": "p"}')
+    program = host.run / "onhost" / "results.py"
+    program.write_text(program.read_text().replace("SETTLES_S = 10.0", "SETTLES_S = 1.0"))
+    (code / "done.txt").write_bytes(b"done")
+    lock = take(str(host.run / "lock"))  # as its supervisor has it
+    assert lock is not None
+    here, seen = run.folder / "model.pt", set[bytes]()
+    try:
+        with beside(host, run, store, [], every_s=0.05):
+            with subprocess.Popen([sys.executable, "-c", REWRITES, str(code / "model.pt")]) as writes:
+                while writes.poll() is None:
+                    seen |= {here.read_bytes()} if here.exists() else set()
+                    time.sleep(0.02)
+            until(here.exists)
+            until((run.folder / "done.txt").exists)
+    finally:
+        os.close(lock)
+    assert here.read_bytes() == b"\2" * 10_000
+    assert all(len(set(body)) == 1 and len(body) == 10_000 for body in seen), "it came while it was written"

@@ -31,6 +31,7 @@ from cloudtrain.sync import push
 from cloudtrain.transport.local import LocalTransport
 from cloudtrain.tree import scan
 HOSTS = lambda supervisor: supervisor.read
+FILES = lambda supervisor: supervisor.manifest()
 """
 NEW_MODULES = """\
 from cloudtrain.source.tree import scan
@@ -40,6 +41,7 @@ from cloudtrain.transfer.push import push
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.local import LocalTransport
 HOSTS = lambda supervisor: supervisor
+FILES = lambda supervisor: supervisor.manifest().files
 """
 # A client that does what its command line names, one after the other, and tells what came of it. The host is HOST, seen
 # as from its login directory; results come to HERE.
@@ -86,7 +88,7 @@ def act(name):
         end = Follower(Path(HERE), Way(), nothing).run()
         return [end.state, end.exit.code, end.exit.stop, end.exit.log_sha256]
     if name == "pull":
-        return len(pull(HOSTS(supervisor), supervisor.manifest(), Path(HERE), emit=nothing).files)
+        return len(pull(HOSTS(supervisor), FILES(supervisor), Path(HERE), emit=nothing).files)
     if name == "go":
         (Path(HOST) / workdir / "go").touch()
 

@@ -211,7 +211,7 @@ def test_many_small_files_come_in_one_stream_and_are_counted(tmp_path: Path, des
     (out / "large").write_bytes(random.Random(5).randbytes(3_000_000))
     transport, told = Counted(tmp_path), list[Event]()
     host = Supervisor(transport, sys.executable, "host/run", "host")
-    report = pull(host, host.manifest(), dest, emit=told.append)
+    report = pull(host, host.manifest().files, dest, emit=told.append)
     assert transport.started == 2 and len(report.files) == 501  # a stream for all of them, and the large file
     assert there(dest) == {**{name: (out / name).read_bytes() for name in names}, "large": (out / "large").read_bytes()}
     [*_, last] = [event for event in told if isinstance(event, StepProgress)]
@@ -229,7 +229,7 @@ def test_what_had_come_whole_stays_when_the_link_breaks(tmp_path: Path, dest: Pa
                 return Bytes(b"".join(iter(lambda: stream.read(5), b"")), cut=50_000)
 
     host = Cut(LocalTransport(tmp_path), sys.executable, "host/run", "host")
-    entries = host.manifest()
+    entries = host.manifest().files
     with pytest.raises(ConnectionFailed):
         pull(host, entries, dest, emit=discard)
     whole = len([name for name in there(dest) if len(name) == 2])
@@ -247,7 +247,7 @@ def test_a_name_that_is_no_text_arrives_with_its_bytes_written_out(tmp_path: Pat
     (out / r"a\udcb.txt").write_bytes(b"as it is written")
     (out / "link").symlink_to(os.fsdecode(b"caf\xe9.txt"))
     host = Supervisor(LocalTransport(tmp_path), sys.executable, "host/run", "host")
-    report = pull(host, host.manifest(), dest, emit=discard)
+    report = pull(host, host.manifest().files, dest, emit=discard)
     expected = {r"caf\udce9.txt": b"latin", r"a\udcb.txt": b"as it is written", "link": b"latin"}
     assert there(dest) == expected and report.left == ()
 
@@ -278,7 +278,7 @@ def test_links_among_the_results(
         monkeypatch.setattr(Path, "symlink_to", refuse)
     host, told = Supervisor(LocalTransport(tmp_path), sys.executable, "host/run", "host"), list[Event]()
     for _ in range(2):  # once more changes nothing
-        report = pull(host, host.manifest(), dest, emit=told.append)
+        report = pull(host, host.manifest().files, dest, emit=told.append)
         assert {entry.name: entry.link for entry in report.files if entry.link} == {
             "last.ckpt": "epoch3.pt", "chain": "epoch3.pt", "latest": "ckpt/7", "ckpt/best.pt": "epoch3.pt",
         }  # fmt: skip
@@ -307,11 +307,11 @@ def test_a_link_of_an_earlier_manifest_gives_way_and_a_lying_one_leads_nowhere(
 ) -> None:
     links_of(out)
     host = Supervisor(LocalTransport(tmp_path), sys.executable, "host/run", "host")
-    pull(host, host.manifest(), dest, emit=discard)
+    pull(host, host.manifest().files, dest, emit=discard)
     (out / "latest").unlink()
     (out / "latest").mkdir()
     (out / "latest" / "model.pt").write_bytes(b"eight")
-    pull(host, host.manifest(), dest, emit=discard)
+    pull(host, host.manifest().files, dest, emit=discard)
     assert (dest / "latest" / "model.pt").read_bytes() == b"eight" and not (dest / "latest").is_symlink()
     assert (dest / "ckpt" / "7" / "model.pt").read_bytes() == b"seven"
     lies = ["/etc/passwd", "../../x", "..", ".", "", "liar", "C:/x", "ckpt/../..", "a/b"]

@@ -19,6 +19,7 @@ import pytest
 
 from cloudtrain.core.errors import ConnectionFailed, RunLost
 from cloudtrain.core.notes import FileEntry
+from cloudtrain.transfer.answers import Manifest
 from cloudtrain.transfer.frames import Beat, End, EventsFrame, Frame, LogFrame
 from cloudtrain.transfer.supervisor import Following, Supervisor
 from cloudtrain.transport.local import LocalTransport
@@ -105,7 +106,8 @@ def test_a_run_from_start_to_end(host: Host) -> None:
     assert end.exit.log_sha256 == hashlib.sha256(log).hexdigest()
     status = supervisor.poll(len(log) - 3, 0)
     assert (status.state, status.exit, status.log, status.events) == ("exited", end.exit, log[-3:], events)
-    assert supervisor.manifest() == [FileEntry("metrics.csv", 9, hashlib.sha256(b"epoch,acc").hexdigest())]
+    metrics = FileEntry("metrics.csv", 9, hashlib.sha256(b"epoch,acc").hexdigest())
+    assert supervisor.manifest() == Manifest((metrics,))
     with supervisor.read("out/metrics.csv", 6) as stream:
         assert stream.read(30) == b"acc"
         assert stream.read(30) == b""

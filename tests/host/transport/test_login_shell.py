@@ -95,7 +95,7 @@ def test_what_a_login_prints_is_no_part_of_any_answer(login: Login) -> None:
     end = came[-1]
     assert isinstance(end, End) and end.exit is not None and end.exit.code == 0
     assert supervisor.poll().log == b"trained\n"
-    [weights] = supervisor.manifest()
+    [weights] = supervisor.manifest().files
     with supervisor.read(f"out/{weights.name}", 256) as stream:
         data = b"".join(iter(lambda: stream.read(30.0), b""))
         assert stream.finish(30.0).exit_code == 0

@@ -84,7 +84,7 @@ def _link(scene: Scene) -> None:
 
 
 def _without_it(scene: Scene) -> None:
-    scene.cli("stop", NAME, "--yes")
+    scene.cli("stop", NAME, "--no-pull", "--yes")
     assert not (scene.folder / "bad.txt").exists()
 
 
@@ -111,7 +111,7 @@ FORGED: dict[str, Any] = {
     "money": "may be running at $0.536 an hour",
     "alive": "it parks itself, with its disk, by",
     "mend": _without_it,
-    "then": "`cloudtrain stop` ends it without that file; `cloudtrain pull` tries again",
+    "then": "`cloudtrain stop --no-pull` ends it without that file; `cloudtrain pull` tries again",
     "also": ("tests/unit/transfer/test_pull.py",),
 }
 
@@ -245,7 +245,8 @@ CASES = (
         row=38,
         way="size",
         fault="The machine's list has a file of 1 PB",
-        how="a job that has its supervisor tell of it",
+        how="a job that has its supervisor tell of it, and a `results_limit` beyond it; without one its machine parks",
+        environment=(("CLOUDTRAIN_RESULTS_LIMIT", "1e9"),),
         play=_forged("size"),
         sees=("'bad.txt' has 1,125,899,906.8 MB, and", "are free here", "free space on this computer and pull again"),
         **{**FORGED, "mend": _clean, "then": "`cloudtrain clean --all --yes` ends it"},

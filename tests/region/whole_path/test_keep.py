@@ -1,11 +1,13 @@
 """`--keep`: a machine that stays up once the results are here, ends itself with nobody there, and is seen meanwhile;
-and an end without a pull. Money first: nothing here may leave a machine that nobody has been told of."""
+and an end without a pull, or with less than all results. Money first: nothing here may leave a machine that nobody has
+been told of."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,22 @@ import pytest
 
 from cloudtrain.billing import expiry, running
 from cloudtrain.cleanup import debts, leftovers
-from cloudtrain.console.pages import listing
-from cloudtrain.core.errors import ConnectionFailed, UsageError
+from cloudtrain.console.pages import listing, summary
+from cloudtrain.core.errors import ConnectionFailed, LimitReached, UsageError
+from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
 from cloudtrain.lifecycle import machine_end as hold
-from cloudtrain.lifecycle import openssh, pull, stop, story
+from cloudtrain.lifecycle import openssh, planning, pull, stop, story
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.provider.ec2 import tags
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.end import cleaning
 from cloudtrain.provider.ec2.launch import acquire
 from cloudtrain.provider.ec2.machine import Ec2Machine
+from cloudtrain.run_folder import verify
+from cloudtrain.store import Run
 from tests import policy
 from tests.lease_end import lease_end
 from tests.region.whole_path.test_lease import NAME, Killed, Scene, gone, verified
@@ -197,4 +202,86 @@ def test_a_machine_that_had_parked_is_not_kept_when_it_is_woken_for_its_results(
     scene.until("stopped")
     verified(scene.pull())
     assert "is not kept: it had parked" in scene.said()
+    gone(scene)
+
+
+MODEL = """
+import os
+os.makedirs("checkpoints")
+with open("checkpoints/model.pt", "wb") as file:
+    file.write(bytes(range(256)) * 1000)
+os.symlink("checkpoints/model.pt", "last.ckpt")
+for name in ("run.json", "runs/x", ".cache/y", "env/lock.txt", ".env"):
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    with open(name, "w") as file:
+        file.write(name)
+os.makedirs("../data")
+with open("../data/1.bin", "wb") as file:
+    file.write(bytes(1000))
+"""
+HUGE = """
+with open("big.pt", "wb") as file:
+    file.truncate(6 * 2**30)
+with open("small.pt", "wb") as file:
+    file.write(b"small")
+"""
+
+
+def begun(scene: Scene, program: str, **limits: Any) -> Run:
+    """The run of a program of the user's own."""
+    project = scene.folder / "project"
+    project.mkdir()
+    (project / "train.py").write_text(program)
+    spec = replace(scene.spec(**limits), job=JobSpec(source=str(project), command=("python", "train.py")))
+    return planning.begin(planning.plan_run(spec, scene.context), scene.context)
+
+
+def test_what_a_program_writes_where_it_runs_is_here(scene: Scene) -> None:
+    result = story.resume(begun(scene, MODEL), scene.context)
+    verified(result)
+    assert result.exit_code == 0
+    body = bytes(range(256)) * 1000
+    assert (result.folder / "checkpoints/model.pt").read_bytes() == body == (result.folder / "last.ckpt").read_bytes()
+    assert {entry.name: entry.here for entry in result.artifacts} == {
+        **{name: name for name in ("checkpoints/model.pt", "last.ckpt", "runs/x", ".cache/y", "env/lock.txt")},
+        "run.json": "_run.json",
+        ".env": "_.env",
+    }
+    assert "left there, beside the project: ../data, 1 kB" in scene.said()
+    assert verify.check(result.folder).wrong == ()
+    gone(scene)
+
+
+def test_results_that_are_too_many_park_their_machine_until_somebody_decides(scene: Scene) -> None:
+    run = begun(scene, HUGE, max_time_s=600.0)
+    with pytest.raises(LimitReached, match=r"1 result .* results_limit = 5 GiB .* big.pt \(6.4 GB\)") as caught:
+        story.resume(run, scene.context)
+    assert caught.value.code == "results_limit" and "is deleted" in (caught.value.consequence or "")
+    run = scene.run
+    assert (scene.state(), run.life, run.state) == ("stopped", InstanceLife.PARKED, RunState.PULLING)
+    assert (run.folder / "small.pt").read_bytes() == b"small" and not (run.folder / "big.pt").exists()
+    assert "--all" in "\n".join(listing.table([run]))
+    # Nothing that does not decide starts the machine, or ends it.
+    for act in (stop.stop, pull.pull_now, story.resume):
+        with pytest.raises(LimitReached, match=r"big\.pt"):
+            act(scene.run, scene.context)
+    assert scene.state() == "stopped" and not scene.region.calls("StartInstances")
+    # A part is fetched from it, and it parks again.
+    part = pull.pull(scene.run, scene.context, ["checkpoints"])
+    assert part.entries == () and scene.state() == "stopped" and len(scene.region.calls("StartInstances")) == 1
+    done = stop.discard(scene.run, scene.context)
+    assert (done.state, done.life) == (RunState.SUCCEEDED, InstanceLife.TERMINATED)
+    assert [entry.name for entry in done.artifacts] == ["small.pt"]
+    assert "1 result, 6.4 GB, deleted with the machine: big.pt" in "\n".join(summary.ending_lines(done))
+    gone(scene)
+
+
+def test_all_of_them_come_when_they_are_wanted(scene: Scene) -> None:
+    run = begun(scene, HUGE.replace("6 * 2**30", "30000"), results_gib=20_000 / 2**30)
+    with pytest.raises(LimitReached):
+        story.resume(run, scene.context)
+    done = pull.pull_now(scene.run, scene.context, everything=True)
+    assert (done.state, done.error) == (RunState.SUCCEEDED, None)
+    assert (done.folder / "big.pt").read_bytes() == bytes(30000)
+    verified(done)
     gone(scene)

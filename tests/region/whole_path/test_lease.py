@@ -69,8 +69,8 @@ class Scene:
             emit=self.told.append,
         )
 
-    def begin(self, *args: str, spot: bool = False, **limits: Any) -> Run:
-        spec = RunSpec(
+    def spec(self, *args: str, spot: bool = False, **limits: Any) -> RunSpec:
+        return RunSpec(
             name=NAME,
             target=Target.EC2,
             train=TrainSpec(args=args),
@@ -79,6 +79,9 @@ class Scene:
             limits=Limits(**limits),
             ec2=Ec2Spec(spot=spot),
         )
+
+    def begin(self, *args: str, spot: bool = False, **limits: Any) -> Run:
+        spec = self.spec(*args, spot=spot, **limits)
         return planning.begin(planning.plan_run(spec, self.context), self.context)
 
     def trains(self, *args: str, spot: bool = False, **limits: Any) -> Run:
@@ -125,7 +128,7 @@ def verified(result: Result) -> None:
     """Files are here, each as the host's manifest says."""
     assert result.artifacts
     for entry in result.artifacts:
-        assert sha256(result.folder / entry.name) == entry.sha256
+        assert sha256(result.folder / entry.here) == entry.sha256 or entry.link
 
 
 def gone(scene: Scene) -> None:

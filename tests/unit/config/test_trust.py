@@ -83,7 +83,7 @@ def test_every_setting_is_of_one_class() -> None:
     of_the_job = {
         *("model", "recipe", "epochs", "batch_size", "lr", "seed", "device", "args", "module", "outputs"),
         *("command", "cwd", "environment", "packages", "vars", "resume_args", "figures"),
-        *("boot_limit", "trickle_rate", "keep_on_host", "plain", "python"),
+        *("boot_limit", "trickle_rate", "results_limit", "keep_on_host", "plain", "python"),
     }
     assert of_the_job | set(trust.SETTINGS) == set(SETTINGS) and not of_the_job & set(trust.SETTINGS)
     assert set(EVIL) | {"max_cost"} == set(trust.SETTINGS)

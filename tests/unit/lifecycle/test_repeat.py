@@ -106,7 +106,8 @@ def test_it_stays_in_its_region(store: Store, package: Path, tmp_path: Path) -> 
 def test_a_checkpoint_whose_size_a_host_does_not_tell_is_none() -> None:
     """Noted, it would damage the run's row here."""
     event = {"kind": "checkpoint", "name": "last.pt", "epoch": 1}
-    (odd,) = manifest({"files": [{"name": "last.pt", "size": "big", "sha256": "a" * 64}]})
+    told = {"files": [{"name": "last.pt", "size": "big", "sha256": "a" * 64}]}
+    (odd,) = manifest(told).files
     assert odd.size < 0 and checkpoints.in_manifest(event, [odd]) is None
     known = checkpoints.in_manifest(event, [replace(odd, size=3)])
     assert known is not None and RunNotes.of(RunNotes(checkpoint=known).entries()).checkpoint == known
