@@ -64,6 +64,6 @@ def chosen(entries: Iterable[FileEntry], names: Sequence[str]) -> list[FileEntry
     rules = ignore.parse("\n".join(name for name in names if name not in NAMES), "--only")
 
     def fits(name: str) -> bool:
-        return any(rule.matches(name.encode(errors="replace"), is_dir=False) for rule in rules)
+        return any(rule.matches(name.split("/"), is_dir=False) for rule in rules)
 
     return [entry for entry in entries if of(entry.name) in names or fits(entry.name)]

@@ -30,7 +30,8 @@ def cells(runs: Sequence[Run]) -> tuple[str, list[str]]:
     newest."""
     figures = [_of(run) for run in runs]
     if not any(figures):
-        return "TEST ACC", [percent(run.progress.best_test_acc) for run in runs]
+        commands = bool(runs) and all(run.plan.spec.job.command for run in runs)
+        return "FIGURE" if commands else "TEST ACC", [percent(run.progress.best_test_acc) for run in runs]
     told = [run.progress.best_test_acc for run in runs]
     return "FIGURE", [
         line(figure) if figure else "-" if best is None else f"test acc {percent(best)}"
