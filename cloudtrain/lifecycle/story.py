@@ -148,7 +148,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             pushed = session.push(files, key)
             closing.append(pushed.summary())
             if run.plan.code.stays:
-                closing[-1] += f"; here stays {'; '.join(run.plan.code.stays)}"
+                closing[-1] += f"; stays here: {'; '.join(run.plan.code.stays)}"
         if first or not notes.code:
             code_copy.keep(run.folder, files, pushed.digest, instance.id, session.journal, session.context.emit)
         else:
