@@ -24,7 +24,7 @@ class AnsweringCommand(ReadingCommand):
         found = super().invoke(ctx)
         if not isinstance(found, Answer):
             return found
-        return reporter(Look(json=ctx.params["json"], plain=ctx.params.get("plain", False))).answer(found)
+        return reporter(Look(json=ctx.params.get("json", False), plain=ctx.params.get("plain", False))).answer(found)
 
 
 class Command(NamedTuple):

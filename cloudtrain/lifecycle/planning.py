@@ -12,10 +12,10 @@ from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.environment.plan import plan as plan_environment
-from cloudtrain.lifecycle import checkpoints
+from cloudtrain.lifecycle import checkpoints, put_back
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
-from cloudtrain.source import command, git, review, tree
+from cloudtrain.source import command, git, ignore, review, tree
 from cloudtrain.store import Run
 
 
@@ -54,6 +54,8 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
         UsageError, SignInError, Refused: the run cannot start.
     """
     check_folder(spec.folder)
+    ignore.parse("\n".join(spec.job.outputs), "outputs")
+    put_back.check(spec.job)
     offer = context.provider(spec).survey(spec)
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)

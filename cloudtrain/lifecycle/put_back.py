@@ -35,6 +35,16 @@ def of(run: Run, notes: RunNotes, *, checked: bool = False) -> PutBack | None:
     return PutBack(run=run.name, folder=str(run.folder), files=kept) if kept else notes.put_back
 
 
+def check(job: JobSpec) -> None:
+    """The patterns of `[job] resume` can be read.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for pattern in _NEWEST.findall("\n".join(job.resume_args)):
+        ignore.parse(pattern, "resume")
+
+
 def where(back: PutBack, job: JobSpec) -> str:
     """What happens, in words."""
     total = size(sum(one.size for one in back.files if one.link is None))

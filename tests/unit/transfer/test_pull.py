@@ -21,7 +21,7 @@ from cloudtrain.core.events import Event, Noted, StepProgress, Warned, discard
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.run_folder.artifacts import fold, place, refusal
 from cloudtrain.run_folder.files import is_here
-from cloudtrain.transfer.pull import pull
+from cloudtrain.transfer.pull import pull, wanted
 from cloudtrain.transport.base import Completed, Stream
 from tests.fakes import framed
 
@@ -458,3 +458,8 @@ def test_any_cuts_end_in_the_same_bytes(cuts: list[int], seed: bytes) -> None:
         host.cut = None
         pull(host, host.entries(), dest, emit=discard)
         assert there(dest) == host.files
+
+
+def test_a_pattern_of_an_earlier_release_that_cannot_be_read_leaves_nothing_behind() -> None:
+    entry = FileEntry("a.pt", 1, "0" * 64)
+    assert wanted([entry], ["[[:alpha:]]*.txt"]) == [entry]
