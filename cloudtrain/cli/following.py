@@ -27,7 +27,7 @@ from cloudtrain.console.log_text import LogView, line_start, tail_offset
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.core import disk, secrets
 from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode, Interrupted
-from cloudtrain.core.events import Event, LogLines, Metric, Noted, Warned, discard
+from cloudtrain.core.events import Event, LogLines, Metric, Noted, PhaseChanged, Warned, discard
 from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.spec import RunSpec
 from cloudtrain.core.states import RunState
@@ -256,6 +256,8 @@ def to_the_end(
     reporter.about(run, lambda: context.store.get(run.name))
     for event in watch.set_up(run, context.store) if join else ():
         context.emit(event)
+    if run.state is RunState.RUNNING:
+        context.emit(PhaseChanged(run.name, run.state))
     while True:
         try:
             result = _resumed(run, context, detach=detach, join=join, relaunch=relaunch)

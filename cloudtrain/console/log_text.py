@@ -9,14 +9,15 @@ from pathlib import Path
 
 from cloudtrain.console.lines import print_lines, tell, writing
 from cloudtrain.console.pages import failure, summary
-from cloudtrain.console.reporters.base import Reporter, columns_of, may_redraw
+from cloudtrain.console.reporters.base import Reporter, columns_of, lines_of, may_redraw
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, StepDone, StepStarted, Warned
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.secrets import HiddenBytes, Place, blanked
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import MOST_LINE, LogText, screen_safe, seconds, tail
+from cloudtrain.core.terminal import MOST_LINE, LogText
+from cloudtrain.core.text import folded, screen_safe, seconds
 from cloudtrain.run_folder.log_times import LogTimes
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
@@ -25,8 +26,8 @@ _CHUNK = 1 << 18
 
 
 class LogView(Reporter):
-    """On a terminal lines are made safe, and one without an end is drawn as it stands; into a pipe or file go the log's
-    own bytes.
+    """On a terminal lines are made safe, and below those that are done stands what is drawn or has no end yet; into
+    a pipe or file go the log's own bytes.
 
     Args:
         raw: those go to a terminal, too: the user has asked for it.
@@ -37,11 +38,12 @@ class LogView(Reporter):
         self._raw = raw or not sys.stdout.isatty()
         self._stamped = stamped
         self._times: LogTimes | None = None
-        self._line = b""
+        self._line = b""  # raw with times: the one whose end is still to come
+        self._newest = "--:--:--"  # when the last bytes were written
         self._text = LogText()
         self._bytes = HiddenBytes()
         self._secrets: Sequence[Place] = ()
-        self._drawn = 0  # columns of the line without an end that stands on the screen
+        self._drawn: list[str] = []  # the rows that stand on the screen and are not done
         self._path: Path | None = None
         self._shown = 0
         self._set_up = False
@@ -84,40 +86,55 @@ class LogView(Reporter):
             if self._raw and not self._stamped:
                 sys.stdout.buffer.write(self._bytes.feed(data, final=final))
             else:
-                lines = self._stamps(data, final, end, live) if self._stamped else self._text.feed(data, final=final)
-                # In one go: what goes for a moment blinks.
-                sys.stdout.write(self._undrawn() + "".join(f"{line}\n" for line in lines) + self._drawing())
+                given = self._stamps(data, final, end, live) if self._stamped else self._text.feed(data, final=final)
+                lines = list(given)
+                drawing = self._drawing()
+                if lines or drawing != self._drawn:
+                    self._draw(lines, drawing)
             sys.stdout.flush()
 
-    def _drawing(self) -> str:
-        stamp, last = "", self._text.unfinished
-        if self._line:  # only where lines have their times
-            stamp, last = time.strftime("%H:%M:%S "), "".join(LogText().feed(self._line, final=True))
-        if not last or self._raw or not may_redraw(sys.stdout):
-            return ""
-        self._drawn = max(20, columns_of(sys.stdout) or 0) - 1
-        return stamp + tail(last, self._drawn - len(stamp))
+    def _drawing(self) -> list[str]:
+        """The rows that are not done, as they fit on the screen below those that are."""
+        if self._raw or not may_redraw(sys.stdout):
+            return []
+        stamp = f"{_clock(time.time())} " if self._stamped else ""
+        width = max(20, columns_of(sys.stdout) or 0) - 1 - len(stamp)
+        # An old console of Windows knows no way up.
+        most = 1 if sys.platform == "win32" else max(1, lines_of(sys.stdout) - 1)
+        rows = [part for row in self._text.open_rows(width * most) for part in folded(row, width)]
+        return [f"{stamp}{row}" for row in rows[-most:]]
 
-    def _undrawn(self) -> str:
-        drawn, self._drawn = self._drawn, 0
-        return f"\r{' ' * drawn}\r" if drawn else ""
+    def _draw(self, lines: Sequence[str], drawing: Sequence[str]) -> None:
+        """`lines` for good and `drawing` below them. In one go: what goes for a moment blinks."""
+        blank = " " * (max(20, columns_of(sys.stdout) or 0) - 1)
+        undrawn = "\x1b[A".join([f"\r{blank}\r"] * len(self._drawn))
+        sys.stdout.write(undrawn + "".join(f"{line}\n" for line in lines) + "\n".join(drawing))
+        self._drawn = [*drawing]
 
     def _stamps(self, data: bytes, final: bool, end: int | None, live: bool) -> Iterator[str]:
-        """Whole lines, each with its time. One that has no end yet is held back until it has, or is very long."""
-        *lines, self._line = (self._line + data).split(b"\n")
-        if self._line and (final or len(self._line) > MOST_LINE):
-            lines.append(self._line)
-            self._line = b""
-        left = sum(len(line) + 1 for line in lines) + len(self._line)
+        """Rows, each with the time of the line by whose end it was done."""
+        *lines, rest = (self._line + data).split(b"\n")
+        if self._raw:  # a line is held back until its end comes, or it is very long
+            if rest and (final or len(rest) > MOST_LINE):
+                lines, rest = [*lines, rest], b""
+            self._line = rest
+        left = sum(len(line) + 1 for line in lines) + len(rest)
         for line in lines:
             left -= len(line) + 1
-            at = self._times.at(end - left) if self._times is not None and end is not None else None
-            at = time.time() if at is None and live else at
-            stamp = time.strftime("%H:%M:%S", time.localtime(at)) if at is not None else "--:--:--"
+            stamp = self._stamp(end - left if end is not None else None, live) if data else self._newest
             if self._raw:
                 sys.stdout.buffer.write(f"{stamp} ".encode() + HiddenBytes().feed(line, final=True) + b"\n")
             else:
                 yield from (f"{stamp} {shown}" for shown in self._text.feed(line + b"\n"))
+        stamp = self._stamp(end, live) if rest and data else self._newest
+        if not self._raw:
+            yield from (f"{stamp} {shown}" for shown in self._text.feed(rest, final=final))
+
+    def _stamp(self, end: int | None, live: bool) -> str:
+        at = self._times.at(end) if self._times is not None and end is not None else None
+        at = time.time() if at is None and live else at
+        self._newest = _clock(at) if at is not None else "--:--:--"
+        return self._newest
 
     def show_file(
         self,
@@ -177,18 +194,22 @@ class LogView(Reporter):
         if self._bytes.held:
             self.write(b"", final=True)
         if self._drawn:
-            self._drawn = 0
+            self._drawn = []
             print_lines("")
 
     def _say(self, text: str) -> None:
         drawn = self._drawn
         if drawn:
             with writing():
-                sys.stdout.write(self._undrawn())
+                self._draw([], [])
                 sys.stdout.flush()
         tell(screen_safe(text))
         if drawn:
             self.write(b"")
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def line_start(path: Path, offset: int) -> int:

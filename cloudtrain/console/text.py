@@ -9,18 +9,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.core.text import LogText, ordinal, percent, seconds, size
+from cloudtrain.core.figures import EVENTS, row, shown
+from cloudtrain.core.terminal import MOST_LINE, LogText
+from cloudtrain.core.text import ordinal, percent, seconds, shortened, size
 
 
-class UnfiguredLog:
-    """The log lines of a job that tells no figures: such a job is shown by its own words, the others by their figures.
+class JobLog:
+    """A job's log for a screen: the rows that are done, and below them those that it still draws.
 
-    The first lines are held back for a moment, since a job's first event may come just after them.
+    Attributes:
+        figured: the job's figures say what its log does, and are shown in its place. They may come a moment after its
+            first rows, which are not done so long.
     """
 
     HOLD_S = 3.0
+    MOST_HELD = 200
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.figured = False
         self._clock = clock
         self._text = LogText()
         self._held: list[str] = []
@@ -29,47 +35,45 @@ class UnfiguredLog:
         self._lock = threading.RLock()
 
     def figures_came(self) -> None:
-        """The job tells figures: show no line of its log."""
+        """The job tells figures."""
         with self._lock:
-            self._silent = True
-            self._held = []
+            self._silent = self.figured
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines to show now."""
+        """The rows to show now."""
         with self._lock:
-            lines = self._text.feed(data)
-            if self._silent:
-                return []
+            self._held += () if self._silent else self._text.feed(data)
             if self._since is None:
                 self._since = self._clock()
-            self._held += lines
-            if self._holds and len(self._held) < 200:
-                return []
-            return self.rest()
+            waits = self.figured and self._clock() - self._since < self.HOLD_S
+            return [] if waits and len(self._held) < self.MOST_HELD else self.rest()
 
     def rest(self, *, final: bool = False) -> list[str]:
-        """What is still held back, when nothing more will come for a while; any thread may ask.
+        """What is held back, when nothing more will come for a while; any thread may ask.
 
         Args:
-            final: nothing more comes: also a line that has no end.
+            final: nothing more comes: also what is not done.
         """
         with self._lock:
-            lines = self._text.feed(b"", final=True) if final else []
-            held, self._held = [*self._held, *([] if self._silent else lines)], []
-            return held
+            held, self._held = [*self._held, *(self._text.feed(b"", final=True) if final else ())], []
+            return [] if self._silent else held
 
-    @property
-    def last(self) -> str | None:
-        """The log's last line as it stands now, if it is not among those that were shown, else ""; None: the job tells
-        figures, or nothing at all."""
+    def open_rows(self, most: int = MOST_LINE) -> list[str]:
+        """What a terminal would show below the rows that are done, of each its last `most` columns."""
         with self._lock:
-            if self._silent or self._since is None:
-                return None
-            return self._text.unfinished or (self._held[-1] if self._held and not self._holds else "")
+            return [] if self._silent else self._text.open_rows(most)
 
     @property
-    def _holds(self) -> bool:
-        return self._since is not None and self._clock() - self._since < self.HOLD_S
+    def held(self) -> list[str]:
+        """The rows that are held back."""
+        with self._lock:
+            return [] if self._silent else [*self._held]
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a row that is not done has been drawn anew: it is not just a line whose end is still to come."""
+        with self._lock:
+            return self._text.drawn
 
 
 NARROW = 52
@@ -87,16 +91,38 @@ EPOCH_HEADER = "  epoch  train acc  test loss  test acc     time"
 
 
 def epoch_row(values: Mapping[str, Any], width: int = NARROW) -> str:
-    """One finished epoch, below `epoch_header`."""
+    """One finished epoch, below `epoch_header` where `in_table` says so."""
     count = "/".join("?" if values.get(name) is None else str(values[name]) for name in ("epoch", "epochs"))
+    if not in_table(values):
+        taken = values.get("seconds")
+        told = row(values, EVENTS)
+        parts = [f"epoch {count.removesuffix('/?')}", *figure_words(told.values if told is not None else {})]
+        return "  ".join([*parts, *([seconds(taken)] if taken is not None else [])])
     loss = values.get("test_loss")
     taken = values.get("seconds")
     train = f"{percent(values.get('train_acc')):>9}  {f'{loss:.4f}' if isinstance(loss, float) else '-':>9}  "
-    row = (
+    line = (
         f"{count:>7}  {train if width >= NARROW else ''}{percent(values.get('test_acc')):>8}"
         f"  {seconds(taken) if taken is not None else '-':>7}"
     )
-    return f"{row}  best" if values.get("best") else row
+    return f"{line}  best" if values.get("best") else line
+
+
+def in_table(values: Mapping[str, Any]) -> bool:
+    """Whether an epoch tells something that the table of epochs has a column for."""
+    return any(values.get(name) is not None for name in ("train_acc", "test_loss", "test_acc"))
+
+
+# Figures of an event that say how the training goes on, not how good it is.
+_WAY = frozenset(("seconds", "rate", "done", "total"))
+_MOST_FIGURES = 8
+
+
+def figure_words(values: Mapping[str, float]) -> list[str]:
+    """ "val_ppl 12.31" and so on, the parts of a line."""
+    words = [f"{shortened(name, 24)} {shown(value)}" for name, value in values.items() if name not in _WAY]
+    more = len(words) - _MOST_FIGURES
+    return [*words[:_MOST_FIGURES], f"{more} more"] if more > 0 else words
 
 
 def results_block(metrics: Mapping[str, Any]) -> list[str]:

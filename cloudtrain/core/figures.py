@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudtrain.core.decode import Count, Odd, count, json_object, number, optional
-from cloudtrain.core.text import LogText, screen_safe
+from cloudtrain.core.terminal import LogText
+from cloudtrain.core.text import screen_safe
 
 EVENTS, BOARD, LINES, DECLARED = "events", "TensorBoard files", "lines of the log", "[job.figures]"
 ORIGINS = EVENTS, BOARD, LINES, DECLARED

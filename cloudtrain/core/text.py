@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import textwrap
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from cloudtrain.core import secrets
@@ -64,67 +64,27 @@ def shortened(text: str, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-MOST_LINE = 64 * 1024
-"""Characters of a line that are kept until its end comes."""
-
-
-class LogText:
-    """Raw log bytes, as they come, to lines for a screen: whole UTF-8, the last state of each redrawn line.
-
-    A line of more than `MOST_LINE` characters without an end comes in pieces. One that is drawn again and again costs
-    what its last state costs.
-    """
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._open = ""
-
-    def feed(self, data: bytes, *, final: bool = False) -> list[str]:
-        """The lines that `data` completes; with `final` also one that has no end."""
-        # Bars below each other: up a line and on to the next is where the line began, which is drawn again.
-        text = (self._open + self._decoder.decode(data, final)).replace("\x1b[A\n", "\r")
-        *lines, self._open = text.split("\n")
-        if "\r" in self._open or len(self._open) > MOST_LINE:
-            self._open = _still_seen(self._open)
-        if (final and self._open) or len(self._open) > MOST_LINE:
-            end = len(self._open) if final else self._shown
-            lines.append(self._open[:end])
-            self._open = self._open[end:]
-        return [screen_safe(_last_state(line)) for line in lines]
-
-    @property
-    def unfinished(self) -> str:
-        """What a terminal would show by now of the line that has no end yet; "" where there is none."""
-        return screen_safe(_last_state(self._open[: self._shown]))
-
-    @property
-    def _shown(self) -> int:
-        """Characters of that line before what may be the beginning of a secret's value."""
-        return len(self._open) - secrets.begun(self._open)
-
-
-def _last_state(line: str) -> str:
-    """What a terminal would show of a line that was redrawn with carriage returns."""
-    if "\r" not in line:
-        return line
-    states = [state for state in line.split("\r") if state.strip()]
-    return states[-1] if states else ""
-
-
-def _still_seen(line: str) -> str:
-    """What of a line without an end can still become its last state."""
-    before, redrawn, newest = line.rpartition("\r")
-    return newest if newest.strip() else f"{_last_state(before)}{redrawn}{newest[:MOST_LINE]}"
-
-
-def tail(line: str, width: int) -> str:
-    """The end of `line` that fits into `width` columns."""
-    line, room = line.replace("\t", " ")[-width:], width
-    for at in range(len(line) - 1, -1, -1):
-        room -= 2 if unicodedata.east_asian_width(line[at]) in "WF" else 1
+def folded(line: str, width: int) -> list[str]:
+    """`line` as a terminal of `width` columns has it: a letter that does not fit goes on below."""
+    line = line.expandtabs()
+    if line.isascii():
+        return [line[at : at + width] for at in range(0, max(1, len(line)), width)]
+    rows, room = [""], width
+    for letter in line:
+        room -= wide(letter)
         if room < 0:
-            return line[at + 1 :]
-    return line
+            rows.append("")
+            room = width - wide(letter)
+        rows[-1] += letter
+    return rows
+
+
+@lru_cache(maxsize=4096)
+def wide(letter: str) -> int:
+    """Columns that a letter has: none of its own for an accent to the one before it."""
+    if unicodedata.category(letter) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
 def ordinal(number: int) -> str:

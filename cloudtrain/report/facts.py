@@ -17,7 +17,8 @@ from cloudtrain.core import credentials, disk
 from cloudtrain.core.decode import Odd, each, made
 from cloudtrain.core.figures import EVENTS, Row, newest
 from cloudtrain.core.secrets import Place, blanked
-from cloudtrain.core.text import LogText, screen_safe
+from cloudtrain.core.terminal import LogText
+from cloudtrain.core.text import screen_safe
 from cloudtrain.core.told import LOG, read_events
 from cloudtrain.report import reading
 from cloudtrain.report.reading import mapping, number, text, whole

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.text import LogText, screen_safe
+from cloudtrain.core.terminal import LogText
+from cloudtrain.core.text import screen_safe
 from cloudtrain.run_folder.redact import Redaction
 from cloudtrain.source import ignore
 from tests import hostile
@@ -33,6 +34,10 @@ SLOW = {
     "escapes that never end": lambda: screen_safe("\x90" * N + "\x1b"),
     "a line without an end": lambda: [LogText().feed(b"x" * 1000) for _ in range(1000)],
     "one line in small pieces": lambda: _fed(b"ab\rcd" * 200, 2000),
+    "20 MB without an end": lambda: _fed(b"x" * 1_000_000, 20),
+    "letters without an end": lambda: _fed("é日\u0301".encode() * 10_000, 2),
+    "rows that are drawn far out": lambda: _fed(b"\x1b[65535Gx\x1b[1K\n" * 200, 5),
+    "cursor up and on": lambda: _fed(b"\x1b[A\x1b[2Kx\n" * 2_000, 20),
     "words that may be addresses": lambda: _public("a" * N),
     "many words like secrets": lambda: _public("-token" * (N // 6)),
     "many names": lambda: _public("token " * (N // 6)),

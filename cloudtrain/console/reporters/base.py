@@ -174,6 +174,14 @@ def columns_of(stream: TextIO) -> int | None:
         return 80
 
 
+def lines_of(stream: TextIO) -> int:
+    """Lines of the terminal behind `stream`."""
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or 24
+    except (OSError, ValueError):
+        return 24
+
+
 def forgive_encodings() -> None:
     """A console that cannot show a character shows a substitute: a cp1252 pipe must not end a run."""
     for stream in (sys.stdout, sys.stderr):

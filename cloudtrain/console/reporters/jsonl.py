@@ -13,7 +13,7 @@ from cloudtrain.core import credentials, events
 from cloudtrain.core.errors import GONE, RECLAIMED, Busy, CloudtrainError, ExitCode, Interrupted
 from cloudtrain.core.figures import EVENTS
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.text import LogText
+from cloudtrain.core.terminal import LogText
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
 

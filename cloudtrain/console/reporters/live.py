@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleRenderable
 from rich.live import Live
 from rich.text import Text
@@ -15,13 +16,15 @@ from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter
 from cloudtrain.console.reporters.training import Training
 from cloudtrain.console.reporters.watched import Watched
-from cloudtrain.console.text import NARROW, UnfiguredLog, epoch_header, epoch_row, progress, results_block
+from cloudtrain.console.text import NARROW, JobLog, epoch_header, epoch_row, in_table, progress, results_block
 from cloudtrain.core import events
 from cloudtrain.core.errors import CloudtrainError
+from cloudtrain.core.figures import EVENTS, row
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import RunState
-from cloudtrain.core.text import screen_safe, seconds, tail, wrapped
-from cloudtrain.core.told import EVENTS, read_events
+from cloudtrain.core.text import folded, screen_safe, seconds, wrapped
+from cloudtrain.core.told import EVENTS as EVENTS_FILE
+from cloudtrain.core.told import read_events
 from cloudtrain.run_folder.outcome import Result
 from cloudtrain.store import Run
 
@@ -56,7 +59,7 @@ class LiveReporter(Reporter):
         self._training = Training()
         self._trains = False
         self._header_shown = False
-        self._unfigured = UnfiguredLog(clock)
+        self._job_log = JobLog(clock)
         self._watched = Watched(clock, wall)
 
     def emit(self, event: events.Event) -> None:
@@ -73,10 +76,12 @@ class LiveReporter(Reporter):
                 self._done(title, detail, taken)
             case events.Metric():
                 self._metric(event)
+            case events.FiguresTold(told):
+                self._training.take_row(told)
             case events.GpuUse():
                 self._training.take_gpu(event)
             case events.LogLines(data):
-                self._log(self._unfigured.feed(data))
+                self._log(self._job_log.feed(data))
             case events.Noted(message):
                 self._say("ok", "green", message)
             case events.Warned(message, hint):
@@ -85,12 +90,12 @@ class LiveReporter(Reporter):
                     self._print(Text(f"{'':<{_WORD}}{screen_safe(hint)}", style="dim"))
             case events.PhaseChanged(_, state):
                 self._trains = state is RunState.RUNNING
-                self._log(() if self._trains else self._unfigured.rest(final=True))
+                self._log(() if self._trains else self._job_log.rest(final=True))
                 self._watched.look()
         self._refresh()
 
     def _metric(self, event: events.Metric) -> None:
-        self._unfigured.figures_came()
+        self._job_log.figures_came()
         values = dict(event.values)
         self._training.take(event.kind, values)
         match event.kind:
@@ -98,7 +103,7 @@ class LiveReporter(Reporter):
                 self._trains = True
             case "epoch":
                 self._trains = True
-                if not self._header_shown:
+                if not self._header_shown and in_table(values):
                     self._print(Text(epoch_header(self._console.width), style="dim"))
                     self._header_shown = True
                 self._print(Text(epoch_row(values, self._console.width)))
@@ -111,20 +116,24 @@ class LiveReporter(Reporter):
     def about(self, run: Run, again: Callable[[], Run]) -> None:
         """The run that the events are of, and a look at how it stands later: another command may have extended it."""
         self._watched.about(run, again)
+        self._job_log.figured = self._watched.figured
         if not run.state.final and not self._training.told:
-            for values in read_events(run.folder / EVENTS):
+            for values in read_events(run.folder / EVENTS_FILE):
                 self._training.take(values.get("kind", ""), values)
+                if not self._watched.figured and (told := row(values, EVENTS)) is not None:
+                    self._training.take_row(told)
 
     def plan(self, plan: Plan) -> None:
         """Show what is about to be done and what it can cost."""
         self._watched.plan = plan
+        self._job_log.figured = self._watched.figured
         for i, line in enumerate(summary.plan_lines(plan, self._console.width)):
             self._print(Text(line, style="bold" if i == 0 else ""))
 
     def result(self, result: Result) -> None:
         """Show how the run ended."""
         self.close()
-        self._log(self._unfigured.rest(final=True))
+        self._log(self._job_log.rest(final=True))
         print_lines(*results_block(result.metrics))
         for line in summary.ending_lines(result):
             word, style = ("warn", "yellow") if line.startswith("left") else ("ok", "green")
@@ -174,19 +183,15 @@ class LiveReporter(Reporter):
                 shown.stylize("dim", len(line) - len(aside))
             self._print(shown)
 
-    def _log(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._print(Text(line))
+    def _log(self, lines: Sequence[str]) -> None:
+        if lines:
+            self._print(Text("\n".join(lines)))  # at once: what is drawn below them is drawn again but once
 
     def _print(self, line: Text) -> None:
         self._console.print(line)
 
-    @property
-    def _shows_training(self) -> bool:
-        return self._trains and (self._training.told or self._unfigured.last is not None)
-
     def _refresh(self) -> None:
-        if self._step is None and not self._shows_training:
+        if self._step is None and not self._trains:
             self.close()
         elif self._live is None:
             self._live = _Redrawn(
@@ -206,15 +211,16 @@ class LiveReporter(Reporter):
         """The redrawn lines, made anew at each refresh so that times tick."""
         # One column stays free: a terminal that is written full may wrap, and the count of lines would be wrong.
         width = max(1, self._console.width - 1)
-        if self._step is None and not self._shows_training:
+        if self._step is None and not self._trains:
             return Text()  # on its way to be taken away
         if self._step is not None:
             lines = self._step_lines(width)
         else:
             watched, ascii_only = self._watched, self._console.options.ascii_only
-            lines = [tail(self._unfigured.last or "", width)]
-            lines = lines if lines[0] else []
-            lines += self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
+            lines = self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
+            room = max(1, self._console.height - 1 - len(lines))
+            rows = [*self._job_log.held, *self._job_log.open_rows(width * room)]
+            lines[:0] = [part for row in rows for part in folded(row, width)][-room:]
         drawn = Text("\n".join(line[:width] for line in lines[: max(1, self._console.height - 1)]), no_wrap=True)
         if self._step is None:
             drawn.stylize("dim", drawn.plain.rfind("\n") + 1)
@@ -285,7 +291,7 @@ class _Redrawn(Live):
         """Count the lines that are on the screen now, then go on as ever."""
         width = self.console.width
         if self._shown is not None and self._live_render._shape is not None and width < self._shown[1]:
-            rows = sum(max(1, math.ceil(len(line) / width)) for line in self._shown[0].split("\n"))
+            rows = sum(max(1, math.ceil(cell_len(line) / width)) for line in self._shown[0].split("\n"))
             self._live_render._shape = (width, rows)
         self._shown = (self.drawing, width)
         return super().process_renderables(renderables)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudtrain.console.text import figure_words
 from cloudtrain.core.events import GpuUse
+from cloudtrain.core.figures import EVENTS, Row, position, trust
 from cloudtrain.core.text import money, percent, seconds
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -16,6 +18,7 @@ _BAR = ("━", "╸", " ")
 _BAR_ASCII = ("#", "-", " ")
 _SPARKS = 20
 _GPU_SAMPLES = 10  # of some seconds each
+_MOST_FIGURES = 64
 _STARVED = 40.0  # percent: a GPU that is less busy waits for what it is given, most of the time
 KEYS = "Ctrl-C to detach or stop"
 
@@ -25,7 +28,7 @@ class Money:
     """What the run costs, as far as the screen may say.
 
     Attributes:
-        spent: USD so far.
+        spent: USD so far; None: nothing is billed.
         at_most: USD that it can cost.
         ends: time of day at which it ends itself.
         rehearsed: nothing is billed; the figures are those of the real run.
@@ -39,7 +42,11 @@ class Money:
 
 @dataclass(slots=True)
 class Training:
-    """The figures that a job has told so far."""
+    """The figures that a job has told so far.
+
+    Attributes:
+        figures: of a job that calls them as it likes the newest of each name, with its row.
+    """
 
     epoch: int | None = None
     epochs: int | None = None
@@ -50,13 +57,14 @@ class Training:
     accuracies: list[float] = field(default_factory=list)
     best: float | None = None
     best_epoch: int | None = None
+    figures: dict[str, tuple[float, Row]] = field(default_factory=dict)
     _epoch_s: list[float] = field(default_factory=list)
     _gpu: deque[GpuUse] = field(default_factory=lambda: deque(maxlen=_GPU_SAMPLES))
 
     @property
     def told(self) -> bool:
         """Whether there is anything to draw."""
-        return self.epoch is not None
+        return self.epoch is not None or self.step is not None
 
     def take(self, kind: str, values: Mapping[str, Any]) -> None:
         """Take in one event of the job."""
@@ -82,31 +90,50 @@ class Training:
             if taken is not None:
                 self._epoch_s.append(taken)
 
+    def take_row(self, told: Row) -> None:
+        """Take in figures of a job that calls them as it likes."""
+        for name, value in told.values.items():
+            known = self.figures.get(name)
+            if known is None or trust(told.origin) <= trust(known[1].origin):
+                self.figures[name] = value, told
+        for name in list(self.figures)[:-_MOST_FIGURES]:
+            del self.figures[name]
+
     def take_gpu(self, use: GpuUse) -> None:
         """Take in how busy the host's GPUs are."""
         self._gpu.append(use)
 
     def left_s(self) -> float | None:
         """Seconds until the last epoch is done, by the speed so far; None where nothing tells."""
-        if None in (self.epoch, self.step, self.steps) or not self.rate:
+        if self.step is None or self.steps is None or not self.rate:
             return None
-        assert self.epoch is not None and self.step is not None and self.steps is not None
-        later = max(0, (self.epochs or self.epoch) - self.epoch)
+        epoch = self.epoch or 1
+        later = max(0, (self.epochs or epoch) - epoch)
         whole = sum(self._epoch_s) / len(self._epoch_s) if self._epoch_s else self.steps / self.rate
         return (self.steps - self.step) / self.rate + later * whole
 
     def words(self) -> list[str]:
         """How far the training is, as the parts of a line without a bar; empty where nothing tells."""
-        if self.epoch is None:
-            return []
         step = f" step {self.step} of {self.steps}" if self.step is not None and self.steps else ""
-        return [f"{self._head()}{step}", *self._pace()]
+        way = [f"{self._head()}{step}", *self._pace()] if self.told else []
+        return [*way, *self._figure_parts()]
+
+    def _figure_parts(self) -> list[str]:
+        parts = figure_words({name: value for name, (value, _) in self.figures.items()})
+        if not parts:
+            return []
+        rows = [told for _, told in self.figures.values()]
+        at = position(rows[-1].epoch, rows[-1].step) if not self.told else ""
+        origins = {told.origin for told in rows} - {EVENTS}
+        return [*parts, *([at] if at else []), *(f"from {origin}" for origin in sorted(origins, key=trust))]
 
     def lines(self, width: int, passed_s: float, cost: Money, *, ascii_only: bool = False) -> list[str]:
         """The redrawn lines, none wider than `width` columns."""
         lines = [self._progress(width, ascii_only)] if self.told else []
         if self.accuracies:
             lines.append(self._accuracy(width, ascii_only))
+        if parts := self._figure_parts():
+            lines += _wrap_parts("figures", parts, width)
         if self._gpu:
             lines += _wrap_parts("gpu", self._gpu_parts(), width)
         lines += _wrap_parts("cost", cost_words(cost, passed_s), width)
@@ -124,6 +151,8 @@ class Training:
         return parts
 
     def _head(self) -> str:
+        if self.epoch is None:
+            return "training" if self.steps else f"step {self.step}"
         return f"epoch {self.epoch}/{self.epochs}" if self.epochs else f"epoch {self.epoch}"
 
     def _pace(self) -> list[str]:
@@ -201,13 +230,13 @@ def _fitting(parts: list[str], width: int, *, drop: Sequence[int]) -> str:
 def cost_words(cost: Money, passed_s: float) -> list[str]:
     """What it costs, how long it has been going, when it ends itself: the parts of a line."""
     passed = seconds(passed_s)
+    ends = [f"ends itself by {cost.ends}"] if cost.ends else []
     if cost.spent is None:
-        return ["nothing is billed", passed]
+        return ["nothing is billed", passed, *ends]
     most = f" of at most {money(cost.at_most)}" if cost.at_most is not None else ""
     if cost.rehearsed:
         return ["nothing is billed", f"on EC2 {money(cost.spent)}{most}", passed]
-    told = [f"{money(cost.spent)}{most}", passed]
-    return [*told, f"ends itself by {cost.ends}"] if cost.ends else told
+    return [f"{money(cost.spent)}{most}", passed, *ends]
 
 
 def _wrap_parts(title: str, parts: list[str], width: int) -> list[str]:
@@ -225,8 +254,8 @@ def _wrap_parts(title: str, parts: list[str], width: int) -> list[str]:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None

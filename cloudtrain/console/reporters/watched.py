@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 
 from cloudtrain.billing.cost import cost, would_cost
-from cloudtrain.billing.expiry import expires_at
+from cloudtrain.billing.expiry import ends_at, expires_at
 from cloudtrain.console.pages import summary
 from cloudtrain.console.reporters.training import Money
 from cloudtrain.core.plan import Plan
+from cloudtrain.core.text import time_of_day
 from cloudtrain.store import Run
 
 _LOOK_EVERY_S = 15.0
@@ -53,11 +54,19 @@ class Watched:
         """Seconds since the run was planned."""
         return self._clock() - self._began + (self._began_at - self.run.created_at if self.run else 0.0)
 
+    @property
+    def figured(self) -> bool:
+        """Whether it trains what comes along, whose figures say what its log does."""
+        return self.plan is not None and self.plan.spec.job.shipped
+
     def money(self) -> Money:
-        """What it has cost by now."""
+        """What it has cost by now, and when it ends itself."""
         plan, run = self.plan, self.run
-        if plan is None or plan.price_per_hour is None:
+        if plan is None:
             return Money()
+        if plan.price_per_hour is None:
+            at = ends_at(run) if run is not None else None
+            return Money(ends=time_of_day(at, self._wall()) if at else None)
         rehearsed, now = plan.spec.rehearsal, self._wall()
         spent = (would_cost(run, now) if rehearsed else cost(run, now)) if run is not None else None
         if spent is None:

@@ -7,19 +7,26 @@ At each stop it writes a byte to file descriptor CLOUDTRAIN_PLAY_TO and waits fo
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from tqdm import tqdm
+
 from cloudtrain.console import choose
 from cloudtrain.console.log_text import LogView
 from cloudtrain.console.reporters import base
 from cloudtrain.console.reporters.live import LiveReporter
+from cloudtrain.console.reporters.plain import PlainReporter
 from cloudtrain.core.errors import ConnectionFailed, ExitCode
 from cloudtrain.core.events import (
     Emit,
+    FiguresTold,
     GpuUse,
     LogLines,
     Metric,
@@ -30,6 +37,7 @@ from cloudtrain.core.events import (
     StepStarted,
     Warned,
 )
+from cloudtrain.core.figures import BOARD, EVENTS, Row, row
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Plan, Took, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
@@ -52,13 +60,13 @@ class Clock:
         return WALL + self.now
 
 
-def plan(*, tried: bool = True) -> Plan:
-    """Model 3 on one of two EC2 types, one of them tried before."""
+def plan(*, tried: bool = True, command: tuple[str, ...] = ()) -> Plan:
+    """Model 3, or a command, on one of two EC2 types, one of them tried before."""
     spec = RunSpec(
         name="brave-otter",
         target=Target.EC2,
         train=TrainSpec(model=3, epochs=5, recipe="fast", device="cuda"),
-        job=JobSpec(source=str(Path.cwd() / "job")),
+        job=JobSpec(source=str(Path.cwd() / "job"), command=command),
         runs_dir=str(Path.cwd() / "runs"),
         ec2=Ec2Spec(types=("g4dn.xlarge", "g6.xlarge"), region="us-east-1"),
     )
@@ -183,14 +191,90 @@ def bar(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None
     log(b"\repoch 1: \x1b[32m 70%\x1b[0m|" + b"#" * (60 if sys.argv[-1] == "-t" else 20) + b"| 70/100")
     stop()
     emit(Warned("connection lost; training goes on. Reconnecting in 4 s (3 of 8)"))
-    log(b"\repoch 1: 100%\n\n\rsteps  50%\x1b[A\n\rsteps 100%")
+    log(b"\r\x1b[Kepoch 1: 100%\n\n\rsteps  50%\x1b[A\n\rsteps 100%")
     stop()
     log(b"\n.....\x1b]0;title\x07..")
     emit(PhaseChanged("brave-otter", RunState.PULLING))
     reporter.failure(ConnectionFailed("the host cannot be reached"))
 
 
-SCENES = {"bar": bar, "plan": first_plan, "training": training, "ended": ended, "failure": failure}
+def program(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None:
+    """A program of the user's: it says nothing, draws with tqdm and Rich, waits in a line, tells figures of its own."""
+    emit, log = reporter.emit, Log(reporter.emit)
+
+    def tell(kind: str, values: dict[str, float]) -> None:
+        emit(Metric(kind, values))
+        told = row(values, EVENTS)
+        assert told is not None
+        emit(FiguresTold(told))
+
+    if isinstance(reporter, LiveReporter | PlainReporter):
+        reporter.plan(plan(tried=False, command=("python", "train.py")))
+    emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    clock.now = 40.0
+    emit(GpuUse(97.0, 913, 15360))
+    stop()
+    log.write("reading the data\n")
+    bar = "{desc:<14}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}"
+    for epoch in tqdm(range(3), "epochs", file=log, mininterval=0, bar_format=bar):
+        for step in tqdm(range(100), "steps", file=log, mininterval=0, bar_format=bar, leave=False):
+            if (epoch, step) == (1, 40):
+                stop()
+        tqdm.write(f"loss {1 / (1 + epoch):.3f}", file=log)
+    columns = TextColumn("{task.description:<14}"), BarColumn(24), MofNCompleteColumn()
+    console = RichConsole(file=log, force_terminal=True, width=78, legacy_windows=False)
+    with Progress(
+        *columns, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    ) as progress:
+        tasks = [progress.add_task(f"shard {number}", total=4) for number in range(3)]
+        for step in range(12):
+            progress.advance(tasks[step % 3])
+            progress.refresh()
+            if step == 6:
+                stop()
+    log.write("\x1b]0;title\x07Epoch 4 ... ")
+    tell("step", {"step": 40, "steps": 100, "val_ppl": 12.345, "lr\x1b[2J": 3e-4})
+    stop()
+    log.write("done\n")
+    tell("epoch", {"epoch": 4, "val_ppl": 11.9})
+    emit(FiguresTold(Row(origin=BOARD, values={"grad": 0.25})))
+    stop()
+
+
+class Log(io.StringIO):
+    """A file that a program of this process writes its log to."""
+
+    def __init__(self, emit: Emit) -> None:
+        super().__init__()
+        self._emit, self._offset = emit, 0
+
+    def write(self, text: str) -> int:
+        data = text.encode()
+        self._emit(LogLines(data, self._offset))
+        self._offset += len(data)
+        return len(text)
+
+
+def silent(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None:
+    """A program that says nothing at all, on a screen whose time goes on by itself."""
+    alive = LiveReporter(wall=clock.wall)
+    alive.plan(plan(tried=False, command=("python", "train.py")))
+    alive.emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    for _ in range(2):
+        time.sleep(0.6)
+        stop()
+    alive.close()
+
+
+SCENES = {
+    "bar": bar,
+    "ended": ended,
+    "failure": failure,
+    "plan": first_plan,
+    "program": program,
+    "silent": silent,
+    "training": training,
+}
 
 
 def main() -> None:

@@ -66,6 +66,44 @@ def test_a_bar_is_drawn_in_place(view: str, options: list[str], tmp_path: Path) 
     assert b"title" not in screen.raw and b"\x1b[32m" not in screen.raw
 
 
+@pytest.mark.parametrize(
+    ("view", "columns", "options"),
+    [("live", 120, []), ("live", 80, []), ("live", 40, []), ("logs", 80, ["logs"]), ("logs", 40, ["logs"])],
+)
+def test_a_program_of_ones_own(view: str, columns: int, options: list[str], tmp_path: Path) -> None:
+    """It draws with the real tqdm and Rich. In the end each of its rows stands there once, in its last state."""
+    drawn = []
+    with played("program", *options, columns=columns, lines=40, folder=tmp_path) as player:
+        for _ in range(5):
+            drawn.append(player.to_stop().text())
+            player.go_on()
+        screen = player.to_end()
+    assert b"title" not in screen.raw and b"\x1b[2J" not in screen.raw
+    trained = [text.rpartition(" for this run\n")[2] for text in [*drawn, screen.text()]]
+    matches(f"program-{view}-{columns}", "\n----\n".join(trained))
+
+
+def test_a_program_of_ones_own_where_nothing_is_redrawn(tmp_path: Path) -> None:
+    with played("program", "--plain", columns=80, lines=60, folder=tmp_path) as player:
+        for _ in range(5):
+            player.to_stop()
+            player.go_on()
+        screen = player.to_end()
+    assert b"\x1b" not in screen.raw
+    matches("program-plain", screen.text())
+
+
+def test_a_program_that_says_nothing_has_its_time_and_cost_on_the_screen(tmp_path: Path) -> None:
+    with played("silent", lines=40, folder=tmp_path) as player:
+        first = player.to_stop().text()
+        player.go_on()
+        second = player.to_stop().text()
+        player.go_on()
+    assert "of at most $1.63" in first and "ends itself by " in first and "Ctrl-C to detach or stop" in first
+    (before,), (after,) = (re.findall(r"(?m)^cost .* (\d\.\d) s", text) for text in (first, second))
+    assert float(before) < float(after)
+
+
 @pytest.mark.parametrize("columns", [40, 60, 100])
 def test_no_word_is_broken_by_the_edge(columns: int, tmp_path: Path) -> None:
     with played("training", columns=columns, lines=60, folder=tmp_path) as player:

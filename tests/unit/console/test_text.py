@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtrain.console.text import UnfiguredLog, results_block
-from cloudtrain.core.text import LogText, columns, ordinal, screen_safe, seconds, size, tail
+from cloudtrain.console.text import JobLog, epoch_row, results_block
+from cloudtrain.core.text import columns, ordinal, screen_safe, seconds, size
 
 HOSTILE = [
     "\x1b[2J\x1b[H",
@@ -35,65 +35,40 @@ def test_nothing_that_a_terminal_obeys_survives(text: str) -> None:
     assert not any((ord(c) < 32 and c != "\t") or 0x7F <= ord(c) <= 0x9F or c == "\u202e" for c in safe)
 
 
-@given(
-    st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")))),
-    st.data(),
-)
-def test_lines_come_out_whole_however_the_bytes_are_cut(lines: list[str], data: st.DataObject) -> None:
-    raw = "".join(f"{line}\n" for line in lines).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=5)))
-    reader, seen = LogText(), []
-    for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
-        seen += reader.feed(raw[start:end])
-    assert seen == lines
+def test_what_a_job_prints_is_shown_at_once_whatever_it_tells() -> None:
+    log = JobLog()
+    assert log.feed(b"first\nsecond\n10%\r20%") == ["first", "second"]
+    assert log.open_rows() == ["20%"] and log.drawn
+    log.figures_came()
+    assert log.feed(b"\r30%") == [] and log.open_rows() == ["30%"]
+    assert log.rest(final=True) == ["30%"]
 
 
-def test_of_a_redrawn_line_the_last_state_is_shown() -> None:
-    reader = LogText()
-    assert reader.feed(b"\r 10%|#\r100%|##########\r\nnext\n") == ["100%|##########", "next"]
-    assert reader.feed(b"no end") == []
-    assert reader.feed(b"", final=True) == ["no end"]
-
-
-def test_a_line_without_an_end_is_known_as_it_stands() -> None:
-    reader = LogText()
-    seen = []
-    for percent in range(0, 100, 5):
-        assert reader.feed(b"\r\x1b[31m%3d%%|%s\x1b[0m" % (percent, b"#" * 20_000)) == []
-        seen.append(reader.unfinished[:5])
-    assert seen == [f"{percent:3d}%|" for percent in range(0, 100, 5)]
-    assert reader.feed(b"\r100%\r") == [] and reader.unfinished == "100%", "the state that a bare return leaves"
-    assert reader.feed(b"\n") == ["100%"] and reader.unfinished == ""
-
-
-def test_bars_below_each_other_are_one_line_at_a_time() -> None:
-    """As tqdm draws two: on to the next line, the inner one, and up again."""
-    reader = LogText()
-    assert reader.feed(b"\router 0/2") == []
-    inner = b"".join(b"\n\rinner %d/9\x1b[A" % step for step in range(10))
-    assert [line for cut in (inner[:30], inner[30:-1], inner[-1:]) for line in reader.feed(cut)] == ["outer 0/2"]
-    assert reader.unfinished == "inner 9/9"
-    assert reader.feed(b"\router 1/2\n\rinner 0/9\x1b[A") == ["outer 1/2"]
-
-
-@pytest.mark.parametrize(("line", "shown"), [("epoch 12", "ch 12"), ("a\tb", "a b"), ("日本語", "本語")])
-def test_of_a_line_that_is_too_wide_the_end_is_shown(line: str, shown: str) -> None:
-    assert tail(line, 5) == shown
-
-
-def test_a_job_without_figures_is_shown_by_its_own_words() -> None:
+def test_of_the_job_that_comes_along_the_figures_stand_for_its_log() -> None:
     now = [0.0]
-    log = UnfiguredLog(clock=lambda: now[0])
-    assert log.feed(b"first\n") == []
-    assert log.last == ""
+    log = JobLog(clock=lambda: now[0])
+    log.figured = True
+    assert log.feed(b"first\nsecond") == []
+    assert (log.held, log.open_rows()) == (["first"], ["second"])
     now[0] = 10.0
-    assert log.last == "first", "held back for no longer than it takes"
-    assert log.feed(b"second\n10%\r20%") == ["first", "second"]
-    assert log.last == "20%"
-    assert log.rest(final=True) == ["20%"]
+    assert log.feed(b"\n") == ["first", "second"], "held back for no longer than it takes"
     log.figures_came()
     assert log.feed(b"third\nfourth") == [] == log.rest(final=True)
-    assert log.last is None
+    assert [] == log.held == log.open_rows()
+
+
+def test_an_epoch_of_ones_own_figures() -> None:
+    assert epoch_row({"epoch": 2, "epochs": 9, "val_ppl": 12.3456, "seconds": 2.0}) == "epoch 2/9  val_ppl 12.35  2.0 s"
+    odd = {
+        "epoch": 1,
+        "x\x1b[2J\n" * 30: 1,
+        "huge": 10**400,
+        "yes": True,
+        "word": "a",
+        **{f"f{i}": i for i in range(20)},
+    }
+    row = epoch_row(odd)
+    assert "\x1b" not in row and row.endswith("  13 more") and len(row) < 120
 
 
 @pytest.mark.parametrize(

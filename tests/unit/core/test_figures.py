@@ -95,7 +95,7 @@ def test_no_line_without_braces_tells_anything(line: str) -> None:
 
 def test_a_bar_that_was_drawn_over_leaves_the_line_that_it_made_way_for() -> None:
     bar = b"\r 10%|#    | 5/50 [00:01<00:09]\r" + b" " * 40 + b"\r"
-    (told,) = LogFigures({}).feed(bar + b"{'loss': 1.5, 'epoch': 0.1}\n\r 12%|#")
+    (told,) = LogFigures({}).feed(bar + b"{'loss': 1.5, 'epoch': 0.1}\n\r 12%|#\r 14%|#")
     assert told.values == {"loss": 1.5}
 
 
