@@ -121,10 +121,10 @@ class LogText:
 
     def open_rows(self, most: int = MOST_LINE) -> list[str]:
         """What a terminal shows by now below the rows that were given: of each row its last `most` columns."""
-        rows = [row.text(most) for row in self._rows[self._given - self._first :]]
-        while rows and not rows[-1].strip():
+        rows = self._rows[self._given - self._first :]
+        while rows and not any(cell.strip() for cell in rows[-1].cells):
             rows.pop()
-        return rows
+        return [row.text(most) for row in rows]
 
     @property
     def drawn(self) -> bool:

@@ -25,8 +25,9 @@ from tests import plans
 LIMIT_S = 30.0
 
 
-def run_of(folder: Path) -> Run:
-    spec = plans.spec(folder, target=Target.EC2, ec2=Ec2Spec())
+def run_of(folder: Path, *command: str) -> Run:
+    job = plans.JobSpec(source=str(folder), command=command)
+    spec = plans.spec(folder, target=Target.EC2, ec2=Ec2Spec(), job=job)
     plan = make_plan(spec, plans.offer(0.5), CodeSummary(files=1, bytes=1))
     return Run(
         name=spec.name,
@@ -69,13 +70,13 @@ def pulses() -> list[threading.Thread]:
 
 @pytest.fixture
 def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., PlainReporter]]:
-    """Makes a reporter on a pipe, which follows a run."""
+    """Makes a reporter on a pipe, which follows a run: of the job that comes along, unless there is a command."""
     made: list[PlainReporter] = []
 
-    def make(**how: float) -> PlainReporter:
+    def make(*command: str, **how: float) -> PlainReporter:
         monkeypatch.setattr(sys, "stderr", Told())
         made.append(PlainReporter(**how))  # type: ignore[arg-type]
-        run = run_of(tmp_path)
+        run = run_of(tmp_path, *command)
         made[-1].about(run, lambda: run)
         return made[-1]
 
@@ -139,16 +140,70 @@ def test_a_bar_is_said_now_and_then_and_at_its_end(
     assert [line for line in lines() if "%" in line] == ["40%", "80%", "100%"]
 
 
-def test_the_first_words_of_a_job_without_figures_come_with_the_first_heartbeat(
+def log(shown: PlainReporter, *pieces: str) -> None:
+    for piece in pieces:
+        shown.emit(LogLines(piece.encode(), 0))
+
+
+def test_what_a_program_prints_is_said_at_once_and_what_it_draws_by_its_last_state(
     piped: Callable[..., PlainReporter],
 ) -> None:
-    shown = piped(heartbeat_s=0.05)
+    shown = piped("python", "train.py")
     shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
-    shown.emit(Noted("it has begun"))
-    shown.emit(LogLines(b"reading the data\n", 0))
-    until(3)
-    assert lines()[1] == "reading the data"
-    assert lines()[2].split(" ", 1)[1].startswith("training goes on, ")
+    log(
+        shown,
+        "reading the data\n",
+        *(f"\r{step / 100:.0f}%" for step in range(10_000)),
+        "\r100%\n",
+        "done\nEpoch 1 ... ",
+    )
+    shown.emit(Metric("step", {"step": 3, "val_ppl": 12.5}))
+    log(shown, "ok\n")
+    assert lines() == ["reading the data", "100%", "done", "Epoch 1 ... ok"]
+
+
+def test_a_line_without_an_end_is_said_after_a_moment_and_goes_on_where_it_stands(
+    piped: Callable[..., PlainReporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "_OPEN_AFTER_S", 0.01)
+    shown = piped("python", "train.py")
+    shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    log(shown, "Epoch 1 ... ")
+    until(1)
+    log(shown, "loss 0.5")
+    told = sys.stderr
+    assert isinstance(told, Told)
+    with told.more:
+        assert told.more.wait_for(lambda: lines() == ["Epoch 1 ... loss 0.5"], LIMIT_S), lines()
+    log(shown, " done\nEpoch 2 ... ")
+    until(2)
+    shown.emit(Noted("connected again"))
+    log(shown, "loss 0.4\n", "all of it\n")
+    assert [line.split(" note ")[-1] for line in lines()] == [
+        "Epoch 1 ... loss 0.5 done",
+        "Epoch 2 ... ",
+        "connected again",
+        "loss 0.4",
+        "all of it",
+    ]
+
+
+def test_a_line_without_an_end_is_not_said_twice_when_it_ends_as_it_stood(
+    piped: Callable[..., PlainReporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "_OPEN_AFTER_S", 0.01)
+    shown = piped("python", "train.py")
+    shown.emit(PhaseChanged("brave-otter", RunState.RUNNING))
+    log(shown, "waiting")
+    until(1)
+    shown.emit(Noted("connected again"))
+    shown.emit(PhaseChanged("brave-otter", RunState.PULLING))
+    shown.emit(StepDone("pull", "3 files", 1.0))
+    assert [line.split(" ", 1)[-1] for line in lines()] == [
+        "waiting",
+        "note connected again",
+        "ok   pull 3 files 1.0 s",
+    ]
 
 
 def test_nothing_is_said_after_the_end(piped: Callable[..., PlainReporter]) -> None:
