@@ -249,7 +249,7 @@ class LogText:
             case "H" | "f":
                 self._go(max(self._first, self._top) + max(1, first) - 1)
         column = {"C": self._column + max(1, first), "D": self._column - max(1, first), "G": first - 1, "H": second - 1}
-        self._column = max(0, min(column.get("H" if ending == "f" else ending, self._column), MOST_LINE - 1))
+        self._column = max(0, min(column.get("H" if ending == "f" else ending, self._column), _MOST_DRAWN - 1))
         if ending in "EF":
             self._column = 0
         self._returned = False
