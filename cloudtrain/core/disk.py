@@ -210,11 +210,21 @@ def is_plain(path: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     """Whether a folder is at `path` itself; a link or a Windows junction to one is not."""
+    return _is_folder(path) is True
+
+
+def in_the_way(path: Path) -> bool:
+    """Whether anything but a folder is at `path` itself. By one look: other programs may make and remove it."""
+    return _is_folder(path) is False
+
+
+def _is_folder(path: Path) -> bool | None:
+    """None: nothing can be seen there."""
     with suppress(OSError, ValueError):
         status = path.lstat()
         reparse = getattr(status, "st_file_attributes", 0) & getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
         return stat.S_ISDIR(status.st_mode) and not reparse
-    return False
+    return None
 
 
 def present(path: Path) -> bool:

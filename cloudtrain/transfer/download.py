@@ -367,7 +367,7 @@ def _place(dest: Path, name: str) -> Path:
         path = path / segment
         if links.stay_inside(dest, path):
             path.unlink()  # of an earlier manifest
-        if disk.present(path) and not disk.is_folder(path):
+        if disk.in_the_way(path):
             raise ArtifactRefused(f"{path} here is a link or a file, not a folder")
     return path / last
 

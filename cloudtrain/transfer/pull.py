@@ -180,14 +180,14 @@ def _alone(dest: Path) -> Iterator[None]:
     deadline = time.monotonic() + WAIT_FOR_OTHER_S
     while True:
         with full_disk_told(dest):
-            if disk.present(folder) and not disk.is_folder(folder):
+            if disk.in_the_way(folder):
                 raise NotADirectoryError(errno.ENOTDIR, f"{PARTS} in it is not a folder")
-            folder.mkdir(parents=True, exist_ok=True)
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
                 break
-            except FileNotFoundError:  # another pull has just tidied the folder away
-                pass
+            except (FileNotFoundError, FileExistsError):
+                pass  # another pull has just tidied the folder away: `mkdir` may find it there, and then not
             except filelock.Timeout:
                 pass
         if time.monotonic() >= deadline:

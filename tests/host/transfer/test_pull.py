@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,18 +76,35 @@ def test_kill_9_at_any_moment_leaves_only_parts(dest: Path) -> None:
 
 
 def test_two_pulls_at_once_both_end_well(dest: Path) -> None:
-    for _ in range(3):
-        processes = [puller(dest, pause=0.001) for _ in range(3)]
-        try:
-            outputs = [process.communicate(timeout=60)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-        assert [process.returncode for process in processes] == [0, 0, 0]
-        assert sum(int(output.split()[1]) for output in outputs) == sum(map(len, BIG.values()))
-        assert there(dest) == BIG
-        shutil.rmtree(dest)
+    processes = [puller(dest, pause=0.001) for _ in range(3)]
+    try:
+        outputs = [process.communicate(timeout=60)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(int(output.split()[1]) for output in outputs) == sum(map(len, BIG.values()))
+    assert there(dest) == BIG
+
+
+def test_the_folder_of_parts_may_come_and_go_while_others_wait_for_it(
+    dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, inside = time.sleep, []
+    monkeypatch.setattr(results.time, "sleep", lambda _: sleep(0))
+
+    def pulls() -> int:
+        for _ in range(100):
+            with results._alone(dest):
+                inside.append(1)
+                assert len(inside) == 1
+                inside.pop()
+        return 100
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [one.result() for one in [threads.submit(pulls) for _ in range(4)]] == [100] * 4
+    assert there(dest) == {}
 
 
 def test_a_pull_that_has_the_folder_for_long_makes_others_give_up(
