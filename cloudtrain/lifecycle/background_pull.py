@@ -11,16 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
 from cloudtrain.core import disk
 from cloudtrain.core.errors import ArtifactRefused, CloudtrainError, ConnectionFailed
 from cloudtrain.core.events import Emit, Noted, discard
-from cloudtrain.core.notes import Journal, RunNotes
+from cloudtrain.core.notes import FileEntry, Journal, RunNotes
 from cloudtrain.lifecycle import checkpoints
 from cloudtrain.run_folder import artifacts, files
 from cloudtrain.transfer import pull
+from cloudtrain.transfer.answers import Manifest
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream
 
@@ -62,6 +64,7 @@ class Trickle:
         mib_s: rate in MiB a second on average; what the peer may send ahead on a channel comes on top. 0: nothing is
             fetched.
         most: bytes of all results, unless more are wanted; None: no limit.
+        keeps: bytes of what came and is no result any more, as of checkpoints that a program rotates; the latest stay.
         emit: gets one note about each streak of failures, from the thread that calls `heard` or `close`.
         every_s, spacing_s: see EVERY_S, SPACING_S.
     """
@@ -76,6 +79,7 @@ class Trickle:
         *,
         mib_s: float,
         most: float | None = None,
+        keeps: float = inf,
         every_s: float = EVERY_S,
         spacing_s: float = SPACING_S,
     ) -> None:
@@ -86,6 +90,7 @@ class Trickle:
         self._emit = emit
         self._bytes_s = mib_s * 2**20
         self._most = most
+        self._keeps = keeps
         self._every_s = every_s
         self._spacing_s = spacing_s
         self._wake = threading.Event()
@@ -167,7 +172,8 @@ class Trickle:
         told = self._told  # before the manifest: the checkpoint there holds what was told, or more
         began = time.monotonic()
         most = None if self._journal.read(RunNotes).take_all else self._most
-        entries = supervisor.manifest(most).files
+        found = supervisor.manifest(most)
+        entries = found.files
         # A host or a link that takes long for it is not kept busy with it.
         self._rest_s = 4 * (time.monotonic() - began)
         with self._writing:
@@ -183,13 +189,28 @@ class Trickle:
             except ArtifactRefused:
                 # The job has replaced a file since the manifest was made, most likely. The others are here.
                 here, _ = files.apart(entries, self._folder)
-            notes = RunNotes(trickled=tuple(here))
+            notes = RunNotes(trickled=(*self._stays(found), *here))
             if coming is not None and any(entry.name == coming.name for entry in here):
                 notes |= RunNotes(checkpoint=coming, checkpoint_coming=None)
             if notes != self._noted:
                 self._journal.write(notes)
                 self._noted = notes
                 self._here = tuple(entry.here for entry in here)
+
+    def _stays(self, found: Manifest) -> list[FileEntry]:
+        """What came before and is no finished result now: a program writes it anew, or has removed it. Of the latter
+        the oldest go, where it is too much."""
+        results, growing = {entry.name for entry in found.files}, set(found.growing)
+        stays = [one for one in self._journal.read(RunNotes).trickled if one.name not in results]
+        removed = [one for one in stays if one.link is None and one.name not in growing]
+        over = sum(one.size for one in removed) - self._keeps
+        for one in removed:
+            if over > 0:
+                over -= one.size
+                stays.remove(one)
+                if files.is_here(one, self._folder):
+                    (self._folder / one.here).unlink()
+        return stays
 
     def _paced(self, supervisor: Supervisor) -> _PacedHost:
         began, sent = time.monotonic(), 0

@@ -109,7 +109,7 @@ def beyond(run: Run, rest: Sequence[FileEntry]) -> LimitReached:
     more = f"cloudtrain pull {run.name} --all fetches {'it' if len(rest) == 1 else 'them'}, --only GROUP a part"
     return LimitReached(
         f"{counted(len(rest), 'result')} of {run.name} {'is' if len(rest) == 1 else 'are'} more than "
-        f"results_limit = {_gib(run):g} GiB allows: {named(rest)}",
+        f"results_limit = {allowed(run) / 2**30:g} GiB allows: {named(rest)}",
         hint=f"{more}; cloudtrain stop {run.name} --no-pull ends it without",
         consequence=f"nothing is deleted; all other results are in {run.folder}, verified",
         code="results_limit",
@@ -131,11 +131,12 @@ def limit(run: Run, notes: RunNotes) -> float | None:
     own = run.instance is not None and run.instance.owned
     if notes.take_all or (own and not machine_end.can_park(run)):
         return None
-    return _gib(run) * 2**30
+    return allowed(run)
 
 
-def _gib(run: Run) -> float:
-    return run.plan.spec.limits.results_gib or LIMIT_GIB
+def allowed(run: Run) -> float:
+    """Bytes of results that may come unasked."""
+    return (run.plan.spec.limits.results_gib or LIMIT_GIB) * 2**30
 
 
 def fetch_results(run: Run, session: Session) -> pull.PullReport:
@@ -158,7 +159,7 @@ def fetch_results(run: Run, session: Session) -> pull.PullReport:
     session.journal.write(RunNotes(passed_over=len(report.skipped) + len(report.left)))
     if found.growing:
         session.context.emit(
-            Noted(f"{counted(found.growing, 'file')} may still be written there, and come once that is over")
+            Noted(f"{counted(len(found.growing), 'file')} may still be written there, and come once that is over")
         )
     if found.beside:
         told = pull.some([one.words() for one in found.beside])
@@ -199,7 +200,7 @@ def _look(run: Run, session: Session, most: float | None) -> Manifest:
     """The results on the host; of a job that trains once more where files may have been finished meanwhile."""
     found = session.supervisor().manifest(most)
     if found.growing and run.state is RunState.RUNNING:
-        told = f"{counted(found.growing, 'file')} may still be written there; looking again in {SETTLES_S:.0f} s"
+        told = f"{counted(len(found.growing), 'file')} may still be written there; looking again in {SETTLES_S:.0f} s"
         session.context.emit(Noted(told))
         session.context.sleep(SETTLES_S)
         found = session.supervisor().manifest(most)

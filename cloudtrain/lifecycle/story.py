@@ -39,7 +39,7 @@ from cloudtrain.lifecycle import (
     spot,
     suited,
 )
-from cloudtrain.lifecycle.fetch_results import check_log, limit, results_of
+from cloudtrain.lifecycle.fetch_results import allowed, check_log, limit, results_of
 from cloudtrain.lifecycle.progress import Heard, Progress
 from cloudtrain.lifecycle.run_lock import claim
 from cloudtrain.lifecycle.session import Context, Session
@@ -221,7 +221,7 @@ def follow(run: Run, session: Session) -> Run:
     heard = Heard(run, context.emit, progress.hear_row)
     outputs, rate, most = run.plan.spec.job.outputs, context.trickle_mib_s, limit(run, session.journal.read(RunNotes))
     with background_pull.Trickle(
-        session, run.folder, outputs, session.journal, context.emit, mib_s=rate, most=most
+        session, run.folder, outputs, session.journal, context.emit, mib_s=rate, most=most, keeps=allowed(run)
     ) as beside:
 
         def take(values: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ KEEPS_S = 20.0
 CACHES = frozenset("__pycache__ .git .ipynb_checkpoints .pytest_cache .ruff_cache .mypy_cache node_modules".split())
 _WANDB = re.compile(r"(?:.*/)?wandb/(?:offline-)?run-[^/]*/tmp")
 _MOST_BESIDE = 20
+GROWS = -1, None
 
 
 def walk(top: str, caches: bool, but: str = "") -> Iterator[Tuple[str, str, Optional[os.stat_result]]]:
@@ -70,13 +71,13 @@ class Results:
 
     Attributes:
         links: name of each link, and where it leads: the name of a result where that is there, else another path.
-        growing: files that do not count yet.
+        growing: names of files that do not count yet.
     """
 
     def __init__(self, run: Run, over: bool, most: Optional[float] = None) -> None:
         self.run, self._over, self._most = run, over, most
         self.links: List[Dict[str, str]] = []
-        self.growing = 0
+        self.growing: List[str] = []
         folder = run.results
         # Folder in the run directory -> its path.
         self._roots = {"out": run.path("out")}
@@ -108,7 +109,9 @@ class Results:
                 told = self._look(place, path, status, place in unread)
             except FileNotFoundError:
                 continue  # Replaced or removed by the job since it was listed.
-            if told is not None:
+            if told == GROWS:
+                self.growing.append(as_text(name))
+            elif told is not None:
                 yield place, {"name": as_text(name), "size": told[0], "sha256": told[1]}
         if not seen.issuperset(self._known):
             self._known = {place: known for place, known in self._known.items() if place in seen}
@@ -181,15 +184,15 @@ class Results:
     def _look(
         self, place: str, path: str, status: Optional[os.stat_result], unread: bool
     ) -> Optional[Tuple[int, Optional[str]]]:
-        """Size and sha256 of a file that counts; None: it does not, or not yet."""
+        """Size and sha256 of a file that counts; GROWS: not yet; None: it does not."""
         if status is None:
             return 0, ""
         now, mark, waits = uptime(), stamp(status), place.startswith("code/") and not self._over
         known = self._known.get(place, [])
         since, sha256 = known[4:6] if known[:4] == mark and known[4] <= now else (now, None)
         if waits and now - since < SETTLES_S:
-            self._grows(place, [*mark, since, None])
-            return None
+            self._note(place, [*mark, since, None])
+            return GROWS
         size = status.st_size
         if sha256 is None and unread:
             self._note(place, [*mark, since, None])
@@ -203,15 +206,11 @@ class Results:
                 return size, ""
             after = os.lstat(path)
             if stamp(after) != mark and waits:
-                self._grows(place, [*stamp(after), uptime(), None])
-                return None
+                self._note(place, [*stamp(after), uptime(), None])
+                return GROWS
             if stamp(after) == mark and (self._over or waits or abs(time.time_ns() - status.st_mtime_ns) > TICK_NS):
                 self._note(place, [*mark, since, sha256])
         return None if self._is_sent(place, status, sha256) else (size, sha256)
-
-    def _grows(self, place: str, known: List[Any]) -> None:
-        self.growing += 1
-        self._note(place, known)
 
     def _note(self, place: str, known: List[Any]) -> None:
         if self._known.get(place) != known:

@@ -64,6 +64,8 @@ def chosen(entries: Iterable[FileEntry], names: Sequence[str]) -> list[FileEntry
     rules = ignore.parse("\n".join(name for name in names if name not in NAMES), "--only")
 
     def fits(name: str) -> bool:
-        return any(rule.matches(name.split("/"), is_dir=False) for rule in rules)
+        parts = name.split("/")
+        paths = [(parts[:depth], depth < len(parts)) for depth in range(1, len(parts) + 1)]
+        return any(rule.matches(path, is_dir=is_dir) for rule in rules for path, is_dir in paths)
 
     return [entry for entry in entries if of(entry.name) in names or fits(entry.name)]

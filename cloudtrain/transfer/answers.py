@@ -140,12 +140,12 @@ class Manifest:
 
     Attributes:
         files: those that are finished, and the links.
-        growing: how many more the job may still be writing.
+        growing: names of those that the job may still be writing.
         beside: what is no result; known once the job has ended.
     """
 
     files: tuple[FileEntry, ...]
-    growing: int = 0
+    growing: tuple[str, ...] = ()
     beside: tuple[Beside, ...] = ()
 
 
@@ -154,7 +154,7 @@ def manifest(answer: Mapping[str, Any]) -> Manifest:
     links = [(text(told.get("name")), text(told.get("to"))) for told in each(fields)(answer.get("links") or [])]
     files = (*each(_file)(answer.get("files")), *(FileEntry(name, 0, "").to(to) for name, to in links))
     beside = each(partial(made, Beside))(answer.get("beside") or [])
-    return Manifest(files, count(answer.get("growing", 0)), tuple(beside))
+    return Manifest(files, tuple(each(text)(answer.get("growing") or [])), tuple(beside))
 
 
 def _file(value: Any) -> FileEntry:

@@ -234,6 +234,22 @@ def test_a_failure_is_noted_once_and_tried_again(host: Host, run: Run, store: St
     assert isinstance(note, Noted) and "the link broke" in note.message
 
 
+def test_of_checkpoints_that_a_program_rotates_the_latest_stay_here(host: Host, run: Run, store: Store) -> None:
+    names = [f"checkpoints/{number}.pt" for number in range(5)]
+    with beside(host, run, store, [], every_s=0.05, keeps=2500):
+        for number, name in enumerate(names):
+            host.put(name, bytes([number]) * 1000)
+            until(lambda: name in {one.name for one in store.read_journal(run.name).trickled})  # noqa: B023
+            if number == 3:
+                (run.folder / names[1]).write_bytes(b"the user's own by now")
+            (host.run / "out" / name).unlink()
+        until(lambda: not (run.folder / names[2]).exists())
+    assert [name for name in names if (run.folder / name).exists()] == [names[1], *names[3:]]
+    # A program that goes on elsewhere may look for them.
+    assert [one.name for one in store.read_journal(run.name).trickled] == names[3:]
+    assert (run.folder / names[1]).read_bytes() == b"the user's own by now"
+
+
 REWRITES = """
 import sys, time
 with open(sys.argv[1], "wb") as file:

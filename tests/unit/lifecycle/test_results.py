@@ -246,7 +246,7 @@ def test_a_pull_of_a_run_that_trains_looks_again_for_what_is_just_finished(
         if len(looks) == 2:
             run.out["new.txt"] = b"new"
         beside = [{"name": "../data\x1b[2J", "size": 63_000_000, "files": 8}]
-        return {**whole(host, run, options, stdin), "growing": 3 - len(looks), "beside": beside}
+        return {**whole(host, run, options, stdin), "growing": ["a", "b"][: 3 - len(looks)], "beside": beside}
 
     monkeypatch.setattr(FakeHost, "_manifest", manifest)
     run = begun(None)
