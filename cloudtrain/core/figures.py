@@ -254,7 +254,7 @@ _SCORED = re.compile(r"val|eval|test|dev", re.IGNORECASE)
 _MEASURED = re.compile(r"loss|acc|score|ppl|perplexity|bleu|f1|auc|iou|rmse|mse|mae", re.IGNORECASE)
 
 
-def _rank(name: str, declared: Sequence[str]) -> tuple[int, int]:
+def rank(name: str, declared: Sequence[str]) -> tuple[int, int]:
     """How much a figure of this name says of a run; less is more. It decides what is shown, not what is known."""
     if name in declared:
         return 0, declared.index(name)
@@ -263,8 +263,8 @@ def _rank(name: str, declared: Sequence[str]) -> tuple[int, int]:
 
 def newest(known: Figure | None, told: Row, declared: Sequence[str] = ()) -> Figure | None:
     """The figure that stands for a run once `told` is known, too: the newest of the name that says most."""
-    name = min(told.values, key=lambda name: _rank(name, declared))
-    if known is not None and _rank(known.name, declared) <= _rank(name, declared):
+    name = min(told.values, key=lambda name: rank(name, declared))
+    if known is not None and rank(known.name, declared) <= rank(name, declared):
         if known.name not in told.values or trust(known.origin) < trust(told.origin):
             return known
         name = known.name

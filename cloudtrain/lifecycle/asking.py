@@ -31,9 +31,11 @@ AT_ONCE = 16
 _EC2_S = 4.0
 # An answer of EC2's, about all machines of a place, serves for so long.
 _FRESH_S = 3.0
-# No log is so long: of the log nothing is wanted.
+# No log is so long: of the log nothing is wanted yet.
 _NO_LOG = 2**40
 _ROUNDS = 16
+# Of the log of a job of one's own the end is looked through for figures, in bytes.
+_TAIL = 32 * 1024
 
 
 class Asking:
@@ -194,6 +196,9 @@ class _Way:
                 self._offset += len(status.events)
                 if not status.events or self._offset >= status.events_size:
                     break
+            if not run.plan.spec.job.shipped and status.log_size:
+                log = supervisor.poll(max(0, status.log_size - _TAIL), self._offset).log
+                self._progress.hear_log(log[:_TAIL].partition(b"\n")[2] if status.log_size > _TAIL else log)
         except BaseException:
             self._drop()
             raise

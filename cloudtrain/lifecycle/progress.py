@@ -57,6 +57,11 @@ class Progress:
         declared = tuple(self._run.plan.spec.job.figures)
         self._figures = replace(self._figures, figure=newest(self._figures.figure, told, declared))
 
+    def hear_log(self, data: bytes) -> None:
+        """Whole lines of the log; nothing is stored."""
+        for told in LogFigures(sound(self._run.plan.spec.job.figures)).feed(data):
+            self.hear_row(told)
+
     def beat(self) -> None:
         """The host lives, whatever it said: its row is as of now, give or take some seconds."""
         self.store(every_s=BEAT_S)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cloudtrain.core import credentials, disk
 from cloudtrain.core.decode import Odd, each, made
-from cloudtrain.core.figures import EVENTS, Row, newest
+from cloudtrain.core.figures import EVENTS
 from cloudtrain.core.secrets import Place, blanked
 from cloudtrain.core.terminal import LogText
 from cloudtrain.core.text import screen_safe
@@ -144,11 +144,7 @@ class Facts:
     @property
     def figure(self) -> Curve | None:
         """The figure that stands for a run without a test accuracy."""
-        declared, found = tuple(_declared(self.train)), None
-        for one in self.curves:
-            at = Row(origin=one.origin, values={one.name: one.last})
-            found = newest(found, at, declared)
-        return next((one for one in self.curves if found is not None and one.name == found.name), None)
+        return self.curves[0] if self.curves else None
 
     @property
     def command(self) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudtrain.core import disk
-from cloudtrain.core.figures import DECLARED, EVENTS, LogFigures, Row, row, sound
+from cloudtrain.core.figures import DECLARED, EVENTS, LogFigures, Row, rank, row, sound
 from cloudtrain.core.text import counted, size
 from cloudtrain.core.told import LOG
 from cloudtrain.run_folder.artifacts import PARTS
@@ -67,7 +67,7 @@ class Told:
 
     Attributes:
         rows: what belongs to one place in the training, of all origins (`origin` is that of the first), in order.
-        origins: where each figure is from, in the order first told.
+        origins: where each figure is from; what says most of the run comes first.
         notes: what is not here, in words.
     """
 
@@ -112,7 +112,7 @@ def read(folder: Path, declared: Mapping[str, str]) -> Told:
         notes += [f"[job.figures] {name} was given up: {why}" for name, why in reader.given_up.items()]
     if any(disk.is_plain(path) and path.stat().st_size > MOST_LOG for path in logs):
         notes.append(f"of the log only the last {size(MOST_LOG)} were looked through")
-    return table.told(notes)
+    return table.told(notes, tuple(declared))
 
 
 def _events(folder: Path) -> Iterable[Mapping[str, object]]:
@@ -179,11 +179,12 @@ class _Table:
         self._values = sum(len(one.values) for one in self._rows.values())
         self._thinned = True
 
-    def told(self, notes: list[str]) -> Told:
+    def told(self, notes: list[str], declared: Sequence[str]) -> Told:
         """What has been added."""
         more = ["so many values that some rows are left out here"] if self._thinned else []
         rows = sorted(self._rows.values(), key=lambda one: (one.step is None, one.step or 0, one.epoch or 0.0))
-        return Told(tuple(rows), self._origins, (*notes, *more))
+        origins = dict(sorted(self._origins.items(), key=lambda one: rank(one[0], declared)))
+        return Told(tuple(rows), origins, (*notes, *more))
 
 
 def _curve(name: str, origin: str, rows: Sequence[Row]) -> Curve:

@@ -82,8 +82,8 @@ def test_the_page_of_a_run_has_all_figures_and_no_table_of_nothing(store: Store)
     begins = next(at for at, line in enumerate(page) if line.startswith("figure"))
     assert [line.split() for line in page[begins : begins + 3]] == [
         ["figure", "last", "lowest", "highest", "at", "from"],
-        ["val_ppl", "7.5", "7.5", "8.5", "epoch", "2", "events"],
         ["ppl", "7.5", "7.5", "7.5", "row", "1", "[job.figures]"],
+        ["val_ppl", "7.5", "7.5", "8.5", "epoch", "2", "events"],
     ]
     assert not [line for line in page if "train acc" in line or "9835" in line]
 

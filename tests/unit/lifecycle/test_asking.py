@@ -12,10 +12,12 @@ import pytest
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages.listing import FRESH_S
 from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.figures import LINES, Figure
 from cloudtrain.core.instance import Ended, Instance
 from cloudtrain.core.notes import Journal
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.lifecycle import asking as asking_module
 from cloudtrain.lifecycle import machine_end, planning, story
 from cloudtrain.lifecycle.asking import Asking
 from cloudtrain.lifecycle.progress import BEAT_S, Progress
@@ -86,14 +88,14 @@ def store(tmp_path: Path, there: Asked) -> Store:
     return Store(tmp_path / "registry.sqlite", clock=there.clock)
 
 
-def begun(name: str, store: Store, there: Asked, tmp_path: Path) -> Run:
+def begun(name: str, store: Store, there: Asked, tmp_path: Path, module: str = "job.train") -> Run:
     """A run that trains on a machine of its own, and was left."""
     source = tmp_path / "job"
     source.mkdir(exist_ok=True)
     (source / "train.py").write_text("the host has a job of its own")
     context = Context(store=store, provider=lambda spec: there, clock=there.clock, sleep=there.sleep)
     spec = {"target": Target.EC2, "ec2": Ec2Spec(types=("g4dn.xlarge",), region="us-east-1")}
-    made = plans.plan(tmp_path / "runs", name, job=JobSpec(source=str(source), module="job.train"), **spec)
+    made = plans.plan(tmp_path / "runs", name, job=JobSpec(source=str(source), module=module), **spec)
     run = planning.begin(made, context)
     story.resume(run, context, detach=True)
     return store.get(run.name)
@@ -105,6 +107,22 @@ def asked(store: Store, there: Asked, within_s: float = 5.0) -> Asking:
     while asking.collect(0.1):
         pass
     return asking
+
+
+def test_figures_of_a_program_of_ones_own_are_heard_from_the_end_of_its_log(
+    there: Asked, store: Store, tmp_path: Path
+) -> None:
+    def prints(run: FakeRun) -> Iterator[float]:
+        run.print("x" * asking_module._TAIL)
+        for epoch in range(1, 4):
+            run.print(f"{{'loss': {1 / epoch}, 'epoch': {epoch}}}")
+            yield EPOCH_S
+
+    there.job = prints
+    run = begun("brave-otter", store, there, tmp_path, module="job.mine")
+    there.sleep(EPOCH_S + 1)
+    asked(store, there)
+    assert store.get(run.name).progress.figure == Figure(name="loss", value=0.5, epoch=2, origin=LINES)
 
 
 def test_how_far_it_is_is_stored_with_its_moment(there: Asked, store: Store, tmp_path: Path) -> None:

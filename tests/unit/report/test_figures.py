@@ -49,6 +49,13 @@ def test_the_page_draws_every_figure_and_says_where_it_is_from(own: MadeRun) -> 
     assert "9835" not in reader.text.replace("9835/10000", "")
 
 
+def test_of_many_figures_those_that_say_most_are_drawn(own: MadeRun) -> None:
+    own.events = [{"step": 1, **{f"n{at}": at for at in range(30)}, "val_loss": 0.5}]
+    reader = Reader(page.report(own.facts()))
+    assert len(reader.all("svg")) == 12 and "Of 33 figures these say most; all are in the table." in reader.text
+    assert "n29 29 29 29 step 1 events" in reader.text
+
+
 def test_the_shipped_jobs_page_has_none_of_it(made: MadeRun) -> None:
     made.events += [{"kind": "figures", "step": 1, "val_loss": 0.5}]
     made.log += b"{'lr': 0.1, 'epoch': 1}\n"
@@ -62,7 +69,7 @@ def test_markdown_and_json_have_them(own: MadeRun) -> None:
     assert r" - val\_loss: 0.5 at step 400; lowest 0.5, highest 2; 3 values from events." in told
     assert " - lr: 0.125 at epoch 0.5; 1 value from lines of the log." in told
     figures = {one["name"]: one for one in json.loads(json.dumps(record.build(facts)))["figures"]}
-    assert list(figures) == ["val_loss", "<b>", "lr", "ppl"]
+    assert list(figures) == ["ppl", "val_loss", "<b>", "lr"]
     assert figures["ppl"] == {
         "name": "ppl",
         "origin": "[job.figures]",
@@ -92,7 +99,7 @@ def test_exports_have_a_column_for_each(own: MadeRun, tmp_path: Path) -> None:
     done = write_epochs(own.facts(), "csv", tmp_path)
     with done.path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["step", "timestamp", "epoch", "val_loss", "<b>", "lr", "ppl"] and done.detail == "6 rows"
+    assert list(rows[0]) == ["step", "timestamp", "epoch", "ppl", "val_loss", "<b>", "lr"] and done.detail == "6 rows"
     assert rows[1] == {
         "step": "200",
         "timestamp": "2027-01-15T08:00:02Z",
