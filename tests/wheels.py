@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+
+_BACKEND = """
+import zipfile
+def get_requires_for_build_wheel(settings=None):
+    return []
+def build_wheel(folder, settings=None, metadata=None):
+    name, info = "{name}-{version}-py3-none-any.whl", "{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder + "/" + name, "w") as archive:
+        archive.writestr("{name}.py", "version = '{version}'\\n")
+        archive.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n{needs}")
+        archive.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(info + "/RECORD", "")
+    return name
+"""
+
+
+def source(folder: Path, name: str, version: str, requires: str = "") -> Path:
+    """A package that comes as source alone, and must run to tell that it `requires` another."""
+    backend = _BACKEND.format(name=name, version=version, needs=f"Requires-Dist: {requires}\\n" if requires else "")
+    files = {
+        "PKG-INFO": f"Metadata-Version: 1.0\nName: {name}\nVersion: {version}\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": backend,
+    }
+    path = folder / f"{name}-{version}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for file, text in files.items():
+            member = tarfile.TarInfo(f"{name}-{version}/{file}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return path
 
 
 def wheel(

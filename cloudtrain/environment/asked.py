@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ _NOT_YET = {
 _SCRIPT = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 _NAMES_OTHERS = re.compile(r"(?m)^\s*(?:-r|--requirement|-c|--constraint)[\s=]+(\S+)")
 _EDITABLE = re.compile(r"(?m)^\s*(?:-e|--editable)[\s=]|^\s*(?:\.{0,2}/|\.\s*$|file:)|@\s*file:")
+_LOCAL = "it names a project on this computer"
+_DYNAMIC = "its dependencies are dynamic: a program of the project makes them"
 _MOST_FILES, _MOST_BYTES = 50, 4 * 2**20
 
 
@@ -37,24 +40,26 @@ class Asked:
         source: where that stands, in words: "uv.lock", "train.py", "requirements.txt and --with".
         folder: where uv is to look.
         lock: a lock of uv's, of a project or of a script; else `files` are resolved.
-        files: requirements, a pyproject.toml or a script with inline metadata.
+        files: requirements, a pyproject.toml or a script with inline metadata: names below `folder`.
         packages: further ones, as pip takes them.
         requires: which Python it takes, ">=3.11"; "": any.
-        direct: names and versions that are asked for by name.
-        texts: all that decides the answer, for its hash.
-        runs_code: to resolve it, a program of the project may have to run.
+        direct: what is asked for by name, with its versions.
+        options: it is asked for with more than names, such as another index.
+        texts: all that decides the answer: name below `folder` -> text; of what is not below it the whole path.
+        runs_code: why a program of the project would have to run to resolve it, in words; "": none would.
         script: of a lock, the script that it is of.
     """
 
     source: str
     folder: Path
     lock: Path | None = None
-    files: tuple[Path, ...] = ()
+    files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     requires: str = ""
     direct: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    runs_code: bool = False
+    options: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)
+    runs_code: str = ""
     script: Path | None = None
 
 
@@ -77,6 +82,21 @@ def look(job: JobSpec) -> Asked | None:
     if script is not None and (found := _of_script(script)) is not None:
         return _with(found, job)
     return _with(_found(job), job)
+
+
+def check(asked: Asked) -> None:
+    """It can be resolved for another machine, on which its project runs alone.
+
+    Raises:
+        UsageError: not without running a program of the project on this computer.
+    """
+    if asked.runs_code:
+        raise UsageError(
+            f"{asked.source} cannot be resolved without running a program of the project here: {asked.runs_code}",
+            hint="uv lock in the project makes a lock, which says all; or name the packages alone: the project's own"
+            " are found where its files are",
+            code="requirements",
+        )
 
 
 def imports(job: JobSpec) -> str | None:
@@ -168,17 +188,12 @@ def _with(asked: Asked | None, job: JobSpec) -> Asked | None:
     if not job.packages:
         return asked
     base = asked or Asked(source="", folder=Path(job.source))
-    return Asked(
+    return replace(
+        base,
         source=" and ".join(filter(None, [base.source, "--with"])),
-        folder=base.folder,
-        lock=base.lock,
-        files=base.files,
         packages=job.packages,
-        requires=base.requires,
         direct=(*base.direct, *job.packages),
-        texts=(*base.texts, *job.packages),
-        runs_code=base.runs_code or bool(_EDITABLE.search("\n".join(job.packages))),
-        script=base.script,
+        runs_code=base.runs_code or (_LOCAL if _EDITABLE.search("\n".join(job.packages)) else ""),
     )
 
 
@@ -198,7 +213,7 @@ def _of_lock(path: Path) -> Asked:
         lock=path,
         requires=_python_of(path.parent, str(locked.get("requires-python") or "")),
         direct=_texts(table, "dependencies"),
-        texts=(_read(path), _read(project) if project.is_file() else ""),
+        texts={PYPROJECT: _read(project) if project.is_file() else "", UV_LOCK: _read(path)},
     )
 
 
@@ -217,11 +232,11 @@ def _of_pyproject(path: Path) -> Asked | None:
     return Asked(
         source=PYPROJECT,
         folder=path.parent,
-        files=(path,),
+        files=(path.name,),
         requires=_python_of(path.parent, str(table.get("requires-python") or "")),
         direct=direct,
-        texts=(_read(path),),
-        runs_code=dynamic or local,
+        texts={path.name: _read(path)},
+        runs_code=_DYNAMIC if dynamic else _LOCAL if local else "",
     )
 
 
@@ -233,19 +248,26 @@ def _requirements(path: Path) -> Asked | None:
         if one not in read and one.is_file():
             read[one] = _read(one)
             pending += [one.parent / name for name in _NAMES_OTHERS.findall(read[one]) if "://" not in name]
-    lines = [re.split(r"\s#|\s--|\s;|;", line, maxsplit=1)[0].strip() for line in read[path].splitlines()]
-    direct = tuple(line for line in lines if line and not line.startswith("#"))
-    if not direct:
+    lines = [line.strip() for text in read.values() for line in text.splitlines()]
+    options = [line for line in lines if line.startswith("-") and not _NAMES_OTHERS.match(line)]
+    direct = tuple(re.split(r"\s#|\s--|;", line, maxsplit=1)[0].strip() for line in lines if re.match(r"[^#-]", line))
+    if not direct and not options:
         return None
     return Asked(
         source=path.name,
         folder=path.parent,
-        files=(path,),
+        files=(path.name,),
         requires=_python_of(path.parent, ""),
         direct=direct,
-        texts=tuple(read.values()),
-        runs_code=any(_EDITABLE.search(text) for text in read.values()),
+        options=bool(options),
+        texts={_below(one, path.parent): text for one, text in read.items()},
+        runs_code=_LOCAL if any(_EDITABLE.search(text) for text in read.values()) else "",
     )
+
+
+def _below(path: Path, folder: Path) -> str:
+    whole = Path(os.path.normpath(path))
+    return (whole.relative_to(folder) if whole.is_relative_to(folder) else whole).as_posix()
 
 
 def _of_script(path: Path) -> Asked | None:
@@ -261,11 +283,11 @@ def _of_script(path: Path) -> Asked | None:
         source=path.name,
         folder=path.parent,
         lock=lock if lock.is_file() else None,
-        files=(path,),
+        files=(path.name,),
         script=path,
         requires=str(table.get("requires-python") or ""),
         direct=_texts(table, "dependencies"),
-        texts=(content, _read(lock) if lock.is_file() else ""),
+        texts={path.name: f"{found[0][0]}\n", **({lock.name: _read(lock)} if lock.is_file() else {})},
     )
 
 

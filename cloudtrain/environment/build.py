@@ -13,19 +13,20 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.core.decode import Odd, json_object
 from cloudtrain.core.environment import Environment
-from cloudtrain.core.errors import ConnectionFailed
+from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.text import counted, shortened
 from cloudtrain.environment import failures, uv
-from cloudtrain.environment.asked import Asked, imports, look, suits
+from cloudtrain.environment.asked import Asked, check, imports, look, suits
 from cloudtrain.environment.interpreter import Interpreter, examine
-from cloudtrain.environment.lock import Lock, resolve
+from cloudtrain.environment.lock import Lock, Question, ask_here, resolve
 from cloudtrain.environment.plan import wanted
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Stream, Transport
@@ -33,7 +34,7 @@ from cloudtrain.transport.base import Stream, Transport
 LIMIT_S = 1200.0
 """Seconds that an installation may take: torch with CUDA's libraries is 3 GB."""
 SILENT_S = 30.0
-_LONGEST_LINE = 64 * 1024
+_LONGEST_LINE = 16 * 2**20  # one may hold a lock
 _WORDS = 200  # lines of uv's that are kept
 
 
@@ -77,7 +78,7 @@ def prepare(
     if found is None:
         raise failures.not_built(f"{python} on the machine gives no answer")
     lenient = (here or not job.command) and job.environment is None
-    if asked is not None and lenient and asked.lock is None:
+    if asked is not None and lenient and asked.lock is None and not asked.options:
         # What is there does, and gets what it lacks beside it.
         asked = replace(asked, files=(), packages=found.lacks)
     if asked is None or (lenient and not found.lacks):
@@ -91,7 +92,7 @@ def prepare(
             imports=imports(job),
         )
         return as_it_is, ""
-    wants = _wanted(asked, found)
+    wants = _wanted(asked, found, supervisor, here=here, emit=emit)
     path, scripts = _made(supervisor, wants, here, emit)
     text = wants.lock.text
     own = wants.lock.versions.get("torch")
@@ -111,17 +112,43 @@ def prepare(
     return made, text
 
 
-def _wanted(asked: Asked, found: Interpreter) -> _Wanted:
+def _wanted(asked: Asked, found: Interpreter, supervisor: Supervisor, *, here: bool, emit: Emit) -> _Wanted:
     own = suits(found.version, asked.requires)
     version = found.version if own else wanted(asked)
     have = found.has if own else {}
-    lock, keeps = resolve(asked, version, found.platform, have, runs=True)
+    if not here:
+        check(asked)
+    try:
+        builds = here and bool(asked.runs_code)
+        lock, keeps = resolve(asked, version, found.platform, have, partial(ask_here, builds=builds))
+    except UsageError as error:
+        if not failures.needs_builds(error):
+            raise
+        # A package that comes as source alone is run to tell what it needs: where it will run anyway.
+        there = partial(_ask_there, supervisor, found, emit)
+        lock, keeps = resolve(asked, version, found.platform, have, partial(ask_here, builds=True) if here else there)
     if not own:
         return _Wanted(asked, lock, version, found.platform)
     if "torch" in lock.versions and not keeps:
         return _Wanted(asked, lock, found.python, found.platform)
     kept = lock.without_torch(have) if "torch" in lock.versions else lock
     return _Wanted(asked, kept, found.python, found.platform, found.sites, have)
+
+
+def _ask_there(supervisor: Supervisor, found: Interpreter, emit: Emit, question: Question) -> tuple[int, str, str]:
+    """The uv of the machine answers."""
+    emit(StepStarted("packages", f"resolving {question.asked.source} on the machine", LIMIT_S))
+    files = {**question.asked.texts, **question.beside}
+    argv = [*question.argv, "--quiet", "--color", "never", "--python", found.python]
+    resolves = {"files": {name: text for name, text in files.items() if not name.startswith(("/", ".."))}, "argv": argv}
+    request = {"v": 1, "key": "0" * 16, "python": found.python, "extends": [], "resolve": resolves}
+    try:
+        answer = _have_built(supervisor, {**request, "uv": _tool(found.platform, False)}, found.platform, emit)
+    except ConnectionFailed as error:
+        if error.code in ("silent", "connection"):
+            raise
+        return 1, "", error.detail or error.message
+    return 0, str(answer.get("lock") or ""), ""
 
 
 def _made(supervisor: Supervisor, wants: _Wanted, here: bool, emit: Emit) -> tuple[str, str]:
@@ -135,16 +162,24 @@ def _made(supervisor: Supervisor, wants: _Wanted, here: bool, emit: Emit) -> tup
         return there.python, there.bin
     torch = ", with the machine's torch" if "torch" in wants.has else ""
     emit(StepStarted("packages", f"{packages} of {wants.asked.source}{torch}", LIMIT_S))
-    request = {**question, "lock": wants.lock.text}
-    supervisor.environment(request)
-    if (why := _build(supervisor, began, emit)) is not None:
-        _send_uv(supervisor, request, wants.platform, why)
-        emit(Noted("the machine cannot fetch uv; this computer's was sent"))
-        _build(supervisor, began, emit)
+    _have_built(supervisor, {**question, "lock": wants.lock.text}, wants.platform, emit)
     taken = time.monotonic() - began
     kept = f"{packages} installed, kept for the next run on this machine (envs/{wants.key})"
     emit(StepDone("packages", kept, taken))
     return there.python, there.bin
+
+
+def _have_built(supervisor: Supervisor, request: Mapping[str, Any], platform: str, emit: Emit) -> Mapping[str, Any]:
+    """Have the request done; what our program there answers."""
+    supervisor.environment(request)
+    answer = _build(supervisor, emit)
+    if isinstance(answer, str):
+        _send_uv(supervisor, request, platform, answer)
+        emit(Noted("the machine cannot fetch uv; this computer's was sent"))
+        answer = _build(supervisor, emit)
+    if isinstance(answer, str):
+        raise failures.not_built(answer)
+    return answer
 
 
 def _tool(platform: str, here: bool) -> dict[str, Any]:
@@ -176,19 +211,20 @@ def _send_uv(supervisor: Supervisor, request: Mapping[str, Any], platform: str, 
     supervisor.environment({**request, "uv": {**request["uv"], **sent}}, packed)
 
 
-def _build(supervisor: Supervisor, began: float, emit: Emit) -> str | None:
-    """Have it made, telling how it goes; why the machine has no uv and can fetch none, where that is so.
+def _build(supervisor: Supervisor, emit: Emit) -> Mapping[str, Any] | str:
+    """Have it made, telling how it goes: the answer, or why the machine has no uv and can fetch none.
 
     Raises:
         ConnectionFailed: it was not, and why; or the link broke.
     """
     words: list[str] = []
+    began = time.monotonic()
     downloads: dict[str, str] = {}
     with supervisor.build() as stream:
         for line in _lines(stream, began):
             if "ok" in line:
                 if line["ok"] is True:
-                    return None
+                    return line
                 told, message = str(line.get("code")), str(line.get("message"))
                 if told == "tool_unreachable":
                     return shortened(message, 800)

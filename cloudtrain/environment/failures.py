@@ -28,6 +28,11 @@ def kind(said: str) -> str | None:
     return next((code for code, words in _SAID if re.search(words, said)), None)
 
 
+def needs_builds(error: UsageError) -> bool:
+    """Whether it is a refusal of `unresolved` that comes of packages which are there as source alone."""
+    return error.code == "no_wheel" and "from source is disabled" in (error.detail or "")
+
+
 def unresolved(source: str, said: str) -> UsageError:
     """The packages of `source` cannot be resolved, before anything is launched."""
     words, code = _words(said), kind(said)

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ _BLOCK = "[[packages]]\n"
 _ELSEWHERE = re.compile(r"(?:sys_platform|platform_system|os_name) == '(?:win32|darwin|Windows|Darwin|nt)'")
 # Variables that may decide what uv resolves to.
 _SETS = re.compile(r"UV_(?!CACHE_DIR|HTTP_|CONCURRENT)|PIP_INDEX_URL")
+_PINS, _WITH = "cloudtrain-pins.txt", "cloudtrain-with.txt"
 _GOOD_S = 86400.0
 _FORMAT = ("--format", "pylock.toml", "--no-header")
 
@@ -95,32 +96,62 @@ def _locked(text: str, python: str) -> Lock:
     return replace(lock, text=lock._with([one for one in lock._blocks() if "\ndirectory = " not in one]))
 
 
-def resolve(asked: Asked, python: str, platform: str, have: Mapping[str, str], *, runs: bool) -> tuple[Lock, bool]:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What uv is asked to resolve: its arguments, of which the names are of files below the project's folder or of
+    `beside`, which are made for it (name -> text)."""
+
+    argv: tuple[str, ...]
+    asked: Asked
+    beside: Mapping[str, str]
+
+
+Ask = Callable[[Question], tuple[int, str, str]]
+"""Has uv answer: its exit code, a pylock.toml, and its words."""
+
+
+def ask_here(question: Question, *, builds: bool = False) -> tuple[int, str, str]:
+    """The uv of this computer answers.
+
+    Args:
+        builds: packages that come as source alone, and projects on this computer, may run to tell what they need.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in question.beside.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        argv = [str(Path(folder, word)) if word in question.beside else word for word in question.argv]
+        done = uv.run([*argv, *([] if builds else ["--no-build"])], folder=question.asked.folder)
+    return done.returncode, done.stdout, done.stderr
+
+
+def resolve(
+    asked: Asked, python: str, platform: str, have: Mapping[str, str], ask: Ask = ask_here
+) -> tuple[Lock, bool]:
     """The packages for a Python and a platform, and whether the machine's torch is among what they go with.
 
     Args:
         python: "3.12".
         platform: as uv calls it: "x86_64-manylinux_2_34".
         have: name -> version of those of `KEPT` that the machine has.
-        runs: programs of projects and of packages that only come as source may run here to tell what they need.
+        ask: who resolves.
 
     Raises:
         UsageError: nothing fits, or it cannot be found out; the detail is uv's.
     """
     if asked.lock is not None:
-        lock = _exported(asked, python, platform, runs=runs)
+        lock = _exported(asked, python, platform, ask)
         return lock, "torch" in have and lock.allows(have)
     if have:
         try:
             pins = [f"{name}=={version.partition('+')[0]}" for name, version in have.items()]
-            return _compiled(asked, python, platform, pins, runs=runs), "torch" in have
+            return _compiled(asked, python, platform, pins, ask), "torch" in have
         except UsageError as error:
             if error.code != "requirements":
                 raise
-    return _compiled(asked, python, platform, [], runs=runs), False
+    return _compiled(asked, python, platform, [], ask), False
 
 
-def _exported(asked: Asked, python: str, platform: str, *, runs: bool) -> Lock:
+def _exported(asked: Asked, python: str, platform: str, ask: Ask) -> Lock:
     of = ["--script", str(asked.script)] if asked.script else ["--no-dev", "--no-emit-local"]
     done = uv.run(["export", "--frozen", *of, *_FORMAT], folder=asked.folder)
     if done.returncode:
@@ -130,23 +161,20 @@ def _exported(asked: Asked, python: str, platform: str, *, runs: bool) -> Lock:
         return lock
     pins = [f"{name}=={version}" for name, version in lock.versions.items() if version]
     more = replace(asked, lock=None, files=())
-    return lock.and_more(_compiled(more, python, platform, pins, runs=runs))
+    return lock.and_more(_compiled(more, python, platform, pins, ask))
 
 
-def _compiled(asked: Asked, python: str, platform: str, pins: list[str], *, runs: bool) -> Lock:
+def _compiled(asked: Asked, python: str, platform: str, pins: list[str], ask: Ask) -> Lock:
     kept = _kept(asked, python, platform, pins)
     if (text := _still_good(kept)) is not None:
         return Lock(text, python)
-    with tempfile.TemporaryDirectory() as folder:
-        constraints = Path(folder, "constraints.txt")
-        constraints.write_text("\n".join(pins), encoding="utf-8")
-        argv = ["pip", "compile", *(str(path) for path in asked.files), *(["-"] if asked.packages else [])]
-        argv += [*_FORMAT, "--python-version", python, "--python-platform", platform]
-        argv += ["--constraint", str(constraints), *([] if runs else ["--no-build"])]
-        done = uv.run(argv, folder=asked.folder, stdin="\n".join(asked.packages))
-    if done.returncode:
-        raise failures.unresolved(asked.source, done.stderr)
-    lock = _locked(done.stdout, python)
+    beside = {_PINS: "\n".join(pins), **({_WITH: "\n".join(asked.packages)} if asked.packages else {})}
+    argv = ["pip", "compile", *asked.files, *([_WITH] if asked.packages else []), "--constraint", _PINS]
+    argv += [*_FORMAT, "--python-version", python, "--python-platform", platform]
+    code, told, words = ask(Question(tuple(argv), asked, beside))
+    if code:
+        raise failures.unresolved(asked.source, words)
+    lock = _locked(told, python)
     kept.parent.mkdir(parents=True, exist_ok=True)
     disk.write_durably(kept, lock.text.encode())
     return lock
@@ -155,7 +183,17 @@ def _compiled(asked: Asked, python: str, platform: str, pins: list[str], *, runs
 def _kept(asked: Asked, python: str, platform: str, pins: list[str]) -> Path:
     """Where the resolution of all this is kept."""
     index = {name: value for name, value in os.environ.items() if _SETS.match(name)}
-    decides = [asked.texts, asked.packages, python, platform, sorted(pins), index, uv.VERSION, str(asked.folder)]
+    decides = [
+        dict(asked.texts),
+        asked.files,
+        asked.packages,
+        python,
+        platform,
+        sorted(pins),
+        index,
+        uv.VERSION,
+        str(asked.folder),
+    ]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return disk.cache_dir() / "locks" / f"{digest[:32]}.toml"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from cloudtrain.core.environment import EnvironmentPlan
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target
-from cloudtrain.environment.asked import Asked, look, suits
+from cloudtrain.environment import failures
+from cloudtrain.environment.asked import Asked, check, look, suits
 from cloudtrain.environment.lock import resolve
 
 # Before a machine is known: what the images of AWS and most hosts have. What it has in truth is asked there.
 _PYTHONS = ("3.12", "3.13", "3.11", "3.14", "3.10", "3.9")
 _LINUX = "manylinux_2_34"
-_LATER = "resolved once you agree: "
 
 
 def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
@@ -37,16 +37,15 @@ def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
         return None
     if asked is None:
         return EnvironmentPlan(source="the machine's Python as it is")
-    if asked.runs_code:
-        return EnvironmentPlan(source=asked.source, why=f"{_LATER}a project on this computer is part of it")
+    check(asked)
     python = f"{sys.version_info[0]}.{sys.version_info[1]}" if spec.rehearsal else ""
     python = python if python and suits(python, asked.requires) else wanted(asked)
     platform = f"{'aarch64' if arch == 'arm64' else 'x86_64'}-{_LINUX}"
     try:
-        lock, _ = resolve(asked, python, platform, {}, runs=False)
+        lock, _ = resolve(asked, python, platform, {})
     except UsageError as error:
-        if error.code == "no_wheel" and "from source is disabled" in (error.detail or ""):
-            return EnvironmentPlan(source=asked.source, why=f"{_LATER}a package comes as source alone")
+        if failures.needs_builds(error):
+            return EnvironmentPlan(source=asked.source, why="resolved on the machine: a package comes as source alone")
         if error.code == "index_unreachable" and not job.command:
             return EnvironmentPlan(source=asked.source, why="the machine looks it up; the index does not answer here")
         raise

@@ -68,7 +68,7 @@ def is_for(platform: str) -> bool:
     return platform == f"{machine}-{'apple-darwin' if sys.platform == 'darwin' else 'manylinux'}" and os.name == "posix"
 
 
-def run(arguments: Sequence[str], *, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(arguments: Sequence[str], *, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run uv of this computer in `folder`. No program of the project is found by it.
 
     Raises:
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str], *, folder: Path, stdin: str = "") -> subproces
             argv,
             cwd=folder,
             env=_environment(folder),
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",

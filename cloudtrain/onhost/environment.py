@@ -14,7 +14,7 @@ import sys
 import time
 
 from .base import HEADER_LIMIT, TYPE_CHECKING, Failure, Later, Options
-from .files import Run, load, remove_tree, save
+from .files import Run, check_name, load, remove_tree, save
 from .locks import take
 from .stream import frame
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import threading
     import zipfile
     import zlib
-    from typing import Any, Dict, Iterator, List
+    from typing import Any, Dict, Iterator, List, Optional
 else:
     hashlib = Later("hashlib")
     queue = Later("queue")
@@ -62,15 +62,15 @@ if os.name == "posix":
 
 
 def do_environment(options: Options) -> Dict[str, Any]:
-    """Take a request, {"v": 1, "key", "python", "extends", "lock", "uv": {...}}, and say whether it is there already.
-    Without "lock" it is a question alone. After its line may come `uv.size` bytes: uv itself."""
+    """Take a request, {"v": 1, "key", "python", "extends", "lock" or "resolve", "uv": {...}}, and say whether it is
+    there already. Without the one or the other it is a question alone. After it may come `uv.size` bytes: uv itself."""
     run = Run(options.run)
     asked = request_of(sys.stdin.buffer.readline(HEADER_LIMIT))
     folder = folder_of(run, asked)
     if asked["uv"].get("size"):
         receive_tool(run, asked["uv"])
     there = ready(folder)
-    if not there and asked.get("lock") is not None:
+    if not there and (asked.get("lock") is not None or asked.get("resolve")):
         save(run.path(ASKED), asked)
     return {"ready": there, **paths_of(folder)}
 
@@ -119,6 +119,8 @@ def do_build(options: Options) -> Dict[str, Any]:
         raise Failure("bad_spec", "there is nothing to make")
     folder = folder_of(run, asked)
     os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
+    if asked.get("resolve"):
+        return {"lock": resolve(run, asked)}
     lock = locked(folder + ".lock", "another run makes the same environment; waiting for it")
     try:
         if not ready(folder):
@@ -159,12 +161,30 @@ def make(run: Run, asked: Dict[str, Any], folder: str) -> None:
         raise
 
 
+def resolve(run: Run, asked: Dict[str, Any]) -> str:
+    """The exact packages for what a project asks for, where some come as source and must run to tell."""
+    uv, folder = tool(run, asked["uv"]), run.path("resolve")
+    clear(folder)
+    try:
+        for name, text in asked["resolve"]["files"].items():
+            path = os.path.join(folder, *check_name(name).split("/"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        out = os.path.join(folder, LOCKED)
+        ask_uv(run, [uv] + asked["resolve"]["argv"] + ["--output-file", out], folder)
+        with open(out, encoding="utf-8") as file:
+            return file.read()
+    finally:
+        clear(folder)
+
+
 def clear(folder: str) -> None:
     if os.path.lexists(folder):
         remove_tree(folder)
 
 
-def ask_uv(run: Run, argv: List[str]) -> None:
+def ask_uv(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
     """Run uv, passing on its lines; ends it if nobody listens any more."""
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     if "PIP_INDEX_URL" in environment and "UV_INDEX_URL" not in environment:
@@ -174,7 +194,7 @@ def ask_uv(run: Run, argv: List[str]) -> None:
         environment.setdefault("UV_CACHE_DIR", os.path.join(run.workdir, "cache", "uv"))
     process = subprocess.Popen(
         argv,
-        cwd=os.path.join(run.workdir, "envs"),
+        cwd=folder or os.path.join(run.workdir, "envs"),
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

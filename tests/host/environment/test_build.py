@@ -22,7 +22,7 @@ from cloudtrain.core.events import StepProgress
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.environment import uv
 from tests.host.environment.conftest import Host, says
-from tests.wheels import wheel
+from tests.wheels import source, wheel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the host of these tests is POSIX")
 Project = Callable[..., JobSpec]
@@ -171,6 +171,22 @@ def test_a_lock_of_uv_is_installed_as_it_is(
     assert made.source == "uv.lock" and made.packages == 1
     assert says(made.python, "import six; print(six.__version__)") == "1.16.0"
     assert says(made.python, "import torch; print(torch.version)") == "2.9.1+cu128"
+
+
+def test_a_package_that_comes_as_source_is_run_on_the_machine_alone(
+    host: Host, wheels: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(wheels, "ctmath", "1.5")
+    source(wheels, "ctsource", "1.0", "ctmath")
+    calls: list[list[str]] = []
+    run = uv.run
+    monkeypatch.setattr(uv, "run", lambda argv, folder: calls.append(argv) or run(argv, folder=folder))
+    job = project({"requirements.txt": "-r sub/more.txt\n", "sub/more.txt": "ctsource\n"}, packages=("ctmath<3",))
+    made = host.prepare(job)
+    assert says(made.python, "import ctmath, ctsource; print(ctsource.version)") == "1.0"
+    assert calls and all("--no-build" in call for call in calls)
+    # Its user's own computer is where it would run anyway.
+    assert says(host.prepare(job, here=True).python, "import ctsource, ctmath") == ""
 
 
 # --- uv itself

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.environment.plan import plan
-from tests.wheels import wheel
+from tests.wheels import source, wheel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="its traps are scripts")
 Project = Callable[..., JobSpec]
@@ -39,18 +38,14 @@ def test_the_line_of_a_plan(wheels: Path, project: Project) -> None:
 def test_a_package_that_comes_as_source_alone_is_not_built_for_it(
     wheels: Path, project: Project, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "ctsource-1.0"
-    folder.mkdir()
-    ran = tmp_path / "ran"
-    (folder / "setup.py").write_text(f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='ctsource')\n")
-    (folder / "PKG-INFO").write_text("Metadata-Version: 1.0\nName: ctsource\nVersion: 1.0\n")
-    with tarfile.open(wheels / "ctsource-1.0.tar.gz", "w:gz") as archive:
-        archive.add(folder, "ctsource-1.0")
+    source(wheels, "ctsource", "1.0")
     told = said(project({"requirements.txt": "ctsource\n"}))
-    assert told == "requirements.txt: resolved once you agree: a package comes as source alone" and not ran.exists()
+    assert told == "requirements.txt: resolved on the machine: a package comes as source alone"
 
 
-def test_programs_of_the_project_are_not_run(wheels: Path, project: Project, tmp_path: Path) -> None:
+def test_programs_of_the_project_are_not_run(
+    wheels: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not its environment, not its setup.py, and not what its uv settings would start."""
     wheel(wheels, "ctmath", "1.5")
     ran = tmp_path / "ran"
@@ -68,11 +63,13 @@ def test_programs_of_the_project_are_not_run(wheels: Path, project: Project, tmp
     )
     for name in (".venv/bin/python", "git", "keyring"):
         Path(job.source, name).chmod(0o755)
-    os.environ["PATH"] = f"{job.source}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", f"{job.source}{os.pathsep}{os.environ['PATH']}")
     assert said(job) == "requirements.txt: 1 package for Python 3.12" and not ran.exists()
     for line in ("-e .\n", "."):
         Path(job.source, "requirements.txt").write_text(f"{line}\nctmath\n")
-        assert "resolved once you agree" in said(job) and not ran.exists()
+        with pytest.raises(UsageError, match="without running a program of the project here"):
+            said(job)
+        assert not ran.exists()
 
 
 def test_a_lock_needs_no_index(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

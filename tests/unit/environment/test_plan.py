@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.environment.plan import plan
 
@@ -65,5 +66,6 @@ def test_jobs_without_a_command_have_no_line_of_it(spec: RunSpec) -> None:
 
 def test_a_project_on_this_computer_is_not_run_before_it_is_agreed_to(spec: RunSpec) -> None:
     Path(spec.job.source, "requirements.txt").write_text("-e .\n")
-    told = plan(replace(spec, target=Target.EC2), "x86_64")
-    assert str(told) == "requirements.txt: resolved once you agree: a project on this computer is part of it"
+    with pytest.raises(UsageError, match="it names a project on this computer") as caught:
+        plan(replace(spec, target=Target.EC2), "x86_64")
+    assert caught.value.code == "requirements" and "uv lock" in str(caught.value.hint)
