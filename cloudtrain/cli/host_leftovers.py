@@ -39,7 +39,7 @@ def clean(
             )
         left = [one for one in left if not names or one.folder.name in names]
         chosen = [one for one in left if names or one.safe or (everything and not one.folder.lives)]
-        console.show(*shown.on_host(host, left, found.trees, asks=not yes))
+        console.show(*shown.on_host(host, left, found, asks=not yes))
         if chosen and not yes and console.may_ask():
             yes = console.ask(_question(chosen), default=False)
         if yes and chosen:

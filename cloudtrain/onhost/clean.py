@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 STARTING_S = 3600.0
 # The last pushed copy of a project makes its next push quick. So long after that it goes, in seconds.
 TREES_S = 30 * 86400.0
+# So long an environment is kept after the last run that wanted it, in seconds.
+ENVIRONMENTS_S = 30 * 86400.0
 # What the program around the job has in a run directory; all else there is the job's.
 OURS = frozenset(
-    "supervise.py spec.json sent.json looked.json lock console.log console.times events.jsonl job.json supervisor.log"
-    " reserve notice.json stop.json lease.json touched exit.json".split()
+    "supervise.py spec.json environment.json sent.json looked.json lock console.log console.times events.jsonl job.json"
+    " supervisor.log reserve notice.json stop.json lease.json touched exit.json".split()
 )
 
 
@@ -55,7 +57,10 @@ def do_clean(options: Options) -> Dict[str, Any]:
     trees = []
     for name, path in folders(top, "trees"):
         trees.append({"name": name, "bytes": size_of(path), "removed": sweeps and remove_tree_of(top, name, path)})
-    return {"runs": runs, "trees": trees}
+    made = []
+    for name, path in folders(top, "envs"):
+        made.append({"name": name, "bytes": size_of(path), "removed": sweeps and remove_environment(top, name, path)})
+    return {"runs": runs, "trees": trees, "environments": made}
 
 
 def folders(top: str, kind: str) -> Iterator[Tuple[str, str]]:
@@ -143,6 +148,24 @@ def remove_tree_of(top: str, name: str, path: str) -> bool:
     if needed or age_of(path) < (86400.0 if resume else TREES_S):
         return False
     lock = take(os.path.join(path, "lock"))
+    if lock is None:
+        return False
+    try:
+        return remove_all(path) is None
+    finally:
+        os.close(lock)
+
+
+def remove_environment(top: str, name: str, path: str) -> bool:
+    """Remove the environment `name` if no run has wanted it for long and none goes on in it."""
+    living = (run for _, run in folders(top, "runs") if look(Run(run))[0] == "running")
+    running = [load(os.path.join(run, "spec.json")) or {} for run in living]
+    wanted = os.path.join(path, "ready")
+    if any(name in str(spec.get("argv")) for spec in running) or (
+        os.path.exists(wanted) and age_of(wanted) < ENVIRONMENTS_S
+    ):
+        return False
+    lock = take(path + ".lock")
     if lock is None:
         return False
     try:

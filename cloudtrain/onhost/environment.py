@@ -120,6 +120,7 @@ def do_build(options: Options) -> Dict[str, Any]:
     folder = folder_of(run, asked)
     os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
     if asked.get("resolve"):
+        os.unlink(run.path(ASKED))
         return {"lock": resolve(run, asked)}
     lock = locked(folder + ".lock", "another run makes the same environment; waiting for it")
     try:

@@ -57,7 +57,8 @@ class HostEnvironment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFolder:
-    """A folder that a host keeps: of a run, or the pushed copy of a project (then `id` and `state` are empty).
+    """A folder that a host keeps: of a run, or the pushed copy of a project or an environment (then `id` and `state`
+    are empty).
 
     Attributes:
         id: what the run is known by; None: by its folder alone, as runs of the last release are.
@@ -85,11 +86,13 @@ class HostFolders:
 
     runs: tuple[HostFolder, ...]
     trees: tuple[HostFolder, ...]
+    environments: tuple[HostFolder, ...] = ()
 
 
 def host_folders(answer: Mapping[str, Any]) -> HostFolders:
     """What `clean` says."""
-    return HostFolders(tuple(each(_run_folder)(answer.get("runs"))), tuple(each(_tree)(answer.get("trees"))))
+    runs, kept = each(_run_folder)(answer.get("runs")), (answer.get("trees"), answer.get("environments") or [])
+    return HostFolders(tuple(runs), *(tuple(each(_tree)(folders)) for folders in kept))
 
 
 def _run_folder(value: Any) -> HostFolder:

@@ -11,7 +11,7 @@ from cloudtrain.cleanup.on_host import Left
 from cloudtrain.console.pages.listing import age
 from cloudtrain.core.text import an_hour, columns, counted, money, screen_safe, seconds, size
 from cloudtrain.provider.ec2.end.cleaning import Ended, Leftover
-from cloudtrain.transfer.answers import HostFolder
+from cloudtrain.transfer.answers import HostFolders
 
 DAYS_A_MONTH = 30
 
@@ -201,26 +201,34 @@ def view_record(view: View, ended: Sequence[Ended] = (), *, acted: bool = False)
     }
 
 
-def on_host(host: str, left: Sequence[Left], trees: Sequence[HostFolder], *, asks: bool) -> list[str]:
+def on_host(host: str, left: Sequence[Left], found: HostFolders, *, asks: bool) -> list[str]:
     """What a host of the user's own keeps, two lines each; and what to type to remove it, if it `asks`."""
     if not left:
-        return [f"no run has a folder on {host}", *_trees(trees)]
+        return [f"no run has a folder on {host}", *_kept(found)]
     facts = [[one.folder.name, size(one.folder.size), age(one.folder.age_s), one.folder.state] for one in left]
     head, *rows = columns(["FOLDER", "SIZE", "AGE", "STATE"], facts)
     lines = [head]
     for row, one in zip(rows, left, strict=True):
         lines += [row, f"  {'safe to remove' if one.safe else 'keep'}: {one.why}"]
-    lines += _trees(trees)
+    lines += _kept(found)
     if asks:
         command = f"cloudtrain clean --host {host}"
         lines += [f"{command} --yes removes what is safe; {command} NAME --yes, or --all --yes, also what may be lost"]
     return [screen_safe(line) for line in lines]
 
 
-def _trees(trees: Sequence[HostFolder]) -> list[str]:
-    total = size(sum(one.size for one in trees))
-    what = f"{counted(len(trees), 'pushed copy').replace('copys', 'copies')} of code, {total}"
-    return [f"stays: {what}: it makes the next sync quick, and is removed 30 days after its last push"] if trees else []
+def _kept(found: HostFolders) -> list[str]:
+    """What stays for later runs."""
+    lines = []
+    for folders, noun, quick, last in (
+        (found.trees, "pushed copy of code", "sync", "push"),
+        (found.environments, "environment", "run", "use"),
+    ):
+        total = size(sum(one.size for one in folders if not one.removed))
+        what = counted(len(folders), noun).replace("copy of codes", "copies of code")
+        if folders:
+            lines.append(f"stays: {what}, {total}: the next {quick} is quick; removed 30 days after the last {last}")
+    return lines
 
 
 def removed_on_host(host: str, left: Sequence[Left]) -> list[str]:

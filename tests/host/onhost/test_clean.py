@@ -91,6 +91,24 @@ def test_nothing_is_followed_out_of_the_folder(host: Host, tmp_path: Path) -> No
     assert (away / "mine").read_text() == "mine"
 
 
+def test_environments_that_no_run_has_wanted_for_long_go_with_a_removal(host: Host) -> None:
+    host.start(SAVES, id="a1")
+    host.finished()
+    envs = host.workdir / "envs"
+    for name, days in (("new", 2), ("old", 31), ("half", None)):
+        (envs / name / "lib").mkdir(parents=True)
+        (envs / name / "lib" / "x").write_bytes(b"x" * 999)
+        if days is not None:
+            (envs / name / "ready").touch()
+            os.utime(envs / name / "ready", ((envs / name).stat().st_mtime - days * 86400,) * 2)
+    told = clean(host)["environments"]
+    assert [(one["name"], one["bytes"], one["removed"]) for one in told] == [
+        (name, 999, False) for name in ("half", "new", "old")
+    ]
+    clean(host, {"brave-otter": {"id": "a1", "files": W}})
+    assert [path.name for path in envs.iterdir() if path.is_dir()] == ["new"]
+
+
 def test_old_copies_of_code_go_with_a_removal(host: Host) -> None:
     host.start(SAVES, id="a1")
     host.finished()
