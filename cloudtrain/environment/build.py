@@ -92,7 +92,7 @@ def prepare(
             imports=imports(job),
         )
         return as_it_is, ""
-    wants = _wanted(asked, found, supervisor, here=here, emit=emit)
+    wants = _wanted(asked, found, supervisor, given=job.python is not None, here=here, emit=emit)
     path, scripts = _made(supervisor, wants, here, emit)
     text = wants.lock.text
     own = wants.lock.versions.get("torch")
@@ -112,8 +112,18 @@ def prepare(
     return made, text
 
 
-def _wanted(asked: Asked, found: Interpreter, supervisor: Supervisor, *, here: bool, emit: Emit) -> _Wanted:
+def _wanted(
+    asked: Asked, found: Interpreter, supervisor: Supervisor, *, given: bool, here: bool, emit: Emit
+) -> _Wanted:
+    """What is to be made; `given`: the Python is the one that the user has named."""
     own = suits(found.version, asked.requires)
+    if given and not own:
+        raise UsageError(
+            f"{found.python} is Python {found.version}, and {asked.source} asks for {asked.requires}",
+            hint="leave out --python, or name another",
+            consequence="nothing has trained",
+            code="bad_python",
+        )
     version = found.version if own else wanted(asked)
     have = found.has if own else {}
     if not here:
@@ -123,6 +133,7 @@ def _wanted(asked: Asked, found: Interpreter, supervisor: Supervisor, *, here: b
         lock, keeps = resolve(asked, version, found.platform, have, partial(ask_here, builds=builds))
     except UsageError as error:
         if not failures.needs_builds(error):
+            error.consequence = "nothing has trained"
             raise
         # A package that comes as source alone is run to tell what it needs: where it will run anyway.
         there = partial(_ask_there, supervisor, found, emit)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloudtrain.core.decode import Odd, json_object, made
 from cloudtrain.environment.lock import KEPT
@@ -62,6 +63,7 @@ print(json.dumps({
 """.replace("KEPT", repr(KEPT))
 
 EXAMINE_S = 60.0
+_WORD = re.compile(r"\w[\w.+!-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,10 @@ def examine(transport: Transport, python: str, wanted: Sequence[str] = ()) -> In
     """
     answer = transport.run([python, "-c", _EXAMINE, *wanted], timeout=EXAMINE_S)
     try:
-        return made(Interpreter, json_object(answer.stdout.rstrip().rpartition(b"\n")[2]))
+        found = made(Interpreter, json_object(answer.stdout.rstrip().rpartition(b"\n")[2]))
     except Odd:
         return None
+    # It goes into questions to this computer's uv: what a host says must not become options there.
+    words = (found.version, found.platform, *found.has, *found.has.values())
+    lacks = tuple(one for one in wanted if one in found.lacks)
+    return replace(found, lacks=lacks) if all(map(_WORD.fullmatch, words)) else None
