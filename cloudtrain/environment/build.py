@@ -22,7 +22,7 @@ from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted
 from cloudtrain.core.spec import JobSpec
-from cloudtrain.core.text import counted, shortened
+from cloudtrain.core.text import counted, shortened, size
 from cloudtrain.environment import failures, uv
 from cloudtrain.environment.asked import Asked, check, imports, look, suits
 from cloudtrain.environment.interpreter import Interpreter, examine
@@ -230,7 +230,7 @@ def _build(supervisor: Supervisor, emit: Emit) -> Mapping[str, Any] | str:
     """
     words: list[str] = []
     began = time.monotonic()
-    downloads: dict[str, str] = {}
+    downloads = _Downloads()
     with supervisor.build() as stream:
         for line in _lines(stream, began):
             if "ok" in line:
@@ -242,8 +242,9 @@ def _build(supervisor: Supervisor, emit: Emit) -> Mapping[str, Any] | str:
                 raise failures.not_built("\n".join([*words, message]), "disk_full" if told == "disk_full" else None)
             said = str(line.get("uv") or "")
             words = [*words, said][-_WORDS:] if said else words
-            text = _progress(said, downloads) or shortened(str(line.get("say") or ""), 100)
-            emit(StepProgress("packages", text, time.monotonic() - began, LIMIT_S, "s"))
+            gone = time.monotonic() - began
+            text = downloads.take(said, line.get("received"), gone) or shortened(str(line.get("say") or ""), 100)
+            emit(StepProgress("packages", text, gone, LIMIT_S, "s"))
         done = stream.finish(30.0)
     raise failures.not_built("\n".join([*words, done.stderr.decode("utf-8", "replace")]))
 
@@ -271,15 +272,27 @@ def _lines(stream: Stream, began: float) -> Iterator[Mapping[str, Any]]:
         rest = rest[:_LONGEST_LINE]
 
 
-def _progress(said: str, downloads: dict[str, str]) -> str:
-    """How far uv is, of a line of its: "Downloading numpy (16.1MiB)", " Downloaded numpy"."""
-    words = shortened(said, 100)
-    if started := re.match(r"\s*(?:Downloading|Building) (\S+)(?: \((.+)\))?$", said):
-        downloads[started[1][:60]] = f" ({started[2][:20]})" if started[2] else ""
-    elif ended := re.match(r"\s*(?:Downloaded|Built) (\S+)$", said):
-        downloads.pop(ended[1][:60], None)
-    if not downloads:
-        return words
-    names = [f"{name}{size}" for name, size in downloads.items()]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"downloading {', '.join(names[:3])}{more}"
+class _Downloads:
+    """How far uv is, by its lines: "Downloading numpy (16.1MiB)", " Downloaded numpy"."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, str] = {}
+        self._done = 0
+        self._came = (0.0, 0.0)  # seconds, and bytes until then
+
+    def take(self, said: str, received: object, at: float) -> str:
+        """One human-readable line, after a line of uv's ("": it said nothing) and so many bytes, `at` seconds."""
+        if started := re.match(r"\s*(?:Downloading|Building) (\S+)(?: \((.+)\))?$", said):
+            self._under_way[started[1][:60]] = f" ({started[2][:20]})" if started[2] else ""
+        elif ended := re.match(r"\s*(?:Downloaded|Built) (\S+)$", said):
+            self._done += self._under_way.pop(ended[1][:60], None) is not None
+        if not self._under_way:
+            return shortened(said, 100)
+        names = [f"{name}{large}" for name, large in self._under_way.items()]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told = f"{', '.join(names[:3])}{more}" + (f", {self._done} done" if self._done else "")
+        came, (since, before) = received if isinstance(received, int) else 0, self._came
+        if came > before and at - since >= 1:
+            self._came = (at, came)
+            told += f"; {size(came)}, {size((came - before) / (at - since))}/s"
+        return shortened(told, 160)

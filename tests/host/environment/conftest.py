@@ -17,6 +17,7 @@ from cloudtrain.core.events import Event, Noted, StepDone
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.environment import build, uv
 from cloudtrain.transfer.supervisor import Supervisor
+from cloudtrain.transport.base import Transport
 from cloudtrain.transport.local import LocalTransport
 from tests.wheels import wheel
 
@@ -33,15 +34,16 @@ class Host:
         lock: of what was made last.
     """
 
-    transport: LocalTransport
+    transport: Transport
     login: Path
     python: Path
     told: list[Event] = field(default_factory=list)
     lock: str = ""
+    workdir: str = "work"
 
     def prepare(self, job: JobSpec, *, run: str = "brave-otter", here: bool = False) -> Environment:
         self.told.clear()
-        supervisor = Supervisor(self.transport, sys.executable, f"work/runs/{run}", "work")
+        supervisor = Supervisor(self.transport, sys.executable, f"{self.workdir}/runs/{run}", self.workdir)
         made, self.lock = build.prepare(
             self.transport, supervisor, str(self.python), job, here=here, emit=self.told.append
         )

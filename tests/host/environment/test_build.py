@@ -235,14 +235,13 @@ def test_uv_is_fetched_from_the_index_that_the_login_names(
     assert b"exec" in (bare.login / "work" / "tools" / f"uv-{uv.VERSION}" / "uv").read_bytes()
 
 
-@pytest.mark.parametrize("damaged", [False, True])
 def test_a_machine_that_cannot_fetch_uv_gets_this_computers(
-    bare: Host, wheels: Path, project: Project, mirror: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+    bare: Host, wheels: Path, project: Project, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if damaged:
-        published(mirror, monkeypatch)
-        with next(mirror.glob("*.whl")).open("ab") as file:
-            file.write(b"more")
+    """The index has another file by that name, and where uv is published nobody answers."""
+    published(mirror, monkeypatch)
+    with next(mirror.glob("*.whl")).open("ab") as file:
+        file.write(b"more")
     wheel(wheels, "ctmath", "1.5")
     made = bare.prepare(project({"requirements.txt": "ctmath\n"}))
     assert says(made.python, "import ctmath; print(ctmath.version)") == "1.5"
@@ -346,14 +345,3 @@ def test_a_disk_that_fills(host: Host, wheels: Path, project: Project) -> None:
         assert (error.code, error.exit_code) == ("disk_full", 6) and "No space left" in str(error.detail)
     finally:
         subprocess.run(["umount", envs], check=True)
-
-
-def test_a_command_that_is_killed_leaves_nobody_waiting(host: Host, wheels: Path, project: Project) -> None:
-    """Its lock goes with it, and what it had begun is made anew."""
-    wheel(wheels, "ctmath", "1.5")
-    job = project({"requirements.txt": "ctmath\n"})
-    made = host.prepare(job)
-    folder = host.login / "work" / "envs" / str(made.key)
-    (folder / "ready").unlink()
-    shutil.rmtree(folder / "lib")
-    assert says(host.prepare(job).python, "import ctmath; print(ctmath.version)") == "1.5"
