@@ -46,7 +46,7 @@ class Environment:
         bin: folder of its programs; None: the interpreter is in no environment of its own.
         source: what it was made of, in words; None: it is taken as it was there.
         key: name of its folder below `envs/` of the work folder; None: it was there.
-        version: of its Python, "3.12".
+        version: of its Python, "3.12"; system: "x86_64-manylinux".
         torch: version of its torch, and `torch_of` "machine" or "lock": whose; None: it has none.
         packages: how many were installed for it.
         lock_sha256: of `env/lock.txt` in the run's folder.
@@ -58,6 +58,7 @@ class Environment:
     source: str | None = None
     key: str | None = None
     version: str = ""
+    system: str = ""
     torch: str | None = None
     torch_of: str | None = None
     packages: Count = 0

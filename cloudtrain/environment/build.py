@@ -39,6 +39,14 @@ _WORDS = 200  # lines of uv's that are kept
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """An environment that was made for the same program, and the text of its lock."""
+
+    environment: Environment
+    lock: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Wanted:
     """What is to be made: the packages, the Python (a path, or a version that uv finds or fetches), and the folders of
     the machine's own packages that it is to see."""
@@ -58,13 +66,21 @@ class _Wanted:
 
 
 def prepare(
-    transport: Transport, supervisor: Supervisor, python: str, job: JobSpec, *, here: bool, emit: Emit
+    transport: Transport,
+    supervisor: Supervisor,
+    python: str,
+    job: JobSpec,
+    *,
+    here: bool,
+    emit: Emit,
+    before: Before | None = None,
 ) -> tuple[Environment, str]:
     """The environment on the host for `job`, and the text of its lock, "" where it is taken as it was there.
 
     Args:
         python: the interpreter there that the probe has chosen.
         here: the host is this computer, whose user has an environment already.
+        before: what the same program had on another machine; it gets the same packages where that can be.
 
     Raises:
         UsageError: what is asked for cannot be had.
@@ -92,7 +108,9 @@ def prepare(
             imports=imports(job),
         )
         return as_it_is, ""
-    wants = _wanted(asked, found, supervisor, given=job.python is not None, here=here, emit=emit)
+    wants = _again(asked, found, before) if before else None
+    if wants is None:
+        wants = _wanted(asked, found, supervisor, given=job.python is not None, here=here, emit=emit)
     path, scripts = _made(supervisor, wants, here, emit)
     text = wants.lock.text
     own = wants.lock.versions.get("torch")
@@ -103,6 +121,7 @@ def prepare(
         source=asked.source,
         key=wants.key,
         version=wants.lock.python,
+        system=_system(found),
         torch=torch,
         torch_of=None if torch is None else "lock" if own else "machine",
         packages=len(wants.lock.versions),
@@ -110,6 +129,25 @@ def prepare(
         imports=imports(job),
     )
     return made, text
+
+
+def _again(asked: Asked, found: Interpreter, before: Before) -> _Wanted | None:
+    """The packages of an earlier machine; None: this one has another Python, system or torch."""
+    was, lock = before.environment, Lock(before.lock, before.environment.version)
+    own = was.version == found.version
+    if was.source != asked.source or not before.lock or not (own or was.version == wanted(asked)):
+        return None
+    if was.system != _system(found) or hashlib.sha256(before.lock.encode()).hexdigest() != was.lock_sha256:
+        return None
+    if not own or was.torch_of == "lock":
+        return _Wanted(asked, lock, found.python if own else was.version, found.platform)
+    same = was.torch == found.has.get("torch")
+    return _Wanted(asked, lock, found.python, found.platform, found.sites, found.has) if same else None
+
+
+def _system(found: Interpreter) -> str:
+    """Without the version of its C library, of which a lock names the files for each."""
+    return found.platform.partition("_2_")[0]
 
 
 def _wanted(
@@ -278,7 +316,8 @@ class _Downloads:
     def __init__(self) -> None:
         self._under_way: dict[str, str] = {}
         self._done = 0
-        self._came = (0.0, 0.0)  # seconds, and bytes until then
+        self._came = (0.0, 0)  # seconds, and bytes until then
+        self._rate = ""
 
     def take(self, said: str, received: object, at: float) -> str:
         """One human-readable line, after a line of uv's ("": it said nothing) and so many bytes, `at` seconds."""
@@ -294,5 +333,5 @@ class _Downloads:
         came, (since, before) = received if isinstance(received, int) else 0, self._came
         if came > before and at - since >= 1:
             self._came = (at, came)
-            told += f"; {size(came)}, {size((came - before) / (at - since))}/s"
-        return shortened(told, 160)
+            self._rate = f"; {size(came)} received, {size((came - before) / (at - since))}/s"
+        return shortened(told + self._rate, 160)

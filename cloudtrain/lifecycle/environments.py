@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cloudtrain.core import disk
 from cloudtrain.core.environment import Environment
+from cloudtrain.core.errors import UnknownRun
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import JobSpec, Target
@@ -33,6 +34,23 @@ def variables(job: JobSpec, environment: Environment | None) -> dict[str, str]:
     return {"PYTHONPATH": posixpath.relpath(imports, job.cwd or ".")} if imports else {}
 
 
+def _before(run: Run, session: Session) -> build.Before | None:
+    """What the run had on its machine before this one, or the run had that it repeats or goes on from."""
+    notes, store = session.journal.read(RunNotes), session.context.store
+    earlier = notes.rerun_of or notes.resumed_from or {}
+    try:
+        if notes.environment is None:
+            of = store.get(str(earlier.get("name")))
+            notes = store.read_journal(of.name)
+            if notes.id != earlier.get("id"):
+                return None
+            run = of
+        text = Path(run.folder, *LOCK.split("/")).read_text(encoding="utf-8")
+    except (UnknownRun, OSError, UnicodeDecodeError):
+        return None
+    return build.Before(notes.environment, text) if notes.environment else None
+
+
 def make(run: Run, session: Session, facts: HostFacts) -> None:
     """Have it, and note it; on another machine of the run, from the code that is sent there.
 
@@ -40,10 +58,10 @@ def make(run: Run, session: Session, facts: HostFacts) -> None:
         UsageError, ConnectionFailed: see `build.prepare`.
     """
     job = replace(run.plan.spec.job, source=str(spot.source_of(run, session.journal.read(RunNotes))))
-    local = run.plan.spec.target is Target.LOCAL
+    local, emit, before = run.plan.spec.target is Target.LOCAL, session.context.emit, _before(run, session)
     made, lock = session.insist(
         lambda: build.prepare(
-            session.transport(), session.supervisor(), facts.python, job, here=local, emit=session.context.emit
+            *(session.transport(), session.supervisor(), facts.python, job), here=local, emit=emit, before=before
         )
     )
     if lock:

@@ -41,11 +41,13 @@ class Host:
     lock: str = ""
     workdir: str = "work"
 
-    def prepare(self, job: JobSpec, *, run: str = "brave-otter", here: bool = False) -> Environment:
+    def prepare(
+        self, job: JobSpec, *, run: str = "brave-otter", here: bool = False, before: build.Before | None = None
+    ) -> Environment:
         self.told.clear()
         supervisor = Supervisor(self.transport, sys.executable, f"{self.workdir}/runs/{run}", self.workdir)
         made, self.lock = build.prepare(
-            self.transport, supervisor, str(self.python), job, here=here, emit=self.told.append
+            self.transport, supervisor, str(self.python), job, here=here, emit=self.told.append, before=before
         )
         return made
 

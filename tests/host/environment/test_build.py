@@ -12,15 +12,17 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from cloudtrain.core import disk
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import StepProgress
 from cloudtrain.core.spec import JobSpec
-from cloudtrain.environment import uv
+from cloudtrain.environment import build, uv
 from tests.host.environment.conftest import Host, says
 from tests.wheels import source, wheel
 
@@ -53,6 +55,21 @@ def test_a_second_run_has_it_at_once(host: Host, wheels: Path, project: Project)
     (host.login / "work" / "envs" / str(first.key) / "ready").unlink()
     wheel(wheels, "ctmath", "1.5")
     assert host.prepare(job).python == first.python and "installed" in host.done
+
+
+def test_a_program_gets_the_same_packages_again(host: Host, wheels: Path, project: Project, tmp_path: Path) -> None:
+    wheel(wheels, "ctmath", "1.5")
+    job = project({"requirements.txt": "ctmath\n"})
+    first, lock = host.prepare(job), host.lock
+    wheel(wheels, "ctmath", "2.0")
+    shutil.rmtree(disk.cache_dir() / "locks")
+    host.workdir = "elsewhere"
+    host.put_uv("elsewhere")
+    again = host.prepare(job, before=build.Before(first, lock))
+    assert says(again.python, "import ctmath; print(ctmath.version)") == "1.5" and host.lock == lock
+    for other in (replace(first, version="3.5"), replace(first, torch="2.0"), replace(first, lock_sha256="0")):
+        assert host.prepare(job, before=build.Before(other, lock)).lock_sha256 != first.lock_sha256
+    assert says(host.prepare(job).python, "import ctmath; print(ctmath.version)") == "2.0"
 
 
 def test_two_runs_at_once_make_it_once(host: Host, wheels: Path, project: Project) -> None:
@@ -303,7 +320,7 @@ def test_packages_that_do_not_go_together_are_named_in_uvs_words(host: Host, whe
     wheel(wheels, "ctmath", "1.5")
     wheel(wheels, "ctnets", "1.0", ["ctmath>=2"])
     error = refused(host, project({"requirements.txt": "ctnets\n"}))
-    assert (error.code, error.exit_code, error.consequence) == ("requirements", 2, None)
+    assert (error.code, error.exit_code, error.consequence) == ("requirements", 2, "nothing has trained")
     assert "ctnets" in str(error.detail) and "ctmath>=2" in str(error.detail)
 
 
