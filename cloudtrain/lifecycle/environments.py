@@ -16,7 +16,7 @@ from cloudtrain.environment import build
 from cloudtrain.lifecycle import spot
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder.artifacts import LOCK
-from cloudtrain.store import Run
+from cloudtrain.store import Run, Store
 
 
 def here(run: Run, session: Session) -> str | None:
@@ -34,9 +34,9 @@ def variables(job: JobSpec, environment: Environment | None) -> dict[str, str]:
     return {"PYTHONPATH": posixpath.relpath(imports, job.cwd or ".")} if imports else {}
 
 
-def _before(run: Run, session: Session) -> build.Before | None:
+def before(run: Run, store: Store) -> build.Before | None:
     """What the run had on its machine before this one, or the run had that it repeats or goes on from."""
-    notes, store = session.journal.read(RunNotes), session.context.store
+    notes = store.read_journal(run.name)
     earlier = notes.rerun_of or notes.resumed_from or {}
     try:
         if notes.environment is None:
@@ -58,10 +58,10 @@ def make(run: Run, session: Session, facts: HostFacts) -> None:
         UsageError, ConnectionFailed: see `build.prepare`.
     """
     job = replace(run.plan.spec.job, source=str(spot.source_of(run, session.journal.read(RunNotes))))
-    local, emit, before = run.plan.spec.target is Target.LOCAL, session.context.emit, _before(run, session)
+    local, emit, had = run.plan.spec.target is Target.LOCAL, session.context.emit, before(run, session.context.store)
     made, lock = session.insist(
         lambda: build.prepare(
-            *(session.transport(), session.supervisor(), facts.python, job), here=local, emit=emit, before=before
+            *(session.transport(), session.supervisor(), facts.python, job), here=local, emit=emit, before=had
         )
     )
     if lock:
