@@ -101,6 +101,8 @@ def _environment(folder: Path) -> dict[str, str]:
     places = [Path(place) for place in kept.get("PATH", os.defpath).split(os.pathsep)]
     good = [place for place in places if place.is_absolute() and not place.resolve().is_relative_to(project)]
     kept["PATH"] = os.pathsep.join(map(str, good))
+    # As pip does: a company's proxy signs with a certificate of its own.
+    kept.setdefault("UV_SYSTEM_CERTS", "1")
     if "PIP_INDEX_URL" in kept and "UV_INDEX_URL" not in kept:
         kept.setdefault("UV_DEFAULT_INDEX", kept["PIP_INDEX_URL"])
     return kept

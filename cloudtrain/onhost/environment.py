@@ -39,6 +39,8 @@ FETCH_S = 30.0
 BEAT_S = 2.0
 ASKED = "environment.json"
 LOCKED = "pylock.toml"
+# Where systems keep the certificates that they trust.
+CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 # Gives the environment of this interpreter what is in argv[1:] to see, and its programs under its own interpreter.
 EXTEND = r"""
@@ -190,6 +192,9 @@ def ask_uv(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     if "PIP_INDEX_URL" in environment and "UV_INDEX_URL" not in environment:
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
+    if any(map(os.path.exists, CERTIFICATES)):
+        # As Python and pip here do: a company's proxy signs with a certificate of its own.
+        environment.setdefault("UV_SYSTEM_CERTS", "1")
     if os.path.dirname(argv[0]).startswith(os.path.join(run.workdir, "tools")):
         # Beside the environments, so that packages need no second place on the disk. Of a user's own uv it is that.
         environment.setdefault("UV_CACHE_DIR", os.path.join(run.workdir, "cache", "uv"))
