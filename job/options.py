@@ -1,16 +1,21 @@
-"""What `python -m job.train` is asked: flags first, then the environment that cloudtrain sets."""
+"""What `python -m job.train` is asked: flags first, then the environment that cloudtrain sets.
+
+`python -m job.options ARGUMENTS` says, without torch, what a training with these arguments does: one line of JSON, or
+why there is none.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from job.data import default_folder
-from job.models import ARCHITECTURES
 from job.recipes import RECIPES, Affine, Recipe, Refused, choose
 
 DEFAULT_OUT = Path("runs") / "job"
@@ -84,7 +89,9 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str] | None = No
     """
     env = os.environ if environment is None else environment
     parser = _Parser(prog="python -m job.train", description="Train one of three small networks on MNIST.")
-    parser.add_argument("--model", type=int, choices=sorted(ARCHITECTURES), default=3, help="which network (default 3)")
+    parser.add_argument(
+        "--model", type=int, choices=sorted(RECIPES["best"]), default=3, help="which network (default 3)"
+    )
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="best", help="hyper-parameters (default best)")
     parser.add_argument("--epochs", type=_whole(1), help="passes over the training images (default: the recipe's)")
     parser.add_argument("--batch-size", type=_whole(1, MOST_IMAGES), help="images a step (default: the recipe's)")
@@ -184,3 +191,19 @@ def given_by(parsed: argparse.Namespace) -> dict[str, Any]:
     """The hyper-parameters that were asked for: field and value."""
     asked = {item.name: getattr(parsed, item.name) for item in overridable()}
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def _say() -> int:
+    try:
+        asked = parse(sys.argv[1:])
+    except BadArguments as error:
+        print(error, file=sys.stderr)
+        return 2
+    recipe = choose(asked.recipe, asked.model, asked.device, **asked.changes)
+    told = {"recipe": asked.recipe, "epochs": recipe.epochs, "batch_size": recipe.batch_size, "lr": recipe.lr}
+    print(json.dumps({**told, "subset": asked.subset}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_say())

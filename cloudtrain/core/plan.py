@@ -161,6 +161,17 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What the training program that comes along does, by its own word; `lr` is the peak, `subset` of images."""
+
+    recipe: str
+    epochs: int
+    batch_size: int
+    lr: float
+    subset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A run, resolved and printable.
 
@@ -171,6 +182,7 @@ class Plan:
         times: what the user's own last run took on each type that is shown, where there was one.
         last: the same of the place where this run trains.
         environment: what its packages come from; None: nothing but what the shipped job needs.
+        training: None: another program runs.
         origins: settings of money and trust that a file has decided: name -> path of the file.
     """
 
@@ -183,6 +195,7 @@ class Plan:
     times: tuple[Took, ...] = ()
     last: Took | None = None
     environment: EnvironmentPlan | None = None
+    training: Training | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def time_on(self, type: str) -> Took | None:
@@ -233,8 +246,9 @@ def make_plan(
     times: tuple[Took, ...] = (),
     last: Took | None = None,
     environment: EnvironmentPlan | None = None,
+    training: Training | None = None,
 ) -> Plan:
-    """Resolve `spec` against `offer`. `times`, `last` and `environment`: see `Plan`.
+    """Resolve `spec` against `offer`. `times`, `last`, `environment` and `training`: see `Plan`.
 
     The time limit is `--max-time` (2 h if something is billed), shortened so that the dearest candidate cannot cost
     more than `--max-cost`.
@@ -265,4 +279,5 @@ def make_plan(
         times=times,
         last=last,
         environment=environment,
+        training=training,
     )

@@ -15,7 +15,7 @@ from cloudtrain.environment.plan import plan as plan_environment
 from cloudtrain.lifecycle import checkpoints, put_back
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
-from cloudtrain.source import command, git, ignore, review, tree
+from cloudtrain.source import command, git, ignore, review, shipped, tree
 from cloudtrain.store import Run
 
 
@@ -56,12 +56,13 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     check_folder(spec.folder)
     ignore.parse("\n".join(spec.job.outputs), "outputs")
     put_back.check(spec.job)
-    offer = context.provider(spec).survey(spec)
+    training = shipped.training(spec.job, spec.train.argv())
     source = Path(spec.job.source)
     files = tree.scan(source, cache=disk.cache_dir(), runs_dir=spec.folder.parent)
     code_copy.check_names(files.files)
     if spec.job.command:
         command.check(spec.job, files)
+    offer = context.provider(spec).survey(spec)
     words = (*spec.job.command, *spec.job.packages, *spec.job.resume_args, *spec.train.args)
     state = git.state(files.source, files.files, timeout=5.0)
     code = CodeSummary(
@@ -74,7 +75,7 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     types = [machine.type for machine in (*offer.candidates, *offer.alternatives)]
     times, last = history.look_up(spec, types, context.store)
     environment = plan_environment(spec, offer.details.arch)
-    return make_plan(spec, offer, code, times=times, last=last, environment=environment)
+    return make_plan(spec, offer, code, times=times, last=last, environment=environment, training=training)
 
 
 def begin(

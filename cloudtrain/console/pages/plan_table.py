@@ -8,6 +8,10 @@ from cloudtrain.core.text import columns, fitted, money, ordinal, seconds
 _HEADER = ("", "INSTANCE", "GPU", "vCPU", "RAM", "$/HOUR", "TIME", "COST", "")
 _RIGHT = (3, 4, 5, 6, 7)
 _INDENT = "  "
+# Until a new machine trains: it answers after one to three minutes, then torch loads and the data comes. And of an
+# epoch of Model 3: by the arithmetic of a T4, and as the plain loop took it there (docs/guide.md).
+_BEGINS_S, _EPOCH_S = (90.0, 240.0), (1.0, 9.2)
+_KNOWN = ("T4", "L4", "A10G")  # the others are no slower than a T4
 
 
 def lines(plan: Plan, width: int | None = None) -> list[str]:
@@ -30,15 +34,32 @@ def lines(plan: Plan, width: int | None = None) -> list[str]:
 
 
 def last_line(plan: Plan) -> str | None:
-    """How long it took last time where this run trains, phase by phase; None: it is the first time."""
+    """How long it took last time where this run trains, phase by phase, else how long it usually takes; None: nothing
+    is known of that."""
     last = plan.last
     if last is None:
-        return None
+        return _usually(plan)
     epochs = plan.spec.train.epochs
     scaled = f" (from {last.scaled_from} epochs to {epochs})" if last.scaled_from else ""
     return (
         f"about {seconds(last.total_s)}, from your last run {last.run}: set-up took {seconds(last.setup_s)},"
         f" training {seconds(last.training_s)}{scaled}, pull {seconds(last.pull_s)}"
+    )
+
+
+def _usually(plan: Plan) -> str | None:
+    """How long the training that comes along takes on a machine of EC2 that no run of the user's was on."""
+    machine, training = plan.offer.candidates[0], plan.training
+    if training is None or training.subset or not machine.price_per_hour or plan.spec.resume is not None:
+        return None
+    if not any(f" {gpu} " in f"{machine.gpu} " for gpu in _KNOWN):
+        return None
+    spans = [begins + training.epochs * epoch for begins, epoch in zip(_BEGINS_S, _EPOCH_S, strict=True)]
+    costs = [money(machine.price_per_hour * span / 3600) for span in spans]
+    return (
+        f"usually {_roughly(spans[0])} to {_roughly(spans[1])}, {costs[0]} to {costs[1]}: an estimate, from"
+        f" {_roughly(_BEGINS_S[0])} to {_roughly(_BEGINS_S[1])} until a new machine trains and {_EPOCH_S[0]:g} to"
+        f" {_EPOCH_S[1]:g} s an epoch on such a GPU; no run of yours was on this type"
     )
 
 

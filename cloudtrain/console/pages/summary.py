@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cloudtrain.console.text import shown_path
 from cloudtrain.core import credentials
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
-from cloudtrain.core.spec import RunSpec, Target
+from cloudtrain.core.spec import Target
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import counted, fitted, money, screen_safe, seconds, shortened, size, time_of_day
 from cloudtrain.run_folder import generated
@@ -29,7 +30,7 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     files = counted(plan.code.files, "file")
     lines = [
         f"Plan for {spec.name}",
-        *_what_lines(spec),
+        *_what_lines(plan),
         *([f"  resume   from {spec.resume.run}, {spec.resume.where}"] if spec.resume else []),
         f"  code     {shown_path(Path(job.source))} ({files}, {size(plan.code.bytes)}{git})",
         *([f"  secrets  {', '.join(job.secrets)}"] if job.secrets else []),
@@ -70,20 +71,24 @@ def plan_lines(plan: Plan, width: int | None = None) -> list[str]:
     return fitted((screen_safe(line) for line in lines), width, _PLAN_HANG)
 
 
-def _what_lines(spec: RunSpec) -> list[str]:
+def _what_lines(plan: Plan) -> list[str]:
     """What runs: the user's command and its place in the project, or the settings of the shipped program."""
+    spec, told = plan.spec, plan.training
     job, train = spec.job, spec.train
+    epochs, recipe = (told.epochs, told.recipe) if told else (train.epochs, train.recipe)
+    batch, lr = (told.batch_size, told.lr) if told else (train.batch_size, train.lr)
     if job.command:
         lines = [f"  command  {shortened(job.line, 500)}{f'   in {job.cwd}/' if job.cwd else ''}"]
         return lines + ([f"  with     {', '.join(credentials.typed(job.packages))}"] if job.packages else [])
     settings = [
         f"model {train.model}" if job.shipped else f"{job.line} --model {train.model}",
-        counted(train.epochs, "epoch") if train.epochs else "the recipe's epochs" if job.shipped else "epochs not set",
-        *([f"recipe {train.recipe}"] if train.recipe else []),
-        *([f"batch {train.batch_size}"] if train.batch_size else []),
-        *([f"learning rate {train.lr:g}"] if train.lr else []),
+        counted(epochs, "epoch") if epochs else "the recipe's epochs" if job.shipped else "epochs not set",
+        *([f"recipe {recipe}"] if recipe else []),
+        *([f"batch {batch}"] if batch else []),
+        *([f"learning rate {lr:g}"] if lr else []),
         f"seed {train.seed}",
         f"device {train.device}",
+        *([shortened(shlex.join(credentials.typed(train.args)), 300)] if train.args else []),
     ]
     return [f"  train    {', '.join(settings)}"]
 
