@@ -20,7 +20,7 @@ from cloudtrain.core.errors import ArtifactRefused, CloudtrainError, ConnectionF
 from cloudtrain.core.events import Emit, Noted, discard
 from cloudtrain.core.notes import FileEntry, Journal, RunNotes
 from cloudtrain.lifecycle import checkpoints
-from cloudtrain.run_folder import artifacts, files
+from cloudtrain.run_folder import artifacts, event_files, files
 from cloudtrain.transfer import pull
 from cloudtrain.transfer.answers import Manifest
 from cloudtrain.transfer.supervisor import Supervisor
@@ -33,6 +33,8 @@ EVERY_S = 60.0
 SPACING_S = 2.0
 # How long the final pull waits for this one to let go of the folder, in seconds: what it holds up is one disk write.
 LET_GO_S = 10.0
+# Event files that are read on at a look while they grow, bytes of each, and how long one waits for them, in seconds.
+MOST_FOLLOWED, MOST_GROWN, STALLS_S = 20, 4 * 2**20, 30.0
 # The wish to end is looked up this often, in seconds, while nothing comes from the host.
 _LOOK_S = 0.5
 
@@ -103,6 +105,9 @@ class Trickle:
         self._rest_s = 0.0
         self._noted = RunNotes()
         self._here: tuple[str, ...] = ()
+        # Of each event file that grows: bytes that have come; and those that nobody has asked for yet.
+        self._had: dict[str, int] = {}
+        self._grown: list[tuple[str, int, bytes]] = []
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Trickle:
@@ -126,6 +131,11 @@ class Trickle:
         """Names in the run's folder of what the last look has brought or found there; each look's are given once."""
         here, self._here = self._here, ()
         return here
+
+    def grown(self) -> list[tuple[str, int, bytes]]:
+        """What has come of event files that are still being written: name, offset, bytes; each piece is given once."""
+        pieces, self._grown = self._grown, []
+        return pieces
 
     def close(self) -> None:
         """End it. From here on it writes nothing more into the folder."""
@@ -196,6 +206,19 @@ class Trickle:
                 self._journal.write(notes)
                 self._noted = notes
                 self._here = tuple(entry.here for entry in here)
+        growing = [FileEntry(name, 0, "") for name in event_files.among(found.growing)[:MOST_FOLLOWED]]
+        self._follow(supervisor, pull.wanted(growing, self._outputs))
+
+    def _follow(self, supervisor: Supervisor, growing: Sequence[FileEntry]) -> None:
+        """Read on in event files: their figures need not wait until nothing more is written."""
+        for entry in growing:
+            offset, pieces = self._had.get(entry.name, 0), list[bytes]()
+            with self._paced(supervisor).read(f"out/{entry.name}", offset) as stream:
+                while sum(map(len, pieces)) < MOST_GROWN and (data := stream.read(STALLS_S)):
+                    pieces.append(data)
+            if data := b"".join(pieces):
+                self._grown.append((entry.name, offset, data))
+                self._had[entry.name] = offset + len(data)
 
     def _stays(self, found: Manifest) -> list[FileEntry]:
         """What came before and is no finished result now: a program writes it anew, or has removed it. Of the latter

@@ -103,10 +103,13 @@ class Heard:
         elif isinstance(event, Metric) and (told := row(event.values, EVENTS)) is not None:
             self._emit(FiguresTold(told))
 
-    def arrived(self, names: Iterable[str]) -> None:
-        """Results lie in the run's folder under these names: event files of TensorBoard's among them may tell more."""
+    def arrived(self, names: Iterable[str], pieces: Iterable[tuple[str, int, bytes]] = ()) -> None:
+        """Results lie in the run's folder under these names, and pieces of others have come (name, offset, bytes): what
+        is one of TensorBoard's event files may tell more."""
         if self._looks:
             self._found(self._files.news(names))
+            for name, offset, data in pieces:
+                self._found(self._files.fed(name, offset, data))
 
     def _found(self, rows: Iterable[Row]) -> None:
         for told in rows:

@@ -229,7 +229,7 @@ def follow(run: Run, session: Session) -> Run:
             beside.heard(values)
 
         def beat() -> None:
-            heard.arrived(beside.arrived())
+            heard.arrived(beside.arrived(), beside.grown())
             progress.beat()
 
         end = Follower(run.folder, session, heard.emit, on_event=take, on_frame=beat, sleep=context.sleep).run()

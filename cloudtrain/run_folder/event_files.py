@@ -7,6 +7,7 @@ scalar is passed over, what is damaged ends the reading of that file, and nothin
 from __future__ import annotations
 
 import importlib.util
+import io
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,6 +28,7 @@ MOST_RECORD = 64 * 1024
 MOST_BYTES = 8 * 2**20
 _HEAD = struct.Struct("<QI")  # of a record: length, and the checksum of these 8 bytes; behind it is one of the data
 _FLOAT, _DOUBLE = 1, 2  # of a tensor's `dtype`
+_Scalar = tuple[float, int, str, float]  # its time, step, tag and value
 _SCALARS = "scalars"  # the plugin whose tensors are single numbers
 
 
@@ -61,11 +63,23 @@ class EventFiles:
             file = self._files.setdefault(name, _EventFile(self._folder / name))
             told, taken = file.news(left)
             left -= taken
-            for at, step, tag, value in told:
-                values = {"step": step, self._called(tag, PurePosixPath(name).parent): value, "t": at}
-                found += [one] if (one := row(values, BOARD)) else []
+            found += self._rows(name, told)
         self.cut = left <= 0 or len(files) == MOST_FILES
         return found
+
+    def fed(self, name: str, offset: int, data: bytes) -> list[Row]:
+        """The rows that are new with the bytes `data`, from `offset` on, of one that is not in the folder yet."""
+        if not (among([name]) and readable()):
+            return []
+        file = self._files.setdefault(name, _EventFile(self._folder / name))
+        return self._rows(name, file.fed(offset, data))
+
+    def _rows(self, name: str, told: Iterable[_Scalar]) -> list[Row]:
+        rows = []
+        for at, step, tag, value in told:
+            one = row({"step": step, self._called(tag, PurePosixPath(name).parent): value, "t": at}, BOARD)
+            rows += [one] if one else []
+        return rows
 
     def _called(self, tag: str, folder: PurePosixPath) -> str:
         owner = self._owners.setdefault(tag, folder) if len(self._owners) < 10_000 else folder
@@ -75,24 +89,44 @@ class EventFiles:
 class _EventFile:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read = 0
+        self._read = 0  # bytes of it that whole records have taken
+        self._rest = b""  # what has been fed beyond them
         self._damaged = False
         self._tags: set[str] = set()
 
-    def news(self, most: int) -> tuple[list[tuple[float, int, str, float]], int]:
-        """Time, step, tag and value of each new scalar, and how many bytes were read for that, at most about `most`."""
-        found: list[tuple[float, int, str, float]] = []
-        taken = 0
+    def news(self, most: int) -> tuple[list[_Scalar], int]:
+        """What is new in the file itself, and how many bytes were read for that, at most about `most`."""
         try:
             with disk.plain(self._path) as file:
                 if file.seek(0, 2) < self._read:  # another file by now
                     self._read, self._damaged = 0, False
+                self._rest = b""
                 file.seek(self._read)
-                while not self._damaged and taken < most and (data := self._record(file)) is not None:
-                    found += self._scalars(data)
-                    taken += _HEAD.size + len(data)
+                return self._records(file, most)
         except OSError:
-            pass
+            return [], 0
+
+    def fed(self, offset: int, data: bytes) -> list[_Scalar]:
+        """What is new with `data`; nothing, where that leaves a gap or ends a record that is too large to be held."""
+        lacks = self._read + len(self._rest) - offset
+        if lacks < 0 or len(self._rest) > MOST_BYTES:
+            return []
+        held = io.BytesIO(self._rest + data[lacks:])
+        found, _ = self._records(held, MOST_BYTES)
+        self._rest = b"" if self._damaged else held.read()
+        return found
+
+    def _records(self, file: BinaryIO, most: int) -> tuple[list[_Scalar], int]:
+        found, taken = list[_Scalar](), 0
+        while not self._damaged and taken < most:
+            begins = file.tell()
+            data = self._record(file)
+            if data is None:
+                file.seek(begins)
+                break
+            self._read += file.tell() - begins
+            found += self._scalars(data)
+            taken += _HEAD.size + len(data)
         return found, taken
 
     def _record(self, file: BinaryIO) -> bytes | None:
@@ -104,21 +138,13 @@ class _EventFile:
         if _masked_crc(head[:8]) != checksum:
             self._damaged = True
             return None
-        whole = _HEAD.size + length + 4
         if length > MOST_RECORD:
-            if file.seek(0, 2) < self._read + whole:
-                return None
-            data = b""
-        else:
-            data = file.read(length + 4)
-            if len(data) < length + 4:
-                return None
-            data = data[:-4]
-        self._read += whole
-        file.seek(self._read)
-        return data
+            ends = file.tell() + length + 4
+            return b"" if file.seek(0, 2) >= ends and file.seek(ends) else None
+        data = file.read(length + 4)
+        return data[:-4] if len(data) == length + 4 else None
 
-    def _scalars(self, data: bytes) -> list[tuple[float, int, str, float]]:
+    def _scalars(self, data: bytes) -> list[_Scalar]:
         event = _event()
         try:
             event.ParseFromString(data)

@@ -120,6 +120,28 @@ def test_a_job_that_tells_nothing_is_looked_at_now_and_then(host: Host, run: Run
     assert checkpoints.latest(run, store.read_journal(run.name)) is None
 
 
+def test_event_files_that_are_still_written_are_read_on_and_no_file_is_made_of_them(
+    host: Host, run: Run, store: Store
+) -> None:
+    (host.run / "spec.json").write_text('{"results": "mine"}')
+    file = host.run / "code" / "mine" / "tb" / "events.out.tfevents.1"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    pieces: list[tuple[str, int, bytes]] = []
+    lock = take(str(host.run / "lock"))  # as its supervisor has it
+    assert lock is not None
+    try:
+        with beside(host, run, store, [], every_s=0.1) as going:
+            until(lambda: pieces.extend(going.grown()) or pieces)
+            with file.open("ab") as more:
+                more.write(b"two")
+            until(lambda: pieces.extend(going.grown()) or len(pieces) > 1)
+    finally:
+        os.close(lock)
+    name = "tb/events.out.tfevents.1"
+    assert pieces == [(name, 0, b"one"), (name, 3, b"two")] and not list(run.folder.rglob("*tfevents*"))
+
+
 def test_nothing_comes_at_a_rate_of_zero(host: Host, run: Run, store: Store) -> None:
     host.put("checkpoints/last.pt", b"w")
     with beside(host, run, store, [], mib_s=0.0, every_s=0.05) as going:

@@ -118,6 +118,33 @@ def test_event_files_are_followed_as_they_grow(tmp_path: Path) -> None:
     assert [row.step for row in files.news(names)] == [7], "another file by that name"
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_pieces_of_an_event_file_tell_what_the_whole_does(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = board(tmp_path_factory.mktemp("pieces"), [(at, "loss", at) for at in range(6)])
+    whole, files, steps, at = path.read_bytes(), EventFiles(path.parent), list[int | None](), 0
+    path.unlink()
+    while at < len(whole):
+        more = data.draw(st.integers(1, len(whole) - at))
+        again = data.draw(st.integers(0, at))  # bytes that have come already
+        steps += [row.step for row in files.fed(path.name, again, whole[again : at + more])]
+        at += more
+    assert steps == list(range(6)) and files.fed(path.name, len(whole) + 1, b"x") == [], "there is a gap"
+    path.write_bytes(whole)
+    board(path.parent, [(7, "loss", 7)])
+    assert [row.step for row in files.news([path.name])] == [7], "once it is here it goes on where that was"
+
+
+def test_pieces_that_never_make_a_record_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_files, "MOST_BYTES", 1000)
+    files, head = EventFiles(tmp_path), struct.pack("<Q", 2**40)
+    assert files.fed("x.tfevents", 0, head + struct.pack("<I", event_files._masked_crc(head)) + b"x" * 1500) == []
+    assert files.fed("x.tfevents", 1512, b"x" * 1500) == [] and len(files._files["x.tfevents"]._rest) < 2000
+    assert files.fed("y.tfevents", 0, b"damaged" * 9) == [] and not files._files["y.tfevents"]._rest
+
+
 def test_only_numbers_of_their_own_count(tmp_path: Path) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
