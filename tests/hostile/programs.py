@@ -262,7 +262,7 @@ def kept(answer: Any) -> None:
     with suppress(Odd):
         found = host_folders(json_object(json.dumps(answer)))
         left = on_host.known(found, store)
-        lines = [*leftovers.on_host("h", left, found.trees, asks=True), *leftovers.removed_on_host("h", left)]
+        lines = [*leftovers.on_host("h", left, found, asks=True), *leftovers.removed_on_host("h", left)]
         no_escapes("\n".join(lines))
         json.dumps([leftovers.host_record(one) for one in left], allow_nan=False)
 

@@ -22,7 +22,8 @@ _NETWORK = ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket.s
 def nothing_but_python() -> Iterator[list[str]]:
     """What starts a process, uses the network or sleeps fails at once, or at the test's end if something caught that.
 
-    There is no git and no ssh either: whatever asks for them is answered as on a computer without. The value is what
+    There is no git and no ssh either: whatever asks for them is answered as on a computer without; nor does the
+    training program that comes along say what it would do. The value is what
     the test has done so far of all that.
     """
     broken: list[str] = []
@@ -35,8 +36,8 @@ def nothing_but_python() -> Iterator[list[str]]:
         return lambda *_, **__: refuse(what)
 
     def process(_: Any, command: Any, *__: Any, **___: Any) -> None:
-        if not isinstance(command, str) and Path(command[0]).stem == "git":
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "git")
+        if not isinstance(command, str) and (Path(command[0]).stem == "git" or "job.options" in command):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
         refuse(f"starts a process ({command})")
 
     def sleep(seconds: float) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from cloudtrain.console.pages import plan_table, summary
-from cloudtrain.core.plan import Plan
+from cloudtrain.core.plan import Plan, Training
 from tests.host.console.play import plan
 
 
@@ -50,3 +51,20 @@ def test_set_up_training_and_pull_of_last_time() -> None:
     text = "\n".join(summary.plan_lines(plan()))
     assert "set-up took 1m 42s, training 51 s (from 15 epochs to 5), pull 8.0 s" in text
     assert "set-up took" not in "\n".join(summary.plan_lines(plan(tried=False)))
+
+
+def test_the_shipped_training_is_told_whole_and_how_long_it_usually_takes() -> None:
+    fresh = replace(plan(tried=False), last=None, training=Training(recipe="best", epochs=15, batch_size=64, lr=0.01))
+    text = " ".join("\n".join(summary.plan_lines(fresh)).split())
+    assert "15 epochs, recipe best, batch 64, learning rate 0.01" in text
+    assert "usually 2 min to 6 min, $0.02 to $0.06: an estimate" in text and "no run of yours was on this type" in text
+    # Nothing is said of another program, a part of the images, or a GPU of which nothing is known.
+    [machine, *others] = fresh.offer.candidates
+    unknown = replace(fresh.offer, candidates=(replace(machine, gpu="1x K80 12 GB"), *others))
+    assert fresh.training is not None
+    for other in (
+        replace(fresh, training=None),
+        replace(fresh, training=replace(fresh.training, subset=600)),
+        replace(fresh, offer=unknown),
+    ):
+        assert "usually" not in "\n".join(summary.plan_lines(other))

@@ -1,0 +1,1 @@
+raise ImportError("no torch here")
