@@ -256,9 +256,9 @@ def to_the_end(
     reporter.about(run, lambda: context.store.get(run.name))
     for event in watch.set_up(run, context.store) if join else ():
         context.emit(event)
-    if run.state is RunState.RUNNING:
-        context.emit(PhaseChanged(run.name, run.state))
     while True:
+        if run.state is RunState.RUNNING:
+            context.emit(PhaseChanged(run.name, run.state))
         try:
             result = _resumed(run, context, detach=detach, join=join, relaunch=relaunch)
             if detach and not result.state.final:
