@@ -253,6 +253,8 @@ def to_the_end(
     spot instance is taken back goes on, on another: only the command that was agreed to does that. With `only_shows`,
     Ctrl-C leaves without a question; else `on_interrupt` says what it does where nobody can be asked, as SIGTERM does.
     """
+    if only_shows:
+        reporter.keys = "Ctrl-C to leave; it goes on"
     reporter.about(run, lambda: context.store.get(run.name))
     for event in watch.set_up(run, context.store) if join else ():
         context.emit(event)

@@ -29,11 +29,13 @@ class Reporter(ABC):
         own_exit: exit code of the command however its run has ended; None: it is that of the run.
         asks: whether it can put a question at all.
         bell: the user wants a sound when the run ends or a question waits.
+        keys: what can be pressed while the run trains.
     """
 
     own_exit: ExitCode | None = None
     asks: bool = True
     bell: bool = False
+    keys: str = "Ctrl-C to detach or stop"
 
     @abstractmethod
     def emit(self, event: Event) -> None:

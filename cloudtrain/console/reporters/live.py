@@ -217,7 +217,8 @@ class LiveReporter(Reporter):
             lines = self._step_lines(width)
         else:
             watched, ascii_only = self._watched, self._console.options.ascii_only
-            lines = self._training.lines(width, watched.passed_s(), watched.money(), ascii_only=ascii_only)
+            passed, cost = watched.passed_s(), watched.money()
+            lines = self._training.lines(width, passed, cost, self.keys, ascii_only=ascii_only)
             room = max(1, self._console.height - 1 - len(lines))
             rows = [*self._job_log.held, *self._job_log.open_rows(width * room)]
             lines[:0] = [part for row in rows for part in folded(row, width)][-room:]

@@ -20,7 +20,6 @@ _SPARKS = 20
 _GPU_SAMPLES = 10  # of some seconds each
 _MOST_FIGURES = 64
 _STARVED = 40.0  # percent: a GPU that is less busy waits for what it is given, most of the time
-KEYS = "Ctrl-C to detach or stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +126,8 @@ class Training:
         origins = {told.origin for told in rows} - {EVENTS}
         return [*parts, *([at] if at else []), *(f"from {origin}" for origin in sorted(origins, key=trust))]
 
-    def lines(self, width: int, passed_s: float, cost: Money, *, ascii_only: bool = False) -> list[str]:
-        """The redrawn lines, none wider than `width` columns."""
+    def lines(self, width: int, passed_s: float, cost: Money, keys: str, *, ascii_only: bool = False) -> list[str]:
+        """The redrawn lines, none wider than `width` columns; `keys` says what can be pressed."""
         lines = [self._progress(width, ascii_only)] if self.told else []
         if self.accuracies:
             lines.append(self._accuracy(width, ascii_only))
@@ -137,7 +136,7 @@ class Training:
         if self._gpu:
             lines += _wrap_parts("gpu", self._gpu_parts(), width)
         lines += _wrap_parts("cost", cost_words(cost, passed_s), width)
-        lines.append(KEYS[:width])
+        lines.append(keys[:width])
         return lines
 
     def _gpu_parts(self) -> list[str]:

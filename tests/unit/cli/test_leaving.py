@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import sys
 import time
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cloudtrain.cli import app, following
+from cloudtrain.console.reporters.live import LiveReporter
 from cloudtrain.core import disk
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.plan import Candidate, CodeSummary, Offer, make_plan
@@ -238,6 +242,19 @@ def trains(machines: Ec2, run: Run, store: Store) -> Run:
     """It is detached while it trains."""
     story.resume(run, story.Context(store=store, provider=lambda spec: machines), detach=True)
     return run
+
+
+def test_before_the_host_has_said_a_word_who_looks_on_sees_time_cost_end_and_keys(
+    machines: Ec2, trains: Run, store: Store
+) -> None:
+    screen, seen = io.StringIO(), list[str]()
+    reporter = LiveReporter(Console(file=screen, force_terminal=True, width=100), ticking=False)
+    machines.strikes["follow"] = lambda: seen.append(screen.getvalue())
+    code = following.to_the_end(
+        store.get(NAME), following.context(store, reporter), reporter, join=True, only_shows=True
+    )
+    assert code == 0 and re.search(r"cost  .*\$.* of at most \$.*, ends itself by ", seen[0])
+    assert "Ctrl-C to leave; it goes on" in seen[0]
 
 
 STOPS = {
