@@ -51,6 +51,7 @@ class Environment:
         packages: how many were installed for it.
         lock_sha256: of `env/lock.txt` in the run's folder.
         imports: folder of the project, below its top, that its own packages are imported from; None: its top.
+        conda: it is one of conda's, whose programs look for that.
     """
 
     python: str
@@ -64,3 +65,4 @@ class Environment:
     packages: Count = 0
     lock_sha256: str | None = None
     imports: str | None = None
+    conda: bool = False

@@ -15,12 +15,11 @@ from cloudtrain.core.spec import JobSpec
 
 HOST = "host"
 UV_LOCK, PYPROJECT, REQUIREMENTS = "uv.lock", "pyproject.toml", "requirements.txt"
-# The order in which they are looked for in a folder; the last are known and cannot be made yet.
-_FOUND = (UV_LOCK, REQUIREMENTS, PYPROJECT)
+# The order in which they are looked for in a folder; the last are known and cannot be made.
+_CONDA = ("environment.yml", "environment.yaml")
+_FOUND = (UV_LOCK, REQUIREMENTS, PYPROJECT, *_CONDA)
 _NOT_YET = {
-    "environment.yml": "a conda environment",
-    "environment.yaml": "a conda environment",
-    "conda-lock.yml": "a conda environment",
+    "conda-lock.yml": "a conda environment of its own kind",
     "Dockerfile": "a container",
 }
 # PEP 723, as its reference implementation has it.
@@ -48,6 +47,7 @@ class Asked:
         texts: all that decides the answer: name below `folder` -> text; of what is not below it the whole path.
         runs_code: why a program of the project would have to run to resolve it, in words; "": none would.
         script: of a lock, the script that it is of.
+        conda: name of a file of conda's, which is resolved on the machine; "": none.
     """
 
     source: str
@@ -61,6 +61,11 @@ class Asked:
     texts: Mapping[str, str] = field(default_factory=dict)
     runs_code: str = ""
     script: Path | None = None
+    conda: str = ""
+
+    def sent(self) -> dict[str, str]:
+        """Those of `texts` that can lie on another machine as they lie here."""
+        return {name: text for name, text in self.texts.items() if not name.startswith(("/", ".."))}
 
 
 def look(job: JobSpec) -> Asked | None:
@@ -166,8 +171,8 @@ def _named(job: JobSpec, name: str) -> Asked:
             hint="env: uv.lock, requirements.txt, pyproject.toml, or host to take the machine's Python as it is",
             code="requirements",
         )
-    if path.suffix in (".yml", ".yaml"):
-        raise _cannot(name, "a conda environment")
+    if path.name == "conda-lock.yml":
+        raise _cannot(name, _NOT_YET[path.name])
     asked = _of_file(path)
     if asked is None:
         raise UsageError(f"{name} names no packages", hint="env: host takes what is there", code="requirements")
@@ -187,6 +192,12 @@ def _with(asked: Asked | None, job: JobSpec) -> Asked | None:
     """The same, with the packages of `--with`."""
     if not job.packages:
         return asked
+    if asked and asked.conda:
+        raise UsageError(
+            f"--with does not go together with {asked.source}, which names all packages",
+            hint=f"add {', '.join(job.packages)} to {asked.source}",
+            code="requirements",
+        )
     base = asked or Asked(source="", folder=Path(job.source))
     return replace(
         base,
@@ -200,6 +211,8 @@ def _with(asked: Asked | None, job: JobSpec) -> Asked | None:
 def _of_file(path: Path) -> Asked | None:
     if path.name == UV_LOCK:
         return _of_lock(path)
+    if path.suffix in (".yml", ".yaml"):
+        return _of_conda(path)
     return _of_pyproject(path) if path.name == PYPROJECT else _requirements(path)
 
 
@@ -215,6 +228,14 @@ def _of_lock(path: Path) -> Asked:
         direct=_texts(table, "dependencies"),
         texts={PYPROJECT: _read(project) if project.is_file() else "", UV_LOCK: _read(path)},
     )
+
+
+def _of_conda(path: Path) -> Asked:
+    """A file of conda's, with the requirements for pip that it may name."""
+    text = _read(path)
+    named = [path.parent / name for name in re.findall(r"(?m)^\s*-\s+(?:-r|--requirement)[\s=]+(\S+)", text)]
+    texts = {_below(one, path.parent): _read(one) for one in named if one.is_file()}
+    return Asked(source=path.name, folder=path.parent, conda=path.name, texts={path.name: text, **texts})
 
 
 def _of_pyproject(path: Path) -> Asked | None:

@@ -8,34 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from cloudtrain.core.decode import Odd, json_object
 from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import ConnectionFailed, UsageError
-from cloudtrain.core.events import Emit, Noted, StepDone, StepProgress, StepStarted
+from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.spec import JobSpec
-from cloudtrain.core.text import counted, shortened, size
-from cloudtrain.environment import failures, uv
+from cloudtrain.core.text import counted
+from cloudtrain.environment import conda, failures
 from cloudtrain.environment.asked import Asked, check, imports, look, suits
 from cloudtrain.environment.interpreter import Interpreter, examine
 from cloudtrain.environment.lock import Lock, Question, ask_here, resolve
 from cloudtrain.environment.plan import wanted
+from cloudtrain.environment.there import LIMIT_S, have_built, uv_tool
 from cloudtrain.transfer.supervisor import Supervisor
-from cloudtrain.transport.base import Stream, Transport
-
-LIMIT_S = 1200.0
-"""Seconds that an installation may take: torch with CUDA's libraries is 3 GB."""
-SILENT_S = 30.0
-_LONGEST_LINE = 16 * 2**20  # one may hold a lock
-_WORDS = 200  # lines of uv's that are kept
+from cloudtrain.transport.base import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +87,9 @@ def prepare(
     if asked is not None and lenient and asked.lock is None and not asked.options:
         # What is there does, and gets what it lacks beside it.
         asked = replace(asked, files=(), packages=found.lacks)
+    if asked is not None and asked.conda and not lenient:
+        made, text = conda.make(transport, supervisor, asked, found.platform, emit)
+        return replace(made, imports=imports(job)), text
     if asked is None or (lenient and not found.lacks):
         torch = found.has.get("torch")
         as_it_is = Environment(
@@ -187,12 +180,12 @@ def _wanted(
 def _ask_there(supervisor: Supervisor, found: Interpreter, emit: Emit, question: Question) -> tuple[int, str, str]:
     """The uv of the machine answers."""
     emit(StepStarted("packages", f"resolving {question.asked.source} on the machine", LIMIT_S))
-    files = {**question.asked.texts, **question.beside}
+    files = {**question.asked.sent(), **question.beside}
     argv = [*question.argv, "--quiet", "--color", "never", "--python", found.python]
-    resolves = {"files": {name: text for name, text in files.items() if not name.startswith(("/", ".."))}, "argv": argv}
+    resolves = {"files": files, "argv": argv}
     request = {"v": 1, "key": "0" * 16, "python": found.python, "extends": [], "resolve": resolves}
     try:
-        answer = _have_built(supervisor, {**request, "uv": _tool(found.platform, False)}, found.platform, emit)
+        answer = have_built(supervisor, {**request, "tool": uv_tool(found.platform, False)}, found.platform, emit)
     except ConnectionFailed as error:
         if error.code in ("silent", "connection"):
             raise
@@ -203,135 +196,16 @@ def _ask_there(supervisor: Supervisor, found: Interpreter, emit: Emit, question:
 def _made(supervisor: Supervisor, wants: _Wanted, here: bool, emit: Emit) -> tuple[str, str]:
     """Paths of its interpreter and of the folder of its programs."""
     began, packages = time.monotonic(), counted(len(wants.lock.versions), "package")
-    tool = _tool(wants.platform, here)
-    question = {"v": 1, "key": wants.key, "python": wants.python, "extends": wants.extends, "uv": tool}
+    tool = uv_tool(wants.platform, here)
+    question = {"v": 1, "key": wants.key, "python": wants.python, "extends": wants.extends, "tool": tool}
     there = supervisor.environment(question)
     if there.ready:
         emit(StepDone("packages", f"{packages} of {wants.asked.source}, as an earlier run had them (envs/{wants.key})"))
         return there.python, there.bin
     torch = ", with the machine's torch" if "torch" in wants.has else ""
     emit(StepStarted("packages", f"{packages} of {wants.asked.source}{torch}", LIMIT_S))
-    _have_built(supervisor, {**question, "lock": wants.lock.text}, wants.platform, emit)
+    have_built(supervisor, {**question, "lock": wants.lock.text}, wants.platform, emit)
     taken = time.monotonic() - began
     kept = f"{packages} installed, kept for the next run on this machine (envs/{wants.key})"
     emit(StepDone("packages", kept, taken))
     return there.python, there.bin
-
-
-def _have_built(supervisor: Supervisor, request: Mapping[str, Any], platform: str, emit: Emit) -> Mapping[str, Any]:
-    """Have the request done; what our program there answers."""
-    supervisor.environment(request)
-    answer = _build(supervisor, emit)
-    if isinstance(answer, str):
-        _send_uv(supervisor, request, platform, answer)
-        emit(Noted("the machine cannot fetch uv; this computer's was sent"))
-        answer = _build(supervisor, emit)
-    if isinstance(answer, str):
-        raise failures.not_built(answer)
-    return answer
-
-
-def _tool(platform: str, here: bool) -> dict[str, Any]:
-    """Which uv the machine is to use: this computer's, or a wheel that it fetches."""
-    if here:
-        return {"version": uv.VERSION, "path": uv.here()}
-    path, sha256 = next((wheel for name, wheel in uv.WHEELS.items() if platform.startswith(name)), ("", ""))
-    return {"version": uv.VERSION, "url": uv.FILES + path if path else "", "sha256": sha256}
-
-
-def _send_uv(supervisor: Supervisor, request: Mapping[str, Any], platform: str, why: str) -> None:
-    """Send this computer's uv to a machine that cannot fetch one, for the reason `why`.
-
-    Raises:
-        ConnectionFailed: it is for another system.
-    """
-    ours = next((name for name in uv.WHEELS if uv.is_for(name)), None)
-    if ours is None or not platform.startswith(ours):
-        raise ConnectionFailed(
-            "uv, which installs the packages, could not be fetched by the machine",
-            hint="UV_DEFAULT_INDEX in its login's environment names an index that it reaches",
-            consequence="nothing has trained",
-            detail=why,
-            code="index_unreachable",
-        )
-    body = Path(uv.here()).read_bytes()
-    packed = zlib.compress(body, 1)
-    sent = {"size": len(packed), "sent_sha256": hashlib.sha256(body).hexdigest()}
-    supervisor.environment({**request, "uv": {**request["uv"], **sent}}, packed)
-
-
-def _build(supervisor: Supervisor, emit: Emit) -> Mapping[str, Any] | str:
-    """Have it made, telling how it goes: the answer, or why the machine has no uv and can fetch none.
-
-    Raises:
-        ConnectionFailed: it was not, and why; or the link broke.
-    """
-    words: list[str] = []
-    began = time.monotonic()
-    downloads = _Downloads()
-    with supervisor.build() as stream:
-        for line in _lines(stream, began):
-            if "ok" in line:
-                if line["ok"] is True:
-                    return line
-                told, message = str(line.get("code")), str(line.get("message"))
-                if told == "tool_unreachable":
-                    return shortened(message, 800)
-                raise failures.not_built("\n".join([*words, message]), "disk_full" if told == "disk_full" else None)
-            said = str(line.get("uv") or "")
-            words = [*words, said][-_WORDS:] if said else words
-            gone = time.monotonic() - began
-            text = downloads.take(said, line.get("received"), gone) or shortened(str(line.get("say") or ""), 100)
-            emit(StepProgress("packages", text, gone, LIMIT_S, "s"))
-        done = stream.finish(30.0)
-    raise failures.not_built("\n".join([*words, done.stderr.decode("utf-8", "replace")]))
-
-
-def _lines(stream: Stream, began: float) -> Iterator[Mapping[str, Any]]:
-    """What our program there says, an object a line."""
-    rest = b""
-    while True:
-        if time.monotonic() - began > LIMIT_S:
-            raise failures.not_built(f"not done within {LIMIT_S / 60:.0f} min")
-        try:
-            data = stream.read(SILENT_S)
-        except TimeoutError as error:
-            raise ConnectionFailed(
-                f"the host has been silent for {SILENT_S:.0f} s", consequence="nothing has trained", code="silent"
-            ) from error
-        if not data:
-            return
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            try:
-                yield json_object(line, _LONGEST_LINE)
-            except Odd:
-                continue
-        rest = rest[:_LONGEST_LINE]
-
-
-class _Downloads:
-    """How far uv is, by its lines: "Downloading numpy (16.1MiB)", " Downloaded numpy"."""
-
-    def __init__(self) -> None:
-        self._under_way: dict[str, str] = {}
-        self._done = 0
-        self._came = (0.0, 0)  # seconds, and bytes until then
-        self._rate = ""
-
-    def take(self, said: str, received: object, at: float) -> str:
-        """One human-readable line, after a line of uv's ("": it said nothing) and so many bytes, `at` seconds."""
-        if started := re.match(r"\s*(?:Downloading|Building) (\S+)(?: \((.+)\))?$", said):
-            self._under_way[started[1][:60]] = f" ({started[2][:20]})" if started[2] else ""
-        elif ended := re.match(r"\s*(?:Downloaded|Built) (\S+)$", said):
-            self._done += self._under_way.pop(ended[1][:60], None) is not None
-        if not self._under_way:
-            return shortened(said, 100)
-        names = [f"{name}{large}" for name, large in self._under_way.items()]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        told = f"{', '.join(names[:3])}{more}" + (f", {self._done} done" if self._done else "")
-        came, (since, before) = received if isinstance(received, int) else 0, self._came
-        if came > before and at - since >= 1:
-            self._came = (at, came)
-            self._rate = f"; {size(came)} received, {size((came - before) / (at - since))}/s"
-        return shortened(told + self._rate, 160)

@@ -37,6 +37,8 @@ def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
         return None
     if asked is None:
         return EnvironmentPlan(source="the machine's Python as it is")
+    if asked.conda:
+        return EnvironmentPlan(source=asked.source, why="a conda environment, resolved and made on the machine")
     check(asked)
     python = f"{sys.version_info[0]}.{sys.version_info[1]}" if spec.rehearsal else ""
     python = python if python and suits(python, asked.requires) else wanted(asked)

@@ -29,9 +29,16 @@ def here(run: Run, session: Session) -> str | None:
 
 
 def variables(job: JobSpec, environment: Environment | None) -> dict[str, str]:
-    """What tells Python of the project's own packages, as they lie from where the command runs."""
-    imports = environment.imports if environment else None
-    return {"PYTHONPATH": posixpath.relpath(imports, job.cwd or ".")} if imports else {}
+    """What tells Python of the project's own packages, as they lie from where the command runs, and conda's programs of
+    their environment."""
+    if environment is None:
+        return {}
+    told = {}
+    if environment.imports:
+        told["PYTHONPATH"] = posixpath.relpath(environment.imports, job.cwd or ".")
+    if environment.conda and environment.bin:
+        told["CONDA_PREFIX"] = posixpath.dirname(environment.bin)
+    return told
 
 
 def before(run: Run, store: Store) -> build.Before | None:

@@ -1,12 +1,11 @@
 """The verbs `environment` and `build`: an environment below WORKDIR/envs, made once for all runs that ask for the same.
 
-It is made under its lock, and its file `ready` is written last: what has none is half of one, and goes. uv comes as a
-wheel by URL and sha256, or is sent (docs/protocol.md, "Environments").
+It is made under its lock, and its file `ready` is written last: what has none is half of one, and goes
+(docs/protocol.md, "Environments").
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -15,30 +14,21 @@ import time
 
 from .base import HEADER_LIMIT, TYPE_CHECKING, Failure, Later, Options
 from .files import Run, check_name, load, remove_tree, save
-from .locks import take
 from .stream import frame
+from .tools import BEAT_S, locked, receive_tool, tool
 
 if TYPE_CHECKING:
-    import hashlib
     import queue
     import subprocess
     import threading
-    import zipfile
-    import zlib
     from typing import Any, Dict, Iterator, List, Optional
 else:
-    hashlib = Later("hashlib")
     queue = Later("queue")
     subprocess = Later("subprocess")
     threading = Later("threading")
-    zipfile = Later("zipfile")
-    zlib = Later("zlib")
 
-MOST_WHEEL = 200 * 1024 * 1024
-FETCH_S = 30.0
-BEAT_S = 2.0
 ASKED = "environment.json"
-LOCKED = "pylock.toml"
+LOCKED, CONDA = "pylock.toml", "conda.txt"
 # Where systems keep the certificates that they trust.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -64,17 +54,17 @@ if os.name == "posix":
 
 
 def do_environment(options: Options) -> Dict[str, Any]:
-    """Take a request, {"v": 1, "key", "python", "extends", "lock" or "resolve", "uv": {...}}, and say whether it is
-    there already. Without the one or the other it is a question alone. After it may come `uv.size` bytes: uv itself."""
+    """Take a request, {"v": 1, "key", "python", "extends", "tool", "lock" or "resolve" or "conda"}, and say whether it
+    is there already. Without one of these it is a question alone. After it may come `tool.size` bytes: the tool."""
     run = Run(options.run)
     asked = request_of(sys.stdin.buffer.readline(HEADER_LIMIT))
     folder = folder_of(run, asked)
-    if asked["uv"].get("size"):
-        receive_tool(run, asked["uv"])
+    if asked["tool"].get("size"):
+        receive_tool(run, asked["tool"])
     there = ready(folder)
-    if not there and (asked.get("lock") is not None or asked.get("resolve")):
+    if not there and any(asked.get(what) is not None for what in ("lock", "resolve", "conda")):
         save(run.path(ASKED), asked)
-    return {"ready": there, **paths_of(folder)}
+    return {"ready": there, "lock": text_of(os.path.join(folder, CONDA)), **paths_of(folder)}
 
 
 def request_of(raw: bytes) -> Dict[str, Any]:
@@ -86,8 +76,7 @@ def request_of(raw: bytes) -> Dict[str, Any]:
             and isinstance(asked["python"], str)
             and isinstance(asked.get("lock"), (str, type(None)))
             and all(isinstance(site, str) for site in asked["extends"])
-            and isinstance(asked["uv"], dict)
-            and re.match(r"[\w.-]+$", asked["uv"]["version"])
+            and all(re.match(r"[\w.-]+$", asked["tool"][name]) for name in ("name", "version"))
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "what to make cannot be read: %s" % error)
@@ -114,7 +103,7 @@ def ready(folder: str) -> bool:
 
 
 def do_build(options: Options) -> Dict[str, Any]:
-    """Make what `environment` was told; tells how it goes by lines {"say": ...}, and uv's own by {"uv": ...}."""
+    """Make what `environment` was told; tells how it goes by lines {"say": ...}, and a tool's by {"said": ...}."""
     run = Run(options.run)
     asked = load(run.path(ASKED))
     if asked is None:
@@ -127,33 +116,33 @@ def do_build(options: Options) -> Dict[str, Any]:
     lock = locked(folder + ".lock", "another run makes the same environment; waiting for it")
     try:
         if not ready(folder):
-            make(run, asked, folder)
+            clear(folder)
+            (make_conda if asked.get("conda") else make)(run, asked, folder)
         os.unlink(run.path(ASKED))
     finally:
         os.close(lock)
-    return {"ready": True, **paths_of(folder)}
+    return {"ready": True, "lock": text_of(os.path.join(folder, CONDA)), **paths_of(folder)}
 
 
-def locked(path: str, why: str) -> int:
-    while True:
-        lock = take(path, BEAT_S)
-        if lock is not None:
-            return lock
-        frame({"say": why})
+def text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def make(run: Run, asked: Dict[str, Any], folder: str) -> None:
-    clear(folder)
-    uv = tool(run, asked["uv"])
+    uv = tool(run, asked["tool"])
     try:
-        ask_uv(run, [uv, "venv", "--quiet", "--python", asked["python"], folder])
+        ask(run, [uv, "venv", "--quiet", "--python", asked["python"], folder])
         python = paths_of(folder)["python"]
         if asked["lock"]:
             path = os.path.join(folder, LOCKED)
             with open(path, "w", encoding="utf-8") as file:
                 file.write(asked["lock"])
             install = [uv, "pip", "install", "--python", python, "--no-deps", "--preview-features", "pylock"]
-            ask_uv(run, install + ["--color", "never", "--requirements", path])
+            ask(run, install + ["--color", "never", "--requirements", path])
         if asked["extends"]:
             done = subprocess.run([python, "-I", "-c", EXTEND] + asked["extends"], stderr=subprocess.PIPE)
             if done.returncode:
@@ -164,20 +153,43 @@ def make(run: Run, asked: Dict[str, Any], folder: str) -> None:
         raise
 
 
+def make_conda(run: Run, asked: Dict[str, Any], folder: str) -> None:
+    """By micromamba, of an environment.yml; what it has chosen is listed by URL."""
+    micromamba, files = tool(run, asked["tool"]), run.path("resolve")
+    own = ["--root-prefix", os.path.join(run.workdir, "cache", "conda"), "--prefix", folder]
+    try:
+        write_files(files, asked["conda"]["files"])
+        ask(run, [micromamba, "create", "--yes"] + own + ["--file", asked["conda"]["file"]], files)
+        if not os.path.exists(paths_of(folder)["python"]):
+            raise Failure("environment", "%s names no python" % asked["conda"]["file"])
+        chosen = subprocess.run([micromamba, "list", "--explicit"] + own, stdout=subprocess.PIPE).stdout
+        with open(os.path.join(folder, CONDA), "wb") as file:
+            file.write(chosen)
+        save(os.path.join(folder, "ready"), {"v": 1, "made": time.time()})
+    except BaseException:
+        clear(folder)
+        raise
+    finally:
+        clear(files)
+
+
+def write_files(folder: str, files: Dict[str, str]) -> None:
+    clear(folder)
+    for name, text in files.items():
+        path = os.path.join(folder, *check_name(name).split("/"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
 def resolve(run: Run, asked: Dict[str, Any]) -> str:
     """The exact packages for what a project asks for, where some come as source and must run to tell."""
-    uv, folder = tool(run, asked["uv"]), run.path("resolve")
-    clear(folder)
+    uv, folder = tool(run, asked["tool"]), run.path("resolve")
     try:
-        for name, text in asked["resolve"]["files"].items():
-            path = os.path.join(folder, *check_name(name).split("/"))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+        write_files(folder, asked["resolve"]["files"])
         out = os.path.join(folder, LOCKED)
-        ask_uv(run, [uv] + asked["resolve"]["argv"] + ["--output-file", out], folder)
-        with open(out, encoding="utf-8") as file:
-            return file.read()
+        ask(run, [uv] + asked["resolve"]["argv"] + ["--output-file", out], folder)
+        return text_of(out)
     finally:
         clear(folder)
 
@@ -187,8 +199,8 @@ def clear(folder: str) -> None:
         remove_tree(folder)
 
 
-def ask_uv(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
-    """Run uv, passing on its lines; ends it if nobody listens any more."""
+def ask(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
+    """Run a tool, passing on its lines; ends it if nobody listens any more."""
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     if "PIP_INDEX_URL" in environment and "UV_INDEX_URL" not in environment:
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
@@ -203,13 +215,13 @@ def ask_uv(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
         cwd=folder or os.path.join(run.workdir, "envs"),
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
         before = received()
         for line in lines_of(process):
-            frame({"uv": line, "received": received() - before})
+            frame({"said": line, "received": received() - before})
         code = process.wait()
     except BaseException:
         process.kill()
@@ -234,7 +246,7 @@ def lines_of(process: subprocess.Popen[bytes]) -> Iterator[str]:
     lines: Any = queue.Queue()
 
     def read() -> None:
-        for line in process.stderr or ():
+        for line in process.stdout or ():
             lines.put(line)
         lines.put(None)
 
@@ -248,121 +260,3 @@ def lines_of(process: subprocess.Popen[bytes]) -> Iterator[str]:
         if line is None:
             return
         yield line.decode("utf-8", "replace").rstrip()[:2000]
-
-
-def tool_of(run: Run, uv: Dict[str, Any]) -> str:
-    return os.path.join(run.workdir, "tools", "uv-" + uv["version"], "uv.exe" if os.name == "nt" else "uv")
-
-
-def tool(run: Run, uv: Dict[str, Any]) -> str:
-    """The path of uv: one of this computer where the client has named it, what is there, or what is fetched."""
-    if uv.get("path"):
-        return str(uv["path"])
-    path = tool_of(run, uv)
-    folder = os.path.dirname(path)
-    os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
-    lock = locked(folder + ".lock", "another run fetches uv; waiting for it")
-    try:
-        if not os.path.exists(path):
-            wheel = fetch(uv, folder + ".whl")
-            try:
-                with zipfile.ZipFile(wheel) as archive:
-                    member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
-                    with archive.open(member) as file:
-                        put_tool(path, iter(lambda: file.read(1 << 20), b""))
-            finally:
-                os.unlink(wheel)
-    finally:
-        os.close(lock)
-    return path
-
-
-def put_tool(path: str, pieces: Iterator[bytes]) -> None:
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    aside = "%s.%d.part" % (path, os.getpid())
-    try:
-        with open(aside, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        os.chmod(aside, 0o700)
-        os.replace(aside, path)
-    finally:
-        if os.path.exists(aside):
-            os.unlink(aside)
-
-
-def receive_tool(run: Run, uv: Dict[str, Any]) -> None:
-    """uv as the client has sent it, which is checked like a fetched one."""
-    try:
-        body = zlib.decompress(sys.stdin.buffer.read(uv["size"]))
-    except zlib.error:
-        body = b""
-    if hashlib.sha256(body).hexdigest() != uv["sent_sha256"]:
-        raise Failure("damaged", "uv did not arrive as it was sent")
-    put_tool(tool_of(run, uv), iter([body]))
-
-
-def fetch(uv: Dict[str, Any], path: str) -> str:
-    """The wheel at `path`: from the index that this login is set to, or from where it is published."""
-    if not uv.get("url"):
-        raise Failure("tool_unreachable", "there is no uv for this system")
-    why: List[str] = []
-    for url in urls_of(uv["url"], why):
-        frame({"say": "fetching uv %s" % uv["version"]})
-        try:
-            download(url, path, uv["sha256"])
-            return path
-        except (OSError, ValueError) as error:
-            if os.path.exists(path):
-                os.unlink(path)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            why.append("%s: %s" % (url.split("/")[2] if "//" in url else url, error))
-    raise Failure("tool_unreachable", "uv cannot be fetched: %s" % "; ".join(why)[:800])
-
-
-def urls_of(url: str, why: List[str]) -> Iterator[str]:
-    from urllib.parse import urljoin
-
-    name = url.rpartition("/")[2]
-    for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
-        index = os.environ.get(variable)
-        if index:
-            page = index.rstrip("/") + "/uv/"
-            try:
-                with opened(page) as answer:
-                    text = answer.read(8 << 20).decode("utf-8", "replace")
-                    found = re.search(r'href="([^"]*%s[^"]*)"' % re.escape(name), text)
-                if found:
-                    yield urljoin(page, found.group(1).replace("&amp;", "&"))
-                else:
-                    why.append("%s has no %s" % (variable, name))
-            except (OSError, ValueError) as error:
-                why.append("%s: %s" % (variable, error))
-            break
-    yield url
-
-
-def opened(url: str) -> Any:
-    from urllib.request import Request, urlopen
-
-    return urlopen(Request(url, headers={"Accept": "text/html, */*", "User-Agent": "cloudtrain"}), timeout=FETCH_S)
-
-
-def download(url: str, path: str, sha256: str) -> None:
-    digest, size, told = hashlib.sha256(), 0, time.monotonic()
-    with opened(url) as answer, open(path, "wb") as file:
-        while True:
-            piece = answer.read(1 << 18)
-            if not piece:
-                break
-            digest.update(piece)
-            file.write(piece)
-            size += len(piece)
-            if size > MOST_WHEEL:
-                raise ValueError("it is larger than uv can be")
-            if time.monotonic() - told > BEAT_S:
-                told = time.monotonic()
-                frame({"say": "fetching uv, %.1f MB" % (size / 1e6)})
-    if digest.hexdigest() != sha256:
-        raise ValueError("its sha256 is not the one that is known")

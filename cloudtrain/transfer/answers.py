@@ -48,11 +48,13 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class HostEnvironment:
-    """Where an environment lies, or will: its interpreter, the folder of its programs, and whether it is made."""
+    """Where an environment lies, or will: its interpreter, the folder of its programs, and whether it is made; of one
+    that was resolved there, `lock` says what it holds."""
 
     ready: bool
     python: str
     bin: str
+    lock: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

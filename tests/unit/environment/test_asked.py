@@ -87,10 +87,10 @@ def test_with_and_the_setting(project: Project) -> None:
 @pytest.mark.parametrize(
     ("files", "settings", "says"),
     [
-        ({"environment.yml": "name: x\n"}, {}, "environment.yml asks for a conda environment"),
+        ({"conda-lock.yml": "version: 1\n"}, {}, "conda-lock.yml asks for a conda environment of its own kind"),
+        ({"environment.yml": "name: x\n"}, {"packages": ("six",)}, "--with does not go together with environment.yml"),
         ({"Dockerfile": "FROM x\n"}, {}, "Dockerfile asks for a container"),
         ({}, {"environment": "image pytorch/pytorch:2.9"}, "asks for a container"),
-        ({"env.yaml": ""}, {"environment": "env.yaml"}, "env.yaml asks for a conda environment"),
         ({}, {"environment": "uv.lock"}, "there is no uv.lock in the project"),
         ({"requirements.txt": "#\n"}, {"environment": "requirements.txt"}, "requirements.txt names no packages"),
         ({"pyproject.toml": "["}, {}, "cannot read"),
@@ -103,6 +103,15 @@ def test_what_cannot_be_made_is_refused(
     with pytest.raises(UsageError, match=says) as caught:
         look(project(files, **settings))
     assert caught.value.code == "requirements" and caught.value.hint
+
+
+def test_a_file_of_condas_is_sent_with_what_it_names(project: Project) -> None:
+    text = "dependencies:\n  - python=3.12\n  - pip:\n    - -r pip/more.txt\n"
+    asked = look(project({"environment.yml": text, "pip/more.txt": "six\n"}))
+    assert asked is not None and (asked.source, asked.conda) == ("environment.yml", "environment.yml")
+    assert asked.texts == {"environment.yml": text, "pip/more.txt": "six\n"}
+    both = look(project({"environment.yml": text, "requirements.txt": "six\n"}))
+    assert both is not None and both.source == "requirements.txt"
 
 
 def test_a_container_beside_packages_is_none_of_ours(project: Project) -> None:
