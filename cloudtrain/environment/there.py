@@ -13,7 +13,7 @@ from typing import Any
 from cloudtrain.core.decode import Odd, json_object
 from cloudtrain.core.errors import ConnectionFailed
 from cloudtrain.core.events import Emit, Noted, StepProgress
-from cloudtrain.core.text import shortened, size
+from cloudtrain.core.text import seconds, shortened, size
 from cloudtrain.environment import failures, uv
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Stream
@@ -99,7 +99,7 @@ def _lines(stream: Stream, began: float) -> Iterator[Mapping[str, Any]]:
     rest = b""
     while True:
         if time.monotonic() - began > LIMIT_S:
-            raise failures.not_built(f"not done within {LIMIT_S / 60:.0f} min")
+            raise failures.not_built(f"not done within {seconds(LIMIT_S)}")
         try:
             data = stream.read(SILENT_S)
         except TimeoutError as error:

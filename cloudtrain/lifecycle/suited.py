@@ -57,8 +57,8 @@ def _clock(session: Session, facts: HostFacts) -> None:
 def _torch(run: Run, session: Session, facts: HostFacts) -> None:
     """It is not missed where it comes with the packages that the project asks for."""
     assert session.instance is not None
-    planned = run.plan.environment
-    if facts.torch or (planned and (planned.torch or planned.why)):
+    planned, here = run.plan.environment, run.plan.spec.target is Target.LOCAL
+    if facts.torch or (planned and (planned.torch or planned.why or here)):
         return
     if run.plan.spec.rehearsal and not run.plan.spec.job.command:
         raise UsageError(

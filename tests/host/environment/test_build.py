@@ -22,7 +22,7 @@ from cloudtrain.core import disk
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import StepProgress
 from cloudtrain.core.spec import JobSpec
-from cloudtrain.environment import build, uv
+from cloudtrain.environment import build, there, uv
 from tests.host.environment.conftest import Host, says
 from tests.wheels import source, wheel
 
@@ -349,6 +349,19 @@ def test_an_index_that_answers_here_and_not_there(
     os.environ["UV_CACHE_DIR"] += "-2"
     error = refused(host, job)
     assert (error.code, error.exit_code) == ("index_unreachable", 6) and "ctmath" in str(error.detail)
+
+
+def test_an_installation_that_hangs_is_given_up(
+    bare: Host, wheels: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(wheels, "ctmath", "1.5")
+    tool = bare.login / "work" / "tools" / f"uv-{uv.VERSION}" / "uv"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o700)
+    monkeypatch.setattr(there, "LIMIT_S", 1.0)
+    with pytest.raises(ConnectionFailed) as caught:
+        bare.prepare(project({"requirements.txt": "ctmath\n"}))
+    assert caught.value.code == "environment" and "not done within 1.0 s" in str(caught.value.detail)
 
 
 def test_a_disk_that_fills(host: Host, wheels: Path, project: Project) -> None:

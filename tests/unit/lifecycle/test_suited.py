@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudtrain.core import questions
-from cloudtrain.core.errors import CloudtrainError, RunError, UsageError
+from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, RunError, UsageError
 from cloudtrain.core.events import Event, StepDone, Warned
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
 from cloudtrain.core.states import RunState
@@ -167,6 +167,25 @@ def test_without_torch_nothing_is_sent(
     assert isinstance(failed, UsageError) and (failed.code, failed.message) == ("no_torch", says)
     assert "--python" in (failed.hint or "") and "venv" in (failed.hint or "")
     assert machines.host.asked == ["probe"] and run.state is RunState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("why", "says"), [(None, "none of these has it: python3, ~/venv"), ("given", "/opt/pytorch/bin/python has none")]
+)
+def test_an_instance_without_torch_is_said_and_nothing_is_sent(
+    resumed: Callable[..., Any], why: str | None, says: str
+) -> None:
+    run, machines, failed = resumed({**NO_TORCH, "why": why}, owned=True)
+    assert isinstance(failed, ConnectionFailed) and failed.message == "could not find torch on the instance"
+    assert (failed.code, failed.detail, failed.consequence) == ("environment", says, "nothing has trained")
+    assert "--ami" in (failed.hint or "") and "--python" in (failed.hint or "")
+    assert machines.host.asked == ["probe"] and run.state is RunState.FAILED and machines.released == 1
+
+
+def test_a_rehearsal_without_torch_says_what_to_install(resumed: Callable[..., Any]) -> None:
+    _, machines, failed = resumed(NO_TORCH, owned=True, ec2=Ec2Spec(rehearsal=True))
+    assert isinstance(failed, UsageError) and failed.code == "no_torch" and machines.host.asked == ["probe"]
+    assert failed.hint == 'pip install "cloudtrain[local,rehearse]"'
 
 
 def test_a_job_of_ones_own_may_do_without_torch(resumed: Callable[..., Any], told: list[Event]) -> None:
