@@ -91,19 +91,12 @@ def prepare(
         made, text = conda.make(transport, supervisor, asked, found.platform, emit)
         return replace(made, imports=imports(job)), text
     if asked is None or (lenient and not found.lacks):
-        torch = found.has.get("torch")
-        as_it_is = Environment(
-            python=found.python,
-            bin=found.bin,
-            version=found.version,
-            torch=torch,
-            torch_of="machine" if torch else None,
-            imports=imports(job),
-        )
-        return as_it_is, ""
+        return _as_it_is(found, job), ""
     wants = _again(asked, found, before) if before else None
     if wants is None:
         wants = _wanted(asked, found, supervisor, given=job.python is not None, here=here, emit=emit)
+    if wants.extends and not wants.lock.versions:
+        return _as_it_is(found, job), ""  # it has all that is asked for
     path, scripts = _made(supervisor, wants, here, emit)
     text = wants.lock.text
     own = wants.lock.versions.get("torch")
@@ -122,6 +115,18 @@ def prepare(
         imports=imports(job),
     )
     return made, text
+
+
+def _as_it_is(found: Interpreter, job: JobSpec) -> Environment:
+    torch = found.has.get("torch")
+    return Environment(
+        python=found.python,
+        bin=found.bin,
+        version=found.version,
+        torch=torch,
+        torch_of="machine" if torch else None,
+        imports=imports(job),
+    )
 
 
 def _again(asked: Asked, found: Interpreter, before: Before) -> _Wanted | None:

@@ -104,6 +104,13 @@ def test_the_images_torch_is_kept_where_it_suits(host: Host, wheels: Path, proje
     assert torchrun.read_text().startswith(f"#!{made.python}\n")
 
 
+def test_an_image_that_has_all_is_taken_as_it_is(host: Host, wheels: Path, project: Project) -> None:
+    wheel(wheels, "torch", "2.9.1", ["triton"])
+    wheel(wheels, "triton", "3.0")
+    made = host.prepare(project({"requirements.txt": "torch>=2\n"}))
+    assert (made.python, made.torch, made.key, host.told) == (str(host.python), "2.9.1+cu128", None, [])
+
+
 def test_a_torch_that_the_image_has_not_is_the_locks(host: Host, wheels: Path, project: Project) -> None:
     wheel(wheels, "torch", "2.13.0", ["triton"])
     wheel(wheels, "triton", "3.0")
