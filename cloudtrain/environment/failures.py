@@ -51,7 +51,7 @@ def unresolved(source: str, said: str) -> UsageError:
             code="no_wheel",
         )
     return UsageError(
-        f"the packages that {source} asks for cannot be had together",
+        f"{source} asks for packages that cannot be had, or not together",
         hint=f"change {source}; uv pip compile here says the same",
         detail=words,
         code="requirements",
