@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -55,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if workers > 1:
         modules = [item.path.relative_to(ROOT / "tests").as_posix() for item in items]
         items[:] = [items[number] for number in order.dealt(modules, workers)]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is here for good: no look for garbage goes through all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -49,11 +49,12 @@ def write(run: Run, store: Store) -> None:
     """
     if not store.read_journal(run.name).id:
         store.write_journal(run.name, RunNotes(id=uuid.uuid4().hex))
-    data = json.dumps(build(run, store), indent=2, ensure_ascii=False) + "\n"
+    told = _told(run)
+    data = json.dumps(_built(run, store, told), indent=2, ensure_ascii=False) + "\n"
     disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
     pulled = {entry.here.casefold() for entry in store.read_journal(run.name).pulled or ()}
     if settings_file.NAME not in pulled:  # the last release let a result have that name
-        settings = settings_file.toml(run, _told(run).get("start") or {})
+        settings = settings_file.toml(run, told.get("start") or {})
         disk.write_durably(run.folder / settings_file.NAME, settings.encode(errors="replace"), mode=0o644)
 
 
@@ -70,9 +71,12 @@ def build(run: Run, store: Store) -> dict[str, Any]:
 
     Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
     """
+    return _built(run, store, _told(run))
+
+
+def _built(run: Run, store: Store, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     notes = store.read_journal(run.name)
     public = Redaction(run, notes)
-    told = _told(run)
     start, result = told.get("start") or {}, told.get("result") or {}
     return {
         **_identity(run, notes),
