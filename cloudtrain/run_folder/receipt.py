@@ -47,12 +47,13 @@ def write(run: Run, store: Store) -> None:
     Raises:
         OSError: its folder cannot be written; what was there is as it was.
     """
-    if not store.read_journal(run.name).id:
+    notes, told = store.read_journal(run.name), _told(run)
+    if not notes.id:
         store.write_journal(run.name, RunNotes(id=uuid.uuid4().hex))
-    told = _told(run)
-    data = json.dumps(_built(run, store, told), indent=2, ensure_ascii=False) + "\n"
+        notes = store.read_journal(run.name)
+    data = json.dumps(_built(run, store, notes, told), indent=2, ensure_ascii=False) + "\n"
     disk.write_durably(run.folder / NAME, data.encode("utf-8", "backslashreplace"), mode=0o644)
-    pulled = {entry.here.casefold() for entry in store.read_journal(run.name).pulled or ()}
+    pulled = {entry.here.casefold() for entry in notes.pulled or ()}
     if settings_file.NAME not in pulled:  # the last release let a result have that name
         settings = settings_file.toml(run, told.get("start") or {})
         disk.write_durably(run.folder / settings_file.NAME, settings.encode(errors="replace"), mode=0o644)
@@ -71,11 +72,10 @@ def build(run: Run, store: Store) -> dict[str, Any]:
 
     Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
     """
-    return _built(run, store, _told(run))
+    return _built(run, store, store.read_journal(run.name), _told(run))
 
 
-def _built(run: Run, store: Store, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    notes = store.read_journal(run.name)
+def _built(run: Run, store: Store, notes: RunNotes, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     public = Redaction(run, notes)
     start, result = told.get("start") or {}, told.get("result") or {}
     return {
