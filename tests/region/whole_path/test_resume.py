@@ -146,7 +146,7 @@ def test_what_cannot_go_on_says_why(local_place: object, tmp_path: Path) -> None
 # The shipped job on the real data set: not a bit of what comes out may differ.
 
 TRAIN = ["--job", "job", "--model", "2", "--epochs", "3", "--seed", "7", "--device", "cpu", "--yes"]
-SUBSET = ["--", "--subset", "6000"]
+SUBSET = ["--", "--subset", "4000"]
 
 
 def shipped(case: Callable[..., None]) -> Callable[..., None]:
