@@ -68,8 +68,8 @@ def results_of(run: Run, session: Session, *, goes: bool) -> list[FileEntry]:
     try:
         report = fetch_results(run, session)
     except ArtifactRefused as error:
-        entries = pull.wanted(session.supervisor().manifest().files, run.plan.spec.job.outputs)
-        here, lacking = files.apart(entries, run.folder)
+        found = session.supervisor().manifest(limit(run, notes))
+        here, lacking = files.apart(pull.wanted(found.files, run.plan.spec.job.outputs), run.folder)
         journal.write(RunNotes(trickled=tuple(here), left=tuple(lacking)))
         if goes or (notes.stop_wanted and not own):
             emit(Warned(f"left behind: {error.message}"))
@@ -106,7 +106,7 @@ def check_decided(run: Run, notes: RunNotes) -> None:
 
 def beyond(run: Run, rest: Sequence[FileEntry]) -> LimitReached:
     """The error of a run whose results `rest` are more than `results_limit` lets come."""
-    more = f"cloudtrain pull {run.name} --all fetches {'it' if len(rest) == 1 else 'them'}, --only GROUP a part"
+    more = f"cloudtrain pull {run.name} --all fetches {'it' if len(rest) == 1 else 'them'}, --only PATTERN a part"
     return LimitReached(
         f"{counted(len(rest), 'result')} of {run.name} {'is' if len(rest) == 1 else 'are'} more than "
         f"results_limit = {allowed(run) / 2**30:g} GiB allows: {named(rest)}",
@@ -236,8 +236,8 @@ def check_here(run: Run, entries: Iterable[FileEntry]) -> None:
         ConnectionFailed: one of them is spoilt.
     """
     if lacking := spoilt(run, entries):
-        named = ", ".join(entry.name for entry in lacking[:3])
-        raise gone(run, f"{named}: missing or changed since the pull")
+        which = ", ".join(entry.name for entry in lacking[:3])
+        raise gone(run, f"{which}: missing or changed since the pull")
 
 
 def fetch_again(run: Run, session: Session, only: Sequence[str] = ()) -> None:

@@ -154,7 +154,7 @@ def pull_now(run: Run, context: Context, *, everything: bool = False) -> Result:
         LimitReached: there is more than `results_limit` lets come; the rest is here.
     """
     if everything:
-        context.store.write_journal(run.name, RunNotes(take_all=True))
+        context.store.write_journal(run.name, RunNotes(take_all=True, no_pull=False))
     if run.state is RunState.SYNCING:
         with suppress(Busy), claim(run.name), Session(run, context) as session:
             if story.started_unnoted(run, session):

@@ -13,16 +13,18 @@ from .files import Run, as_text, hash_file, load, save, stamp, touch
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-# A file beside the code is finished while the job runs once it was the same for so long, in seconds of uptime: programs
+# A file of the code is finished while the job runs once it was the same for so long, in seconds of uptime: programs
 # write in place, and pause.
 SETTLES_S = 10.0
 # A file that changed so lately may change again within one tick of its file system's clock.
 TICK_NS = 2 * 10**9
 # While files are hashed, what is known by then is kept so often: a client may not wait for all of it.
 KEEPS_S = 20.0
+# Folders that programs keep for themselves, wherever they lie in the code.
 CACHES = frozenset("__pycache__ .git .ipynb_checkpoints .pytest_cache .ruff_cache .mypy_cache node_modules".split())
 _WANDB = re.compile(r"(?:.*/)?wandb/(?:offline-)?run-[^/]*/tmp")
 _MOST_BESIDE = 20
+# In the place of size and sha256.
 GROWS = -1, None
 
 
