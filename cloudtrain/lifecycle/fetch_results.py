@@ -70,7 +70,8 @@ def results_of(run: Run, session: Session, *, goes: bool) -> list[FileEntry]:
     except ArtifactRefused as error:
         found = session.supervisor().manifest(limit(run, notes))
         here, lacking = files.apart(pull.wanted(found.files, run.plan.spec.job.outputs), run.folder)
-        journal.write(RunNotes(trickled=tuple(here), left=tuple(lacking)))
+        # A size below 0 is none that the host told: in the journal it would damage the run's row.
+        journal.write(RunNotes(trickled=tuple(here), left=tuple(one for one in lacking if one.size >= 0)))
         if goes or (notes.stop_wanted and not own):
             emit(Warned(f"left behind: {error.message}"))
             return here

@@ -63,7 +63,12 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "poll": {**STANDS, "log_size": 3, "events_size": 3, "log": TAIL, "events": TAIL},
     "stop": STANDS,
     "lease": {"ok": True, "state": "running"},
-    "manifest": {"ok": True, "files": [{"name": "w", "size": 3, "sha256": "a" * 64}]},
+    "manifest": {
+        "ok": True,
+        "files": [{"name": "w", "size": 3, "sha256": "a" * 64}],
+        "growing": ["log.txt"],
+        "beside": [{"name": "../data", "size": 3, "files": 2}],
+    },
 }
 
 

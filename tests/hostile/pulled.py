@@ -130,8 +130,9 @@ def pulled(told: tuple[Any, list[tuple[int, str, bytes]], Completed, int]) -> No
         (Path(place) / "beside").write_bytes(b"ours")
         events: list[Event] = []
         try:
-            report = pull(_Host(spoils, end, piece), entries, dest, emit=events.append)
+            report = pull(_Host(spoils, end, piece), entries, dest, most=piece * 200.0, emit=events.append)
             assert all(is_here(entry, dest) for entry in report.files)
+            assert all(entry.size >= 0 for entry in report.beyond)
             no_escapes(report.summary(Path("x")))
         finally:
             said = [event.message for event in events if isinstance(event, (Noted, Warned))]

@@ -181,12 +181,13 @@ def test_the_limit_is_five_gib_where_nobody_has_set_it(
 
 
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host tells another hash of a file."""
+    """The host tells another hash of a file, and no size of one."""
     whole = FakeHost._manifest
 
     def manifest(*given: Any) -> dict[str, Any]:
         told = whole(*given)
-        return {**told, "files": [{**one, "sha256": "0" * 64} if one["size"] > 9 else one for one in told["files"]]}
+        told["files"] = [{**one, "sha256": "0" * 64} if one["size"] > 9 else one for one in told["files"]]
+        return {**told, "files": [*told["files"], {"name": "odd.txt", "size": "big", "sha256": "0" * 64}]}
 
     monkeypatch.setattr(FakeHost, "_manifest", manifest)
 
@@ -197,7 +198,7 @@ def test_a_run_that_is_stopped_parks_where_a_file_is_not_what_it_should_be(
     machines.owned = True
     spoilt(monkeypatch)
     run = begun(None)
-    with pytest.raises(ArtifactRefused, match=r"'big\.pt' was not taken") as caught:
+    with pytest.raises(ArtifactRefused, match=r"'odd\.txt' was not taken") as caught:
         story.resume(run, context)
     assert "stop brave-otter --no-pull ends it without that file" in (caught.value.hint or "")
     assert machines.parked == 0, "it may be looked at there, until its grace is over"
