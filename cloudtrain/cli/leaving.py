@@ -18,6 +18,7 @@ from cloudtrain.core.states import RunState
 from cloudtrain.core.text import an_hour
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle import suited
+from cloudtrain.lifecycle.fetch_results import BEYOND
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy
 from cloudtrain.run_folder.outcome import Result, lives
@@ -181,7 +182,8 @@ def _way_on(run: Run, context: Context) -> str:
         return f"cloudtrain stop {run.name} ends its machine" if lives(run) else f"cloudtrain show {run.name}"
     if run.state is RunState.PULLING:
         if context.store.read_journal(run.name).pulled is None:
-            return f"cloudtrain pull {run.name} fetches the rest"
+            more = " --all" if run.error is not None and run.error.code == BEYOND else ""
+            return f"cloudtrain pull {run.name}{more} fetches the rest"
         return f"cloudtrain stop {run.name} finishes it"
     to_go_on = "To return" if run.state.trains else "To go on"
     return f"{to_go_on}: cloudtrain logs {run.name}   To end it: cloudtrain stop {run.name}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.cli import leaving
 from cloudtrain.console.pages import listing, stopping, summary
 from cloudtrain.core.errors import ArtifactRefused, ConnectionFailed, ExitCode, LimitReached, UsageError
 from cloudtrain.core.events import Event
@@ -104,6 +105,7 @@ def test_on_a_host_the_rest_waits_there(begun: Callable[..., Run], context: Cont
     assert (run.folder / "small.txt").exists() and not (run.folder / "big.pt").exists()
     assert "ended, not all pulled" in listing.table([run])[1]
     assert "big.pt" in "\n".join(listing.page(run, context.store))
+    assert leaving._way_on(run, context) == "cloudtrain pull brave-otter --all fetches the rest"
     with pytest.raises(LimitReached):
         fetch_results.check_decided(run, context.store.read_journal(run.name))
     done = stop.discard(run, context)
