@@ -31,7 +31,7 @@ class Run:
         """The folder below code/ whose new files are results, too; None: there is none."""
         if self._results is None:
             folder = (load(self.path("spec.json")) or {}).get("results")
-            self._results = [folder] if folder else []
+            self._results = [check_name(folder)] if folder else []
         return self._results[0] if self._results else None
 
     def path(self, name: str) -> str:

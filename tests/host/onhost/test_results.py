@@ -146,6 +146,17 @@ def test_what_a_lost_run_has_made_counts(host: Host) -> None:
     assert names(host) == ["x"]
 
 
+def test_a_spec_that_its_job_has_rewritten_leads_nowhere_else(host: Host) -> None:
+    spec = "os.environ['CLOUDTRAIN_RUN'] + '/spec.json'"
+    start(
+        host,
+        f"import json, os\nwith open({spec}, 'r+') as file: file.write(json.dumps({{'results': '../..'}}) + ' ' * 999)",
+    )
+    assert host.finished()["code"] == 0
+    assert host.ask("manifest")["code"] == "bad_name"
+    assert host.call("read", "--name", "out/looked.json").returncode == 1
+
+
 class Looks:
     """A project that this process writes, and looks at it as `manifest` does, at times of its own."""
 
