@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
         looks = [look(large) for _ in rounds]
     ours, tar = (statistics.median(times) for times in zip(*rounds, strict=True))
     ratio = statistics.median(one / other for one, other in rounds)
-    body = circumstances() + f"\nMedian of {len(rounds)} rounds in rotation; {RTT_S * 1000:.0f} ms round trip time.\n\n"
+    body = circumstances() + f"\nMedian of {len(rounds)} rounds in rotation; {RTT_S * 1000:.0f} ms round trip time. "
+    body += f"Load {os.getloadavg()[0]:.1f} at the end.\n\n"
     row = f"{FILES} files of {BYTES} bytes", f"{ours:.2f} s", f"{tar:.2f} s", f"{ratio:.2f}"
     body += table(
         ("results", "cloudtrain, verified and durable", "tar over ssh", f"ratio (<= {GOAL:g})"),
