@@ -1,7 +1,7 @@
 """Lint, types and tests, as continuous integration runs them: python3 scripts/test.py
 
 Makes or reuses .venv, gets what the tests need, and runs all stages. The name of a folder of tests (unit, host, region,
-docs) runs its tests alone, unit the quickest. Further arguments go to pytest:
+programs, docs) runs its tests alone, unit the quickest. Further arguments go to pytest:
 
     python3 scripts/test.py unit
     python3 scripts/test.py tests/unit/test_order.py -k name
@@ -22,7 +22,7 @@ from check import CHECKS, run_stages
 # Many tests wait for processes and sockets more than they compute (tests/order.py): four workers a core. They take
 # very different times: idle workers take over what is left of the others' shares.
 WORKERS = min(8, 4 * (os.cpu_count() or 1))
-FOLDERS = ("unit", "host", "region", "docs")
+FOLDERS = ("unit", "host", "region", "programs", "docs")
 TESTS = ("pytest", "-n", str(WORKERS), "--dist", "worksteal")
 
 

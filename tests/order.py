@@ -20,6 +20,7 @@ WAITS = {
     "host/transport": 3,
     "region/ec2": 3,
     "host/onhost": 2,
+    "programs": 2,
 }
 WAITS_END = 0.8  # share of a worker's part in which its waiting tests are spread
 

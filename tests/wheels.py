@@ -40,6 +40,26 @@ def source(folder: Path, name: str, version: str, requires: str = "") -> Path:
     return path
 
 
+# Runs the cells of a notebook in the same process, with one parameter.
+_PAPERMILL = """
+if __name__ == "__main__":
+    import contextlib, io, json, sys
+    with open(sys.argv[1]) as file:
+        notebook, names = json.load(file), {}
+    for cell in notebook["cells"]:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec("".join(cell["source"]), names)
+        if "parameters" in cell["metadata"].get("tags", []) and "-p" in sys.argv:
+            name, value = sys.argv[sys.argv.index("-p") + 1 :][:2]
+            names[name] = int(value)
+        print(out.getvalue(), end="")
+        cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": out.getvalue()}]
+    with open(sys.argv[2], "w") as file:
+        json.dump(notebook, file)
+"""
+
+
 def wheel(
     folder: Path,
     name: str,
@@ -49,6 +69,7 @@ def wheel(
     tag: str = "py3-none-any",
     script: str | None = None,
     size: int = 0,
+    code: str = "",
 ) -> Path:
     """A wheel of one module that knows its `version`.
 
@@ -56,6 +77,7 @@ def wheel(
         requires: what it depends on.
         script: name of a program of its that prints its version.
         size: further bytes that it holds.
+        code: further lines of the module.
     """
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
@@ -63,7 +85,7 @@ def wheel(
     files = {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
-        f"{name}.py": f"version = {version!r}\ndef main():\n    print({name!r}, version)\n",
+        f"{name}.py": f"version = {version!r}\ndef main():\n    print({name!r}, version)\n{code}",
         **({f"{info}/entry_points.txt": f"[console_scripts]\n{script} = {name}:main\n"} if script else {}),
         **({f"{name}.dat": "\0" * size} if size else {}),
     }
@@ -73,3 +95,9 @@ def wheel(
         for file, text in {**files, f"{info}/RECORD": record}.items():
             archive.writestr(file, text)
     return path
+
+
+def papermill(folder: Path) -> Path:
+    """What stands for papermill, which is 55 packages, and for its kernel."""
+    wheel(folder, "ipykernel", "7.0")
+    return wheel(folder, "papermill", "2.7", code=_PAPERMILL)

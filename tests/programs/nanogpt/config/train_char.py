@@ -1,0 +1,4 @@
+out_dir = "out-char"
+dataset = "char"
+max_iters = 100
+eval_interval = 50
