@@ -48,6 +48,8 @@ AWS = [
     "cloudtrain stop brave-otter",
     "cloudtrain clean --all-regions",
 ]
+OWN_PROGRAM = "tests/docs/test_own_program.py::"
+PROGRAMS = "tests/programs/test_programs.py::test_what_it_leaves_here_comes_back_from_everywhere"
 # Command -> the test that runs it.
 ELSEWHERE = {
     "python3 scripts/quickstart.py": "tests/host/scripts/test_bootstrap.py::"
@@ -88,6 +90,16 @@ ELSEWHERE = {
     "test_the_epochs_of_a_run_and_its_raw_log",
     "cloudtrain wait brave-otter": "tests/region/whole_path/test_everyday.py::"
     "test_wait_takes_detached_runs_to_their_ends",
+    "cloudtrain run --local -- python train.py --epochs 2": OWN_PROGRAM + "test_a_script_with_requirements",
+    "cloudtrain run --instance g4dn.xlarge -- python train.py --epochs 20": PROGRAMS,
+    "cloudtrain run --local -- torchrun --standalone --nproc_per_node=2 multigpu.py 2 1": PROGRAMS,
+    "cloudtrain run --instance g4dn.12xlarge -- torchrun --standalone --nproc_per_node=gpu multigpu.py 50 1": PROGRAMS,
+    "cloudtrain run --local -- digits.ipynb": OWN_PROGRAM + "test_a_notebook",
+    "cloudtrain run --instance g4dn.xlarge -- digits.ipynb -p epochs 20": PROGRAMS,
+    "cloudtrain run --local -- python train.py fit --trainer.max_epochs 2": OWN_PROGRAM + "test_lightning_goes_on",
+    "cloudtrain run --instance g4dn.xlarge -- python train.py fit --trainer.max_epochs 20": PROGRAMS,
+    "cloudtrain run --local -- bash train.sh": OWN_PROGRAM + "test_a_project_with_a_dockerfile",
+    "cloudtrain run --instance g4dn.xlarge -- bash train.sh": PROGRAMS,
     "cloudtrain compare brave-otter dry-finch": "tests/host/report/test_commands.py::"
     "test_a_copied_folder_is_reported_and_compared",
     "cloudtrain export --to tensorboard": "tests/host/report/test_export.py::test_tensorboard_reads_the_epochs",
