@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from cloudtrain.core import disk, secrets
-from cloudtrain.core.decode import T, brief, json_object, made, moment, optional
+from cloudtrain.core.decode import as_far, brief, json_object, made, moment, optional
 from cloudtrain.core.errors import Busy, RunError, StoreDamaged, UnknownRun, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import N, Notes, RunNotes
@@ -86,14 +86,6 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], object]], ...] = (
     ("0001_runs", _create_runs),
     ("0002_latest", lambda db: db.execute("CREATE INDEX runs_latest ON runs (created_at, name)")),
 )
-
-
-def _sound(kind: type[T], text: Any) -> T:
-    """What a column holds, as far as it is that."""
-    try:
-        return made(kind, json_object(text), leave_out=True)
-    except (ValueError, TypeError):
-        return kind()
 
 
 class Store:
@@ -265,9 +257,9 @@ class Store:
                 plan=plan,
                 instance=made(Instance, json_object(row["instance"])) if row["instance"] else None,
                 # What a host or a job told is left out where it is odd: it must not keep anybody from the run.
-                progress=_sound(Figures, row["progress"]),
-                ending=_sound(ExitRecord, row["ending"]) if row["ending"] else None,
-                error=_sound(RunError, row["error"]) if row["error"] else None,
+                progress=as_far(Figures, row["progress"]),
+                ending=as_far(ExitRecord, row["ending"]) if row["ending"] else None,
+                error=as_far(RunError, row["error"]) if row["error"] else None,
                 created_at=moment(row["created_at"]),
                 updated_at=moment(row["updated_at"]),
                 ended_at=optional(moment, row["ended_at"]),
@@ -323,8 +315,7 @@ class Store:
 
     def note(self, run: Run, **facts: Unpack[Facts]) -> Run:
         """Store facts without a change of state."""
-        with self._writing() as db:
-            self._set(db, run.name, {**facts, "updated_at": self._clock()})
+        self.write((run.name, None, facts))
         return self.get(run.name)
 
     def heard(self, run: Run, **facts: Unpack[Facts]) -> Run:
@@ -375,12 +366,20 @@ class Store:
 
     def write_journal(self, name: str, notes: Notes) -> None:
         """Merge what `notes` were given into `name`'s journal; on the disk when this returns."""
+        self.write((name, notes, {}))
+
+    def write(self, *changes: tuple[str, Notes | None, Facts]) -> None:
+        """The same, and facts (see `note`), of several runs: all is on the disk when this returns, or nothing."""
         with self._writing() as db:
-            row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
-            if row is None:
-                raise UnknownRun(f'no run "{name}"', hint="cloudtrain ls")
-            merged = self._notes(name, row["journal"], type(notes))[0] | notes.entries()
-            db.execute("UPDATE runs SET journal = ? WHERE name = ?", (json.dumps(merged), name))
+            for name, notes, facts in changes:
+                if notes is not None:
+                    row = db.execute("SELECT journal FROM runs WHERE name = ?", (name,)).fetchone()
+                    if row is None:
+                        raise UnknownRun(f'no run "{name}"', hint="cloudtrain ls")
+                    merged = self._notes(name, row["journal"], type(notes))[0] | notes.entries()
+                    db.execute("UPDATE runs SET journal = ? WHERE name = ?", (json.dumps(merged), name))
+                if facts:
+                    self._set(db, name, {**facts, "updated_at": self._clock()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,13 +33,19 @@ def would_cost(run: Run, now: float) -> float | None:
     instance = run.instance
     if instance is None or not instance.owned or instance.price_per_hour is None:
         return None
-    details, until = instance.details, _until(run, instance, now)
-    # Rows of an earlier release know of no stretches.
-    began = details.began_at if details.began_at is not None else run.created_at + (details.parked_s or 0.0)
-    usd = details.before_usd + instance.price_per_hour * max(LEAST_S, until - began) / 3600
+    until = _until(run, instance, now)
+    usd = instance.details.before_usd + _stretch(run, instance, until)
     if run.life is InstanceLife.PARKED:
         usd += (run.plan.offer.details.parked_per_day or 0.0) * max(0.0, now - until) / DAY_S
     return usd
+
+
+def _stretch(run: Run, instance: Instance, until: float) -> float:
+    """USD of the machine's last stretch, to its end at `until`."""
+    details = instance.details
+    # Rows of an earlier release know of no stretches.
+    began = details.began_at if details.began_at is not None else run.created_at + (details.parked_s or 0.0)
+    return (instance.price_per_hour or 0.0) * max(LEAST_S, until - began) / 3600
 
 
 def _until(run: Run, instance: Instance, now: float) -> float:
@@ -97,3 +103,12 @@ def woken(run: Run, instance: Instance, now: float) -> Instance:
     parked_s = (before.parked_s or 0.0) + max(0.0, began - (before.ended_at or began))
     usd = would_cost(run, began) or 0.0
     return replace(instance, details=replace(instance.details, began_at=began, before_usd=usd, parked_s=parked_s))
+
+
+def handed_over(run: Run, instance: Instance, to: str, now: float) -> tuple[Instance, Instance]:
+    """`instance`, the kept machine of `run`, which is the run `to`'s from `now` on, as each of the two has it: what they
+    cost is together what EC2 bills for it."""
+    details = replace(instance.details, kept_until=None)
+    left = replace(details, token="", ended_at=now, before_usd=run.instance.details.before_usd if run.instance else 0.0)
+    taken = replace(details, run=to, before_usd=-_stretch(run, instance, now), parked_s=None)
+    return replace(instance, life=InstanceLife.NONE, details=left), replace(instance, details=taken)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
+from cloudtrain.billing import expiry
 from cloudtrain.cleanup import debts
 from cloudtrain.cli import following, request
 from cloudtrain.cli.options import look
@@ -14,12 +18,14 @@ from cloudtrain.config import settings as settings_
 from cloudtrain.config.settings import Settings
 from cloudtrain.config.table import SETTINGS
 from cloudtrain.console.reporters.base import Reporter
+from cloudtrain.core import credentials
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.events import Noted
 from cloudtrain.core.names import new_name
 from cloudtrain.core.spec import RunSpec, check_name
+from cloudtrain.lifecycle import takeover
 from cloudtrain.lifecycle.repeat import Continuation, continuation
-from cloudtrain.store import Store
+from cloudtrain.store import Run, Store
 
 # Flags that choose the place; they are no settings.
 _PLACE = ("local", "host", "instance_id", "dry_run", "host_key")
@@ -59,6 +65,8 @@ def _join_or_begin(
     rest = _rest(flags, store, reporter)
     settings, spec = _asked(flags, given, words, rest, store)
     env_file.check(flags.env_file, spec)
+    if (kept := takeover.waiting(spec, store, time.time())) is not None:
+        reporter.emit(Noted(_offered(kept)))
     if not flags.only_plan:
         debts.settle_beside(spec, store, reporter.emit)
     return following.begin(
@@ -74,6 +82,15 @@ def _join_or_begin(
         checkpoint=(rest.checkpoint, rest.folder) if rest and rest.checkpoint else None,
         on_interrupt=flags.on_interrupt,
     )
+
+
+def _offered(kept: Run) -> str:
+    """That a machine is up which could be taken over, with the command for it, in words."""
+    typed, place = sys.argv[1:], sys.argv.index("run") if "run" in sys.argv else 0
+    typed = [*typed[:place], "--on", kept.name, *typed[place:]] if place else ["run", "--on", kept.name]
+    kind = kept.instance.type if kept.instance else "a machine"
+    told = f"{kind} of {kept.name} is up, {expiry.kept_words(kept, time.time())}; to train on it, without a launch"
+    return f"{told}: {shlex.join(['cloudtrain', *credentials.typed(typed)])}"
 
 
 def _rest(flags: Flags, store: Store, reporter: Reporter) -> Continuation | None:
@@ -92,7 +109,9 @@ def _asked(
     """Flags, settings files and environment as one run; of a run that goes on, what no flag says is as it was."""
     place = {name: getattr(flags, name) for name in _PLACE}
     if rest is not None:
-        elsewhere = bool(given["instance"] or flags.local or flags.host or flags.instance_id or flags.dry_run)
+        elsewhere = bool(
+            given["instance"] or flags.on or flags.local or flags.host or flags.instance_id or flags.dry_run
+        )
         was = request.of_run(rest.spec, elsewhere=elsewhere)
         given = {**was, **{name: value for name, value in given.items() if value is not None}}
         place = place if elsewhere else request.place_of(rest.spec)
@@ -105,5 +124,8 @@ def _asked(
         faults=tuple(flags.fault or ()),
         words=words,
         keep_s=request.keeping(flags.keep),
+        on=store.find(flags.on) if flags.on is not None else None,
     )
+    if flags.on is not None:
+        request.refuse_other_machine(given, settings, spec)
     return settings, request.going_on(spec, rest.spec) if rest else spec

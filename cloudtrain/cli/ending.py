@@ -17,7 +17,7 @@ from cloudtrain.core.errors import Busy, CloudtrainError, ExitCode
 from cloudtrain.core.events import Noted, Warned, discard
 from cloudtrain.core.notes import FileEntry
 from cloudtrain.core.states import RunState
-from cloudtrain.lifecycle import fetch_results
+from cloudtrain.lifecycle import fetch_results, takeover
 from cloudtrain.lifecycle import pull as lifecycle_pull
 from cloudtrain.lifecycle import stop as lifecycle_stop
 from cloudtrain.lifecycle.session import Context
@@ -38,7 +38,9 @@ def stop_one(row: Run, store: Store, reporter: Reporter, *, keep_s: float, pull:
     if pull:
         fetch_results.check_decided(row, store.read_journal(row.name))
     if row.state.final and expiry.kept_until(row) is None:
-        reporter.emit(Noted(f"{row.name} has already ended ({row.state.value})"))
+        taker = takeover.holder(row, store)
+        went = f"; its machine was taken over by {taker}: cloudtrain stop {taker} ends that" if taker else ""
+        reporter.emit(Noted(f"{row.name} has already ended ({row.state.value}){went}"))
     else:
         if not pull:
             _say_losses(row, context, reporter)

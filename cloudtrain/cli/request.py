@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.machinery import FrozenImporter, PathFinder
@@ -15,11 +16,11 @@ from cloudtrain.core import credentials
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.names import new_name
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
-from cloudtrain.lifecycle import machine_end
+from cloudtrain.lifecycle import machine_end, takeover
 from cloudtrain.provider.host_address import parse_host
 from cloudtrain.source import command
 from cloudtrain.source.shipped import job_folder
-from cloudtrain.store import Store
+from cloudtrain.store import Run, Store
 
 # Of `--keep`, in seconds.
 SHORTEST_KEEP_S = 60.0
@@ -38,16 +39,23 @@ def build(
     faults: tuple[str, ...],
     words: tuple[str, ...],
     keep_s: float | None = None,
+    on: Run | None = None,
 ) -> RunSpec:
     """The run that was asked for.
 
     Args:
+        on: the run whose kept machine it takes over.
         words: what was typed after the options: a command, or arguments of the training program.
 
     Raises:
         UsageError: naming the flag that cannot be used, and what can.
     """
-    target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=dry_run)
+    if on is not None:
+        takeover.check(on, store, time.time())
+        # A command that rehearses may say so again.
+        dry_run = dry_run and not on.plan.spec.rehearsal
+    target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=dry_run, on=on is not None)
+    dry_run = dry_run or (on is not None and on.plan.spec.rehearsal)
     if faults and not dry_run:
         raise UsageError("--fault is for rehearsals", hint="add --dry-run", code="bad_setting")
     job = _job(settings, words, away=target is Target.HOST or (target is Target.EC2 and not dry_run))
@@ -68,7 +76,11 @@ def build(
         host=parse_host(host, identity=settings.get("identity"), fingerprint=host_key)
         if target is Target.HOST and host
         else None,
-        ec2=_ec2(settings, instance_id, host_key, dry_run, faults) if target is Target.EC2 else None,
+        ec2=_taken_over(on, settings)
+        if on is not None
+        else _ec2(settings, instance_id, host_key, dry_run, faults)
+        if target is Target.EC2
+        else None,
     )
     if keep_s:
         machine_end.check(spec)
@@ -170,8 +182,11 @@ def _check_limits(limits: Limits) -> Limits:
     return limits
 
 
-def _target(settings: Settings, *, local: bool, host: str | None, instance_id: str | None, dry_run: bool) -> Target:
-    asked = {"--local": local, "--host": bool(host), "--instance-id": bool(instance_id), "--dry-run": dry_run}
+def _target(
+    settings: Settings, *, local: bool, host: str | None, instance_id: str | None, dry_run: bool, on: bool
+) -> Target:
+    asked = {"--on": on, "--local": local, "--host": bool(host), "--instance-id": bool(instance_id)}
+    asked["--dry-run"] = dry_run
     given = [flag for flag, value in asked.items() if value]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", hint=f"keep {given[0]} alone", code="bad_setting")
@@ -179,7 +194,7 @@ def _target(settings: Settings, *, local: bool, host: str | None, instance_id: s
         return Target.LOCAL
     if host:
         return Target.HOST
-    if instance_id or dry_run or settings.get("instance"):
+    if on or instance_id or dry_run or settings.get("instance"):
         return Target.EC2
     raise UsageError(
         "say where to train",
@@ -284,6 +299,44 @@ def _check_not_hidden(source: Path, module: str) -> None:
         hint=f"rename the folder {name}" if always else f"put an empty file there: touch {source / '__init__.py'}",
         code="bad_setting",
     )
+
+
+def _taken_over(run: Run, settings: Settings) -> Ec2Spec:
+    """The kept machine of `run` as a place."""
+    was, instance, own = run.plan.spec.ec2, run.instance, settings.fields("ec2")
+    assert was is not None and instance is not None
+    return replace(
+        was,
+        from_run=run.name,
+        types=(instance.type,),
+        region=run.plan.offer.details.region or was.region,
+        allow_cpu=own.get("allow_cpu", was.allow_cpu),
+        boot_limit_s=own.get("boot_limit_s", was.boot_limit_s),
+    )
+
+
+def refuse_other_machine(given: Mapping[str, object], settings: Settings, spec: RunSpec) -> None:
+    """A machine that is taken over is as it is.
+
+    Args:
+        given: settings that have a flag; None: the flag was not given.
+
+    Raises:
+        UsageError: naming the flags that want another one.
+    """
+    differ = []
+    for name, each in SETTINGS.items():
+        if each.part != "ec2" or name in ("allow_cpu", "boot_limit") or given.get(name) is None:
+            continue
+        asked, has = settings.get(name), each.value_in(spec)
+        if not (set(has) <= set(asked) if name == "instance" else asked == has):
+            differ.append(f"{each.option} (it has {', '.join(has) if name == 'instance' else has})")
+    if differ:
+        raise UsageError(
+            f"the machine that is taken over is another one: {'; '.join(differ)}",
+            hint="leave that out, or leave --on out to launch one",
+            code="bad_setting",
+        )
 
 
 def _ec2(

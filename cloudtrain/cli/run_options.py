@@ -28,6 +28,12 @@ class Flags:
         typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed."),
     ] = False
     instance_id: Annotated[str | None, typer.Option(help="Your own instance; it is not terminated.")] = None
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Take over the machine that this run has kept: no launch.", autocompletion=complete_run
+        ),
+    ] = None
     host: Annotated[str | None, typer.Option(help="An existing machine: USER@ADDRESS[:PORT].")] = None
     host_key: Annotated[str | None, typer.Option(help="Its host key, SHA256:... as ssh-keygen -l shows it.")] = None
     fault: Annotated[list[str] | None, typer.Option(help="Fault to inject in a rehearsal; may be repeated.")] = None
@@ -57,7 +63,7 @@ _AFTER = {
     "device": ("config",),
     "job": ("local", "dry_run"),
     "volume_size": ("python",),
-    "instance": ("instance_id", "host", "identity", "host_key"),
+    "instance": ("on", "instance_id", "host", "identity", "host_key"),
     "allow_cpu": ("fault",),
     "secrets": ("env_file",),
 }

@@ -1,4 +1,4 @@
-"""Crash points: the nine moments at which a killed command must leave nothing lost and nothing billed unseen.
+"""Crash points: the moments at which a killed command must leave nothing lost and nothing billed unseen.
 
 `CLOUDTRAIN_CRASH_AT=K3` in the environment makes the process kill itself as by `kill -9` when it comes to K3,
 `CLOUDTRAIN_CRASH_AT=K5:2` when it comes there for the second time. Nothing is cleaned up, flushed or said. Without the
@@ -52,6 +52,9 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "K6": Point("the job has started", ("the registry does not know it yet", "the registry knows it")),
         "K7": Point("the results are here, verified"),
         "K8": Point("the instance was told to end, that it did is not confirmed"),
+        "K9": Point("a kept machine is to be taken over, its keys are copied"),
+        "K10": Point("the registry has given it to the new run, nothing on it has changed"),
+        "K11": Point("its tags name the new run and its end, its own timer has the old end"),
     }
 )
 

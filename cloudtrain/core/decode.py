@@ -250,6 +250,14 @@ def brief(value: Any) -> dict[str, Any]:
     return {one.name: whole[one.name] for one in declared(value) if whole[one.name] != one.default}
 
 
+def as_far(kind: type[T], text: Any) -> T:
+    """What a JSON text holds, as far as it is that."""
+    try:
+        return made(kind, json_object(text), leave_out=True)
+    except (ValueError, TypeError):
+        return kind()
+
+
 class Given:
     """Base of frozen dataclasses that know which of their fields they were given, be it as None (by `replace`: all):
     the others have defaults, and do not count where the value is written down."""

@@ -140,6 +140,7 @@ CODES: dict[str, ErrorCode] = {
     "not_ended": ErrorCode((6,), "something that clean should end may still be billed"),
     "not_extended": ErrorCode((2,), "there is no end that could be moved"),
     "not_installed": ErrorCode((2,), "a rehearsal needs packages that are not installed"),
+    "not_kept": ErrorCode((2,), "the machine that a run is to take over is not kept, or is another run's"),
     "not_offered": ErrorCode((5,), "the type is not offered in the Region, zone or market"),
     "not_pulled": ErrorCode((130,), "you stopped the run without pulling its results (stop --no-pull)"),
     "not_removed": ErrorCode((6,), "a folder on a host could not be removed, or is in use, or holds what is not here"),

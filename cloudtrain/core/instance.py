@@ -23,7 +23,8 @@ class Details:
         kept_until: the same, of one that stays up although its run's results are here (`--keep`).
         began_at, ended_at: unix seconds at which EC2 has started it last, and since which it has been down.
         parked_s: seconds that it was parked before it was started again; None: it never was.
-        before_usd: what the run has cost until `began_at`: earlier machines of it, and earlier times of this one.
+        before_usd: what the run has cost until `began_at`: earlier machines of it, and earlier times of this one; less
+            than nothing: what the run before has paid of the time since then, where the machine was taken over.
         identity: private key file.
         name, alias: what the user's SSH configuration knows it by, and under which name its key is trusted.
     """

@@ -202,6 +202,7 @@ class RunNotes(Notes):
         keep_s: seconds that `stop` wants its machine to stay up, in the place of the plan's; 0: it is to end at once.
         held: written before anything is moved, so that a command which comes back promises no more.
         parks: id of the machine that parks where it would have ended itself.
+        handed_to: name of the run whose its machine is now: this one has none any more.
         owed, leftovers: its machine's end is not confirmed; what it still has in the account, human-readable.
         host, python: what the host's probe told, and the interpreter for the job.
         environment: what its program runs in.
@@ -231,6 +232,7 @@ class RunNotes(Notes):
     keep_s: float | None = None
     held: Promise | None = None
     parks: str | None = None
+    handed_to: str | None = None
     owed: bool = False
     leftovers: tuple[str, ...] = ()
     # What a host told is left out where it is odd: it must not keep anybody from the run.

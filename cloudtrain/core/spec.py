@@ -149,12 +149,14 @@ class Ec2Spec:
         tags: further ones for all that is launched.
         private_ip: no public address is asked for, and the private one is connected to.
         user: login name; None: what the image tells, or one that the start-up data makes.
+        from_run: name of the run whose kept machine is taken over; nothing is launched.
         identity, host_key: for `instance_id` alone: private key file, and the host's public key or its fingerprint
             ("SHA256:..."); without one the key is read from the instance's console output.
     """
 
     types: tuple[str, ...] = ("g4dn.xlarge",)
     instance_id: str | None = None
+    from_run: str | None = None
     region: str | None = None
     profile: str | None = None
     spot: bool = False

@@ -29,7 +29,7 @@ def verified(run: Run, notes: RunNotes) -> Mapping[str, str] | None:
 
 def is_gone(run: Run, notes: RunNotes) -> bool:
     """Whether nothing of the run can be fetched any more: its machine has ended, or no longer keeps it."""
-    return run.life is InstanceLife.TERMINATED or notes.gone_there
+    return run.life is InstanceLife.TERMINATED or notes.gone_there or notes.handed_to is not None
 
 
 def is_theirs(run: Run, instance: Instance) -> bool:

@@ -12,7 +12,7 @@ from cloudtrain.core.notes import Checkpoint, RunNotes
 from cloudtrain.core.plan import CodeSummary, Plan, make_plan
 from cloudtrain.core.spec import RunSpec, Target
 from cloudtrain.environment.plan import plan as plan_environment
-from cloudtrain.lifecycle import checkpoints, put_back
+from cloudtrain.lifecycle import checkpoints, put_back, takeover
 from cloudtrain.lifecycle.session import Context
 from cloudtrain.run_folder import code_copy, history, receipt
 from cloudtrain.source import command, git, ignore, review, shipped, tree
@@ -62,7 +62,8 @@ def plan_run(spec: RunSpec, context: Context) -> Plan:
     code_copy.check_names(files.files)
     if spec.job.command:
         command.check(spec.job, files)
-    offer = context.provider(spec).survey(spec)
+    reuses = spec.ec2 is not None and spec.ec2.from_run is not None
+    offer = takeover.survey(spec, context) if reuses else context.provider(spec).survey(spec)
     words = (*spec.job.command, *spec.job.packages, *spec.job.resume_args, *spec.train.args)
     state = git.state(files.source, files.files, timeout=5.0)
     code = CodeSummary(

@@ -44,8 +44,8 @@ def repetition(run: Run, store: Store, name: str) -> Repetition:
     spec = run.plan.spec
     ec2 = spec.ec2
     if ec2 is not None:
-        # Where it ran then, whatever Region this shell has now.
-        ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.region)
+        # Where it ran then, whatever Region this shell has now; on a machine of its own.
+        ec2 = replace(ec2, region=ec2.region or run.plan.offer.details.region, from_run=None)
     # From its first step on: what it had gone on from is another run's, and changes nothing of what comes out.
     spec = replace(spec, name=name, job=replace(spec.job, source=str(source)), ec2=ec2, resume=None)
     return Repetition(spec, {"name": run.name, "id": notes.id}, told)

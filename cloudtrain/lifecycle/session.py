@@ -77,8 +77,9 @@ class Session:
         guarded = (run, context.store, self.provider, self.journal, context.clock, context.steady)
         self.guard = overdue.Guard(*guarded, holds=holds)
         self.context = replace(context, emit=self.guard.hearing(context.emit))
-        self.instance = run.instance
         notes = self.journal.read(RunNotes)
+        self._taken = notes.handed_to
+        self.instance = None if self._taken else run.instance
         # A run of the last release, or one that `adopt` has found, is known on its host by its name alone.
         self._on_host = notes.on_host or run.name
         self._id = notes.id if notes.on_host else None
@@ -118,7 +119,7 @@ class Session:
 
     def look_up(self) -> Machine | None:
         """The run's machine, looked for where the registry does not know it; None: it has none any more."""
-        if self.machine is None:
+        if self.machine is None and not self._taken:
             self.instance = self.provider.find(self._run.name, self.journal)
         return self.machine
 
@@ -136,6 +137,9 @@ class Session:
 
     def _no_machine(self) -> ConnectionFailed:
         name = self._run.name
+        if self._taken:
+            told = f"the machine of {name} was taken over by {self._taken}"
+            return ConnectionFailed(told, hint=f"cloudtrain show {self._taken}", code=GONE)
         return ConnectionFailed(f"{name} no longer has a machine", hint=f"cloudtrain show {name}", code=GONE)
 
     def transport(self, *, wakes: bool = True) -> Transport:

@@ -229,7 +229,7 @@ def _usd(run: Run) -> float:
     """What this machine has cost, without those before it."""
     if run.instance is None:
         return 0.0
-    before = run.instance.details.before_usd
+    before = max(0.0, run.instance.details.before_usd)
     return (cost.would_cost(run, run.ended_at or run.updated_at) or before) - before
 
 

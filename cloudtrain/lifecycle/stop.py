@@ -106,7 +106,8 @@ def settle(run: Run, context: Context) -> Result:
     """
     if not context.store.read_journal(run.name).owed:
         return context.result(run)
-    with claim(run.name), Session(run, context) as session:
+    with claim(run.name), Session(run := context.store.get(run.name), context) as session:
+        # Another run may have taken the machine over meanwhile: then it is that one's to end.
         machine = session.look_up()
         if machine is not None:
             released = machine.release()

@@ -38,6 +38,7 @@ from cloudtrain.lifecycle import (
     put_back,
     spot,
     suited,
+    takeover,
 )
 from cloudtrain.lifecycle.fetch_results import allowed, check_log, limit, results_of
 from cloudtrain.lifecycle.progress import Heard, Progress
@@ -99,12 +100,15 @@ def acquire(run: Run, session: Session) -> Run:
         return run
     session.secrets()
     if run.state is RunState.PLANNED:
-        launched = run.plan.spec.target is Target.EC2
-        life = InstanceLife.LAUNCHING if launched else InstanceLife.NONE
+        launches = run.plan.spec.target is Target.EC2 and not takeover.wanted(run.plan.spec, RunNotes())
+        life = InstanceLife.LAUNCHING if launches else InstanceLife.NONE
         run = session.move(run, RunState.PROVISIONING, life=life)
     with _or_failed(run, session):
         notes, now = session.journal.read(RunNotes), session.context.clock()
-        instance = session.provider.acquire(spot.plan_for(run, notes, now), session.journal, session.context.emit)
+        if takeover.wanted(run.plan.spec, notes):
+            instance = takeover.take(run, session)
+        else:
+            instance = session.provider.acquire(spot.plan_for(run, notes, now), session.journal, session.context.emit)
         session.instance = instance = spot.priced(instance, notes, now)
         return session.move(run, RunState.BOOTING, instance=instance, life=instance.life)
 

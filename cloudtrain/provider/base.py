@@ -64,6 +64,18 @@ class Machine(ABC):
         """
         return False
 
+    def take_over(self, transport: Transport, until: float) -> bool:
+        """It was another run's until now: mark it and what belongs to it as this run's, and have it end itself for good
+        at `until` (unix seconds) and not before. Safe to call again.
+
+        Returns:
+            Whether it does; False for one that nothing ends.
+
+        Raises:
+            CloudtrainError: it ends itself at the time that it had.
+        """
+        return False
+
     def wake(self) -> Instance:
         """Start a parked instance, with a lease that is long enough to fetch what its disk holds.
 

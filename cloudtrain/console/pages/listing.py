@@ -389,6 +389,8 @@ def _story(run: Run, notes: RunNotes) -> list[str]:
     lines = []
     if run.plan.spec.resume is not None:
         lines.append(f"  resumed  from {run.plan.spec.resume.run}, {run.plan.spec.resume.where}")
+    if notes.handed_to is not None:
+        lines.append(f"  machine  taken over by {notes.handed_to}")
     for over in notes.attempts:
         at = date_and_time(over.ended) if over.ended else "?"
         where = ", ".join(filter(None, (over.instance_type, over.zone)))

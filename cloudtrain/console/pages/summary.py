@@ -99,6 +99,8 @@ def image_lines(plan: Plan) -> list[str]:
     ec2, found = plan.spec.ec2, plan.offer.details
     if ec2 is None or ec2.instance_id or found.image_id is None:
         return []
+    if ec2.from_run:
+        return [f"  machine  {found.instance_id} of {ec2.from_run}: taken over, nothing is launched"]
     owner = found.image_owner
     by = f" of {owner}" if owner == "amazon" else f" of account {owner}" if owner else ""
     door = ec2.ssh_cidr or "your address alone"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cloudtrain.core import crash
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.instance import Ended, Instance, Login, Released
@@ -123,6 +124,20 @@ class Ec2Machine(Machine):
                 self._move(transport, expires_at)
             self.journal.write(Ec2Notes(ends_by=expires_at))
         return self.instance.owned
+
+    def take_over(self, transport: Transport, until: float) -> bool:
+        details, kept = self.instance.details, "it ends at the time that it had"
+        with self._recorded() as clients:
+            found, group = one(clients, self.instance.id) or {}, self.journal.read(Ec2Notes).group
+            disks = [each["Ebs"]["VolumeId"] for each in found.get("BlockDeviceMappings", [])]
+            marks = tags.tags_of_run(details.run, details.token, "", until)
+            del marks[tags.OWNER]
+            told: Any = tags.as_list(marks)
+            with translated(f"mark {self.instance.id}", profile=clients.profile, consequence=kept):
+                clients.ec2.create_tags(Resources=[self.instance.id, *disks, *([group.id] if group else [])], Tags=told)
+            crash.point("K11")
+            self._move(transport, until)
+        return True
 
     def end(self, *, parks: bool) -> Ended:
         with self._recorded() as clients:

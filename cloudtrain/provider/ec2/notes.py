@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from cloudtrain.core.decode import Moment
@@ -149,3 +149,14 @@ class Ec2Notes(Notes):
 
 ENDED_NOTES = Ec2Notes(release_pending=None, instance=None, attempt=None, request=None)
 """Of a run whose machine has ended."""
+
+
+def handed_over(notes: Ec2Notes, to: str, ends_by: float) -> tuple[Ec2Notes, Ec2Notes]:
+    """What is left of `notes` for a run whose kept machine the run `to` takes over, and what `to` has of it: all that
+    says which machine it is, who is trusted, and what else belongs to it. Its first end by `to` is `ends_by` (unix
+    seconds)."""
+    attempt = replace(notes.attempt, run=to, n=1, expires_at=ends_by) if notes.attempt else None
+    nothing: dict[str, Any] = dict.fromkeys(each.name for each in fields(Ec2Notes))
+    return Ec2Notes(**nothing), replace(
+        notes, attempt=attempt, ends_by=ends_by, parks=None, held=None, woken=None, adopted=False
+    )

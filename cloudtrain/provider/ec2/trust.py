@@ -71,6 +71,11 @@ def new_host_key(run: str) -> tuple[str, PublicKey]:
     return private, public
 
 
+def copy_keys(run: str, to: str) -> None:
+    """The keys of `run`, whose machine the run `to` is to take over, as its own, too."""
+    shutil.copytree(keys_folder(run), disk.private_dir(keys_folder(to)), dirs_exist_ok=True)
+
+
 def forget(run: str) -> None:
     """Delete the run's keys; the machine that they open is gone."""
     shutil.rmtree(keys_folder(run), ignore_errors=True)

@@ -73,3 +73,9 @@ CASES = (
     Case(point="K7", judged="its results are pulled", command=("pull", "RUN")),
     Case(point="K8", judged="its results are pulled", command=("stop", "RUN", "--yes")),
 )
+# The same of a takeover (`run --on`): what there is, is the machine of either run.
+TAKEOVER = (
+    Case(point="K9", kept=True, judged="kept until"),
+    Case(point="K10", judged="its run never began to train"),
+    Case(point="K11", judged="its run never began to train"),
+)

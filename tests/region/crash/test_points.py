@@ -15,7 +15,7 @@ from cloudtrain.core import crash
 from cloudtrain.core.errors import UsageError
 from cloudtrain.emulator.region import Region
 from tests.region.crash.conftest import Killable, launched
-from tests.region.crash.points import CASES, Case
+from tests.region.crash.points import CASES, TAKEOVER, Case
 from tests.region.whole_path.place import ROOT, left
 from tests.region.whole_path.test_story import log_of, sums_hold
 
@@ -155,12 +155,12 @@ def test_every_point_is_on_the_way_of_a_launch() -> None:
         for nth in range(1, max(1, len(told.passages)) + 1)
     ]
     assert sorted(placed) == sorted(name.partition(":")[0] for name in wanted)
-    assert [case.name for case in CASES] == wanted
-    assert sorted(name for chain in CHAINS for name in chain) == sorted(wanted)
+    assert [case.name for case in (*CASES, *TAKEOVER)] == wanted
+    assert sorted(name for chain in CHAINS for name in chain) == sorted(case.name for case in CASES)
 
 
 def test_a_point_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong in ("K9", "K1:x", "k1"):
+    for wrong in ("K99", "K1:x", "k1"):
         monkeypatch.setenv(crash.VARIABLE, wrong)
         with pytest.raises(UsageError, match="names no crash point"):
             crash.point("K0")

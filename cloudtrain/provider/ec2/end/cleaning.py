@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botocore.exceptions import ClientError
 
@@ -136,6 +136,8 @@ def find(
     found = []
     for item in items:
         run = by_token.get(item.token)
+        # Of a machine that was taken over, the tags may name the run before for a moment.
+        item = replace(item, run=run.run) if run is not None else item
         others = run is None and tags.is_others(item.owner, mine)
         safe, why, loss = judge(item, run, housed, now)
         if others and not anyone:
