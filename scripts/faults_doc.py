@@ -72,7 +72,9 @@ STANDS_IN = """\
 def doc() -> str:
     """The page."""
     subjects = [f"## {title}\n\n{_table(cases)}" for title, cases in rows.SUBJECTS]
-    crashes = [f"| {case.name} | {case.done} | {case.left} | {case.settled} |\n" for case in (*points.CASES, *points.TAKEOVER)]
+    crashes = [
+        f"| {case.name} | {case.done} | {case.left} | {case.settled} |\n" for case in (*points.CASES, *points.TAKEOVER)
+    ]
     lower = [f"| {number} | {', '.join(f'`{name}`' for name in names)} |\n" for number, names in _lower().items()]
     head = "## The same at a lower level\n\n| row | tests |\n| --- | --- |\n"
     return "\n".join([HEAD, *subjects, CRASH + "".join(crashes), STANDS_IN, head + "".join(lower)])

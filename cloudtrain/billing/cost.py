@@ -106,8 +106,8 @@ def woken(run: Run, instance: Instance, now: float) -> Instance:
 
 
 def handed_over(run: Run, instance: Instance, to: str, now: float) -> tuple[Instance, Instance]:
-    """`instance`, the kept machine of `run`, which is the run `to`'s from `now` on, as each of the two has it: what they
-    cost is together what EC2 bills for it."""
+    """`instance`, the kept machine of `run`, which is the run `to`'s from `now` on, as each of the two has it: what
+    they cost is together what EC2 bills for it."""
     details = replace(instance.details, kept_until=None)
     left = replace(details, token="", ended_at=now, before_usd=run.instance.details.before_usd if run.instance else 0.0)
     taken = replace(details, run=to, before_usd=-_stretch(run, instance, now), parked_s=None)

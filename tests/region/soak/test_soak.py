@@ -15,9 +15,9 @@ import pytest
 
 from cloudtrain.core import crash
 from cloudtrain.emulator.faults import parse
+from tests.region.crash.points import TAKEOVER
 from tests.region.soak import job
 from tests.region.soak import judge as judging
-from tests.region.crash.points import TAKEOVER
 from tests.region.soak.troubles import POINTS, TROUBLES
 
 ROOT = Path(__file__).resolve().parents[3]
