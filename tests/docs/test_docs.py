@@ -50,6 +50,12 @@ AWS = [
 ]
 OWN_PROGRAM = "tests/docs/test_own_program.py::"
 PROGRAMS = "tests/programs/test_programs.py::test_what_it_leaves_here_comes_back_from_everywhere"
+# Run here, in this order, in an emulated account.
+MANY = [
+    "cloudtrain run --instance g4dn.xlarge --keep 30m --name first -- python train.py",
+    "cloudtrain run --on first --keep 30m --name second -- python train.py --lr 0.01",
+    "cloudtrain stop second",
+]
 # Command -> the test that runs it.
 ELSEWHERE = {
     "python3 scripts/quickstart.py": "tests/host/scripts/test_bootstrap.py::"
@@ -120,7 +126,7 @@ GROUP = typer.main.get_command(app)
 
 def test_every_command_is_run_by_a_test() -> None:
     commands = [command for page in PAGES for command in shown.fenced(page)]
-    claimed = {*TOUR, REHEARSAL, OWN, *AWS, *ELSEWHERE, *SHELL}
+    claimed = {*TOUR, REHEARSAL, OWN, *AWS, *MANY, *ELSEWHERE, *SHELL}
     assert len(commands) > 30
     assert sorted(set(commands) - claimed) == [], "commands that no test runs"
     assert sorted(claimed - set(commands)) == [], "no longer shown"
@@ -322,6 +328,33 @@ def test_the_commands_that_ask_aws(
         planned = re.search(r"Plan for (\S+)", told)
         told = told.replace(f"{place.cwd}{os.sep}", "").replace(planned[1] if planned else "brave-otter", "brave-otter")
         assert shown.strange(session(GUIDE, command), told) == [], told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
+def test_the_guide_to_many_runs(tmp_path: Path) -> None:
+    pytest.importorskip("moto")
+    from cloudtrain.emulator.region import Region
+
+    with Region(tmp_path / "region", timing=Timing(pending_s=0.1, boot_s=0.1)) as region:
+        place = Place.in_account(region, tmp_path)
+        (place.cwd / "train.py").write_text("import sys\nprint(*sys.argv[1:], flush=True)\n", encoding="utf-8")
+
+        def typed(command: str, *flags: str) -> str:
+            _, verb, *rest = shown.words(command)
+            return place.cli(verb, *flags, *rest).stderr.decode()
+
+        first, second, stop = MANY
+        try:
+            typed(first, "--yes")
+            # A plan for another machine of the type says that this one is up.
+            assert "cloudtrain run --on first --model 3 --instance g4dn.xlarge --plan" in typed(AWS[1])
+            assert "taken over, nothing is launched" in typed(second, "--yes")
+            assert len(region.calls("RunInstances")) == 1
+            typed(stop, "--yes")
+            assert (place.folder("second") / "console.log").read_text() == "--lr 0.01\n"
+            assert not any(region.inventory().values())
+        finally:
+            place.cleanup()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="lines of a console end otherwise there")

@@ -106,32 +106,32 @@ def _endless(run: Run) -> object:
     return replace(run.instance, details=replace(run.instance.details, expires_at=None))
 
 
-def test_what_ec2_says_is_gone_or_somebody_elses_is_refused_before_money(scene: Scene) -> None:
+def test_what_is_gone_or_somebody_elses_is_refused_before_money(scene: Scene) -> None:
     old = kept(scene)
     assert old.instance is not None
-    ec2 = clients(scene).ec2
-    ec2.create_tags(
-        Resources=[old.instance.id], Tags=[{"Key": tags.EXPIRES_AT, "Value": tags.utc_text(time.time() + 5000)}]
-    )
-    with pytest.raises(UsageError, match="somebody else has moved the end"):
-        planning.plan_run(spec(scene), scene.context)
-    for call, told in ((ec2.stop_instances, "is parked"), (ec2.terminate_instances, "has ended: EC2 says so")):
-        call(InstanceIds=[old.instance.id])
+    until, store = old.instance.details.kept_until or 0.0, scene.context.store
+
+    def refused(told: str) -> None:
         with pytest.raises(UsageError, match=told) as caught:
-            planning.plan_run(spec(scene), scene.context)
+            planning.plan_run(spec(scene, name="third"), scene.context)
         assert (caught.value.code, int(caught.value.exit_code)) == ("not_kept", 2)
-    assert scene.context.store.names() == [NAME] and len(scene.region.calls("RunInstances")) == 1
 
+    def marked(at: float) -> None:
+        marks = [{"Key": tags.EXPIRES_AT, "Value": tags.utc_text(at)}]
+        clients(scene).ec2.create_tags(Resources=[old.instance.id], Tags=marks)  # type: ignore[union-attr, arg-type]
 
-def test_a_machine_that_goes_between_the_plan_and_the_takeover_fails_the_run_and_nothing_is_launched(
-    scene: Scene,
-) -> None:
-    old = kept(scene)
+    marked(until + 3600)
+    refused("somebody else has moved the end")
+    marked(until)
     run = begin(scene)
-    stop.stop(old, scene.context)
-    with pytest.raises(UsageError, match="has ended, or is about to"):
+    clients(scene).ec2.terminate_instances(InstanceIds=[old.instance.id])
+    refused("has ended: EC2 says so")
+    assert store.names() == [NEXT, NAME]
+    # It went between plan and takeover: the run fails, and nothing is launched in its place.
+    with pytest.raises(UsageError, match="has ended: EC2 says so"):
         story.resume(run, scene.context)
-    run = scene.context.store.get(NEXT)
-    assert (run.state, run.life) == (RunState.FAILED, InstanceLife.NONE)
+    run = store.get(NEXT)
+    assert (run.state, run.life, store.read_journal(NAME).handed_to) == (RunState.FAILED, InstanceLife.NONE, None)
     assert len(scene.region.calls("RunInstances")) == 1
+    stop.stop(store.get(NAME), scene.context)
     gone(scene)
