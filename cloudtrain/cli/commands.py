@@ -27,6 +27,22 @@ class AnsweringCommand(ReadingCommand):
         return reporter(Look(json=ctx.params.get("json", False), plain=ctx.params.get("plain", False))).answer(found)
 
 
+class _PassingOn(AnsweringCommand):
+    """A command about a run that hands what stands behind -- to another program: no run's name is taken from there."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words."""
+        values = {flag for each in self.get_params(ctx) if not getattr(each, "is_flag", True) for flag in each.opts}
+        named = value = False
+        for at, word in enumerate(args):
+            if word == "--" and not value:
+                args = args if named else [*args[: at + 1], "", *args[at + 1 :]]
+                break
+            named = named or not (value or word.startswith("-"))
+            value = not value and word in values
+        return super().parse_args(ctx, args)
+
+
 class Command(NamedTuple):
     """One command.
 
@@ -50,9 +66,9 @@ class Command(NamedTuple):
             return typer.main.get_group(loaded.app)
         alone = plain_typer(add_completion=False)
         settings = {"allow_extra_args": self.passes_on, "allow_interspersed_args": not self.ends_options}
-        alone.command(name, cls=AnsweringCommand, context_settings=settings, hidden=not self.help)(
-            getattr(loaded, function)
-        )
+        passing = self.passes_on and not self.ends_options
+        kind = _PassingOn if passing else AnsweringCommand
+        alone.command(name, cls=kind, context_settings=settings, hidden=not self.help)(getattr(loaded, function))
         return typer.main.get_command(alone)
 
 

@@ -54,7 +54,12 @@ def clean(
     ] = False,
     owner: Owner = WhoseThings.MINE,
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look in the rehearsal's Region, not in AWS.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what --yes would end; end nothing, ask nothing.")
+    ] = False,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="Look in the Region of the rehearsals here, not in AWS.")
+    ] = False,
     json: Json = False,
 ) -> Answer | None:
     """List what cloudtrain has left in the account, and end it with --yes. Found by its tags: no local state is needed.
@@ -67,7 +72,7 @@ def clean(
     by their names or with --all, but none of an active run.
     """
     if host is not None:
-        if region or all_regions or profile or dry_run or owner is WhoseThings.ANY:
+        if region or all_regions or profile or rehearsal or dry_run or owner is WhoseThings.ANY:
             raise UsageError("--host is your own machine: options for AWS and rehearsals do not apply", code="usage")
         return host_leftovers.clean(
             host, ids or [], identity=identity, host_key=host_key, everything=everything, yes=yes, json=json
@@ -75,15 +80,17 @@ def clean(
     # Results go to stdout, the way there to stderr: in JSON mode, too, stdout is one object.
     console = reporter(Look(json=json, plain=True), lines=False)
     store = _registry(console.emit)
-    where = _places(store, console.emit, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run)
+    where = _places(store, console.emit, region=region, everywhere=all_regions, profile=profile, rehearsal=rehearsal)
     if not where:
         nothing = "no rehearsal is active on this computer: nothing to clean"
         return Answer(lambda: {"regions": [], "refused": [], "leftovers": []}, lambda _: [nothing])
     anyone = owner is WhoseThings.ANY
     view = _look(where, store, console.emit, ids, anyone=anyone)
-    command = _typed(ids, region=region, everywhere=all_regions, profile=profile, dry_run=dry_run, anyone=anyone)
+    command = _typed(ids, region=region, everywhere=all_regions, profile=profile, rehearsal=rehearsal, anyone=anyone)
     chosen = _choice(view, everything=everything, anyone=anyone)
-    console.show(*shown.listing(view, time.time(), command=None if yes else command, anyone=anyone))
+    console.show(*shown.listing(view, time.time(), command=None if yes and not dry_run else command, anyone=anyone))
+    if dry_run:
+        return _preview(view, chosen)
     if chosen and not yes and console.may_ask():
         if not console.ask(_question(chosen, shown.losses(chosen)), default=False):
             return None
@@ -105,6 +112,14 @@ def clean(
         error=_unseen(view) or _unended(ended),
         said=True,
     )
+
+
+def _preview(view: View, chosen: Sequence[Leftover]) -> Answer:
+    """What an end would end; nothing is ended."""
+    ids = ", ".join(one.item.id for one in chosen)
+    lost = "".join(f"; lost with it: {what}" for what in shown.losses(chosen))
+    told = f"would end {len(chosen)}: {ids}{lost}" if chosen else "would end nothing"
+    return Answer(lambda: shown.view_record(view), lambda _: [f"{told}; nothing was changed"], error=_unseen(view))
 
 
 def _broken_off(chosen: Sequence[Leftover], known: Sequence[Ended]) -> CloudtrainError:
@@ -173,7 +188,7 @@ def remote(
     has, known here or not: of that nothing is left out."""
     emit = reporter(Look(plain=True)).emit
     store = _registry(emit)
-    where = _places(store, emit, region=region, everywhere=False, profile=profile, dry_run=False)
+    where = _places(store, emit, region=region, everywhere=False, profile=profile, rehearsal=False)
     view = _look(where, store, emit, None)
     chosen = choose(store) if store is not None else Chosen([], 0, [])
     there = ["", f"in {', '.join(view.regions)}:", *shown.remote(view, time.time())]
@@ -208,9 +223,9 @@ def _registry(emit: Emit) -> Store | None:
 
 
 def _places(
-    store: Store | None, emit: Emit, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool
+    store: Store | None, emit: Emit, *, region: str | None, everywhere: bool, profile: str | None, rehearsal: bool
 ) -> list[Clients]:
-    if dry_run:
+    if rehearsal:
         return leftovers.rehearsal_places()
     if store is not None:
         debts.settle(store, emit)
@@ -247,11 +262,11 @@ def _question(chosen: Sequence[Leftover], lost: Sequence[str]) -> str:
 
 
 def _typed(
-    ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, dry_run: bool, anyone: bool
+    ids: list[str] | None, *, region: str | None, everywhere: bool, profile: str | None, rehearsal: bool, anyone: bool
 ) -> str:
     """The command as it was typed, to be typed again with more."""
     words = ["cloudtrain clean", *(ids or [])]
-    words += ["--dry-run"] if dry_run else []
+    words += ["--rehearsal"] if rehearsal else []
     words += ["--all-regions"] if everywhere else []
     words += ["--owner any"] if anyone else []
     words += [f"--region {region}"] if region else []

@@ -39,7 +39,7 @@ def ssh(
     from cloudtrain.lifecycle import openssh, session
 
     store = Store()
-    row = store.find(run)
+    row = store.find(run or None)
     if expiry.away(row):
         raise UsageError(
             f"{row.name} is {listing.status(row)}: there is nothing to log in to",

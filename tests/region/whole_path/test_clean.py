@@ -231,12 +231,14 @@ def test_only_what_is_named_is_ended_and_what_cannot_be_leaves_exit_code_6(here:
 def test_the_rehearsals_region_is_cleaned_alike(tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     place = Place("rehearsal", ["--dry-run"], tmp_path / "home", tmp_path / "cwd")
-    assert b"no rehearsal is active" in place.cli("clean", "--dry-run").stdout
+    assert b"no rehearsal is active" in place.cli("clean", "--rehearsal").stdout
     try:
         train(place, "play-run")
-        told = place.cli("clean", "--dry-run").stdout.decode()
-        assert "play-run" in told and "cloudtrain clean --dry-run --all --yes" in told
-        assert "left: 0 instances" in place.cli("clean", "--dry-run", "--all", "--yes").stdout.decode()
+        told = place.cli("clean", "--rehearsal").stdout.decode()
+        assert "play-run" in told and "cloudtrain clean --rehearsal --all --yes" in told
+        looked = place.cli("clean", "--rehearsal", "--all", "--yes", "--dry-run").stdout.decode()
+        assert "would end" in looked and "lost with it" in looked and "nothing was changed" in looked
+        assert "left: 0 instances" in place.cli("clean", "--rehearsal", "--all", "--yes").stdout.decode()
         assert place.shown("play-run")["instance"]["life"] == "terminated"
     finally:
         for folder in (place.home / "state" / "rehearsal").glob("*"):

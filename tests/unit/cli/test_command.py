@@ -8,6 +8,7 @@ import pytest
 
 from cloudtrain.cli import app as command_line
 from cloudtrain.cli import beginning, request
+from cloudtrain.cli.commands import COMMANDS
 from cloudtrain.cli.run_options import before_command
 from cloudtrain.config import settings
 from cloudtrain.core.errors import UsageError
@@ -83,3 +84,18 @@ def test_flags_of_the_shipped_program_are_refused_beside_a_command() -> None:
         request.refuse_with_command(("train.py",), {"epochs": 3, "job": "x", "seed": None, "packages": ["a"]})
     assert caught.value.code == "not_with_command"
     request.refuse_with_command(("--subset",), {"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("typed", "run", "words"),
+    [
+        ("-- nvidia-smi -L", "", ["nvidia-smi", "-L"]),
+        ("--yes -- ls -- x", "", ["ls", "--", "x"]),
+        ("run1 -- ls", "run1", ["ls"]),
+        ("run1", "run1", []),
+        ("", None, []),
+    ],
+)
+def test_what_ssh_runs_is_no_runs_name(typed: str, run: str | None, words: list[str]) -> None:
+    context = COMMANDS["ssh"].load("ssh").make_context("ssh", typed.split())
+    assert (context.params["run"], context.args) == (run, words)
