@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +47,7 @@ def write(run: Run, store: Store) -> None:
     Raises:
         OSError: its folder cannot be written; what was there is as it was.
     """
-    notes, told = store.read_journal(run.name), _told(run)
+    notes, told = store.read_journal(run.name), told_in(run.folder)
     if not notes.id:
         store.write_journal(run.name, RunNotes(id=uuid.uuid4().hex))
         notes = store.read_journal(run.name)
@@ -72,7 +72,7 @@ def build(run: Run, store: Store) -> dict[str, Any]:
 
     Times are ISO 8601 UTC, durations seconds, sizes bytes, money USD, accuracies percent.
     """
-    return _built(run, store, store.read_journal(run.name), _told(run))
+    return _built(run, store, store.read_journal(run.name), told_in(run.folder))
 
 
 def _built(run: Run, store: Store, notes: RunNotes, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _asked(run: Run, public: Redaction) -> dict[str, Any]:
     }
 
 
-def _trained(start: Mapping[str, Any], result: Mapping[str, Any], public: Redaction) -> dict[str, Any]:
+def _trained(start: Mapping[str, Any], result: Mapping[str, Any], public: Callable[[Any], Any]) -> dict[str, Any]:
     """What the job said that it trained, and what came of it."""
     return {
         "settings": {
@@ -194,13 +194,13 @@ def ended_how(run: Run) -> str | None:
     return None
 
 
-def _told(run: Run) -> dict[str, Mapping[str, Any]]:
+def told_in(folder: Path) -> dict[str, Mapping[str, Any]]:
     """The job's last event of each kind that the receipt needs; a file that cannot be read tells nothing."""
     kinds = ("start", "result", "data")
     try:
         return {
             values["kind"]: values
-            for values in read_events(run.folder / EVENTS)
+            for values in read_events(folder / EVENTS)
             if values.get("kind") in kinds and (values["kind"] != "data" or "sha256" in values)
         }
     except OSError:
@@ -214,13 +214,34 @@ def _hash(path: Path) -> str | None:
         return None
 
 
-def _goals(start: Mapping[str, Any], result: Mapping[str, Any], public: Redaction) -> list[dict[str, Any]]:
+def _goals(start: Mapping[str, Any], result: Mapping[str, Any], public: Callable[[Any], Any]) -> list[dict[str, Any]]:
     """Each goal, and whether it was met: None where the job did not get so far."""
     met = result.get("goals")
     judged = dict(met) if isinstance(met, Mapping) else {}
     named = start.get("goals")
     names = [str(goal) for goal in named] if isinstance(named, list) else []
     return [{"goal": public(goal), "met": judged.get(goal)} for goal in dict.fromkeys([*names, *judged])]
+
+
+def figures_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and verdicts of a receipt, by names a person can read: those that the job's events tell."""
+    found = {}
+    for part in ("settings", "result"):
+        values = receipt.get(part)
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, (int, float, bool)):
+                found[str(key) if part == "result" else f"{part}.{key}"] = value
+    goals = receipt.get("goals")
+    for goal in goals if isinstance(goals, list) else ():
+        if isinstance(goal, Mapping) and isinstance(goal.get("met"), bool):
+            found[f"goal {goal.get('goal')}"] = goal["met"]
+    return found
+
+
+def figures_in(folder: Path) -> dict[str, Any]:
+    """The same, as the events in a run's folder tell them."""
+    told = told_in(folder)
+    return figures_of(_trained(told.get("start") or {}, told.get("result") or {}, lambda value: value))
 
 
 def _data(told: Mapping[str, Any], public: Redaction) -> dict[str, Any]:

@@ -146,7 +146,10 @@ def check(path: Path, store: Store | None = None) -> Verification:
     folder = path if path.is_dir() else path.parent
     named = frozenset(entry.here for entry in told.artifacts)
     row = _row(told, store)
-    checks = [*_files(folder, told), *_extras(folder, named), _against_registry(found, row, store)]
+    checks = [*_files(folder, told), *_extras(folder, named)]
+    sound = all(one.verdict in (Verdict.OK, Verdict.UNCHECKED) for one in checks if one.subject == EVENTS)
+    checks += _figures(folder, found, sound=sound)
+    checks.append(_against_registry(found, row, store))
     return Verification(shortened(told.name), folder, tuple(checks), row is not None, named)
 
 
@@ -212,6 +215,25 @@ def _code(folder: Path, code: SentCode) -> Check:
     except (OSError, ValueError) as error:
         return Check(code_copy.NAME, Verdict.DIFFERS, str(error))
     return found
+
+
+def _figures(folder: Path, found: Mapping[str, Any], *, sound: bool) -> Iterator[Check]:
+    """What a receipt says that came of the training, against the events that tell it; none where it says nothing."""
+    said = receipt.figures_of(found)
+    if not said:
+        return
+    told = receipt.figures_in(folder)
+    wrong = [
+        f"{name} is {value}, the events say {told.get(name, 'nothing')}"
+        for name, value in said.items()
+        if told.get(name) != value
+    ]
+    if not sound:
+        yield Check("figures", Verdict.UNCHECKED, "the events that tell them are not as the receipt says")
+    elif wrong:
+        yield Check("figures", Verdict.DIFFERS, shortened("; ".join(wrong), 500))
+    else:
+        yield Check("figures", Verdict.OK, f"the {len(said)} figures of the receipt are those of the events")
 
 
 def _extras(folder: Path, named: frozenset[str]) -> Iterator[Check]:

@@ -20,7 +20,11 @@ from cloudtrain.source import tree
 from cloudtrain.store import Run, Store
 from tests import plans
 
-LOG, EVENTS = b"a line\n", b'{"v":1,"kind":"epoch"}\n'
+LOG = b"a line\n"
+EVENTS = (
+    b'{"v":1,"t":1,"kind":"start","epochs":5,"goals":["99.3"],"subset":null}\n'
+    b'{"v":1,"t":2,"kind":"result","best_test_acc":99.41,"goals":{"99.3":true}}\n'
+)
 FILES = {"weights/best.pt": b"weights", "metrics.jsonl": b"{}\n"}
 
 
@@ -74,7 +78,7 @@ def edit(run: Run, change: Any) -> None:
 
 
 GOOD = dict.fromkeys(
-    ["weights/best.pt", "metrics.jsonl", "console.log", "events.jsonl", "code.tar.gz", "registry"], "ok"
+    ["weights/best.pt", "metrics.jsonl", "console.log", "events.jsonl", "code.tar.gz", "figures", "registry"], "ok"
 )
 
 
@@ -208,3 +212,20 @@ def test_what_is_no_receipt(tmp_path: Path, text: str | None, code: str) -> None
         verify.check(tmp_path)
     assert (caught.value.code, caught.value.exit_code) == (code, ExitCode.USAGE)
     assert caught.value.hint and "nothing was checked" in str(caught.value.consequence)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda told: told["result"].update(best_test_acc=99.99), "best_test_acc is 99.99, the events say 99.41"),
+        (lambda told: told["result"].update(final_test_acc=99.5), "final_test_acc is 99.5, the events say nothing"),
+        (lambda told: told["settings"].update(epochs=1), "settings.epochs is 1, the events say 5"),
+        (lambda told: told.update(goals=[{"goal": "99.3", "met": False}]), "goal 99.3 is False, the events say True"),
+    ],
+)
+def test_a_forged_figure_is_found_without_any_registry(run: Run, change: Any, says: str) -> None:
+    edit(run, change)
+    [found] = verify.check(run.folder).wrong
+    assert found.subject == "figures" and says in found.detail
+    (run.folder / "events.jsonl").unlink()
+    assert verdicts(run.folder, None)["figures"] == "unchecked"
