@@ -330,7 +330,8 @@ def finish(progress: Progress, parameters: int, outputs: Outputs, console: Conso
     outputs.metrics(progress.metrics(), progress.document("done"))
     told = progress.headline()
     console.results(parameters, told["best_train_acc"], told["best_test_acc"], told["best_epoch"])
-    met = {goal["goal"]: goal["met"] for goal in progress.goals()}
+    # An accuracy on a part of the data set is not judged.
+    met = {goal["goal"]: None if goal["value"] is None else goal["met"] for goal in progress.goals()}
     events.emit("result", parameters=parameters, **told, goals=met)
 
 

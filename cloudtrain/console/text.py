@@ -164,3 +164,9 @@ def progress(detail: str, done: float | None, total: float | None, unit: str) ->
         if unit not in ("", "B"):
             parts[-1] += f" {unit}"
     return " ".join(parts)
+
+
+def verdicts(goals: Mapping[str, Any]) -> str:
+    """Goals of the job, and whether each was met; what it says neither of is not judged, as on a part of the data."""
+    words = {"True": "met", "False": "not met"}
+    return ", ".join(f"{goal} {words.get(str(met), 'not judged')}" for goal, met in goals.items())

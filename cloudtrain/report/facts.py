@@ -291,12 +291,13 @@ def _goals(receipt: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Goal
         str(mapping(goal).get("goal")): number(mapping(goal).get("value"))
         for goal in (listed if isinstance(listed, list) else [])
     }
-    told = receipt.get("goals")
+    told, ended = receipt.get("goals"), bool(receipt.get("result"))
     goals = []
     for entry in told if isinstance(told, list) else []:
         goal, met = text(mapping(entry).get("goal")), mapping(entry).get("met")
         if goal is not None:
-            goals.append(Goal(goal, met if isinstance(met, bool) else None, values.get(goal)))
+            # Neither verdict nor value at the end: a part of the data set, which `words.goal_verdict` does not judge.
+            goals.append(Goal(goal, met if isinstance(met, bool) else False if ended else None, values.get(goal)))
     return tuple(goals)
 
 

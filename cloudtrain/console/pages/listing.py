@@ -12,7 +12,7 @@ from cloudtrain.billing.cost import cost
 from cloudtrain.console import colour as colours
 from cloudtrain.console.pages import failure, figures
 from cloudtrain.console.table import fitted_table
-from cloudtrain.console.text import NARROW, epoch_header, epoch_row, results_block, shown_path
+from cloudtrain.console.text import NARROW, epoch_header, epoch_row, results_block, shown_path, verdicts
 from cloudtrain.core import disk, secrets
 from cloudtrain.core.errors import RunError
 from cloudtrain.core.instance import Instance
@@ -380,7 +380,7 @@ def _results(run: Run, epochs: Sequence[Mapping[str, Any]], metrics: Mapping[str
     lines += ["", *block] if block else []
     goals = metrics.get("goals")
     if isinstance(goals, dict):
-        lines.append("goals: " + ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items()))
+        lines.append(f"goals: {verdicts(goals)}")
     return lines
 
 

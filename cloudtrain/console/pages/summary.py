@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloudtrain.billing import expiry
 from cloudtrain.console.pages import failure, figures, plan_table
-from cloudtrain.console.text import shown_path
+from cloudtrain.console.text import shown_path, verdicts
 from cloudtrain.core import credentials
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.plan import Plan
@@ -118,8 +118,7 @@ def ending_lines(result: Result) -> list[str]:
     lines = []
     goals = result.metrics.get("goals")
     if isinstance(goals, dict) and goals:
-        told = ", ".join(f"{goal} {'met' if met else 'not met'}" for goal, met in goals.items())
-        lines.append(f"goals    {told}")
+        lines.append(f"goals    {verdicts(goals)}")
     final = result.metrics.get("final_test_acc")
     if isinstance(final, (int, float)):
         # With --val of the shipped job nothing was.
