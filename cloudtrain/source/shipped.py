@@ -59,6 +59,7 @@ def training(job: JobSpec, arguments: Sequence[str]) -> Training | None:
         raise UsageError(
             "--help trains nothing: it says what the training program takes",
             detail=told.stdout.decode(errors="replace").strip(),
+            hint="leave it out to train",
             consequence="nothing was started",
             code="bad_setting",
         )
