@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,8 @@ _NOT_YET = {
     "conda-lock.yml": "a conda environment of its own kind",
     "Dockerfile": "a container",
 }
-# PEP 723, as its reference implementation has it.
-_SCRIPT = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
-_NAMES_OTHERS = re.compile(r"(?m)^\s*(?:-r|--requirement|-c|--constraint)[\s=]+(\S+)")
-_EDITABLE = re.compile(r"(?m)^\s*(?:-e|--editable)[\s=]|^\s*(?:\.{0,2}/|\.\s*$|file:)|@\s*file:")
+_NAMES_OTHERS = re.compile(r"(?m)^[ \t]*(?:-r|--requirement|-c|--constraint)[ \t=]+(\S+)")
+_EDITABLE = re.compile(r"(?m)^[ \t]*(?:-e|--editable)[ \t=]|^[ \t]*(?:\.{0,2}/|\.[ \t]*$|file:)|@[ \t]?file:")
 _LOCAL = "it names a project on this computer"
 _DYNAMIC = "its dependencies are dynamic: a program of the project makes them"
 _MOST_FILES, _MOST_BYTES = 50, 4 * 2**20
@@ -233,7 +232,7 @@ def _of_lock(path: Path) -> Asked:
 def _of_conda(path: Path) -> Asked:
     """A file of conda's, with the requirements for pip that it may name."""
     text = _read(path)
-    named = [path.parent / name for name in re.findall(r"(?m)^\s*-\s+(?:-r|--requirement)[\s=]+(\S+)", text)]
+    named = [path.parent / name for name in re.findall(r"(?m)^[ \t]*-[ \t](?:-r|--requirement)[ \t=]+(\S+)", text)]
     texts = {_below(one, path.parent): _read(one) for one in named if one.is_file()}
     return Asked(source=path.name, folder=path.parent, conda=path.name, texts={path.name: text, **texts})
 
@@ -293,12 +292,10 @@ def _below(path: Path, folder: Path) -> str:
 
 def _of_script(path: Path) -> Asked | None:
     """The inline metadata of a script (PEP 723), which stands for itself: the project around it does not count."""
-    text = _read(path)
-    found = list(_SCRIPT.finditer(text))
-    if len(found) != 1:
+    lines = _lines_of_metadata(path)
+    if not lines:
         return None
-    content = "".join(line[2:] or "\n" for line in found[0]["content"].splitlines(keepends=True))
-    table = _parsed(content, path)
+    table = _parsed("\n".join(line[2:] for line in lines[1:-1]), path)
     lock = path.with_name(f"{path.name}.lock")
     return Asked(
         source=path.name,
@@ -308,8 +305,23 @@ def _of_script(path: Path) -> Asked | None:
         script=path,
         requires=str(table.get("requires-python") or ""),
         direct=_texts(table, "dependencies"),
-        texts={path.name: f"{found[0][0]}\n", **({lock.name: _read(lock)} if lock.is_file() else {})},
+        texts={path.name: "\n".join([*lines, ""]), **({lock.name: _read(lock)} if lock.is_file() else {})},
     )
+
+
+def _lines_of_metadata(path: Path) -> list[str]:
+    """The one block `# /// script` of a Python file with its first and last line; else none."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_MOST_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    begins = [number for number, line in enumerate(lines) if line == "# /// script"]
+    if len(begins) != 1:
+        return []
+    block = list(takewhile(lambda line: line == "#" or line.startswith("# "), lines[begins[0] :]))
+    ends = [number for number, line in enumerate(block) if line == "# ///"]
+    return block[: ends[-1] + 1] if ends else []
 
 
 def _script_of(job: JobSpec) -> Path | None:
@@ -344,11 +356,14 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> str:
+    most = _MOST_BYTES * (8 if path.suffix == ".lock" else 1)
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES * (8 if path.suffix == ".lock" else 1) + 1)
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most // 2**20} MiB")
         return data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 

@@ -22,6 +22,9 @@ from cloudtrain.cleanup import on_host
 from cloudtrain.console.pages import leftovers
 from cloudtrain.core.decode import Odd, json_object
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.spec import JobSpec
+from cloudtrain.environment.asked import look
+from cloudtrain.environment.interpreter import examine
 from cloudtrain.onhost import probe
 from cloudtrain.provider.ec2 import credentials
 from cloudtrain.provider.ec2.clients import Clients
@@ -122,6 +125,59 @@ def ignored(told: tuple[str, list[str], int]) -> None:
             rule.matches(path, is_dir=False)
             rule.leads_below(path)
     assert time.process_time() - began < 1.0
+
+
+# a project's files of packages, and what a host says of its Python
+
+_ASKS = st.lists(
+    st.sampled_from(
+        [
+            "# /// script",
+            "# ///",
+            "# dependencies = [1]",
+            "#",
+            "-e .",
+            "-r x",
+            "-r requirements.txt",
+            "[project]",
+            "",
+            " ",
+        ]
+    )
+    | _words,
+    max_size=12,
+).map("\n".join)
+_PYTHON: dict[str, Any] = {
+    "python": "/usr/bin/python3",
+    "version": "3.12",
+    "platform": "x86_64-manylinux_2_34",
+    "has": {"torch": "2.9.1+cu128"},
+    "lacks": ["tqdm"],
+    "bin": None,
+    "sites": ["/usr/lib"],
+}
+
+
+def asks(told: tuple[str, str, int]) -> None:
+    """The files that say what a project needs, read in linear time."""
+    name, text, times = told
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder, suppress(UsageError):
+        Path(folder, "train.py").touch()
+        Path(folder, name).write_bytes((_as_bytes(text[:2000]) * times)[: 2**20])
+        asked = look(JobSpec(source=folder, command=("python", "train.py")))
+        assert asked is None or all(isinstance(one, str) for one in (*asked.direct, asked.requires, *asked.texts))
+    assert time.process_time() - began < 1.0
+
+
+def python_says(answer: Any) -> None:
+    """What becomes options of this computer's uv."""
+    host = SimpleNamespace(run=lambda argv, timeout: Completed(0, json.dumps(answer).encode(), b""))
+    found = examine(host, "python3", ["tqdm", "rich"])  # type: ignore[arg-type]
+    if found is not None:
+        words = (found.version, found.platform, *found.has, *found.has.values())
+        assert all(word[0].isalnum() or word[0] == "_" for word in words) and not any(" " in word for word in words)
+        assert not any("\n" in word for word in words) and set(found.lacks) <= {"tqdm", "rich"}
 
 
 # ssh
@@ -253,7 +309,8 @@ def _served(asked: Any, body: bytes) -> Any:
 # What a host keeps, the first line of its answers, and words that are taken out
 
 _RUN = {"name": "r", "bytes": 3, "removed": False, "id": "a" * 32, "age_s": 3.0, "state": "exited", "kept": None}
-_KEPT = {"ok": True, "runs": [_RUN], "trees": [{"name": "t", "bytes": 3, "removed": True}]}
+_STAYS = {"name": "t", "bytes": 3, "removed": True}
+_KEPT = {"ok": True, "runs": [_RUN], "trees": [_STAYS], "environments": [_STAYS]}
 
 
 def kept(answer: Any) -> None:
@@ -327,6 +384,16 @@ PARSERS = {
     "ignore files, in linear time": Parser(
         ignored, st.tuples(_LINES, st.lists(_words, max_size=5), st.sampled_from([1, 900])), costs=4
     ),
+    "a project's files of packages, in linear time": Parser(
+        asks,
+        st.tuples(
+            st.sampled_from(["requirements.txt", "pyproject.toml", "uv.lock", "train.py", "environment.yml"]),
+            _ASKS,
+            st.sampled_from([1, 1, 5000]),
+        ),
+        costs=4,
+    ),
+    "what a host says of its Python": Parser(python_says, spoilt(st.just(_PYTHON))),
     "`ssh -G`": Parser(
         ssh_says,
         st.tuples(
