@@ -110,7 +110,8 @@ def is_kept(run: Run, now: float) -> bool:
 
 def kept_hint(run: Run) -> str:
     """What to do with a machine that is kept, in words."""
-    return f"cloudtrain ssh {run.name} logs in, cloudtrain stop {run.name} ends it now"
+    name = run.name
+    return f"cloudtrain ssh {name} logs in, cloudtrain run --on {name} trains on it, cloudtrain stop {name} ends it now"
 
 
 def kept_words(run: Run, now: float) -> str:

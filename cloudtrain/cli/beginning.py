@@ -124,6 +124,7 @@ def _asked(
         faults=tuple(flags.fault or ()),
         words=words,
         keep_s=request.keeping(flags.keep),
+        keep_on_failure_s=request.keeping(flags.keep_on_failure, "--keep-on-failure"),
         on=store.find(flags.on) if flags.on is not None else None,
     )
     if flags.on is not None:

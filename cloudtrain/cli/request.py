@@ -39,6 +39,7 @@ def build(
     faults: tuple[str, ...],
     words: tuple[str, ...],
     keep_s: float | None = None,
+    keep_on_failure_s: float | None = None,
     on: Run | None = None,
 ) -> RunSpec:
     """The run that was asked for.
@@ -65,14 +66,14 @@ def build(
         train = replace(train, recipe="fast")  # it trains on this computer's CPU
     # Nobody repeats a stranger's program from zero, which is billed, unless that was asked for.
     over = not job.command or settings.get("spot_restarts") is not None
-    limits = _check_limits(Limits(**settings.fields("limits"), keep_s=keep_s, starts_over=over))
+    limits = Limits(**settings.fields("limits"), keep_s=keep_s, keep_on_failure_s=keep_on_failure_s, starts_over=over)
     spec = RunSpec(
         name=check_name(name) if name else new_name(set(store.names())),
         target=target,
         train=check_train(train),
         job=job,
         runs_dir=str(settings.runs_dir),
-        limits=limits,
+        limits=_check_limits(limits),
         host=parse_host(host, identity=settings.get("identity"), fingerprint=host_key)
         if target is Target.HOST and host
         else None,
@@ -82,7 +83,7 @@ def build(
         if target is Target.EC2
         else None,
     )
-    if keep_s:
+    if keep_s or keep_on_failure_s:
         machine_end.check(spec)
     return spec
 
@@ -94,8 +95,8 @@ def from_files(settings: Settings, spec: RunSpec) -> dict[str, str]:
     return {name: path for name, path in settings.from_files().items() if name not in without}
 
 
-def keeping(text: str | None) -> float | None:
-    """Seconds of `--keep TIME`; None where it was not given.
+def keeping(text: str | None, option: str = "--keep") -> float | None:
+    """Seconds of `--keep TIME`, or of another `option`; None where it was not given.
 
     Raises:
         UsageError: it is no duration, or too short for anybody to log in.
@@ -106,12 +107,12 @@ def keeping(text: str | None) -> float | None:
         seconds = duration(text)
     except ValueError as error:
         raise UsageError(
-            f"--keep: {error}", hint="--keep 30m", consequence="nothing was changed", code="bad_setting"
+            f"{option}: {error}", hint=f"{option} 30m", consequence="nothing was changed", code="bad_setting"
         ) from error
     if seconds < SHORTEST_KEEP_S:
         raise UsageError(
-            f"--keep {text} is too short to log in",
-            hint="--keep 1m or longer",
+            f"{option} {text} is too short to log in",
+            hint=f"{option} 1m or longer",
             consequence="nothing was changed",
             code="bad_setting",
         )

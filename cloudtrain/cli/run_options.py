@@ -38,6 +38,9 @@ class Flags:
     host_key: Annotated[str | None, typer.Option(help="Its host key, SHA256:... as ssh-keygen -l shows it.")] = None
     fault: Annotated[list[str] | None, typer.Option(help="Fault to inject in a rehearsal; may be repeated.")] = None
     keep: Keep = None
+    keep_on_failure: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The same where the run fails, for a look: 15m.")
+    ] = None
     resume: Annotated[
         str | None,
         typer.Option(

@@ -102,7 +102,8 @@ class Limits:
 
     None: the plan decides (2 h where something is billed, no limit where nothing is). `spot_restarts`: how often a run
     whose spot instance is taken back goes on by itself on another, within the same limits. `keep_s`: seconds that the
-    launched machine stays up once the results are here, within the same limits; None: it ends then. `starts_over`: it
+    launched machine stays up once the results are here, within the same limits; None: it ends then; of a run that has
+    failed, `keep_on_failure_s` counts where it is longer. `starts_over`: it
     goes on by itself also where nothing that it could go on from had arrived. `results_gib`: so many GiB of results are
     fetched unasked; None: 5.
     """
@@ -114,6 +115,7 @@ class Limits:
     spot_restarts: int = 3
     starts_over: bool = True
     keep_s: float | None = None
+    keep_on_failure_s: float | None = None
     results_gib: float | None = None
 
 

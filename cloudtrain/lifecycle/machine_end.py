@@ -23,6 +23,7 @@ from cloudtrain.core.text import an_hour, time_of_day
 from cloudtrain.lifecycle.session import Context, Session
 from cloudtrain.provider.ec2.notes import Ec2Notes
 from cloudtrain.run_folder import receipt
+from cloudtrain.run_folder.outcome import ending
 from cloudtrain.store import Run
 
 # Less than this before the run's own end, in seconds, is not worth staying for.
@@ -50,15 +51,17 @@ def check(spec: RunSpec) -> None:
     where = {Target.LOCAL: "this computer", Target.HOST: "a machine of yours"}.get(spec.target, "an instance of yours")
     raise UsageError(
         f"--keep is for a machine that is launched for the run: this one trains on {where}, which is never ended",
-        hint="leave --keep out",
+        hint="leave it out",
         consequence="nothing was changed",
         code="bad_setting",
     )
 
 
-def asked(limits: Limits, notes: RunNotes) -> float:
+def asked(limits: Limits, notes: RunNotes, *, failed: bool) -> float:
     """Seconds that the run's machine is to stay up; 0: it is not to."""
-    return limits.keep_s or 0.0 if notes.keep_s is None else notes.keep_s
+    if notes.keep_s is not None:
+        return notes.keep_s
+    return max(limits.keep_s or 0.0, (limits.keep_on_failure_s or 0.0) if failed else 0.0)
 
 
 def take(run: Run, session: Session) -> Held | None:
@@ -66,10 +69,26 @@ def take(run: Run, session: Session) -> Held | None:
 
     Safe to call again after a crash at any point: the end that was promised first stands.
     """
-    notes, now, instance = session.journal.read(RunNotes), session.context.clock(), session.instance
-    wanted = asked(run.plan.spec.limits, notes)
+    notes, instance = session.journal.read(RunNotes), session.instance
+    wanted = asked(run.plan.spec.limits, notes, failed=ending(run)[0] is RunState.FAILED)
     if not wanted or instance is None or notes.pulled is None or session.journal.read(Ec2Notes).release_pending:
         return None
+    return _kept(run, session, instance, wanted)
+
+
+def take_untrained(run: Run, session: Session) -> Held | None:
+    """A step before the training has failed on a machine that answers: it stays up if that was asked for; None: it is
+    to be given back."""
+    notes, instance = session.journal.read(RunNotes), session.instance
+    wanted = 0.0 if notes.stop_wanted else run.plan.spec.limits.keep_on_failure_s or 0.0
+    if not wanted or instance is None or notes.attempt > 1 or session.living() is None:
+        return None
+    return _kept(run, session, instance, wanted, trained=False)
+
+
+def _kept(run: Run, session: Session, instance: Instance, wanted: float, *, trained: bool = True) -> Held | None:
+    """`take`, once it was asked for."""
+    notes, now = session.journal.read(RunNotes), session.context.clock()
     why = _why_not(run, instance, session)
     before = notes.held
     end = expiry.expires_at(run, instance)
@@ -89,7 +108,8 @@ def take(run: Run, session: Session) -> Held | None:
         if not session.find().end_at(transport, at):
             return False
         # Counted from now by the machine itself: a clock that is wrong there or here moves this end by nothing.
-        session.supervisor().lease(grace=max(1.0, at - session.context.clock()))
+        if trained:
+            session.supervisor().lease(grace=max(1.0, at - session.context.clock()))
         return True
 
     try:
@@ -99,9 +119,8 @@ def take(run: Run, session: Session) -> Held | None:
             closing.append(f"{instance.id} stays up until {time_of_day(at, now)}, then it ends itself")
     except CloudtrainError as error:
         session.journal.write(RunNotes(held=None, keep_s=0.0))
-        session.context.emit(
-            Warned(f"{instance.id} cannot be kept and is ended now: {error.message}", hint="the results are here")
-        )
+        hint = "the results are here" if trained else "nothing has trained on it"
+        session.context.emit(Warned(f"{instance.id} cannot be kept and is ended now: {error.message}", hint=hint))
         return None
     # The session's own: it may have been woken or looked up since.
     instance = session.instance or instance

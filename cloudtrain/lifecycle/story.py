@@ -356,6 +356,11 @@ def _or_failed(run: Run, session: Session) -> Iterator[None]:
         # Whatever it is: a machine on which nothing trains must not stay.
         why = f"something unexpected happened: {type(failed).__name__}: {failed}"
         error = failed if isinstance(failed, CloudtrainError) else CloudtrainError(why, hint="cloudtrain ls")
+        if (held := machine_end.take_untrained(run, session)) is not None:
+            session.journal.write(RunNotes(leftovers=(held.leftover,)))
+            up, told = InstanceLife.RUNNING, RunError.of(error)
+            session.move(run, RunState.FAILED, life=up, instance=held.instance, error=told)
+            raise
         give_back(run, session)
         if error.code == "launch_unknown":
             # It may show up yet: `stop` looks again.

@@ -16,7 +16,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Offer
 from cloudtrain.core.spec import RunSpec
-from cloudtrain.core.states import InstanceLife
+from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import time_of_day
 from cloudtrain.lifecycle import machine_end
 from cloudtrain.lifecycle.run_lock import claim
@@ -84,7 +84,7 @@ def waiting(spec: RunSpec, store: Store, now: float) -> Run | None:
     ec2 = spec.ec2
     if ec2 is None or ec2.instance_id or ec2.from_run or ec2.faults:
         return None
-    for run in store.runs(lambda _: None):
+    for run in store.runs(lambda _: None, latest=1):
         was = run.plan.spec.ec2
         if was is None or not expiry.is_kept(run, now) or was.rehearsal != ec2.rehearsal or was.spot != ec2.spot:
             continue
@@ -159,30 +159,36 @@ def take(run: Run, session: Session) -> Instance:
     with session.step("instance", f"taking over the machine of {name}", limit_s=60) as closing:
         if session.journal.read(Ec2Notes).instance is None:
             with claim(name):
-                before, machine = _kept(name, context, session.provider)
-                trust.copy_keys(name, run.name)
-                crash.point("K9")
-                _hand_over(before, machine, run, context)
+                _hand_over(name, run, session)
             crash.point("K10")
+        trust.forget(name)
+        receipt.update(store.get(name), store, context.emit)
         session.instance = store.get(run.name).instance
         until = session.journal.read(Ec2Notes).ends_by
         assert until is not None
 
         def arrange() -> None:
             # The run before first: what ends a machine earlier than it was told to harms nobody.
-            _dismiss(name, store.read_journal(name), session)
+            if any(state is RunState.RUNNING for state, _ in store.moves(name)):
+                _dismiss(name, store.read_journal(name), session)
             session.find().take_over(session.transport(wakes=False), until)
 
         session.insist(arrange)
         instance = session.find().instance
         closing.append(f"{instance.id} {instance.type}, {instance.zone}, taken over from {name}")
-    trust.forget(name)
-    receipt.update(store.get(name), store, context.emit)
     return replace(instance, details=replace(instance.details, expires_at=until))
 
 
-def _hand_over(before: Run, machine: Instance, run: Run, context: Context) -> None:
-    now, store = context.clock(), context.store
+def _hand_over(name: str, run: Run, session: Session) -> None:
+    """The registry has the machine of the run `name` as that of `run`."""
+    store, now = session.context.store, session.context.clock()
+    try:
+        before, machine = _kept(name, session.context, session.provider)
+    except UsageError:
+        trust.forget(run.name)  # a command that was killed may have copied them
+        raise
+    trust.copy_keys(name, run.name)
+    crash.point("K9")
     until = float(int(now + (run.plan.limit_s or DEFAULT_LIMIT_S)))
     left, taken = cost.handed_over(before, machine, run.name, now)
     old, new = handed_over(store.read_notes(before.name, Ec2Notes), run.name, until)

@@ -184,12 +184,13 @@ def away_line(plan: Plan) -> str | None:
 
 def keep_line(plan: Plan) -> str | None:
     """What `--keep` means for a run of this plan; None where it was not asked for."""
-    keep_s, ec2 = plan.spec.limits.keep_s, plan.spec.ec2
-    if not keep_s:
+    keep_s, failed_s, ec2 = plan.spec.limits.keep_s, plan.spec.limits.keep_on_failure_s, plan.spec.ec2
+    if not keep_s and not failed_s:
         return None
     spot = ". EC2 may take a spot instance back before" if ec2 is not None and ec2.spot else ""
-    stays = f"once the results are here the machine stays up {seconds(keep_s)} for cloudtrain ssh"
-    return f"{stays}, never past the limit; it is billed meanwhile{spot}"
+    stays = f"once the results are here the machine stays up {seconds(keep_s)} for cloudtrain ssh" if keep_s else ""
+    failed = f"if it fails the machine stays up {seconds(failed_s)} for cloudtrain ssh" if failed_s else ""
+    return f"{'; '.join(filter(None, (stays, failed)))}, never past the limit; it is billed meanwhile{spot}"
 
 
 def taken_line(plan: Plan) -> str | None:

@@ -17,7 +17,7 @@ from cloudtrain.billing import expiry, running
 from cloudtrain.cleanup import debts, leftovers
 from cloudtrain.console.pages import listing, summary
 from cloudtrain.core.errors import ConnectionFailed, LimitReached, UsageError
-from cloudtrain.core.spec import JobSpec
+from cloudtrain.core.spec import Ec2Spec, JobSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.emulator.aws.core import Timing
 from cloudtrain.emulator.region import Region
@@ -202,6 +202,27 @@ def test_a_machine_that_had_parked_is_not_kept_when_it_is_woken_for_its_results(
     scene.until("stopped")
     verified(scene.pull())
     assert "is not kept: it had parked" in scene.said()
+    gone(scene)
+
+
+def test_a_machine_whose_run_fails_is_kept_for_a_look_and_trains_the_next(scene: Scene) -> None:
+    # What it needs is not to be had; then its job ends badly. In both cases the next run goes on there.
+    spec = scene.spec(max_time_s=600.0, keep_on_failure_s=300.0)
+    broken = replace(spec, job=replace(spec.job, python="/usr/bin/no-python"))
+    with pytest.raises(UsageError) as caught:
+        story.resume(planning.begin(planning.plan_run(broken, scene.context), scene.context), scene.context)
+    run, store = scene.run, scene.context.store
+    assert (run.state, run.error and run.error.code) == (RunState.FAILED, caught.value.code)
+    at = expiry.kept_until(run)
+    assert expiry.is_kept(run, time.time()) and promised_end(scene) == at and not debts.owes(run, store)
+    told = "\n".join(listing.page(run, store))
+    assert "kept until" in told and "an hour" in told and f"cloudtrain run --on {NAME}" in told
+    again = replace(spec, name="again", train=replace(spec.train, args=("--code", "3")), ec2=Ec2Spec(from_run=NAME))
+    failed = story.resume(planning.begin(planning.plan_run(again, scene.context), scene.context), scene.context)
+    assert failed.state is RunState.FAILED and "kept until" in failed.leftovers[0]
+    well = replace(spec, name="well", ec2=Ec2Spec(from_run="again"))
+    verified(story.resume(planning.begin(planning.plan_run(well, scene.context), scene.context), scene.context))
+    assert len(scene.region.calls("RunInstances")) == 1
     gone(scene)
 
 

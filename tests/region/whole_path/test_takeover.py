@@ -128,10 +128,11 @@ def test_what_is_gone_or_somebody_elses_is_refused_before_money(scene: Scene) ->
     refused("has ended: EC2 says so")
     assert store.names() == [NEXT, NAME]
     # It went between plan and takeover: the run fails, and nothing is launched in its place.
+    trust.copy_keys(NAME, NEXT)
     with pytest.raises(UsageError, match="has ended: EC2 says so"):
         story.resume(run, scene.context)
     run = store.get(NEXT)
     assert (run.state, run.life, store.read_journal(NAME).handed_to) == (RunState.FAILED, InstanceLife.NONE, None)
-    assert len(scene.region.calls("RunInstances")) == 1
+    assert len(scene.region.calls("RunInstances")) == 1 and not trust.keys_folder(NEXT).exists()
     stop.stop(store.get(NAME), scene.context)
     gone(scene)
