@@ -28,6 +28,10 @@ def ssh(
     setup: Annotated[
         bool, typer.Option("--setup", help="Write an entry for ssh and for editors that use it, then leave.")
     ] = False,
+    forward: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PORT", help="Reach this port of the machine from here, too, as TensorBoard's 6006."),
+    ] = None,
     yes: Yes = False,
     json: Json = False,
 ) -> Answer | int | None:
@@ -38,6 +42,9 @@ def ssh(
     from cloudtrain.cli import following
     from cloudtrain.lifecycle import openssh, session
 
+    options, reached = openssh.forwarding(forward or ())
+    if setup and options:
+        raise UsageError("--setup opens no shell that could forward a port", hint="leave one of the two out")
     store = Store()
     row = store.find(run or None)
     if expiry.away(row):
@@ -53,7 +60,9 @@ def ssh(
         openssh.check_there(row, there)
         if setup:
             return _set_up(row, there, told, yes=yes)
-        argv = openssh.command(row, there, tuple(context.args))
+        argv = openssh.command(row, there, tuple(context.args), options)
+    for each in reached:
+        told.emit(Noted(f"{each}, until this command ends"))
     return subprocess.run(argv, check=False).returncode
 
 

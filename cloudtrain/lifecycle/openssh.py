@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +100,32 @@ def check_there(run: Run, session: Session) -> None:
         )
 
 
-def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]:
-    """The command line of `ssh` for `run`; with `argv` it runs that instead of a shell, see `typed_there`.
+def forwarding(ports: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of `ssh` by which ports of the machine's own address are ports of this computer's, too, and those, in
+    words.
+
+    Args:
+        ports: "6006", or "8888:6006" where it is another one here.
+
+    Raises:
+        UsageError: one is no port.
+    """
+    options, told = [], []
+    for word in ports:
+        here, _, there = word.partition(":")
+        there = there or here
+        if not all(re.fullmatch(r"[1-9]\d{0,4}", port) and int(port) < 65536 for port in (here, there)):
+            raise UsageError(
+                f"--forward {word!r} is no port", hint="--forward 6006, or 8888:6006 as 8888 here", code="bad_setting"
+            )
+        options += ["-L", f"127.0.0.1:{here}:localhost:{there}"]
+        told.append(f"port {there} of the machine is http://localhost:{here} here")
+    return ["-o", "ExitOnForwardFailure=yes", *options] if options else [], told
+
+
+def command(run: Run, session: Session, argv: tuple[str, ...] = (), options: Sequence[str] = ()) -> list[str]:
+    """The command line of `ssh` for `run`, with further `options`; with `argv` it runs that instead of a shell, see
+    `typed_there`.
 
     Raises:
         UsageError: the run has no machine with SSH, or there is no `ssh` here.
@@ -117,7 +142,7 @@ def command(run: Run, session: Session, argv: tuple[str, ...] = ()) -> list[str]
     line = [program, "-F", "none", "-p", str(to.port)]
     for name, value in to.options():
         line += ["-o", f"{name}={value}"]
-    line += ["-l", to.user, to.address]
+    line += [*options, "-l", to.user, to.address]
     return [*line, "--", typed_there(argv)] if argv else line
 
 

@@ -265,6 +265,33 @@ def test_ssh_finds_files_in_any_folder(own_sshd: Any, configured: Any, tmp_path:
     assert by_ssh(way_to(place, Login((folder / "key",), server.host_key, None), folder)) == "hello\n"
 
 
+def test_a_port_of_the_machine_is_reached_from_here(own_sshd: Any, configured: Any, tmp_path: Path) -> None:
+    server = own_sshd()
+    configured("")
+    place = Instance(
+        id="x", provider=Target.HOST, owned=False, workdir="w", address="127.0.0.1", port=server.port, user=server.user
+    )
+    way = way_to(place, Login((server.identity,), server.host_key, None), tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.create_server(("127.0.0.1", 0)) as free:
+        ports = f"{free.getsockname()[1]}:{there.getsockname()[1]}"
+        options, [told] = openssh.forwarding([ports])
+        line = ["ssh", "-F", "none", "-p", str(way.port), "-l", way.user, *options]
+        line += [word for name, value in way.options() for word in ("-o", f"{name}={value}")]
+        # A port that is taken here is an error, and no shell without it.
+        taken = subprocess.run([*line, way.address, "echo hello"], capture_output=True, text=True, timeout=30)
+        assert taken.returncode == 255 and "hello" not in taken.stdout
+        free.close()
+        with subprocess.Popen([*line, way.address, "echo hello; read -r end"], stdin=-1, stdout=-1) as ssh:
+            assert ssh.stdout is not None and ssh.stdout.readline() == b"hello\n"
+            with socket.create_connection(("127.0.0.1", int(ports.split(":")[0])), 10) as here:
+                there.settimeout(10)
+                with there.accept()[0] as arrived:
+                    arrived.sendall(b"figures")
+                    assert here.recv(7) == b"figures"
+            ssh.communicate(b"\n", timeout=20)
+    assert told.startswith(f"port {ports.split(':')[1]} of the machine is http://localhost:")
+
+
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives the name gpubox.test addresses, of IPv4."""

@@ -79,3 +79,13 @@ def test_no_ssh_of_the_project_is_started(tmp_path: Path, monkeypatch: pytest.Mo
         pytest.raises(UsageError, match="no OpenSSH client"),
     ):
         openssh.command(run, session)
+
+
+def test_ports_of_the_machine_are_ports_here() -> None:
+    options, told = openssh.forwarding(["6006", "8888:80"])
+    assert options[2:] == ["-L", "127.0.0.1:6006:localhost:6006", "-L", "127.0.0.1:8888:localhost:80"]
+    assert told[1] == "port 80 of the machine is http://localhost:8888 here"
+    assert openssh.forwarding([]) == ([], [])
+    for wrong in ("0", "65536", "a", "1:2:3", "-1", " 80", "\u0663", ":80"):
+        with pytest.raises(UsageError, match="is no port"):
+            openssh.forwarding([wrong])
