@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from cloudtrain.store import Run
 from tests.region.whole_path.test_keep import clients, promised_end, settle
 from tests.region.whole_path.test_keep import scene as scene
 from tests.region.whole_path.test_lease import NAME, Scene, gone, verified
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an emulated machine needs a POSIX shell")
 
 NEXT = "calm-heron"
 
