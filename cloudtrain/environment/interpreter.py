@@ -13,7 +13,7 @@ from cloudtrain.transport.base import Transport
 # Prints what this interpreter is and which of the requirements in argv it lacks. Never imports torch. What it cannot
 # read among them (a link, a folder) it lacks.
 _EXAMINE = r"""
-import json, os, platform, re, sys, sysconfig
+import json, os, re, sys, sysconfig
 from importlib import metadata
 try:
     from packaging.requirements import Requirement
@@ -38,7 +38,9 @@ def lacks(text):
         return False
     return not have or bool(asked) and not asked.specifier.contains(have, prereleases=True)
 def system():
-    machine = {"AMD64": "x86_64", "arm64": "aarch64", "ARM64": "aarch64"}.get(platform.machine(), platform.machine())
+    # On Windows alone is there no uname; to import `platform` for it takes a tenth of all this.
+    machine = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "AMD64")
+    machine = {"AMD64": "x86_64", "arm64": "aarch64", "ARM64": "aarch64"}.get(machine, machine)
     if sys.platform == "darwin":
         return machine + "-apple-darwin"
     if sys.platform == "win32":
