@@ -8,6 +8,7 @@ does not arrive.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -100,6 +101,7 @@ def _dishonest(name: object) -> str | None:
     return None
 
 
+@functools.lru_cache(4096)  # the folders of a hundred thousand results are few, and each is asked about several times
 def _bare(segment: str) -> str:
     """What file systems make of one part of a name: some see no case, no invisible characters, no stream behind a
     colon, or no blanks and dots at the end."""
