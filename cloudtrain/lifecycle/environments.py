@@ -11,7 +11,7 @@ from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import UnknownRun
 from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import JobSpec, Target
+from cloudtrain.core.spec import Target
 from cloudtrain.environment import build
 from cloudtrain.lifecycle import spot
 from cloudtrain.lifecycle.session import Session
@@ -28,17 +28,11 @@ def here(run: Run, session: Session) -> str | None:
     return planned.base if planned and planned.base else session.find().instance.python
 
 
-def variables(job: JobSpec, environment: Environment | None) -> dict[str, str]:
-    """What tells Python of the project's own packages, as they lie from where the command runs, and conda's programs of
-    their environment."""
-    if environment is None:
+def variables(environment: Environment | None) -> dict[str, str]:
+    """What tells conda's programs of their environment."""
+    if environment is None or not (environment.conda and environment.bin):
         return {}
-    told = {}
-    if environment.imports:
-        told["PYTHONPATH"] = posixpath.relpath(environment.imports, job.cwd or ".")
-    if environment.conda and environment.bin:
-        told["CONDA_PREFIX"] = posixpath.dirname(environment.bin)
-    return told
+    return {"CONDA_PREFIX": posixpath.dirname(environment.bin)}
 
 
 def before(run: Run, store: Store) -> build.Before | None:

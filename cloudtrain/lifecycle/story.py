@@ -167,7 +167,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "digest": pushed.digest,
             **command.program(run.plan.spec, notes.environment or Environment(python=python), onward.get("added", ())),
             "env": {
-                **environments.variables(run.plan.spec.job, notes.environment),
+                **environments.variables(notes.environment),
                 **run.plan.spec.job.vars,
                 **onward.get("env", {}),
             },

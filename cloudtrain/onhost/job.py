@@ -37,6 +37,10 @@ class Job:
             if os.path.exists(os.path.join(os.path.dirname(spec["bin"]), "pyvenv.cfg")):
                 environment["VIRTUAL_ENV"] = os.path.dirname(spec["bin"])
             environment["PATH"] = os.pathsep.join(filter(None, [spec["bin"], environment.get("PATH")]))
+        if spec.get("imports"):
+            # Absolute: a script may go elsewhere before it starts Python.
+            imports = os.path.join(run.path("code"), *spec["imports"].split("/"))
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [imports, environment.get("PYTHONPATH")]))
         environment.update(spec["env"], **secrets)
         environment.update(
             CLOUDTRAIN_OUT=run.path("out"),

@@ -82,14 +82,14 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec.get("lingers", False), bool)
             and isinstance(spec.get("spot", False), bool)
             and isinstance(spec.get("scope", False), bool)
-            and all(isinstance(spec.get(name) or "", str) for name in ("cwd", "bin", "results"))
+            and all(isinstance(spec.get(name) or "", str) for name in ("cwd", "bin", "imports", "results"))
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)
     if not good:
         raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
     check_key(spec["tree"])
-    for name in ("cwd", "results"):
+    for name in ("cwd", "imports", "results"):
         if spec.get(name):
             check_name(spec[name])
     try:

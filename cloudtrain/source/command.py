@@ -78,6 +78,7 @@ def program(spec: RunSpec, environment: Environment, added: tuple[str, ...]) -> 
         "argv": [*argv(job, environment.python), *added],
         "cwd": f"{top}/{job.cwd}".rstrip("/"),
         "bin": environment.bin or posixpath.dirname(environment.python),
+        "imports": f"{top}/{environment.imports}" if environment.imports else None,
         "results": top,
     }
 

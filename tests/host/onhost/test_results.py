@@ -117,8 +117,20 @@ def test_without_such_a_folder_the_code_holds_no_results(host: Host) -> None:
 
 @pytest.mark.parametrize("folder", ["../p", "/p", "p/..", 3])
 def test_such_a_folder_lies_below_the_code(host: Host, folder: Any) -> None:
-    answer = host.ask("start", stdin=host.spec("", results=folder))
-    assert answer["code"] in ("bad_name", "bad_spec")
+    for name in ("results", "imports"):
+        answer = host.ask("start", stdin=host.spec("", **{name: folder}))
+        assert answer["code"] in ("bad_name", "bad_spec")
+
+
+def test_the_projects_packages_are_found_wherever_python_is_started(host: Host) -> None:
+    """As those of a src/ layout by a script that has gone elsewhere."""
+    start(
+        host,
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import sys; print(sys.path[1])'], cwd='/')",
+        imports="p/src",
+    )
+    host.finished()
+    assert host.log().decode().strip() == str(host.run_dir() / "code" / "p" / "src")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 
 from cloudtrain.core.environment import Environment
 from cloudtrain.core.notes import RunNotes
-from cloudtrain.core.spec import JobSpec
-from cloudtrain.lifecycle.environments import before, variables
+from cloudtrain.lifecycle.environments import before
 from cloudtrain.store import Store
 from tests import plans
 
@@ -42,10 +41,3 @@ def test_what_is_gone_or_of_another_run_of_that_name_is_none(store: Store) -> No
     assert before(store.get("again"), store) is None
     (store.get("first").folder / "env" / "lock.txt").unlink()
     assert before(store.get("first"), store) is None
-
-
-def test_a_src_layout_is_found_from_where_the_command_runs() -> None:
-    made = Environment(python="p", imports="src")
-    assert variables(JobSpec(source="x"), made) == {"PYTHONPATH": "src"}
-    assert variables(JobSpec(source="x", cwd="examples/mnist"), made) == {"PYTHONPATH": "../../src"}
-    assert variables(JobSpec(source="x"), Environment(python="p")) == {} == variables(JobSpec(source="x"), None)
