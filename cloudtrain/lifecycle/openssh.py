@@ -85,6 +85,8 @@ def check_there(run: Run, session: Session) -> None:
     """
     if run.instance is None or not run.instance.owned:
         return
+    if session.taken_by is not None:
+        session.find()  # says whose it is
     try:
         there = session.provider.find(run.name, session.journal)
     except CloudtrainError:

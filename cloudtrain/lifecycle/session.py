@@ -69,6 +69,7 @@ class Session:
 
     Attributes:
         machine: the run's, as `instance` has it; None: none is known (any more).
+        taken_by: name of the run that has taken its machine over: from then on it has none.
     """
 
     def __init__(self, run: Run, context: Context, *, wakes: bool = True, holds: bool = True) -> None:
@@ -78,8 +79,8 @@ class Session:
         self.guard = overdue.Guard(*guarded, holds=holds)
         self.context = replace(context, emit=self.guard.hearing(context.emit))
         notes = self.journal.read(RunNotes)
-        self._taken = notes.handed_to
-        self.instance = None if self._taken else run.instance
+        self.taken_by = notes.handed_to
+        self.instance = None if self.taken_by else run.instance
         # A run of the last release, or one that `adopt` has found, is known on its host by its name alone.
         self._on_host = notes.on_host or run.name
         self._id = notes.id if notes.on_host else None
@@ -119,7 +120,7 @@ class Session:
 
     def look_up(self) -> Machine | None:
         """The run's machine, looked for where the registry does not know it; None: it has none any more."""
-        if self.machine is None and not self._taken:
+        if self.machine is None and not self.taken_by:
             self.instance = self.provider.find(self._run.name, self.journal)
         return self.machine
 
@@ -137,9 +138,9 @@ class Session:
 
     def _no_machine(self) -> ConnectionFailed:
         name = self._run.name
-        if self._taken:
-            told = f"the machine of {name} was taken over by {self._taken}"
-            return ConnectionFailed(told, hint=f"cloudtrain show {self._taken}", code=GONE)
+        if self.taken_by:
+            told = f"the machine of {name} was taken over by {self.taken_by}"
+            return ConnectionFailed(told, hint=f"cloudtrain show {self.taken_by}", code=GONE)
         return ConnectionFailed(f"{name} no longer has a machine", hint=f"cloudtrain show {name}", code=GONE)
 
     def transport(self, *, wakes: bool = True) -> Transport:

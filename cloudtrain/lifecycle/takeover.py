@@ -15,7 +15,7 @@ from cloudtrain.core.errors import RunLost, UsageError
 from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.plan import DEFAULT_LIMIT_S, Offer
-from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.spec import Ec2Spec, RunSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.core.text import time_of_day
 from cloudtrain.lifecycle import machine_end
@@ -85,10 +85,8 @@ def waiting(spec: RunSpec, store: Store, now: float) -> Run | None:
     if ec2 is None or ec2.instance_id or ec2.from_run or ec2.faults:
         return None
     for run in store.runs(lambda _: None, latest=1):
-        was = run.plan.spec.ec2
-        if was is None or not expiry.is_kept(run, now) or was.rehearsal != ec2.rehearsal or was.spot != ec2.spot:
-            continue
-        if ec2.region not in (None, run.plan.offer.details.region) or ec2.profile != was.profile:
+        was, region = run.plan.spec.ec2, run.plan.offer.details.region
+        if was is None or not expiry.is_kept(run, now) or ec2.region not in (None, region) or _but(was) != _but(ec2):
             continue
         try:
             if check(run, store, now).type in ec2.types:
@@ -96,6 +94,11 @@ def waiting(spec: RunSpec, store: Store, now: float) -> Run | None:
         except UsageError:
             continue
     return None
+
+
+def _but(ec2: Ec2Spec) -> Ec2Spec:
+    """What must be the same of two machines, so that one does for the other, beside type and Region."""
+    return replace(ec2, types=(), region=None, from_run=None, allow_cpu=False, boot_limit_s=None)
 
 
 def _kept(name: str, context: Context, provider: Provider) -> tuple[Run, Instance]:

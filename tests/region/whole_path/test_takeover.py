@@ -51,6 +51,7 @@ def test_a_run_takes_over_the_machine_that_another_has_kept(scene: Scene) -> Non
     would = replace(scene.spec(), name=NEXT)
     assert takeover.waiting(would, scene.context.store, time.time()) == old
     assert takeover.waiting(replace(would, ec2=Ec2Spec(spot=True)), scene.context.store, time.time()) is None
+    rival = begin(scene, name="rival")
     began = time.time()
     story.resume(begin(scene, "--epochs", "1000", "--pause", "0.05", max_time_s=900.0), scene.context, detach=True)
     store, took = scene.context.store, time.time()
@@ -85,16 +86,18 @@ def test_a_run_takes_over_the_machine_that_another_has_kept(scene: Scene) -> Non
     store.write_journal(NAME, hold.RunNotes(owed=True))
     stop.settle(old, scene.context)
     with Session(old, scene.context) as session, pytest.raises(ConnectionFailed, match=f"taken over by {NEXT}"):
-        openssh.command(old, session)
+        openssh.check_there(old, session)
     pull.pull_again(old, scene.context)
+    # Another run that wanted it, too, ends without it, and takes nothing with it.
+    with pytest.raises(UsageError, match=f"taken over by {NEXT}"):
+        story.resume(rival, scene.context)
+    assert (store.get("rival").state, store.get("rival").life) == (RunState.FAILED, InstanceLife.NONE)
     [found] = [
         each for each in cleaning.find(clients(scene), leftovers.known_runs(store), now) if each.item.kind == "instance"
     ]
     assert found.known is not None and (found.known.run, found.item.run, found.safe) == (NEXT, NEXT, False)
     time.sleep(max(0.0, (old.instance.details.expires_at or 0.0) + 1.0 - time.time()))  # type: ignore[union-attr]
     assert scene.state() == "running" and store.get(NEXT).state is RunState.RUNNING
-    with pytest.raises(UsageError, match=f"taken over by {NEXT}"):
-        takeover.check(store.get(NAME), store, time.time())
     # Kept once more, for a third.
     verified(stop.stop(store.get(NEXT), scene.context, keep_s=300.0))
     result = story.resume(begin(scene, name="third", on=NEXT, max_time_s=600.0), scene.context)

@@ -111,3 +111,13 @@ def test_what_was_asked_for_is_in_the_plan_and_costs_no_more(tmp_path: Path, spo
     old = asdict(plan(keep_s=1800.0)[0])
     del old["limits"]["keep_s"]  # a row of an earlier version
     assert decode.made(RunSpec, old).limits.keep_s is None
+
+
+def test_a_failure_may_keep_it_longer_than_a_run_that_ends_well(tmp_path: Path) -> None:
+    limits = Limits(keep_s=60.0, keep_on_failure_s=900.0)
+    assert [machine_end.asked(limits, RunNotes(), failed=failed) for failed in (False, True)] == [60.0, 900.0]
+    assert machine_end.asked(limits, RunNotes(keep_s=0.0), failed=True) == 0.0, "`stop` counts more"
+    plan = plans.plan(tmp_path, target=Target.EC2, ec2=Ec2Spec(), limits=Limits(keep_on_failure_s=900.0))
+    assert (summary.keep_line(plan) or "").startswith(
+        "if it fails the machine stays up 15m 00s for cloudtrain ssh, never"
+    )

@@ -92,11 +92,14 @@ def test_one_that_would_do_is_offered(store: Store, tmp_path: Path) -> None:
     assert takeover.waiting(spec, store, now) == run
     others: tuple[dict[str, Any], ...] = (
         {"types": ("g5.xlarge",)}, {"region": "eu-west-1"}, {"spot": True}, {"rehearsal": True}, {"profile": "other"},
-        {"from_run": "a"}, {"instance_id": "i-0"},
+        {"from_run": "a"}, {"instance_id": "i-0"}, {"ami": "ami-1"},
     )  # fmt: skip
     for other in others:
         assert takeover.waiting(replace(spec, ec2=Ec2Spec(**other)), store, now) is None, other
     assert takeover.waiting(replace(spec, ec2=None), store, now) is None
+    taken = replace(spec, ec2=Ec2Spec(from_run="a"))
+    assert takeover.wanted(taken, RunNotes()) and not takeover.wanted(spec, RunNotes())
+    assert not takeover.wanted(taken, RunNotes(attempt=2)), "after a spot instance is taken back one is launched"
 
 
 @pytest.mark.parametrize("took_s", [20.0, 60.0, 1000.0])
