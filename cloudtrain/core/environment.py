@@ -45,13 +45,14 @@ class Environment:
         python: absolute path of its interpreter.
         bin: folder of its programs; None: the interpreter is in no environment of its own.
         source: what it was made of, in words; None: it is taken as it was there.
-        key: name of its folder below `envs/` of the work folder; None: it was there.
+        key: name of its folder below `envs/` of the work folder, or what its image is known by; None: it was there.
         version: of its Python, "3.12"; system: "x86_64-manylinux".
         torch: version of its torch, and `torch_of` "machine" or "lock": whose; None: it has none.
         packages: how many were installed for it.
         lock_sha256: of `env/lock.txt` in the run's folder.
         imports: folder of the project, below its top, that its own packages are imported from; None: its top.
         conda: it is one of conda's, whose programs look for that.
+        image: what docker runs it in; "": that is still to be built; None: in no container.
     """
 
     python: str
@@ -66,3 +67,4 @@ class Environment:
     lock_sha256: str | None = None
     imports: str | None = None
     conda: bool = False
+    image: str | None = None

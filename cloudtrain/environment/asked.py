@@ -13,16 +13,16 @@ from typing import Any
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec
+from cloudtrain.source.command import NOTEBOOK_PACKAGES
 
 HOST = "host"
 UV_LOCK, PYPROJECT, REQUIREMENTS = "uv.lock", "pyproject.toml", "requirements.txt"
-# The order in which they are looked for in a folder; the last are known and cannot be made.
 _CONDA = ("environment.yml", "environment.yaml")
+# The order in which they are looked for in a folder; a Dockerfile counts where there is none of them.
 _FOUND = (UV_LOCK, REQUIREMENTS, PYPROJECT, *_CONDA)
-_NOT_YET = {
-    "conda-lock.yml": "a conda environment of its own kind",
-    "Dockerfile": "a container",
-}
+_CONDA_LOCK, _DOCKERFILE = "conda-lock.yml", "Dockerfile"
+_NO_LOCK = f"{_CONDA_LOCK} asks for a conda environment of its own kind, which cloudtrain does not make"
+_IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@-]{0,250}", re.ASCII)
 _NAMES_OTHERS = re.compile(r"(?m)^[ \t]*(?:-r|--requirement|-c|--constraint)[ \t=]+(\S+)")
 _EDITABLE = re.compile(r"(?m)^[ \t]*(?:-e|--editable)[ \t=]|^[ \t]*(?:\.{0,2}/|\.[ \t]*$|file:)|@[ \t]?file:")
 _LOCAL = "it names a project on this computer"
@@ -47,6 +47,7 @@ class Asked:
         runs_code: why a program of the project would have to run to resolve it, in words; "": none would.
         script: of a lock, the script that it is of.
         conda: name of a file of conda's, which is resolved on the machine; "": none.
+        dockerfile: name below `folder`, what it may copy, of a Dockerfile; image: what docker is to pull; "": none.
     """
 
     source: str
@@ -61,6 +62,13 @@ class Asked:
     runs_code: str = ""
     script: Path | None = None
     conda: str = ""
+    dockerfile: str = ""
+    image: str = ""
+
+    @property
+    def container(self) -> bool:
+        """Whether the program runs in a container."""
+        return bool(self.dockerfile or self.image)
 
     def sent(self) -> dict[str, str]:
         """Those of `texts` that can lie on another machine as they lie here."""
@@ -76,7 +84,14 @@ def look(job: JobSpec) -> Asked | None:
     if job.environment == HOST:
         return _with(None, job) if job.packages else None
     if job.environment is not None:
-        return _with(_named(job, job.environment), job)
+        asked = _with(_named(job, job.environment), job)
+        if asked and asked.container and not job.command:
+            raise UsageError(
+                "a container runs a command of yours, and none was given",
+                hint="cloudtrain run ... -- python train.py",
+                code="requirements",
+            )
+        return asked
     if not job.command:
         source = Path(job.source)
         # The shipped job's own, or the folder's.
@@ -152,35 +167,43 @@ def _found(job: JobSpec) -> Asked | None:
         for name in _FOUND:
             if (folder / name).is_file() and (asked := _of_file(folder / name)) is not None:
                 return asked
-        for name, what in _NOT_YET.items():
-            if (folder / name).is_file():
-                raise _cannot(name, what)
-    return None
+        if (folder / _CONDA_LOCK).is_file():
+            raise cannot(_NO_LOCK)
+    found = next((folder for folder in _folders(job) if (folder / _DOCKERFILE).is_file()), None)
+    return None if found is None else Asked(source=_DOCKERFILE, folder=found, dockerfile=_DOCKERFILE)
 
 
 def _named(job: JobSpec, name: str) -> Asked:
     """What the setting `environment` names."""
-    kind = name.partition(" ")[0].lower()
-    if kind in ("image", "dockerfile", "docker"):
-        raise _cannot(name, "a container")
-    path = next((folder / name for folder in _folders(job) if (folder / name).is_file()), None)
-    if path is None:
+    if image := re.fullmatch(r"image +(\S.*)", name):
+        if not _IMAGE.fullmatch(image[1]):
+            hint = 'env = "image pytorch/pytorch:2.9.1-cuda12.8-cudnn9-runtime"'
+            raise UsageError(f"{image[1]!r} is no name of an image", hint=hint, code="requirements")
+        return Asked(source=f"image {image[1]}", folder=Path(job.source), image=image[1])
+    name = _DOCKERFILE if name == _DOCKERFILE.lower() else name
+    folder = next((folder for folder in _folders(job) if (folder / name).is_file()), None)
+    if folder is None:
         raise UsageError(
             f"there is no {name} in the project {job.source}",
-            hint="env: uv.lock, requirements.txt, pyproject.toml, or host to take the machine's Python as it is",
+            hint="env: uv.lock, requirements.txt, pyproject.toml, environment.yml, dockerfile, image NAME, or host to"
+            " take the machine's Python as it is",
             code="requirements",
         )
-    if path.name == "conda-lock.yml":
-        raise _cannot(name, _NOT_YET[path.name])
+    path = folder / name
+    if _DOCKERFILE in path.name:
+        return Asked(source=name, folder=folder, dockerfile=name)
+    if path.name == _CONDA_LOCK:
+        raise cannot(_NO_LOCK)
     asked = _of_file(path)
     if asked is None:
         raise UsageError(f"{name} names no packages", hint="env: host takes what is there", code="requirements")
     return asked
 
 
-def _cannot(name: str, what: str) -> UsageError:
+def cannot(what: str) -> UsageError:
+    """A refusal of what the project asks for, with the ways that lead on."""
     return UsageError(
-        f"{name} asks for {what}, which cloudtrain does not make",
+        what,
         hint='put the packages in requirements.txt or uv.lock; or env = "host" below [job] takes the machine\'s Python'
         " as it is",
         code="requirements",
@@ -191,10 +214,13 @@ def _with(asked: Asked | None, job: JobSpec) -> Asked | None:
     """The same, with the packages of `--with`."""
     if not job.packages:
         return asked
-    if asked and asked.conda:
+    if asked and (asked.conda or asked.container):
+        more = [name for name in job.packages if name not in NOTEBOOK_PACKAGES]
+        if not more:
+            return asked  # It has what runs a notebook, or the run says what it lacks.
         raise UsageError(
             f"--with does not go together with {asked.source}, which names all packages",
-            hint=f"add {', '.join(job.packages)} to {asked.source}",
+            hint=f"add {', '.join(more)} to {asked.source}",
             code="requirements",
         )
     base = asked or Asked(source="", folder=Path(job.source))

@@ -18,7 +18,7 @@ from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Emit, StepDone, StepStarted
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.core.text import counted
-from cloudtrain.environment import conda, failures
+from cloudtrain.environment import conda, container, failures
 from cloudtrain.environment.asked import Asked, check, imports, look, suits
 from cloudtrain.environment.interpreter import Interpreter, examine
 from cloudtrain.environment.lock import Lock, Question, ask_here, resolve
@@ -77,6 +77,10 @@ def prepare(
         ConnectionFailed: it could not be made on the machine; the code says why.
     """
     asked = look(job)
+    if asked and asked.container:
+        known = before.lock if before and before.environment.source == asked.source else ""
+        made, text = container.prepare(supervisor, asked, known, emit)
+        return replace(made, imports=imports(job)), text
     unasked = job.environment is None and not job.packages
     if not job.command and (asked is None or (here and unasked)):
         return Environment(python=python), ""

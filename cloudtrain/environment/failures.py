@@ -10,7 +10,7 @@ from cloudtrain.core.text import screen_safe
 _MOST_WORDS = 1500
 # Code -> what uv or a package's build says then; the first that is found counts.
 _SAID = (
-    ("disk_full", r"No space left on device|Disk quota exceeded|os error (?:28|122|112)\b"),
+    ("disk_full", r"[Nn]o space left on device|Disk quota exceeded|os error (?:28|122|112)\b"),
     ("hash_differs", r"Hash mismatch"),
     ("no_compiler", r"No such file or directory: '[^']*(?:cc|\+\+|clang|nvcc|cmake|ninja|cargo)'|"
                     r"command '[^']*(?:cc|\+\+|clang)' failed: No such file|CUDA_HOME|Python\.h: No such file|"
@@ -21,6 +21,50 @@ _SAID = (
                           r"dns error|operation timed out|Git operation failed|HTTP status (?:client|server) error"),
     ("no_python", r"No interpreter found|No download found|incompatible with the `pylock|not compatible with"),
 )  # fmt: skip
+
+
+_OTHERWISE = 'or name the packages in requirements.txt; or env = "host" below [job] takes what is there'
+# Of what goes wrong on a machine: code, message, hint.
+_NOT_BUILT = (
+    ("disk_full", "the disk of the machine is full", "free space there, or a larger --volume-size"),
+    (
+        "hash_differs",
+        "a package is not the file that was resolved: its sha256 differs",
+        "run the same command again; if it stays so, the index or something on the way changes files",
+    ),
+    (
+        "no_compiler",
+        "a package comes as source alone, and the machine lacks what compiles it",
+        "a version of it that has a wheel, or install the compiler there",
+    ),
+    (
+        "no_wheel",
+        "a package has no wheel for the machine's Python and system",
+        "another version of it, or another Python (.python-version, --python)",
+    ),
+    (
+        "index_unreachable",
+        "the machine cannot reach the package index",
+        'UV_DEFAULT_INDEX in its login\'s environment names another; env = "host" below [job] takes what is there',
+    ),
+    (
+        "no_python",
+        "the machine has no Python of the version that is asked for, and could not fetch one",
+        "--python PATH names one; .python-version and requires-python say which is asked for",
+    ),
+    ("no_docker", "the machine has no docker that answers", f"install or start it there; {_OTHERWISE}"),
+    (
+        "docker_denied",
+        "this login may not use the machine's docker",
+        f"there: sudo usermod -aG docker USER, and log in again; {_OTHERWISE}",
+    ),
+    ("image_not_built", "docker could not build the image", "see the words below; docker build here says the same"),
+    (
+        "image_not_pulled",
+        "docker could not pull the image",
+        "check its name; of a private one the machine needs a login: docker login",
+    ),
+)
 
 
 def kind(said: str) -> str | None:
@@ -60,36 +104,10 @@ def unresolved(source: str, said: str) -> UsageError:
 
 def not_built(said: str, told: str | None = None) -> ConnectionFailed:
     """The environment could not be made on the machine; `told`: the code that our own program there gives."""
-    rows = (
-        ("disk_full", "the disk of the machine is full", "free space there, or a larger --volume-size"),
-        (
-            "hash_differs",
-            "a package is not the file that was resolved: its sha256 differs",
-            "run the same command again; if it stays so, the index or something on the way changes files",
-        ),
-        (
-            "no_compiler",
-            "a package comes as source alone, and the machine lacks what compiles it",
-            "a version of it that has a wheel, or install the compiler there",
-        ),
-        (
-            "no_wheel",
-            "a package has no wheel for the machine's Python and system",
-            "another version of it, or another Python (.python-version, --python)",
-        ),
-        (
-            "index_unreachable",
-            "the machine cannot reach the package index",
-            'UV_DEFAULT_INDEX in its login\'s environment names another; env = "host" below [job] takes what is there',
-        ),
-        (
-            "no_python",
-            "the machine has no Python of the version that is asked for, and could not fetch one",
-            "--python PATH names one; .python-version and requires-python say which is asked for",
-        ),
-    )
-    words, consequence, code = _words(said), "nothing has trained", told or kind(said)
-    for ours, message, hint in rows:
+    words, consequence, sorted_as = _words(said), "nothing has trained", kind(said)
+    ours_told = told if told in {code for code, _, _ in _NOT_BUILT} else None
+    code = sorted_as if sorted_as == "disk_full" else ours_told or sorted_as
+    for ours, message, hint in _NOT_BUILT:
         if code == ours:
             return ConnectionFailed(message, hint=hint, consequence=consequence, detail=words or None, code=ours)
     return ConnectionFailed(

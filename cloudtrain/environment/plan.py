@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from cloudtrain.core.environment import EnvironmentPlan
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target
 from cloudtrain.environment import failures
-from cloudtrain.environment.asked import Asked, check, look, suits
+from cloudtrain.environment.asked import Asked, cannot, check, look, suits
 from cloudtrain.environment.lock import resolve
 
 # Before a machine is known: what the images of AWS and most hosts have. What it has in truth is asked there.
@@ -31,6 +32,12 @@ def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
     """
     job = spec.job
     asked = look(job)
+    if asked and asked.container:
+        here = spec.target is Target.LOCAL
+        if here and (os.name == "nt" or shutil.which("docker") is None):
+            raise cannot(f"{asked.source} asks for a container, and this computer has no docker that can be used")
+        where = "here" if here else "on the machine"
+        return EnvironmentPlan(source=asked.source, why=f"{'pulled' if asked.image else 'built'} {where} by docker")
     if spec.target is Target.LOCAL:
         return _here(job, asked) if job.command else None
     if job.shipped or (asked is None and not job.command):

@@ -84,7 +84,7 @@ def _build(supervisor: Supervisor, emit: Emit) -> Mapping[str, Any] | str:
                 told, message = str(line.get("code")), str(line.get("message"))
                 if told == "tool_unreachable":
                     return shortened(message, 800)
-                raise failures.not_built("\n".join([*words, message]), "disk_full" if told == "disk_full" else None)
+                raise failures.not_built("\n".join([*words, message]), told)
             said = str(line.get("said") or "")
             words = [*words, said][-_WORDS:] if said else words
             gone = time.monotonic() - began

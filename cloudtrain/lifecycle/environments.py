@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.environment import Environment
@@ -13,9 +14,12 @@ from cloudtrain.core.host import HostFacts
 from cloudtrain.core.notes import RunNotes
 from cloudtrain.core.spec import Target
 from cloudtrain.environment import build
+from cloudtrain.environment import container as containers
+from cloudtrain.environment.asked import look
 from cloudtrain.lifecycle import spot
 from cloudtrain.lifecycle.session import Session
 from cloudtrain.run_folder.artifacts import LOCK
+from cloudtrain.source.tree import Tree
 from cloudtrain.store import Run, Store
 
 
@@ -65,6 +69,35 @@ def make(run: Run, session: Session, facts: HostFacts) -> None:
             *(session.transport(), session.supervisor(), facts.python, job), here=local, emit=emit, before=had
         )
     )
+    _note(run, session, facts, made, lock)
+
+
+def build_image(run: Run, session: Session, files: Tree, key: str, digest: str) -> None:
+    """Have the image of the Dockerfile, if the run has one, built of the files that were just sent.
+
+    Raises:
+        UsageError, ConnectionFailed: see `container.build`.
+    """
+    notes = session.journal.read(RunNotes)
+    made, facts = notes.environment, notes.host
+    if made is None or made.image is None or facts is None:
+        return
+    asked = look(replace(run.plan.spec.job, source=str(files.source)))
+    if asked is not None and asked.dockerfile:
+        sent, emit = {"tree": key, "digest": digest}, session.context.emit
+        built, lock = session.insist(lambda: containers.build(session.supervisor(), made, asked, files, sent, emit))
+        _note(run, session, facts, built, lock)
+
+
+def container(notes: RunNotes) -> dict[str, Any] | None:
+    """What docker is to run the program in; None: nothing."""
+    made = notes.environment
+    if made is None or made.image is None:
+        return None
+    return {"image": made.image, "gpus": bool(notes.host and notes.host.gpus)}
+
+
+def _note(run: Run, session: Session, facts: HostFacts, made: Environment, lock: str) -> None:
     if lock:
         path = Path(run.folder, *LOCK.split("/"))
         path.parent.mkdir(exist_ok=True)

@@ -153,6 +153,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             closing.append(pushed.summary())
             if run.plan.code.stays:
                 closing[-1] += f"; stays here: {'; '.join(run.plan.code.stays)}"
+        environments.build_image(run, session, files, key, pushed.digest)
         if first or not notes.code:
             code_copy.keep(run.folder, files, pushed.digest, instance.id, session.journal, session.context.emit)
         else:
@@ -177,6 +178,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "spot": instance.details.spot,
             "most": limit(run, notes),
             "scope": notes.host is not None and notes.host.logout == "scope",
+            "container": environments.container(notes),
         }
         with session.step("start", limit_s=60) as closing:
             # A link that breaks after the start took effect must not make a failure of a run that trains.

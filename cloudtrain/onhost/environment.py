@@ -12,8 +12,10 @@ import re
 import sys
 import time
 
+from . import container
 from .base import HEADER_LIMIT, TYPE_CHECKING, Failure, Later, Options
 from .files import Run, check_name, load, remove_tree, save
+from .start import copy_tree
 from .stream import frame
 from .tools import BEAT_S, locked, receive_tool, tool
 
@@ -54,15 +56,16 @@ if os.name == "posix":
 
 
 def do_environment(options: Options) -> Dict[str, Any]:
-    """Take a request, {"v": 1, "key", "python", "extends", "tool", "lock" or "resolve" or "conda"}, and say whether it
-    is there already. Without one of these it is a question alone. After it may come `tool.size` bytes: the tool."""
+    """Take a request, {"v": 1, "key", "python", "extends", "tool", "lock" or "resolve" or "conda" or "docker"}, and
+    say whether it is there already. Without one of these it is a question alone. After it may come `tool.size` bytes:
+    the tool."""
     run = Run(options.run)
     asked = request_of(sys.stdin.buffer.readline(HEADER_LIMIT))
     folder = folder_of(run, asked)
     if asked["tool"].get("size"):
         receive_tool(run, asked["tool"])
     there = ready(folder)
-    if not there and any(asked.get(what) is not None for what in ("lock", "resolve", "conda")):
+    if not there and any(asked.get(what) is not None for what in ("lock", "resolve", "conda", "docker")):
         save(run.path(ASKED), asked)
     return {"ready": there, "lock": text_of(os.path.join(folder, CONDA)), **paths_of(folder)}
 
@@ -113,6 +116,9 @@ def do_build(options: Options) -> Dict[str, Any]:
     if asked.get("resolve"):
         os.unlink(run.path(ASKED))
         return {"lock": resolve(run, asked)}
+    if asked.get("docker") is not None:
+        os.unlink(run.path(ASKED))
+        return make_image(run, asked["docker"])
     lock = locked(folder + ".lock", "another run makes the same environment; waiting for it")
     try:
         if not ready(folder):
@@ -173,6 +179,49 @@ def make_conda(run: Run, asked: Dict[str, Any], folder: str) -> None:
         clear(files)
 
 
+def make_image(run: Run, wanted: Dict[str, str]) -> Dict[str, Any]:
+    """The image, as docker has it, pulls it, or builds it of a folder of a tree; without one: docker can be used."""
+    container.info()
+    image = wanted.get("image")
+    known = known_by(image) if image else ""
+    was = bool(known)
+    if image and not was:
+        folder = run.path("context")
+        try:
+            if wanted.get("tree"):
+                clear(folder)
+                for _ in copy_tree(run, wanted, folder, {}):
+                    pass
+                argv = [
+                    "docker",
+                    "build",
+                    "--pull=false",
+                    "--label=cloudtrain",
+                    "--tag",
+                    image,
+                    "--file",
+                    wanted["file"],
+                ]
+                ask(
+                    run, argv + ["."], os.path.join(folder, *check_name(wanted["folder"]).split("/")), "image_not_built"
+                )
+            else:
+                ask(run, ["docker", "pull", image], None, "image_not_pulled")
+        finally:
+            clear(folder)
+        known = known_by(image)
+    return {"lock": known, "was": was}
+
+
+def known_by(image: str) -> str:
+    """What docker knows an image by, a line each: its id, and its digests in registries; "": it has none."""
+    form = "{{.Id}}{{range .RepoDigests}} {{.}}{{end}}"
+    argv = ["docker", "image", "inspect", "--format", form, "--", image]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    words = done.stdout.decode("utf-8", "replace").split() if done.returncode == 0 else []
+    return "".join(word + "\n" for word in words)
+
+
 def write_files(folder: str, files: Dict[str, str]) -> None:
     clear(folder)
     for name, text in files.items():
@@ -199,7 +248,7 @@ def clear(folder: str) -> None:
         remove_tree(folder)
 
 
-def ask(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
+def ask(run: Run, argv: List[str], folder: Optional[str] = None, fails: str = "environment") -> None:
     """Run a tool, passing on its lines; ends it if nobody listens any more."""
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     if "PIP_INDEX_URL" in environment and "UV_INDEX_URL" not in environment:
@@ -228,7 +277,7 @@ def ask(run: Run, argv: List[str], folder: Optional[str] = None) -> None:
         process.wait()
         raise
     if code:
-        raise Failure("environment", "%s ended with exit code %d" % (" ".join(argv[1:3]), code))
+        raise Failure(fails, "%s ended with exit code %d" % (" ".join(argv[1:3]), code))
 
 
 def received() -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from .base import LINUX, TYPE_CHECKING, UNKILLABLE_S, Later
+from .container import argv_of
 from .files import Run
 from .processes import end_processes, send
 
@@ -37,22 +38,29 @@ class Job:
             if os.path.exists(os.path.join(os.path.dirname(spec["bin"]), "pyvenv.cfg")):
                 environment["VIRTUAL_ENV"] = os.path.dirname(spec["bin"])
             environment["PATH"] = os.pathsep.join(filter(None, [spec["bin"], environment.get("PATH")]))
+        told = {
+            **spec["env"],
+            **secrets,
+            "CLOUDTRAIN_OUT": run.path("out"),
+            "CLOUDTRAIN_EVENTS": run.path("events.jsonl"),
+            "CLOUDTRAIN_RUN": run.dir,
+            "PYTHONUNBUFFERED": "1",
+        }
         if spec.get("imports"):
             # Absolute: a script may go elsewhere before it starts Python.
             imports = os.path.join(run.path("code"), *spec["imports"].split("/"))
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [imports, environment.get("PYTHONPATH")]))
-        environment.update(spec["env"], **secrets)
-        environment.update(
-            CLOUDTRAIN_OUT=run.path("out"),
-            CLOUDTRAIN_EVENTS=run.path("events.jsonl"),
-            CLOUDTRAIN_RUN=run.dir,
-            PYTHONUNBUFFERED="1",
-        )
+            before = told.get("PYTHONPATH", environment.get("PYTHONPATH"))
+            told["PYTHONPATH"] = os.pathsep.join(filter(None, [imports, before]))
+        argv, cwd, dies_by = spec["argv"], os.path.join(run.path("code"), spec.get("cwd") or ""), 9
+        if spec.get("container"):
+            argv, dies_by = argv_of(run, spec, cwd, told), signal.SIGTERM  # which docker passes on
+            told.pop("HOME", None)
+        environment.update(told)
         log = os.open(
             run.path("console.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
         )
         options: Dict[str, Any] = {
-            "cwd": os.path.join(run.path("code"), spec.get("cwd") or ""),
+            "cwd": cwd,
             "env": environment,
             "stdin": subprocess.DEVNULL,
             "stdout": log,
@@ -61,15 +69,13 @@ class Job:
         self._windows_job: Any = None
         try:
             if sys.platform == "win32":
-                self._process = self._spawn_windows(spec["argv"], options)
+                self._process = self._spawn_windows(argv, options)
             else:
                 self._process = subprocess.Popen(
-                    spec["argv"], start_new_session=True, pass_fds=(lock,), preexec_fn=die_with_parent(), **options
+                    argv, start_new_session=True, pass_fds=(lock,), preexec_fn=die_with_parent(dies_by), **options
                 )
         except OSError as error:
-            os.write(
-                log, ("cloudtrain: cannot run %s: %s\n" % (spec["argv"][0], error.strerror)).encode("utf-8", "replace")
-            )
+            os.write(log, ("cloudtrain: cannot run %s: %s\n" % (argv[0], error.strerror)).encode("utf-8", "replace"))
             raise
         finally:
             os.close(log)
@@ -131,15 +137,15 @@ class Job:
         self.reap()
 
 
-def die_with_parent() -> Optional[Callable[[], None]]:
-    """What a child does before it becomes the job: ask Linux to be killed when its parent dies."""
+def die_with_parent(number: int) -> Optional[Callable[[], None]]:
+    """What a child does before it becomes the job: ask Linux to get this signal when its parent dies."""
     if not LINUX:
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
     def before_exec() -> None:
-        prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(127)
 

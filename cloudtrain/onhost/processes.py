@@ -7,6 +7,7 @@ import sys
 import time
 
 from .base import LINUX, TYPE_CHECKING, UNKILLABLE_S, Later
+from .container import end_container
 from .files import Run, load
 from .locks import held
 
@@ -146,8 +147,13 @@ def end_processes(
     reap: Callable[[], None] = lambda: None,
 ) -> bool:
     """End every process of the run: SIGTERM, after `grace` seconds SIGKILL, until none is left. False: some remain."""
-    if sys.platform == "win32":
-        return True
+    try:
+        return sys.platform == "win32" or _end_processes(run, grace, supervisor, reap)
+    finally:
+        end_container(run)  # Once no client is left that could still start one.
+
+
+def _end_processes(run: Run, grace: float, supervisor: Optional[int], reap: Callable[[], None]) -> bool:
     began = time.monotonic()
     asked: Set[int] = set()
     job = load(run.path("job.json")) or {}

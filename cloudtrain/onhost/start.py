@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 import time
@@ -83,6 +84,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec.get("spot", False), bool)
             and isinstance(spec.get("scope", False), bool)
             and all(isinstance(spec.get(name) or "", str) for name in ("cwd", "bin", "imports", "results"))
+            and re.match(r"\w", (spec.get("container") or {"image": "none"})["image"])
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure("bad_spec", "the spec cannot be read: %s" % error)

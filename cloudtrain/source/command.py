@@ -101,7 +101,8 @@ def check(job: JobSpec, found: Tree) -> None:
     """
     first = job.command[0]
     entry = _entry(job.command)
-    declared = bool(job.packages) or any(f"{found.source.name}/{name}" in found.files for name in _PACKAGES)
+    image = (job.environment or "").startswith("image ")
+    declared = image or bool(job.packages) or any(f"{found.source.name}/{name}" in found.files for name in _PACKAGES)
     if entry.file is not None:
         _check_file(entry.file, job, found)
     elif entry.module is not None:
