@@ -12,8 +12,8 @@ import re
 import sys
 import time
 
-from . import container
 from .base import HEADER_LIMIT, TYPE_CHECKING, Failure, Later, Options
+from .container import info
 from .files import Run, check_name, load, remove_tree, save
 from .start import copy_tree
 from .stream import frame
@@ -181,7 +181,7 @@ def make_conda(run: Run, asked: Dict[str, Any], folder: str) -> None:
 
 def make_image(run: Run, wanted: Dict[str, str]) -> Dict[str, Any]:
     """The image, as docker has it, pulls it, or builds it of a folder of a tree; without one: docker can be used."""
-    container.info()
+    info()
     image = wanted.get("image")
     known = known_by(image) if image else ""
     was = bool(known)
