@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sqlite3
 import time
@@ -19,6 +18,7 @@ from cloudtrain.core.instance import Instance
 from cloudtrain.core.notes import N, Notes, RunNotes
 from cloudtrain.core.plan import Plan
 from cloudtrain.core.states import FINAL, InstanceLife, RunState, may_move
+from cloudtrain.core.text import meant
 from cloudtrain.core.told import ExitRecord, Figures
 
 _MADE_WITHIN_S = 10.0
@@ -208,9 +208,7 @@ class Store:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UnknownRun:
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        question = f". Did you mean {near[0]}?" if near else ""
-        return UnknownRun(f'no run "{name}"{question}', hint="cloudtrain ls")
+        return UnknownRun(f'no run "{name}"', hint=meant(name, self.names(), "cloudtrain ls"))
 
     def names(self) -> list[str]:
         """The names of all runs, latest first."""

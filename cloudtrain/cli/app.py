@@ -14,7 +14,8 @@ from pathlib import Path
 import typer
 
 from cloudtrain.cli import signals
-from cloudtrain.cli.commands import Commands, plain_typer
+from cloudtrain.cli.commands import Commands, plain_typer, typed
+from cloudtrain.cli.values import path_of
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import Unwritten, let_go, nobody_reads, print_lines, tell
 from cloudtrain.console.reporters.base import NO_INPUT, forgive_encodings
@@ -28,6 +29,8 @@ app = plain_typer(
     name="cloudtrain",
     cls=Commands,
     no_args_is_help=True,
+    epilog=typed("run --local", "run -i g4dn.xlarge --dry-run", "help run"),
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train on an EC2 GPU from your laptop: launch, stream the log, pull verified results, end the instance.",
 )
 
@@ -128,7 +131,8 @@ def _run(words: list[str]) -> int:
         if isinstance(error, OSError) and nobody_reads():
             return int(ExitCode.INTERRUPTED)
         # Help alone is not written by `print_lines`.
-        unwritten = isinstance(error, Unwritten) or (isinstance(error, OSError) and "--help" in typed)
+        helping = bool({"-h", "--help"} & {*typed}) or words[0] == "help"
+        unwritten = isinstance(error, Unwritten) or (isinstance(error, OSError) and helping)
         shown = _unwritten(error) if unwritten else _gone() or _unexpected(error)
         _told(look, shown)
         return int(shown.exit_code)
@@ -178,8 +182,8 @@ def _told(look: Look, error: CloudtrainError) -> None:
 def _mistyped(error: typer.TyperException) -> UsageError:
     """A command line that cannot be parsed, as an error like all others."""
     context = getattr(error, "ctx", None)
-    command = f"cloudtrain {context.info_name}" if context is not None and context.parent is not None else "cloudtrain"
     message = error.format_message().rstrip(".")
+    command = path_of(context) if context is not None else "cloudtrain"
     return UsageError(message[:1].lower() + message[1:], hint=f"{command} --help")
 
 

@@ -49,12 +49,14 @@ class Command(NamedTuple):
     Attributes:
         where: module of this package and the function in it; a module alone is a group of commands, its `app`.
         help: its line in the list; "" keeps it out of the list.
+        examples: what its help ends with, without "cloudtrain".
         passes_on: words that are no option of it are its own to read.
         ends_options: its options end at the first of these words.
     """
 
     where: str
     help: str = ""
+    examples: tuple[str, ...] = ()
     passes_on: bool = False
     ends_options: bool = False
 
@@ -68,8 +70,20 @@ class Command(NamedTuple):
         settings = {"allow_extra_args": self.passes_on, "allow_interspersed_args": not self.ends_options}
         passing = self.passes_on and not self.ends_options
         kind = _PassingOn if passing else AnsweringCommand
-        alone.command(name, cls=kind, context_settings=settings, hidden=not self.help)(getattr(loaded, function))
+        alone.command(
+            name,
+            cls=kind,
+            context_settings=settings,
+            hidden=not self.help,
+            epilog=typed(*self.examples),
+            options_metavar="[OPTIONS] [[--] COMMAND...]" if self.ends_options else "[OPTIONS]",
+        )(getattr(loaded, function))
         return typer.main.get_command(alone)
+
+
+def typed(*examples: str) -> str:
+    """The end of a command's help: each of its examples in a line, as it is typed."""
+    return "\n".join(f"cloudtrain {example}" for example in examples)
 
 
 def plain_typer(**options: Any) -> typer.Typer:
@@ -77,33 +91,106 @@ def plain_typer(**options: Any) -> typer.Typer:
     return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
-COMMANDS: Mapping[str, Command] = {
-    "run": Command(
-        "train.run", "Train: plan, ask, start, follow, pull, end the machine.", passes_on=True, ends_options=True
-    ),
-    "logs": Command("logs.logs", "Show a run's console log; follow it while the run is active."),
-    "ls": Command("runs.ls", "List the runs of this computer, latest first."),
-    "ps": Command("runs.ls"),
-    "show": Command("runs.show", "Show one run: settings, epochs, goals, files, cost."),
-    "pull": Command("runs.pull", "Fetch a run's results, verified."),
-    "wait": Command("waiting.wait", "Wait until runs have ended, and pull their results."),
-    "stop": Command("stopping.stop", "End a run: save, pull its results, end its machine."),
-    "clean": Command("leftovers.clean", "List what is left in the account, and end it."),
-    "adopt": Command("leftovers.adopt", "Take back an instance that this computer has lost."),
-    "verify": Command("records.verify", "Check a run's files against its receipt."),
-    "rerun": Command("records.rerun", "Repeat a run from its own record."),
-    "report": Command("report.report", "Make the report of a run: goals, curves, confusions."),
-    "compare": Command("report.compare", "Compare runs: results, and settings that differ."),
-    "export": Command("report.export", "Write a run's epochs in another tool's format."),
-    "extend": Command("lease.extend", "Give a run more time while it trains."),
-    "ssh": Command("shell.ssh", "Open a shell on a run's machine, or run a command there.", passes_on=True),
-    "instances": Command("cloud.instances", "List GPU types with prices, your quota and zones."),
-    "doctor": Command("cloud.doctor", "Check everything a launch needs; nothing is created."),
-    "init": Command("config.init", "Write a cloudtrain.toml with each setting explained."),
-    "trust": Command("config.trust", "Let a project's settings decide on machine and money."),
-    "guide": Command("config.guide", "Print a page for coding agents: commands, output, what costs."),
-    "config": Command("config", "Settings, and where each comes from."),
+# Heading in `cloudtrain --help` -> its commands.
+GROUPS: Mapping[str, Mapping[str, Command]] = {
+    "Train": {
+        "run": Command(
+            "train.run",
+            "Train: plan, ask, start, follow, pull, end the machine.",
+            ("run --local", "run -i g4dn.xlarge --max-cost 1", "run -i g4dn.xlarge -- python train.py --lr 3e-4"),
+            passes_on=True,
+            ends_options=True,
+        ),
+        "rerun": Command(
+            "records.rerun", "Repeat a run from its own record.", ("rerun brave-otter --plan", "rerun runs/brave-otter")
+        ),
+        "stop": Command(
+            "stopping.stop",
+            "End a run: save, pull its results, end its machine.",
+            ("stop", "stop brave-otter --yes", "stop --all"),
+        ),
+    },
+    "Watch": {
+        "ls": Command("runs.ls", "List the runs of this computer, latest first.", ("ls", "ls --status failed --since 3d")),
+        "ps": Command("runs.ls"),
+        "show": Command(
+            "runs.show", "Show one run: settings, epochs, goals, files, cost.", ("show", "show brave-otter --json")
+        ),
+        "logs": Command(
+            "logs.logs",
+            "Show a run's console log; follow it while the run is active.",
+            ("logs", "logs brave-otter -n 20 --no-follow", "logs brave-otter --epochs"),
+        ),
+        "wait": Command(
+            "waiting.wait",
+            "Wait until runs have ended, and pull their results.",
+            ("wait brave-otter", "wait brave-otter calm-fox --timeout 2h"),
+        ),
+    },
+    "Results": {
+        "pull": Command(
+            "runs.pull", "Fetch a run's results, verified.", ("pull", "pull brave-otter --only weights --out best")
+        ),
+        "verify": Command(
+            "records.verify", "Check a run's files against its receipt.", ("verify", "verify runs/brave-otter")
+        ),
+        "report": Command(
+            "report.report",
+            "Make the report of a run: goals, curves, confusions.",
+            ("report --open", "report brave-otter --format md --out RESULTS.md"),
+        ),
+        "compare": Command(
+            "report.compare",
+            "Compare runs: results, and settings that differ.",
+            ("compare brave-otter calm-fox", "compare brave-otter calm-fox --html compared.html"),
+        ),
+        "export": Command(
+            "report.export", "Write a run's epochs in another tool's format.", ("export brave-otter --to tensorboard",)
+        ),
+    },
+    "Machine": {
+        "ssh": Command(
+            "shell.ssh",
+            "Open a shell on a run's machine, or run a command there.",
+            ("ssh", "ssh brave-otter -- nvidia-smi", "ssh brave-otter --forward 6006"),
+            passes_on=True,
+        ),
+        "instances": Command(
+            "cloud.instances",
+            "List GPU types with prices, your quota and zones.",
+            ("instances --gpu T4", "instances --offline"),
+        ),
+        "doctor": Command(
+            "cloud.doctor",
+            "Check everything a launch needs; nothing is created.",
+            ("doctor", "doctor --instance g4dn.xlarge --region us-east-1"),
+        ),
+    },
+    "Money": {
+        "extend": Command(
+            "lease.extend", "Give a run more time while it trains.", ("extend brave-otter 30m", "extend brave-otter 1h30m")
+        ),
+        "clean": Command(
+            "leftovers.clean",
+            "List what is left in the account, and end it.",
+            ("clean --all-regions --dry-run", "clean --yes"),
+        ),
+        "adopt": Command(
+            "leftovers.adopt",
+            "Take back an instance that this computer has lost.",
+            ("adopt i-0123456789abcdef0 --region us-east-1",),
+        ),
+    },
+    "Settings and help": {
+        "init": Command("config.init", "Write a cloudtrain.toml with each setting explained.", ("init",)),
+        "trust": Command("config.trust", "Let a project's settings decide on machine and money.", ("trust",)),
+        "config": Command("config", "Settings, and where each comes from."),
+        "guide": Command("config.guide", "Print a page for coding agents: commands, output, what costs.", ("guide",)),
+        "help": Command("about.help", "Print the help of a command.", ("help run", "help config show")),
+        "version": Command("about.version", "Print the version.", ("version",)),
+    },
 }
+COMMANDS: Mapping[str, Command] = {name: one for group in GROUPS.values() for name, one in group.items()}
 
 
 class _OnDemand(Mapping[str, Any]):
@@ -148,9 +235,11 @@ class Commands(ReadingGroup):
             raise typer.Exit(int(ExitCode.DONE)) from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The list at the end of `cloudtrain --help`."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_listed()))
+        """The lists at the end of `cloudtrain --help`."""
+        width = max(map(len, COMMANDS))
+        for heading, group in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:{width}}", one.help) for name, one in group.items() if one.help])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Commands and options that begin with what is typed."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.commands import AnsweringCommand, plain_typer
+from cloudtrain.cli.commands import AnsweringCommand, plain_typer, typed
 from cloudtrain.cli.options import Json, Yes
 from cloudtrain.cli.values import ReadingGroup
 from cloudtrain.config import files, project_file, settings
@@ -30,7 +30,7 @@ def guide() -> Answer:
     return Answer(dict, lambda _: shipped.agent_guide().splitlines())
 
 
-@app.command("show", cls=AnsweringCommand)
+@app.command("show", cls=AnsweringCommand, epilog=typed("config show --origin", "config show --all"))
 def show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Also settings without a value.")] = False,

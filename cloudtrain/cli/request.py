@@ -15,7 +15,8 @@ from cloudtrain.config.table import SETTINGS, duration
 from cloudtrain.core import credentials
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.names import new_name
-from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
+from cloudtrain.core.spec import RECIPES, Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec, check_name, check_train
+from cloudtrain.core.text import meant
 from cloudtrain.lifecycle import machine_end, takeover
 from cloudtrain.provider.host_address import parse_host
 from cloudtrain.source import command
@@ -62,6 +63,9 @@ def build(
     job = _job(settings, words, away=target is Target.HOST or (target is Target.EC2 and not dry_run))
     # A command has its own words for how it trains.
     train = TrainSpec(**({} if job.command else settings.fields("train") | ({"args": words} if words else {})))
+    if job.shipped and train.recipe not in (None, *RECIPES):
+        hint = meant(str(train.recipe), RECIPES, f"--recipe {', '.join(RECIPES[:-1])} or {RECIPES[-1]}")
+        raise UsageError(f"there is no recipe {train.recipe!r}", hint=hint, code="bad_setting")
     if dry_run and not job.command and _is_open(train, settings):
         train = replace(train, recipe="fast")  # it trains on this computer's CPU
     # Nobody repeats a stranger's program from zero, which is billed, unless that was asked for.
@@ -172,7 +176,8 @@ def going_on(spec: RunSpec, continued: RunSpec) -> RunSpec:
 def _check_limits(limits: Limits) -> Limits:
     cost, restarts, end = limits.max_cost_usd, limits.spot_restarts, limits.if_i_vanish
     if end not in ("park", "terminate"):
-        raise UsageError(f"cannot {end!r} a machine", hint="--if-i-vanish park or terminate", code="bad_setting")
+        hint = meant(end, ("park", "terminate"), "--if-i-vanish park or terminate")
+        raise UsageError(f"cannot {end!r} a machine", hint=hint, code="bad_setting")
     if cost is not None and cost <= 0:
         raise UsageError(f"a run cannot cost at most ${cost:g}", hint="--max-cost above 0", code="bad_setting")
     if limits.results_gib is not None and limits.results_gib <= 0:

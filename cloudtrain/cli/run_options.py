@@ -94,7 +94,7 @@ def before_command(words: Sequence[str], everywhere: Iterable[str]) -> list[str]
     Args:
         everywhere: options of cloudtrain itself.
     """
-    alone = {*everywhere, "--help"}
+    alone = {*everywhere, "--help", "-h"}
     for each in SETTINGS.values():
         if each.flag and each.kind is bool:
             alone.update(each.names[0].split("/"))

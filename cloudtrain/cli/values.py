@@ -6,7 +6,6 @@ Typer reads it by pydantic, whose import takes a third of `cloudtrain ls` and wh
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,9 @@ from typing import Any
 
 import typer
 from typer import core
+
+from cloudtrain.core.errors import UsageError
+from cloudtrain.core.text import meant
 
 
 class _Reading:
@@ -31,6 +33,30 @@ class _Reading:
                 param.get_runtime_param = lambda ours=ours: ours
         return params
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words.
+
+        Raises:
+            UsageError: they cannot be used; in our words, whatever typer would say.
+        """
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except typer.TyperException as error:
+            raise _in_our_words(error, ctx) or error from None
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Its arguments and options."""
+        from cloudtrain.cli import help
+
+        help.write_parameters(self.get_params(ctx), formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Its examples."""
+        from cloudtrain.cli import help
+
+        if self.epilog:  # type: ignore[attr-defined]
+            help.write_examples(self.epilog, formatter)  # type: ignore[attr-defined]
+
 
 class ReadingCommand(_Reading, core.TyperCommand):
     """One command."""
@@ -43,6 +69,56 @@ class ReadingCommand(_Reading, core.TyperCommand):
 
 class ReadingGroup(_Reading, core.TyperGroup):
     """A group of commands."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Its options, and its commands with all of their words."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of its commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help.split("\n\n")[0]) for name, command in self.commands.items()])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is meant.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        name = args[0]
+        if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            hint = meant(name, self.list_commands(ctx), f"{path_of(ctx)} --help", f"{path_of(ctx)} ")
+            raise UsageError(f"there is no command {name!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+def path_of(ctx: Any) -> str:
+    """How its command is typed: "cloudtrain config show"."""
+    return "cloudtrain" if ctx.parent is None else f"{path_of(ctx.parent)} {ctx.info_name}"
+
+
+def named(param: Any) -> str:
+    """What a parameter is called: "--epochs", "[RUN]"."""
+    if param.param_type_name == "option":
+        return str(max(param.opts, key=len))
+    return str(param.metavar or param.name.upper())
+
+
+def _in_our_words(error: Any, ctx: Any) -> UsageError | None:
+    """The error for a command line that typer refuses; None: what it says is help, or is said well enough."""
+    usual = f"{path_of(ctx)} --help"
+    if hasattr(error, "possibilities"):
+        typed = error.option_name
+        known = [name for each in ctx.command.get_params(ctx) for name in (*each.opts, *each.secondary_opts)]
+        long = [name for name in known if name.startswith("--")]
+        return UsageError(f"there is no option {typed}", hint=meant(typed, long, usual))
+    if hasattr(error, "option_name"):
+        alone = "not take" in error.message
+        return UsageError(f"{error.option_name} {'takes no' if alone else 'needs a'} value", hint=usual)
+    if hasattr(error, "param_type"):
+        return UsageError(f"{named(error.param)} is missing", hint=usual)
+    return None
 
 
 _LIST_OF = {list[str]: str, list[int]: int}
@@ -62,7 +138,8 @@ class _Typed:
                 return [self.read(one) for one in value or ()]
             return None if value is None else self.read(value)
         except ValueError as error:
-            raise typer.BadParameter(str(error), ctx=ctx, param=param) from error
+            said, *hint = error.args
+            raise UsageError(f"{named(param)}: {said}", hint=hint[0] if hint else f"{path_of(ctx)} --help") from error
 
 
 def _reader(kind: Any, info: Any) -> Callable[[Any], Any] | None:
@@ -93,6 +170,4 @@ def _choice(kind: type[StrEnum], value: Any) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
-        near = difflib.get_close_matches(str(value), list(kind), n=1, cutoff=0.5)
-        instead = f"did you mean {near[0]}?" if near else f"choose from {', '.join(kind)}"
-        raise ValueError(f"there is no {value!r}; {instead}") from None
+        raise ValueError(f"there is no {value!r}", meant(str(value), kind, f"one of {', '.join(kind)}")) from None

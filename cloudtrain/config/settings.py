@@ -15,6 +15,7 @@ from cloudtrain.config import files, trust
 from cloudtrain.config.table import SETTINGS
 from cloudtrain.core import disk
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.text import meant
 
 # What a setting is called in the table `[job]`, where that is not its own name.
 _OF_JOB = {"folder": "job", "env": "environment", "results": "outputs", "resume": "resume_args"}
@@ -178,7 +179,7 @@ def known(*names: str) -> list[Any]:
 def _checked(name: str, value: Any, origin: str) -> Any:
     setting = SETTINGS.get(name)
     if setting is None:
-        raise UsageError(f"{origin}: there is no setting {name!r}", hint="cloudtrain config show", code="bad_setting")
+        raise UsageError(f"{origin}: there is no setting {name!r}", hint=meant(name, SETTINGS, "cloudtrain config show"), code="bad_setting")
     try:
         return setting.read(value)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import textwrap
 import time
@@ -85,6 +86,23 @@ def wide(letter: str) -> int:
     if unicodedata.category(letter) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """What of `known` was probably meant by `word`; None: nothing is as like it as that, of 1."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=likeness)
+    return names[near[0]] if near else None
+
+
+def meant(word: str, known: Iterable[str], otherwise: str, before: str = "") -> str:
+    """The hint for a word that is not known: "did you mean failed?", or `otherwise` where nothing is like it.
+
+    Args:
+        before: what stands before that word where it is typed, such as "cloudtrain ".
+    """
+    near = nearest(word, known)
+    return f"did you mean {before}{near}?" if near else otherwise
 
 
 def ordinal(number: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.notes import FileEntry
+from cloudtrain.core.text import meant
 from cloudtrain.source import ignore
 
 LOG = "log"
@@ -43,7 +44,7 @@ def check(names: Sequence[str]) -> tuple[str, ...]:
         if name not in NAMES and not any(mark in name for mark in "/.*?["):
             raise UsageError(
                 f"there is no group of results called {name!r}",
-                hint=f"--only with one of {', '.join(NAMES)}, or with a pattern such as '*.pt'",
+                hint=meant(name, NAMES, f"--only with one of {', '.join(NAMES)}, or with a pattern such as '*.pt'"),
                 consequence="nothing was fetched",
                 code="bad_setting",
             )

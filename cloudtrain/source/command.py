@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 import os
 import posixpath
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from cloudtrain.core.environment import Environment
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec
+from cloudtrain.core.text import meant, nearest
 from cloudtrain.source.tree import Tree
 
 _MARKS = ("cloudtrain.toml", "pyproject.toml", ".git")
@@ -108,12 +108,12 @@ def check(job: JobSpec, found: Tree) -> None:
     elif entry.module is not None:
         _check_module(entry.module, job, found, declared=declared)
     elif first not in _COMMON and shutil.which(first) is None:
-        near = difflib.get_close_matches(first, _COMMON, n=1, cutoff=0.8)
+        near = nearest(first, _COMMON, 0.8)
         if declared and not near:
             return
         raise _refused(
             f"there is no program {first!r} here, and nothing in the project says what brings it",
-            f"did you mean {near[0]}?" if near else "--with PACKAGE names the Python package that it comes with",
+            f"did you mean {near}?" if near else "--with PACKAGE names the Python package that it comes with",
         )
 
 
@@ -162,8 +162,7 @@ def _check_file(typed: str, job: JobSpec, found: Tree) -> None:
         why = f" ({rules[0]})" if rules else ""
         raise _refused(f"{name} is not sent{why}", f"a line !{path.partition('/')[2]} in .cloudtrainignore sends it")
     beside = [other.rpartition("/")[2] for other in found.files if posixpath.dirname(other) == posixpath.dirname(path)]
-    near = difflib.get_close_matches(path.rpartition("/")[2], beside, n=1)
-    raise _refused(f"there is no file {name}", f"did you mean {near[0]}?" if near else "check the name and the folder")
+    raise _refused(f"there is no file {name}", meant(path.rpartition("/")[2], beside, "check the name and the folder"))
 
 
 def _above(path: str) -> list[str]:

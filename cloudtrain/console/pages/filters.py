@@ -11,6 +11,7 @@ from cloudtrain.billing import expiry
 from cloudtrain.config.table import duration
 from cloudtrain.core.errors import StoreDamaged, UsageError
 from cloudtrain.core.states import InstanceLife, RunState
+from cloudtrain.core.text import meant
 from cloudtrain.run_folder.outcome import lives
 from cloudtrain.store import Run, Store
 
@@ -43,7 +44,8 @@ class Filter:
         """
         for flag, word, known in (("--status", status, cls.STATUS), ("--where", where, cls.WHERE)):
             if word is not None and word not in known:
-                raise UsageError(f"{flag}: there is no {word!r}", hint=f"one of {', '.join(known)}", code="bad_setting")
+                hint = meant(word, known, f"one of {', '.join(known)}")
+                raise UsageError(f"{flag}: there is no {word!r}", hint=hint, code="bad_setting")
         try:
             began = time.time() - duration(since) if since is not None else None
         except ValueError as error:

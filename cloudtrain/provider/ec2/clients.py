@@ -23,7 +23,7 @@ from botocore.parsers import ResponseParserError, ResponseParserFactory
 
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, UsageError
 from cloudtrain.core.notes import AwsRequest, Journal, RunNotes
-from cloudtrain.core.text import shortened
+from cloudtrain.core.text import meant, shortened
 from cloudtrain.core.version import __version__
 from cloudtrain.provider.ec2.credentials import NONSENSE, check_files, look_up, prepare
 from cloudtrain.provider.ec2.region_off import home_of, is_unknown_key, not_enabled
@@ -86,7 +86,7 @@ class Clients:
         with translated("read the AWS settings", profile=profile or os.environ.get("AWS_PROFILE")):
             self._core, self._session = _session(profile, access_key)
             self.profile = None if access_key else str(self._session.profile_name)
-            self.region, self.region_source = _region(region, self._session.region_name)
+            self.region, self.region_source = _region(region, self._session.region_name, self.regions)
             if self.profile:
                 prepare(self._core, self.profile, self.region)
         self._session.events.register("after-call", self._look_elsewhere)
@@ -103,8 +103,12 @@ class Clients:
         for name, made in vars(Clients).items():
             if isinstance(made, cached_property):
                 other.__dict__.pop(name, None)
-        other.region, other.region_source = _region(region, None)
+        other.region, other.region_source = _region(region, None, self.regions)
         return other
+
+    def regions(self) -> list[str]:
+        """The Regions that this SDK knows of, which may not be all there are."""
+        return list(self._session.get_available_regions("ec2"))
 
     @contextmanager
     def recorded(self, journal: Journal, clock: Callable[[], float]) -> Iterator[Clients]:
@@ -334,7 +338,7 @@ def is_loopback(url: str | None) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _region(asked: str | None, configured: str | None) -> tuple[str, str]:
+def _region(asked: str | None, configured: str | None, known: Callable[[], list[str]]) -> tuple[str, str]:
     """The Region and where it was found. `configured` is boto3's own finding, which ends with the profile's."""
     found = [(asked, "--region")]
     found += [(os.environ.get(name), name) for name in REGION_VARIABLES]
@@ -345,7 +349,7 @@ def _region(asked: str | None, configured: str | None) -> tuple[str, str]:
         if not REGION.fullmatch(region):
             raise UsageError(
                 f"{region!r} cannot be an AWS Region (from {source})",
-                hint="use a name such as us-east-1",
+                hint=meant(region, known(), "use a name such as us-east-1"),
                 consequence="nothing was created",
                 code="bad_region",
             )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from cloudtrain.core.errors import CloudtrainError, SignInError, UsageError
+from cloudtrain.core.text import meant
 from cloudtrain.provider.ec2.clients import Clients
 from cloudtrain.provider.ec2.offer import account, prices, quota, types, zones
 from cloudtrain.provider.ec2.offer.prices import Price, PriceTable
@@ -171,7 +172,7 @@ def _matching(found: Sequence[InstanceType], gpu: str | None) -> list[InstanceTy
         names = sorted({one.gpu_name for one in found})
         raise UsageError(
             f"no instance type here has a GPU called {gpu!r}",
-            hint=f"--gpu with one of: {', '.join(names)}" if names else "try another --region",
+            hint=meant(gpu, names, f"--gpu with one of: {', '.join(names)}" if names else "try another --region"),
             consequence=NOTHING,
             code="unknown_gpu",
         )

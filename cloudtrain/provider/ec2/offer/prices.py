@@ -13,13 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain.core import disk
 from cloudtrain.core.text import counted
-from cloudtrain.provider.ec2.offer.types import InstanceType
+from cloudtrain.provider.ec2.offer.types import InstanceType, shipped
 from cloudtrain.provider.ec2.translate import translated
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def _short(usd: float) -> str:
 
 @cache
 def _shipped() -> PriceTable:
-    raw = json.loads(resources.files(__package__).joinpath("prices.json").read_text(encoding="utf-8"))
+    raw = shipped()
     specs = {
         name: InstanceType(
             name=name,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from cloudtrain.core.errors import CloudtrainError, Refused, UsageError
+from cloudtrain.core.text import meant
 from cloudtrain.provider.ec2.translate import NOTHING, translated
 
 if TYPE_CHECKING:
@@ -79,6 +82,13 @@ def family(name: str) -> str:
     return name.split(".", 1)[0]
 
 
+@cache
+def shipped() -> Mapping[str, Any]:
+    """The price table that comes along, as it is in its file (`prices.json`)."""
+    table: Mapping[str, Any] = json.loads(resources.files(__package__).joinpath("prices.json").read_text("utf-8"))
+    return table
+
+
 def refuse_known(name: str, *, own_image: bool = False) -> None:
     """Refuse what needs no look-up: not the name of a type, or a family whose accelerators CUDA cannot use.
 
@@ -91,7 +101,7 @@ def refuse_known(name: str, *, own_image: bool = False) -> None:
     if not TYPE_NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be an instance type",
-            hint="a type has a family and a size, such as g4dn.xlarge",
+            hint=meant(name, shipped()["types"], "a type has a family and a size, such as g4dn.xlarge"),
             consequence=NOTHING,
             code="unknown_type",
         )
@@ -197,10 +207,9 @@ def not_offered(name: str, region: str) -> Refused:
 def _absent(name: str, known: Sequence[str], region: str) -> CloudtrainError:
     if name in known:
         return not_offered(name, region)
-    near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
     return UsageError(
         f"there is no instance type {name} in {region}",
-        hint=f"did you mean {' or '.join(near)}?" if near else "cloudtrain instances lists those with a GPU",
+        hint=meant(name, sorted(set(known)), "cloudtrain instances lists those with a GPU"),
         consequence=NOTHING,
         code="unknown_type",
     )
