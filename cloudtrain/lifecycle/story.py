@@ -167,11 +167,7 @@ def push_and_start(run: Run, session: Session) -> Run:
             "tree": key,
             "digest": pushed.digest,
             **command.program(run.plan.spec, notes.environment or Environment(python=python), onward.get("added", ())),
-            "env": {
-                **environments.variables(notes.environment),
-                **run.plan.spec.job.vars,
-                **onward.get("env", {}),
-            },
+            "env": environments.variables(notes.environment) | dict(run.plan.spec.job.vars) | onward.get("env", {}),
             "restore": onward.get("restore"),
             "grace": expiry.stop_grace_s(run, instance),
             "lingers": expiry.parks(run.plan),
