@@ -197,11 +197,11 @@ def _say() -> int:
     try:
         asked = parse(sys.argv[1:])
     except BadArguments as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 2
     recipe = choose(asked.recipe, asked.model, asked.device, **asked.changes)
     told = {"recipe": asked.recipe, "epochs": recipe.epochs, "batch_size": recipe.batch_size, "lr": recipe.lr}
-    print(json.dumps({**told, "subset": asked.subset}))
+    sys.stdout.write(json.dumps({**told, "subset": asked.subset}) + "\n")
     return 0
 
 

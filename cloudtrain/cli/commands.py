@@ -111,7 +111,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         ),
     },
     "Watch": {
-        "ls": Command("runs.ls", "List the runs of this computer, latest first.", ("ls", "ls --status failed --since 3d")),
+        "ls": Command(
+            "runs.ls", "List the runs of this computer, latest first.", ("ls", "ls --status failed --since 3d")
+        ),
         "ps": Command("runs.ls"),
         "show": Command(
             "runs.show", "Show one run: settings, epochs, goals, files, cost.", ("show", "show brave-otter --json")
@@ -168,7 +170,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Money": {
         "extend": Command(
-            "lease.extend", "Give a run more time while it trains.", ("extend brave-otter 30m", "extend brave-otter 1h30m")
+            "lease.extend",
+            "Give a run more time while it trains.",
+            ("extend brave-otter 30m", "extend brave-otter 1h30m"),
         ),
         "clean": Command(
             "leftovers.clean",

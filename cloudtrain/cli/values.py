@@ -78,7 +78,7 @@ class ReadingGroup(_Reading, core.TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of its commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.help.split("\n\n")[0]) for name, command in self.commands.items()])
+            formatter.write_dl([(name, (command.help or "").split("\n\n")[0]) for name, command in self.commands.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is meant.

@@ -179,7 +179,11 @@ def known(*names: str) -> list[Any]:
 def _checked(name: str, value: Any, origin: str) -> Any:
     setting = SETTINGS.get(name)
     if setting is None:
-        raise UsageError(f"{origin}: there is no setting {name!r}", hint=meant(name, SETTINGS, "cloudtrain config show"), code="bad_setting")
+        raise UsageError(
+            f"{origin}: there is no setting {name!r}",
+            hint=meant(name, SETTINGS, "cloudtrain config show"),
+            code="bad_setting",
+        )
     try:
         return setting.read(value)
     except ValueError as error:

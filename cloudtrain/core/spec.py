@@ -241,7 +241,11 @@ def check_train(train: TrainSpec) -> TrainSpec:
         (size is None or 1 <= size <= 60_000, f"cannot train with batches of {size}", "--batch-size 1 to 60000"),
         (0 <= train.seed < 2**32, f"{train.seed} cannot be a seed", "--seed 0 to 4294967295"),
         (train.lr is None or 0 < train.lr < 100, f"cannot train with a learning rate of {train.lr}", "--lr above 0"),
-        (device in DEVICES, f"there is no device {device!r}", meant(device, DEVICES, "--device auto, cpu, cuda or mps")),
+        (
+            device in DEVICES,
+            f"there is no device {device!r}",
+            meant(device, DEVICES, "--device auto, cpu, cuda or mps"),
+        ),
     )
     for holds, message, hint in rules:
         if not holds:

@@ -166,7 +166,9 @@ def push_and_start(run: Run, session: Session) -> Run:
             "run": run.name,
             "tree": key,
             "digest": pushed.digest,
-            **command.program(run.plan.spec, notes.environment or Environment(python=python), onward.get("added", ())),
+            **command.program(
+                run.plan.spec, notes.environment or Environment(python=python), onward.get("added", ()), files.folders
+            ),
             "env": environments.variables(notes.environment) | dict(run.plan.spec.job.vars) | onward.get("env", {}),
             "restore": onward.get("restore"),
             "grace": expiry.stop_grace_s(run, instance),

@@ -84,6 +84,7 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
             and isinstance(spec.get("spot", False), bool)
             and isinstance(spec.get("scope", False), bool)
             and all(isinstance(spec.get(name) or "", str) for name in ("cwd", "bin", "imports", "results"))
+            and isinstance(spec.get("folders") or [], list)
             and re.match(r"\w", (spec.get("container") or {"image": "none"})["image"])
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -91,9 +92,9 @@ def check_spec(raw: bytes) -> Dict[str, Any]:
     if not good:
         raise Failure("bad_spec", "the spec is not of the form that this supervisor knows")
     check_key(spec["tree"])
-    for name in ("cwd", "imports", "results"):
-        if spec.get(name):
-            check_name(spec[name])
+    for name in (*(spec.get(key) for key in ("cwd", "imports", "results")), *(spec.get("folders") or ())):
+        if name:
+            check_name(name)
     try:
         check_restore(spec)
     except (KeyError, TypeError, AttributeError) as error:
@@ -118,6 +119,8 @@ def make_code(run: Run, spec: Dict[str, Any]) -> None:
                 sent[name] = [sha256, *stamp(os.lstat(target))]
         if sent:
             save(run.path("sent.json"), {"v": 1, "files": sent})
+        for name in spec.get("folders") or ():
+            os.makedirs(os.path.join(aside, name), exist_ok=True)
         restore = spec.get("restore")
         if restore:
             top = os.path.join(aside, spec["results"])

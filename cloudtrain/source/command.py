@@ -68,8 +68,11 @@ def argv(job: JobSpec, python: str) -> list[str]:
     return [python, *rest] if _PYTHON.fullmatch(first) else list(job.command)
 
 
-def program(spec: RunSpec, environment: Environment, added: tuple[str, ...]) -> dict[str, Any]:
-    """What the supervisor is to start, with further arguments, where, and which new files are results."""
+def program(
+    spec: RunSpec, environment: Environment, added: tuple[str, ...], folders: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the supervisor is to start, with further arguments, where, and which new files are results; and the
+    `folders` that the program may look for, though no file of them was sent."""
     job = spec.job
     if not job.command:
         return {"argv": [environment.python, "-m", job.module, *spec.train.argv()]}
@@ -80,6 +83,7 @@ def program(spec: RunSpec, environment: Environment, added: tuple[str, ...]) -> 
         "bin": environment.bin or posixpath.dirname(environment.python),
         "imports": f"{top}/{environment.imports}" if environment.imports else None,
         "results": top,
+        "folders": folders,
     }
 
 

@@ -22,6 +22,7 @@ from cloudtrain.source.repository import NoAnswer
 # steps of 2 s, network folders have clocks of their own. Such files are hashed again next time.
 RACY_NS = 2_000_000_000
 _ATTEMPTS = 3
+MOST_FOLDERS = 1000
 
 
 class FileEntry(NamedTuple):
@@ -51,6 +52,7 @@ class Tree:
         bytes: their total size.
         skipped: what stays here and why, in the order of the walk.
         unasked: there is a repository, and git gave no answer for it.
+        folders: those of which no file is sent, the first `MOST_FOLDERS`: a program may write into one that is there.
     """
 
     root: Path
@@ -62,6 +64,7 @@ class Tree:
     cache: Path | None = None
     runs_dir: Path | None = None
     unasked: bool = False
+    folders: tuple[str, ...] = ()
 
     def rescan(self) -> Tree:
         """The same folder as it is now.
@@ -122,6 +125,9 @@ def scan(source: Path, *, cache: Path | None, runs_dir: Path | None = None) -> T
             f"nothing in {source} is left to send", f"see its {ignore.GIT_FILE} and {ignore.OWN_FILE}", "empty_source"
         )
     memory.save()
+    within = {path.rpartition("/")[0] for path in files}
+    while above := {path.rpartition("/")[0] for path in within} - within:
+        within |= above
     return Tree(
         root=source.parent,
         files=files,
@@ -132,6 +138,7 @@ def scan(source: Path, *, cache: Path | None, runs_dir: Path | None = None) -> T
         cache=cache,
         runs_dir=runs_dir,
         unasked=walk.unasked,
+        folders=tuple(path for path in walk.folders if path not in within and path.isprintable())[:MOST_FOLDERS],
     )
 
 
@@ -164,6 +171,7 @@ class _Walk:
 
     Attributes:
         files: to send: where each is, by the path it is sent under.
+        folders: all that a program may look for, also where nothing in them is sent.
         skipped, unasked: as `Tree` has them.
     """
 
@@ -171,6 +179,7 @@ class _Walk:
         self.files: dict[str, str] = {}
         self.skipped: list[Skipped] = []
         self.unasked = False
+        self.folders: list[str] = []
         self._source = source
         self._runs = runs_dir.resolve() if runs_dir is not None else None
         self._links: list[tuple[str, str, str | None]] = []
@@ -212,6 +221,8 @@ class _Walk:
             is_dir = entry.is_dir(follow_symlinks=False) and not link
             names = (*at.names, entry.name)
             stays, within = self._judged(at, names, is_dir)
+            if is_dir and not (stays or "").startswith("default:"):
+                self.folders.append(path)
             if link and stays in (None, "", ignore.GIT_IGNORED):
                 self._links.append((path, entry.path, stays or None))
             elif is_dir and (not stays or (stays == ignore.GIT_IGNORED and rules.bring_back_below(self._lead + names))):

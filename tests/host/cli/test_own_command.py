@@ -36,6 +36,8 @@ while done < options.until:
 while not options.resume and options.until == 10:
     time.sleep(0.05)
 open("config.txt", "w").write("changed")
+open("../saved/here.pt", "w").write("into a folder of which nothing is sent")
+open("../empty/here.pt", "w").write("into a folder that was empty")
 """
 
 
@@ -49,6 +51,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (here / "helper.py").write_text('path = "state.json"\n')
     (here / "config.txt").write_text("as sent")
     (here / "unused.txt").write_text("as sent")
+    (here.parent / "saved").mkdir()
+    (here.parent / "empty").mkdir()
+    (here.parent / "saved" / "old.pt").write_text("of an earlier training")
+    (here.parent / ".gitignore").write_text("saved/\n")
     monkeypatch.chdir(here)
     return here.parent
 
@@ -62,6 +68,7 @@ def test_all_that_it_writes_comes_back_and_its_record_knows_the_command(
     made = {path.relative_to(folder).as_posix() for path in (folder / "examples").rglob("*") if path.is_file()}
     assert made == {f"examples/{name}" for name in ("ckpt/epoch-1.pt", "ckpt/epoch-2.pt", "state.json", "config.txt")}
     assert (folder / "examples/config.txt").read_text() == "changed"
+    assert [path.name for path in (folder / "saved").iterdir()] == ["here.pt"] and (folder / "empty/here.pt").exists()
     receipt = json.loads((folder / "run.json").read_text())
     assert receipt["train"]["command"] == ["count.py", "--until", "2"] and receipt["train"]["cwd"] == "examples"
     assert receipt["train"]["model"] is None and receipt["train"]["module"] is None

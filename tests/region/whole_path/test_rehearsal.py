@@ -155,7 +155,7 @@ def test_a_rehearsal_trains_by_the_short_recipe(
             instance_id=None,
             dry_run=dry_run,
             faults=(),
-            args=(),
+            words=(),
         )
         assert spec.train.recipe == expected
 
