@@ -114,7 +114,7 @@ def _run(words: list[str]) -> int:
             code = app(words, standalone_mode=False)
         return code if isinstance(code, int) else int(ExitCode.DONE)
     except typer.TyperException as error:
-        if not words:
+        if type(error).__name__ == "NoArgsIsHelpError":
             tell(error.format_message())  # the help
         else:
             _told(look, _mistyped(error))

@@ -23,7 +23,7 @@ from cloudtrain.provider.ec2.offer import catalogue
 
 
 def doctor(
-    instance: Annotated[str | None, typer.Option(help="Type to check for, or several (A,B).")] = None,
+    instance: Annotated[str | None, typer.Option(metavar="TYPE[,TYPE]", help="Types to check for.")] = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Check for a spot launch.")] = None,
     region: Region = None,
     profile: Profile = None,
@@ -44,7 +44,7 @@ def doctor(
 
 
 def instances(
-    gpu: Annotated[str | None, typer.Option(help="Only types with this GPU: T4, L4, A10G ...")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Only types with this GPU, such as T4 or A10G.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only the shipped price table: no network.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask AWS for today's prices and keep them.")] = False,
     region: Region = None,

@@ -34,7 +34,9 @@ def guide() -> Answer:
 def show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Also settings without a value.")] = False,
-    config: Annotated[Path | None, typer.Option(help="Settings file that overrides the project's.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings file that overrides the project's.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """Print the settings that a run started here would use."""

@@ -7,22 +7,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.cli.values import named
-
 _TAKES = {int: "N", float: "NUMBER", Path: "PATH"}
 
 
 def write_parameters(params: Iterable[Any], formatter: Any) -> None:
-    """The arguments and options of a command, in sections: by their heading, in the order in which they are met."""
-    sections: dict[str, list[tuple[str, str]]] = {}
+    """The parameters of a command: its arguments, and its options by their headings, which come as they are met."""
+    sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     for each in params:
         if not each.hidden:
             argument = each.param_type_name == "argument"
             heading = "Arguments" if argument else each.rich_help_panel or "Options"
             sections.setdefault(heading, []).append((named(each) if argument else _option(each), _words(each)))
     for heading, rows in sections.items():
+        if not rows:
+            continue
         with formatter.section(heading):
-            formatter.write_dl(rows, col_max=26)
+            formatter.write_dl(rows, col_max=28)
 
 
 def write_examples(lines: str, formatter: Any) -> None:
@@ -30,6 +30,14 @@ def write_examples(lines: str, formatter: Any) -> None:
     with formatter.section("Examples"):
         for line in lines.splitlines():
             formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def named(param: Any) -> str:
+    """What a parameter is called: "--epochs", "[RUN]"."""
+    if param.param_type_name == "option":
+        return str(max(param.opts, key=len))
+    name = param.name.upper()
+    return str(param.metavar or (name if param.required else f"[{name}]"))
 
 
 def _option(param: Any) -> str:

@@ -44,8 +44,12 @@ def clean(
     host: Annotated[
         str | None, typer.Option(metavar="USER@ADDRESS", help="What runs left on your own machine, not in AWS.")
     ] = None,
-    identity: Annotated[str | None, typer.Option(help="Private key for HOST, if no run here knows it.")] = None,
-    host_key: Annotated[str | None, typer.Option("--host-key", help="Host key it must show: SHA256:...")] = None,
+    identity: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Private key for HOST, if no run here knows it.")
+    ] = None,
+    host_key: Annotated[
+        str | None, typer.Option("--host-key", metavar="SHA256:...", help="Host key it must show.")
+    ] = None,
     region: Region = None,
     all_regions: Annotated[bool, typer.Option("--all-regions", help="Look in every Region of the account.")] = False,
     profile: Profile = None,
@@ -140,7 +144,7 @@ def _choice(view: View, *, everything: bool, anyone: bool) -> list[Leftover]:
 def adopt(
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id: i-...")],
     identity: Annotated[
-        str | None, typer.Option(help="Private key that it accepts, if a copy of the run's key exists.")
+        str | None, typer.Option(metavar="FILE", help="Private key that it accepts, if a copy of the run's key exists.")
     ] = None,
     user: Annotated[str, typer.Option(help="Login name of its image.")] = "ubuntu",
     region: Region = None,

@@ -24,7 +24,9 @@ def logs(
     lines: Annotated[
         int | None, typer.Option("-n", min=0, help="Begin with the last N lines; all of them if left out.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Only what was written within this time: 10m, 2h.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only what was written within this time: 10m, 2h.")
+    ] = None,
     times: Annotated[bool, typer.Option("-t", "--times", help="Begin each line with the time it was written.")] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="The log's own bytes, escapes included, even on a terminal.")

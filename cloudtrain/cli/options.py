@@ -33,7 +33,7 @@ def setting(name: str) -> Any:
     """The flag of a setting."""
     each = SETTINGS[name]
     words = each.flag if isinstance(each.flag, str) else f"{each.help[0].upper()}{each.help[1:]}."
-    return typer.Option(*each.names, metavar=each.metavar, help=words)
+    return typer.Option(*each.names, metavar=each.takes, help=words, show_default=each.usual or False)
 
 
 def _latest_or(what: str) -> Any:
@@ -61,7 +61,10 @@ class WhoseThings(StrEnum):
 Owner = Annotated[WhoseThings, typer.Option("--owner", help="Whose: only yours, or also what others launched.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 EnvFile = Annotated[
-    Path | None, typer.Option("--env-file", help="File of NAME=VALUE lines with those secrets that this shell lacks.")
+    Path | None,
+    typer.Option(
+        "--env-file", metavar="FILE", help="File of NAME=VALUE lines with those secrets that this shell lacks."
+    ),
 ]
 OnlyPlan = Annotated[bool, typer.Option("--plan", help="Print the plan and leave; nothing is started.")]
 Keep = Annotated[

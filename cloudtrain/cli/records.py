@@ -55,7 +55,7 @@ def _mending(found: Verification) -> str:
 
 def rerun(
     run: RunName = None,
-    name: Annotated[str | None, typer.Option(help="Name of the new run; two words if left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new run.", show_default="two words")] = None,
     env_file: EnvFile = None,
     only_plan: OnlyPlan = False,
     yes: Yes = False,

@@ -50,7 +50,9 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to write; if left out, html goes to the run's folder, md and json to stdout.", show_default=False
+            metavar="FILE",
+            help="File to write; if left out, html goes to the run's folder, md and json to stdout.",
+            show_default=False,
         ),
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -91,7 +93,7 @@ def compare(
     ],
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Write a page with the curves overlaid.", show_default=False),
+        typer.Option("--html", metavar="FILE", help="Write a page with the curves overlaid.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> Answer:
@@ -107,11 +109,13 @@ def compare(
 
 
 def export(
-    to: Annotated[Export, typer.Option("--to", help="Format: TensorBoard or CSV.")],
+    to: Annotated[Export, typer.Option("--to", help="Format.")],
     run: RunName = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write into; exports/NAME/ beside runs/ if left out.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Folder to write into; exports/NAME/ beside runs/ if left out.", show_default=False
+        ),
     ] = None,
     json: Json = False,
 ) -> Answer:

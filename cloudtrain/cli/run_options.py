@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, get_args
 import typer
 
 from cloudtrain.cli.options import Bell, EnvFile, Json, Keep, OnInterrupt, OnlyPlan, Plain, Yes, complete_run, setting
-from cloudtrain.config.table import SETTINGS
+from cloudtrain.config.table import GROUPS, SETTINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,22 +21,27 @@ class Flags:
     """What `run` is given that is no setting."""
 
     config: Annotated[
-        Path | None, typer.Option(help="Settings file that overrides the project's, such as runs/NAME/config.toml.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings file that overrides the project's, such as runs/NAME/config.toml."),
     ] = None
     local: Annotated[bool, typer.Option("--local", help="Train on this computer.")] = False
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Rehearse the EC2 run here: emulated region, this CPU, nothing is billed."),
     ] = False
-    instance_id: Annotated[str | None, typer.Option(help="Your own instance; it is not terminated.")] = None
+    instance_id: Annotated[str | None, typer.Option(metavar="ID", help="Your own instance; it is not terminated.")] = (
+        None
+    )
     on: Annotated[
         str | None,
         typer.Option(
             metavar="RUN", help="Take over the machine that this run has kept: no launch.", autocompletion=complete_run
         ),
     ] = None
-    host: Annotated[str | None, typer.Option(help="An existing machine: USER@ADDRESS[:PORT].")] = None
-    host_key: Annotated[str | None, typer.Option(help="Its host key, SHA256:... as ssh-keygen -l shows it.")] = None
+    host: Annotated[str | None, typer.Option(metavar="USER@ADDRESS[:PORT]", help="An existing machine.")] = None
+    host_key: Annotated[
+        str | None, typer.Option(metavar="SHA256:...", help="Its host key, as ssh-keygen -l shows it.")
+    ] = None
     fault: Annotated[list[str] | None, typer.Option(help="Fault to inject in a rehearsal; may be repeated.")] = None
     keep: Keep = None
     keep_on_failure: Annotated[
@@ -48,7 +54,7 @@ class Flags:
         ),
     ] = None
     env_file: EnvFile = None
-    name: Annotated[str | None, typer.Option(help="Name of the run; two words if left out.")] = None
+    name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="two words")] = None
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave once training has begun.")] = False
     on_interrupt: Annotated[
         OnInterrupt, typer.Option("--on-interrupt", help="What SIGTERM does, and Ctrl-C without a terminal to ask on.")
@@ -60,31 +66,36 @@ class Flags:
     bell: Bell = False
 
 
-# In the help settings come in the order of their table, then the others, but for these: flag -> those that follow it.
-_AFTER = {
-    "seed": ("lr", "recipe"),
-    "device": ("config",),
-    "job": ("local", "dry_run"),
-    "volume_size": ("python",),
-    "instance": ("on", "instance_id", "host", "identity", "host_key"),
-    "allow_cpu": ("fault",),
-    "secrets": ("env_file",),
+# Headings of the help: those of the settings, whose flags stand where it says "", and two of ours.
+_HEADINGS: Mapping[str, tuple[str, ...]] = {
+    "What is trained": ("", "resume", "name"),
+    "Your own program, instead of the one that comes along": ("", "env_file"),
+    "The machine": ("local", "dry_run", "fault", "on", "instance_id", "host", "host_key", ""),
+    "Money": ("", "keep", "keep_on_failure", "only_plan", "yes"),
+    "Watching": ("detach", "on_interrupt", "json", "plain", "bell"),
+    "Options": ("config",),
 }
 
 
 def flagged(function: Callable[..., None]) -> Callable[..., None]:
     """`function(context, **flags)` with the signature that the parser wants: every flag, in the order of the help."""
     context, _ = inspect.signature(function, eval_str=True).parameters.values()
-    kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = {
-        name: inspect.Parameter(name, kind, default=None, annotation=Annotated[each.kind | None, setting(name)])
-        for name, each in SETTINGS.items()
-        if each.flag
-    }
-    parameters |= inspect.signature(Flags, eval_str=True).parameters
-    moved = {name for names in _AFTER.values() for name in names}
-    order = [name for first in parameters if first not in moved for name in (first, *_AFTER.get(first, ()))]
-    function.__signature__ = inspect.Signature([context, *(parameters[name] for name in order)])  # type: ignore[attr-defined]
+    flags = inspect.signature(Flags, eval_str=True).parameters
+    parameters = [context]
+    for heading, names in _HEADINGS.items():
+        settings = [each.name for each in GROUPS.get(heading, ()) if each.flag]
+        for name in (one for given in names for one in ([given] if given else settings)):
+            parameter = flags.get(name) or inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[SETTINGS[name].kind | None, setting(name)],
+            )
+            kind, option = get_args(parameter.annotation)
+            option = copy(option)  # other commands have it, too
+            option.rich_help_panel = heading
+            parameters.append(parameter.replace(annotation=Annotated[kind, option]))
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function
 
 

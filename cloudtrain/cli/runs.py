@@ -31,10 +31,12 @@ def ls(
     model: Annotated[int | None, typer.Option("--model", "-m", help="Only runs of this model.")] = None,
     status: Annotated[
         str | None,
-        typer.Option(help="Only runs with this status: living, parked, done, failed, stopped, interrupted ..."),
+        typer.Option(help=f"Only runs with this status: {', '.join(filters.Filter.STATUS)}."),
     ] = None,
-    where: Annotated[str | None, typer.Option(help="Only runs on: local, host, ec2 or rehearsal.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only runs started within this time: 2h, 3d.")] = None,
+    where: Annotated[str | None, typer.Option(metavar="|".join(filters.Filter.WHERE), help="Only runs there.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only runs started within this time: 2h, 3d.")
+    ] = None,
     last: Annotated[int | None, typer.Option("-n", min=1, help="Only the latest N.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every run; if left out, active ones and the latest 20.")] = False,
     refresh: Annotated[
@@ -141,7 +143,10 @@ def pull(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Copy what was verified into this folder, too; different files there are not overwritten."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Copy what was verified into this folder, too; different files there are not overwritten.",
+        ),
     ] = None,
     json: Json = False,
     plain: Plain = False,

@@ -14,9 +14,8 @@ from cloudtrain.config.table import SETTINGS
 def run(context: typer.Context, **given: Any) -> None:
     """Train: plan, ask, start, follow, pull the results, end what was started.
 
-    Without a command it trains the package that comes along; arguments after -- go to that. With one, such as
-    `cloudtrain run --instance g4dn.xlarge -- python train.py --lr 3e-4`, your own program runs, in your project's copy
-    on the machine, and every file that it writes there comes back.
+    Without a command it trains the package that comes along; arguments after -- go to that. With a command your own
+    program runs, in your project's copy on the machine, and every file that it writes there comes back.
     """
     from cloudtrain.cli import beginning
 

@@ -44,6 +44,11 @@ class _Reading:
         except typer.TyperException as error:
             raise _in_our_words(error, ctx) or error from None
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What follows its name in the first line of its help."""
+        arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+        return [self.options_metavar, *map(_named, arguments)]  # type: ignore[attr-defined]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Its arguments and options."""
         from cloudtrain.cli import help
@@ -70,6 +75,10 @@ class ReadingCommand(_Reading, core.TyperCommand):
 class ReadingGroup(_Reading, core.TyperGroup):
     """A group of commands."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What follows its name in the first line of its help."""
+        return [*super().collect_usage_pieces(ctx), "COMMAND"]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Its options, and its commands with all of their words."""
         super().format_options(ctx, formatter)
@@ -78,7 +87,7 @@ class ReadingGroup(_Reading, core.TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of its commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, (command.help or "").split("\n\n")[0]) for name, command in self.commands.items()])
+            formatter.write_dl([(name, str(command.help).split("\n\n")[0]) for name, command in self.commands.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is meant.
@@ -98,11 +107,10 @@ def path_of(ctx: Any) -> str:
     return "cloudtrain" if ctx.parent is None else f"{path_of(ctx.parent)} {ctx.info_name}"
 
 
-def named(param: Any) -> str:
-    """What a parameter is called: "--epochs", "[RUN]"."""
-    if param.param_type_name == "option":
-        return str(max(param.opts, key=len))
-    return str(param.metavar or param.name.upper())
+def _named(param: Any) -> str:
+    from cloudtrain.cli import help
+
+    return help.named(param)
 
 
 def _in_our_words(error: Any, ctx: Any) -> UsageError | None:
@@ -117,7 +125,7 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError | None:
         alone = "not take" in error.message
         return UsageError(f"{error.option_name} {'takes no' if alone else 'needs a'} value", hint=usual)
     if hasattr(error, "param_type"):
-        return UsageError(f"{named(error.param)} is missing", hint=usual)
+        return UsageError(f"{_named(error.param)} is missing", hint=usual)
     return None
 
 
@@ -139,7 +147,7 @@ class _Typed:
             return None if value is None else self.read(value)
         except ValueError as error:
             said, *hint = error.args
-            raise UsageError(f"{named(param)}: {said}", hint=hint[0] if hint else f"{path_of(ctx)} --help") from error
+            raise UsageError(f"{_named(param)}: {said}", hint=hint[0] if hint else f"{path_of(ctx)} --help") from error
 
 
 def _reader(kind: Any, info: Any) -> Callable[[Any], Any] | None:

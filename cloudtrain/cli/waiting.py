@@ -22,7 +22,9 @@ def wait(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Names, or their beginnings.", autocompletion=complete_run)
     ],
-    timeout: Annotated[str | None, typer.Option(help="Leave after this time, with exit code 8: 90s, 30m.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Leave after this time, with exit code 8: 90s, 30m.")
+    ] = None,
     json: Json = False,
     plain: Plain = False,
     bell: Bell = False,

@@ -10,7 +10,7 @@ from typing import Any
 
 from cloudtrain.core import figures
 from cloudtrain.core.secrets import NAME
-from cloudtrain.core.spec import RunSpec
+from cloudtrain.core.spec import DEVICES, RECIPES, RunSpec
 
 _LONGEST_S = 100 * 365 * 86400.0
 MOST_TAGS = 40
@@ -164,6 +164,7 @@ _KINDS: Mapping[Callable[[Any], Any], Any] = {
     _truth: bool,
     **dict.fromkeys((_tags, _arguments, _variables, _names), list[str]),
 }
+_METAVARS: Mapping[Callable[[Any], Any], str] = {_whole: "N", _amount: "NUMBER", duration: "TIME"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ class Setting:
         goes_to: the field of a `RunSpec` that it decides, such as "ec2.volume_gb"; "": none.
         flag: what `run --help` says; True: `help`, as a sentence; False: it has no flag.
         names: of the flag, where it is not called as the setting is.
+        metavar: what is typed after it, as the help shows it; None: `takes` has it.
+        usual: what holds where nobody sets it, for the help; "": nothing does.
         private: belongs to a person, an account or a computer, so that no run's `config.toml` has it.
     """
 
@@ -188,6 +191,7 @@ class Setting:
     flag: str | bool = False
     names: tuple[str, ...] = ()
     metavar: str | None = None
+    usual: str = ""
     default: Any = None
     private: bool = False
 
@@ -205,6 +209,11 @@ class Setting:
     def kind(self) -> Any:
         """The type of what is typed after its flag."""
         return _KINDS.get(self.read, str)
+
+    @property
+    def takes(self) -> str:
+        """What is typed after its flag, for the help: "N", "TIME", "REGION"."""
+        return self.metavar or _METAVARS.get(self.read, self.option.lstrip("-").upper())
 
     @property
     def part(self) -> str:
@@ -227,26 +236,32 @@ class Setting:
 GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "What is trained": (
         Setting("model", _whole, "3", "train.model",
-                "network of the shipped job: 1, 2 or 3", "Model: 1, 2 or 3.", names=("--model", "-m"), default=3),
+                "network of the shipped job: 1, 2 or 3", "Network of the training program that comes along.",
+                names=("--model", "-m"), metavar="1|2|3", usual="3", default=3),
         Setting("recipe", _text, '"best"', "train.recipe",
-                "best, fast or seed; the hyper-parameters that come with it", "Training recipe: best, fast or seed."),
-        Setting("epochs", _whole, "15", "train.epochs", "passes over the training set, instead of the recipe's", True),
+                "best, fast or seed; the hyper-parameters that come with it", "Its hyper-parameters.",
+                metavar="|".join(RECIPES), usual="best; fast in a rehearsal"),
+        Setting("epochs", _whole, "15", "train.epochs", "passes over the training set, instead of the recipe's",
+                "Passes over the training set.", usual="the recipe's"),
         Setting("batch_size", _whole, "64", "train.batch_size",
-                "images per step, instead of the recipe's", "Images per step."),
+                "images per step, instead of the recipe's", "Images per step.", usual="the recipe's"),
         Setting("lr", _amount, "0.01", "train.lr",
-                "peak learning rate, instead of the recipe's", "Peak learning rate."),
-        Setting("seed", _whole, "1", "train.seed", "for all random numbers", "Seed for all random numbers.", default=1),
+                "peak learning rate, instead of the recipe's", "Peak learning rate.", usual="the recipe's"),
+        Setting("seed", _whole, "1", "train.seed",
+                "for all random numbers", "Seed for all random numbers.", usual="1", default=1),
         Setting("device", _text, '"auto"', "train.device",
-                "auto, cpu, cuda or mps", "Device: auto, cpu, cuda or mps.", default="auto"),
+                "auto, cpu, cuda or mps", "What it trains on.", metavar="|".join(DEVICES),
+                usual="auto", default="auto"),
         Setting("args", _arguments, '["--subset", "6000"]', "train.args", "more arguments for the training program"),
     ),
-    "Your own training package, instead of the shipped one": (
+    "Your own program, instead of the one that comes along": (
         Setting("job", _text, '"train"', "job.source",
-                "its folder; it is sent to the machine", "Folder of a training package, instead of the shipped one."),
+                "its folder; it is sent to the machine", "Folder of a training package, which is sent to the machine.",
+                metavar="FOLDER", usual="the one that comes along"),
         Setting("module", _text, '"train.main"', "job.module", "what `python -m` runs there"),
         Setting("python", _text, '"~/miniconda3/envs/ml/bin/python"', "job.python",
                 "interpreter on the machine, instead of looking for torch",
-                "Python on the machine; if left out, one with torch is looked for.", metavar="PATH", private=True),
+                "Python on the machine.", metavar="PATH", usual="one with torch is looked for", private=True),
         Setting("outputs", _words, '["**", "!*.tmp"]', "job.outputs",
                 "which of its results are pulled; a later pattern wins"),
         Setting("command", _arguments, '"python train.py --lr 3e-4"', "job.command",
@@ -274,53 +289,58 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "The machine": (
         Setting("instance", _words, '["g4dn.xlarge", "g6.xlarge"]', "ec2.types",
                 "EC2 types, tried in this order", "EC2 type to launch, or several (A,B) to try in order.",
-                names=("--instance", "-i")),
-        Setting("region", _text, '"us-east-1"', "ec2.region", "AWS Region", True),
-        Setting("profile", _text, '"student"', "ec2.profile", "AWS profile", True, private=True),
+                names=("--instance", "-i"), metavar="TYPE[,TYPE]"),
+        Setting("region", _text, '"us-east-1"', "ec2.region", "AWS Region", True, usual="AWS_REGION, or the profile's"),
+        Setting("profile", _text, '"student"', "ec2.profile", "AWS profile", True,
+                usual="AWS_PROFILE, or AWS's own", private=True),
         Setting("spot", _truth, "false", "ec2.spot",
                 "spot instances: cheaper, but AWS may take them back", "Launch a spot instance, or an on-demand one.",
-                names=("--spot/--on-demand",)),
+                names=("--spot/--on-demand",), usual="--on-demand"),
         Setting("spot_restarts", _whole, "3", "limits.spot_restarts",
                 "how many times a run goes on by itself after its spot instance is taken back",
-                "Times it may go on by itself after losing its spot instance: 3."),
+                "Times it may go on by itself after losing its spot instance.", usual="3"),
         Setting("ami", _text, '"ami-0123456789abcdef0"', "ec2.ami",
-                "image, instead of the newest Deep Learning AMI", True),
+                "image, instead of the newest Deep Learning AMI",
+                "Image to launch.", usual="the newest Deep Learning AMI"),
         Setting("login", _login, '"ec2-user"', "ec2.user",
                 "user who logs in to --ami; created, with sudo, if the image lacks it",
-                "Login user of your own image, if its name does not show it.", private=True),
+                "Login user of your own image.", usual="what the image's name shows", private=True),
         Setting("tags", _tags, '{ project = "vision" }', "ec2.tags",
                 "on everything a launch creates, besides cloudtrain's own",
                 "Tag for everything launched; may be repeated.", names=("--tag",), metavar="KEY=VALUE", private=True),
         Setting("subnet", _text, '"subnet-0123456789abcdef0"', "ec2.subnet",
-                "instead of the default VPC's", "Subnet, instead of the default VPC's."),
+                "instead of the default VPC's", "Subnet to launch in.", usual="one of the default VPC"),
         Setting("private_ip", _truth, "false", "ec2.private_ip",
                 "reach it at its private address, over your VPN: no public one is requested",
-                "Reach it at its private address, over your VPN; no public one.", names=("--private-ip/--public-ip",)),
+                "Reach it at its private address, over your VPN; no public one.", names=("--private-ip/--public-ip",),
+                usual="--public-ip"),
         Setting("security_group", _text, '"sg-0123456789abcdef0"', "ec2.security_group",
-                "instead of creating one", "Security group to use, instead of creating one."),
+                "instead of creating one", "Security group to use.", metavar="GROUP", usual="one is created"),
         Setting("ssh_cidr", _text, '"203.0.113.0/24"', "ec2.ssh_cidr",
-                "addresses that may reach port 22, instead of yours", True, private=True),
-        Setting("volume_size", _whole, "60", "ec2.volume_gb", "root disk in GiB", True),
+                "addresses that may reach port 22, instead of yours",
+                "Addresses that may reach port 22.", metavar="CIDR", usual="yours alone", private=True),
+        Setting("volume_size", _whole, "60", "ec2.volume_gb", "root disk in GiB", True,
+                metavar="GIB", usual="the image's"),
         Setting("allow_cpu", _truth, "false", "ec2.allow_cpu",
                 "train even if the GPU of a launched machine cannot be used",
                 "Train even if a launched machine's GPU cannot be used.", names=("--allow-cpu",)),
         Setting("boot_limit", duration, '"10m"', "ec2.boot_limit_s",
                 "how long a new machine may take to answer; then it is ended"),
         Setting("identity", _text, '"~/.ssh/id_ed25519"', "host.identity",
-                "private key file for --host or --instance-id", True, private=True),
+                "private key file for --host or --instance-id", True, metavar="FILE", private=True),
     ),
     "Money": (
         Setting("max_time", duration, '"1h"', "limits.max_time_s",
-                "the machine ends itself after this time", "End it after this time: 45m, 2h (the default on EC2)."),
+                "the machine ends itself after this time", "End it after this time, such as 45m.", usual="2h on EC2"),
         Setting("max_cost", _amount, "1.50", "limits.max_cost_usd",
                 "or before it costs more than this, in US dollars",
-                "End it before it costs more than this, in US dollars."),
+                "End it before it costs more than this, in US dollars.", metavar="USD"),
         Setting("grace", duration, '"10m"', "limits.grace_s",
                 "how long it waits for you after training",
-                "How long the machine waits for you after training has ended: 10m."),
+                "How long the machine waits for you after training has ended.", usual="10m"),
         Setting("if_i_vanish", _text, '"park"', "limits.if_i_vanish",
                 "park keeps the disk with the results, terminate deletes it",
-                "At its limit, with results on its disk: park (the default) or terminate."),
+                "At its limit, with results on its disk.", metavar="park|terminate", usual="park"),
         Setting("confirm_above", _amount, "0.0", "",
                 "US dollars: a plan that cannot cost more needs no confirmation", default=0.0),
     ),

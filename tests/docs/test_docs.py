@@ -17,6 +17,7 @@ import pytest
 import typer
 
 from cloudtrain.cli.app import app
+from cloudtrain.cli.commands import COMMANDS
 from cloudtrain.core.told import read_events
 from cloudtrain.emulator.aws.core import Timing
 from tests.docs import shown
@@ -156,7 +157,7 @@ def why_not(argv: list[str], *, whole: bool) -> str | None:
     except typer.Exit:
         return None  # such as --version
     except Exception as error:
-        missing = type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError")
+        missing = str(error).endswith("is missing") or type(error).__name__ == "NoArgsIsHelpError"
         return None if missing and not whole else f"{type(error).__name__}: {error}"
     return None
 
@@ -185,6 +186,11 @@ def test_every_command_exists_with_its_options(page: str, capsys: pytest.Capture
             if script.endswith("quickstart.py") and len(argv) > 1:
                 wrong[command] = why_not(["run", *argv[1:]], whole=True)
     assert {command: why for command, why in wrong.items() if why} == {}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_of_the_help_can_be_typed(name: str) -> None:
+    assert [line for line in COMMANDS[name].examples if why_not(shown.words(line), whole=True)] == []
 
 
 def options_of(group: object) -> Iterator[str]:

@@ -78,6 +78,6 @@ def test_a_call_loads_the_modules_of_its_command_alone() -> None:
     program = "import sys; from cloudtrain.cli.app import app; app(['logs', '--help'], standalone_mode=False); "
     program += "print([name for name in sys.modules if name.startswith('cloudtrain.cli.')])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    ours = {"app", "commands", "options", "signals", "values", "logs"}
+    ours = {"app", "commands", "options", "signals", "values", "help", "logs"}
     imported = ast.literal_eval(done.stdout.splitlines()[-1])
     assert set(imported) == {f"cloudtrain.cli.{name}" for name in ours}

@@ -22,7 +22,7 @@ from cloudtrain.core.errors import (
     SignInError,
     UsageError,
 )
-from cloudtrain.core.text import screen_safe
+from cloudtrain.core.text import nearest, screen_safe
 
 NOTHING = "nothing was created"
 # What a call to AWS may raise.
@@ -237,6 +237,14 @@ def _profiles_there_are() -> str:
     return f"there are: {', '.join(sorted(names))}" if names else "aws configure creates one; there is none yet"
 
 
+def _another_region(error: Exception) -> str | None:
+    """The hint where the Region of an address is none that the SDK knows, but is like one that it does."""
+    found = re.search(r"\.([a-z]{2,4}(?:-[a-z]+)+-\d{1,2})\.", str(getattr(error, "kwargs", {}).get("endpoint_url")))
+    known = botocore.session.Session().get_available_regions("ec2") if found else []
+    near = nearest(found[1], known) if found and found[1] not in known else None
+    return f"did you mean {near}?" if near else None
+
+
 def _missing_profile(error: Exception) -> str | None:
     name = getattr(error, "kwargs", {}).get("profile")
     return f'profile "{name}"' if name else None
@@ -251,7 +259,7 @@ def _from_sdk(error: Exception, action: str) -> CloudtrainError:
         ):
             return ConnectionFailed(
                 f"could not {action}: AWS cannot be reached",
-                hint="check the network, the proxy, and the name of the Region",
+                hint=_another_region(error) or "check the network, the proxy, and the name of the Region",
                 code="aws_unreachable",
                 detail=text_of(error),
             )

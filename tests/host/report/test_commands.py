@@ -104,15 +104,15 @@ def test_bad_input_is_told(
     monkeypatch.setenv("CLOUDTRAIN_HOME", str(trained.home))
     monkeypatch.chdir(trained.cwd)
     cases = {
-        ("report", "nobody-otter"): 'no run "nobody-otter". Did you mean tiny-otter?',
+        ("report", "nobody-otter"): "hint:  did you mean tiny-otter?",
         ("report", "--format", "md", "--open"): "--open is for the page",
         ("report", "--out", str(tmp_path / "not" / "there.html")): "cannot be written: no such file or directory",
         ("report", str(made.folder), "--out", str(made.folder / "metrics.json")): "is a result of brave-otter",
-        ("report", "--format", "pdf"): "there is no 'pdf'; choose from html",
+        ("report", "--format", "pdf"): "hint:  one of html, md, json",
         ("compare", "tiny-otter"): "one run cannot be compared",
-        ("compare",): "missing argument",
-        ("export", "tiny-otter"): "missing option '--to'",
-        ("export", "--to", "keras"): "there is no 'keras'; choose from",
+        ("compare",): "RUN RUN... is missing",
+        ("export", "tiny-otter"): "--to is missing",
+        ("export", "--to", "keras"): "--to: there is no 'keras'",
     }
     for argv, told in cases.items():
         monkeypatch.setattr(sys, "argv", ["cloudtrain", *argv])

@@ -28,6 +28,9 @@ from cloudtrain.store import Store
         ("--seed=2 -m3 --no-color --plan x --plain", "--seed=2 -m3 --no-color --plan"),
         ("--name --json train.py", "--name --json"),
         ("--local --json", "--local --json"),
+        ("-h", "-h"),
+        ("-m 3 -h train.py -h", "-m 3 -h"),
+        ("train.py -h", ""),
         ("", ""),
     ],
 )
@@ -38,10 +41,10 @@ def test_the_options_end_where_the_command_begins(typed: str, own: str) -> None:
 def test_options_of_the_program_reach_it_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[tuple[str, ...]] = []
     monkeypatch.setattr(beginning, "run", lambda flags, given, words: got.append((flags.json, *words)) or 0)
-    for typed in ("--local train.py --json --no-input --help", "--local -- train.py --json --no-input --help"):
+    for typed in ("--local train.py --json --no-input --help -h", "--local -- train.py --json --no-input --help -h"):
         monkeypatch.setattr("sys.argv", ["cloudtrain", "run", *typed.split()])
         assert command_line.run() == 0
-    assert got == [(False, "train.py", "--json", "--no-input", "--help")] * 2
+    assert got == [(False, "train.py", "--json", "--no-input", "--help", "-h")] * 2
 
 
 def built(folder: Path, words: str, monkeypatch: pytest.MonkeyPatch, **given: object) -> JobSpec:

@@ -18,7 +18,7 @@ from cloudtrain.cli import beginning, request, run_options
 from cloudtrain.config import project_file, settings, table
 from cloudtrain.config.table import SETTINGS, Setting
 from cloudtrain.core import decode
-from cloudtrain.core.plan import CodeSummary, make_plan
+from cloudtrain.core.plan import DEFAULT_LIMIT_S, CodeSummary, make_plan
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Limits, RunSpec, Target, TrainSpec
 from cloudtrain.run_folder import settings_file
 from cloudtrain.store import Store
@@ -83,6 +83,18 @@ def shown(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {json.dumps(text)}" for key, text in value.items()) + "}"
     return json.dumps(value)
+
+
+@EVERY
+def test_what_the_help_calls_the_default_is_it(setting: Setting) -> None:
+    part = {"train": TrainSpec, "limits": Limits, "ec2": Ec2Spec}.get(setting.part)
+    value = getattr(part(), setting.goes_to.rpartition(".")[2]) if part else setting.default
+    if setting.flag and isinstance(value, bool) and "/" in "".join(setting.names):
+        assert setting.usual == setting.names[0].split("/")[not value]
+    elif setting.flag and value not in (None, False, {}, ()) and setting.name != "instance":
+        assert setting.read(setting.usual) == value
+    if setting.name == "max_time":
+        assert setting.usual == "2h on EC2" and table.duration("2h") == DEFAULT_LIMIT_S
 
 
 def test_the_help_has_every_flag_once() -> None:

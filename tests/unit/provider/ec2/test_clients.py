@@ -80,6 +80,13 @@ def test_what_cannot_be_a_region_is_refused(name: str) -> None:
     assert caught.value.code == "bad_region" and "--region" in caught.value.message
 
 
+@pytest.mark.parametrize("typed", ["us-east1", "US-EAST-1", "useast-1"])
+def test_the_region_that_was_probably_meant(typed: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Clients(region=typed)
+    assert caught.value.hint == "did you mean us-east-1?"
+
+
 @pytest.mark.parametrize("name", ["us-east-1", "eu-central-2", "us-gov-west-1", "ap-southeast-4", "cn-north-1"])
 def test_real_regions_pass(name: str) -> None:
     assert Clients(region=name).region == name

@@ -198,3 +198,11 @@ def test_whatever_aws_says_is_one_error_of_ours(code: str, text: str, status: in
 
 def test_the_text_is_one_line() -> None:
     assert text_of(service_error("X", "a\n b. ")) == "a b"
+
+
+def test_an_address_of_no_region_names_the_one_that_was_probably_meant() -> None:
+    def hint(region: str) -> str | None:
+        return told(sdk.EndpointConnectionError(endpoint_url=f"https://ec2.{region}.amazonaws.com/")).hint
+
+    assert hint("us-eats-1") == "did you mean us-east-1?"
+    assert "check the network" in str(hint("us-east-1")) and "check the network" in str(hint("xx-nowhere-9"))

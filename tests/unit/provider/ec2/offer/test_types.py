@@ -106,6 +106,13 @@ def test_what_cannot_be_a_type_is_refused_without_a_look_up(name: str) -> None:
     assert caught.value.code == "unknown_type"
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("g4dn-xlarge", "g4dn.xlarge"), ("G5.2xlarge", "g5.2xlarge")])
+def test_what_was_probably_meant_is_of_the_price_table_that_comes_along(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        types.refuse_known(typed)
+    assert caught.value.hint == f"did you mean {meant}?"
+
+
 def test_a_type_that_exists_elsewhere_is_not_offered_here() -> None:
     with pytest.raises(Refused, match=r"g6\.xlarge is not offered in us-east-1") as caught:
         check("g6.xlarge")
