@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
+from cloudtrain.cli.commands import COMMANDS
 from cloudtrain.console.answer import Answer
 from cloudtrain.core.version import __version__
+
+
+def _complete(incomplete: str) -> list[str]:
+    return [name for name, command in COMMANDS.items() if command.help and name.startswith(incomplete)]
 
 
 def help(
     context: typer.Context,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Its name; all commands if left out.")
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND]...", help="Its name; all commands if left out.", autocompletion=_complete),
     ] = None,
 ) -> None:
     """Print the help of a command: what it does, its options, examples. The same as COMMAND --help."""
