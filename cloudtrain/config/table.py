@@ -268,7 +268,8 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 "run in the project, instead of a module; flags after `cloudtrain run --` are appended"),
         Setting("cwd", _text, '"examples/mnist"', "job.cwd", "where the command runs, below the project"),
         Setting("environment", _text, '"requirements.txt"', "job.environment",
-                "what its packages come from: uv.lock, requirements.txt, environment.yml, ... or host (as it is)"),
+                "what its packages come from: uv.lock, requirements.txt, environment.yml, dockerfile, image NAME, ..."
+                " or host (as it is)"),
         Setting("packages", _arguments, '["tqdm", "einops>=0.8"]', "job.packages",
                 "further ones, as pip takes them", "Python package that your program needs; may be repeated.",
                 names=("--with",), metavar="PACKAGE"),

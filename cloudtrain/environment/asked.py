@@ -200,12 +200,13 @@ def _named(job: JobSpec, name: str) -> Asked:
     return asked
 
 
-def cannot(what: str) -> UsageError:
+def cannot(what: str, detail: str | None = None) -> UsageError:
     """A refusal of what the project asks for, with the ways that lead on."""
     return UsageError(
         what,
         hint='put the packages in requirements.txt or uv.lock; or env = "host" below [job] takes the machine\'s Python'
         " as it is",
+        detail=detail,
         code="requirements",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from cloudtrain.core.environment import EnvironmentPlan
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target
+from cloudtrain.core.text import screen_safe
 from cloudtrain.environment import failures
 from cloudtrain.environment.asked import Asked, cannot, check, look, suits
 from cloudtrain.environment.lock import resolve
@@ -34,8 +36,10 @@ def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
     asked = look(job)
     if asked and asked.container:
         here = spec.target is Target.LOCAL
-        if here and (os.name == "nt" or shutil.which("docker") is None):
-            raise cannot(f"{asked.source} asks for a container, and this computer has no docker that can be used")
+        if here and (words := _no_docker()):
+            raise cannot(
+                f"{asked.source} asks for a container, and this computer has no docker that can be used", words
+            )
         where = "here" if here else "on the machine"
         return EnvironmentPlan(source=asked.source, why=f"{'pulled' if asked.image else 'built'} {where} by docker")
     if spec.target is Target.LOCAL:
@@ -86,6 +90,17 @@ def _environments(job: JobSpec) -> Iterator[tuple[str, Path]]:
         if folder_here == top:
             break
     yield f"Python {sys.version_info[0]}.{sys.version_info[1]} of cloudtrain", Path(sys.executable)
+
+
+def _no_docker() -> str | None:
+    """Why docker cannot be used on this computer, in its own words; None: it can."""
+    if os.name == "nt" or shutil.which("docker") is None:
+        return "there is none on Windows" if os.name == "nt" else "there is no program docker"
+    try:
+        done = subprocess.run(["docker", "version"], capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        return screen_safe(str(error))
+    return screen_safe(done.stderr.decode("utf-8", "replace").strip()[-500:]) if done.returncode else None
 
 
 def _python_in(folder: Path) -> Path | None:

@@ -31,8 +31,9 @@ T = TypeVar("T")
 # Codes of failures that a new connection does not mend.
 _HOST_SAID_NO = frozenset(
     {"disk_full", "tree_changed", "bad_spec", "auth_refused", "login_shell", "parked", GONE, RECLAIMED}
-    # What uv has said on the host.
+    # What uv and docker have said on the host.
     | {"environment", "hash_differs", "index_unreachable", "no_compiler", "no_python", "no_wheel"}
+    | {"no_docker", "docker_denied", "image_not_built", "image_not_pulled"}
 )
 
 

@@ -49,7 +49,8 @@ class Job:
         if spec.get("imports"):
             # Absolute: a script may go elsewhere before it starts Python.
             imports = os.path.join(run.path("code"), *spec["imports"].split("/"))
-            before = told.get("PYTHONPATH", environment.get("PYTHONPATH"))
+            shells = None if spec.get("container") else environment.get("PYTHONPATH")
+            before = told.get("PYTHONPATH", shells)
             told["PYTHONPATH"] = os.pathsep.join(filter(None, [imports, before]))
         argv, cwd, dies_by = spec["argv"], os.path.join(run.path("code"), spec.get("cwd") or ""), 9
         if spec.get("container"):

@@ -98,10 +98,19 @@ def test_lightning_goes_on(here: Place, typed: Callable[..., str]) -> None:
 
 
 def test_a_project_with_a_dockerfile(here: Place, typed: Callable[..., str]) -> None:
+    """There is no docker here: a stub stands in its place."""
     (here.cwd / "Dockerfile").write_text("FROM pytorch/pytorch\nRUN pip install tqdm\n")
-    (here.cwd / "train.sh").write_text("echo trained > model.txt\n")
+    (here.cwd / "train.py").write_text("print('loss 1')\n")
+    (here.cwd / "train.sh").write_text("python train.py > losses.txt\n")
     with docker() as engine:
         here.environment["PATH"] = f"{engine.folder}:{os.environ['PATH']}"
+        engine.refuses = "Cannot connect to the Docker daemon"
+        (error,) = re.findall(r"^error: .*$", PAGE, flags=re.MULTILINE)
+        told = typed("train.sh", code=2)
+        assert error in told and engine.refuses in told and "requirements.txt" in told
+        engine.refuses, image = "", re.findall(r'image (\S+)"', settings("A Dockerfile"))[0]
+        engine.registry = (image,)
+        (here.cwd / "cloudtrain.toml").write_text(settings("A Dockerfile"))
         typed("train.sh")
-        assert len(engine.verbs("build")) == len(engine.verbs("run")) == 1
-    assert (here.folder("own") / "model.txt").read_text() == "trained\n"
+        assert (here.folder("own") / "losses.txt").read_text() == "loss 1\n"
+        assert [argv[-3] for argv in engine.verbs("run")] == [image] == [*engine.images]

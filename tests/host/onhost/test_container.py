@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,3 +108,18 @@ def test_a_container_that_cannot_start_says_so_in_the_log(host: Any, engine: Doc
     engine.images.clear()
     started(host, TELLS)
     assert host.finished()["code"] == 125 and b"Error response from daemon" in host.log()
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="takes the client of docker")
+def test_a_real_client_knows_all_that_it_is_told(host: Any, engine: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no daemon for it: it reads its arguments, and then finds none."""
+    started(host, TELLS)
+    host.finished()
+    build = ["build", "--pull=false", "--label=cloudtrain", "--tag", "cloudtrain/0123", "--file", "job.py", "."]
+    argvs = [*engine.asked, build, ["pull", "x"], ["image", "inspect", "--format", "{{.Id}}", "--", "x"]]
+    assert {argv[0] for argv in argvs} == {"run", "rm", "info", "build", "pull", "image"}
+    monkeypatch.setenv("PATH", os.environ["PATH"].partition(":")[2])
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    for argv in argvs:
+        done = subprocess.run(["docker", *argv], capture_output=True, cwd=host.run_dir() / "code", timeout=20)
+        assert b"Cannot connect to the Docker daemon" in done.stderr, (argv, done.stderr)

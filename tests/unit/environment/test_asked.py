@@ -11,6 +11,7 @@ import pytest
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec
 from cloudtrain.environment.asked import look, suits
+from cloudtrain.source.command import NOTEBOOK_PACKAGES
 from tests.conftest import ROOT
 
 Project = Callable[..., JobSpec]
@@ -89,8 +90,10 @@ def test_with_and_the_setting(project: Project) -> None:
     [
         ({"conda-lock.yml": "version: 1\n"}, {}, "conda-lock.yml asks for a conda environment of its own kind"),
         ({"environment.yml": "name: x\n"}, {"packages": ("six",)}, "--with does not go together with environment.yml"),
-        ({"Dockerfile": "FROM x\n"}, {}, "Dockerfile asks for a container"),
-        ({}, {"environment": "image pytorch/pytorch:2.9"}, "asks for a container"),
+        ({"Dockerfile": "FROM x\n"}, {"packages": ("six",)}, "--with does not go together with Dockerfile"),
+        ({}, {"environment": "image --privileged"}, "is no name of an image"),
+        ({}, {"environment": "image pytorch/pytorch", "command": ()}, "a container runs a command of yours"),
+        ({}, {"environment": "dockerfile"}, "there is no Dockerfile in the project"),
         ({}, {"environment": "uv.lock"}, "there is no uv.lock in the project"),
         ({"requirements.txt": "#\n"}, {"environment": "requirements.txt"}, "requirements.txt names no packages"),
         ({"pyproject.toml": "["}, {}, "cannot read"),
@@ -114,9 +117,22 @@ def test_a_file_of_condas_is_sent_with_what_it_names(project: Project) -> None:
     assert both is not None and both.source == "requirements.txt"
 
 
-def test_a_container_beside_packages_is_none_of_ours(project: Project) -> None:
-    asked = look(project({"Dockerfile": "FROM x\n", "requirements.txt": "six\n"}))
-    assert asked is not None and asked.source == "requirements.txt"
+def test_a_dockerfile_counts_where_there_is_nothing_else(project: Project) -> None:
+    job = project({"sub/Dockerfile": "FROM x\n", "docker/Dockerfile.gpu": "FROM y\n"}, cwd="sub")
+    asked = look(job)
+    assert asked is not None and asked.container and asked.folder == Path(job.source, "sub")
+    named = look(replace(job, environment="docker/Dockerfile.gpu"))
+    assert named is not None and (named.folder, named.dockerfile) == (Path(job.source), "docker/Dockerfile.gpu")
+    Path(job.source, "requirements.txt").write_text("six\n")
+    asked, named = look(job), look(replace(job, environment="dockerfile"))
+    assert asked is not None and asked.source == "requirements.txt" and not asked.container
+    assert named is not None and (named.source, named.dockerfile) == ("Dockerfile", "Dockerfile")
+
+
+def test_an_image_has_what_runs_a_notebook_or_nothing_has(project: Project) -> None:
+    asked = look(project({}, environment="image  pytorch/pytorch:2.9", packages=NOTEBOOK_PACKAGES))
+    assert asked is not None and (asked.source, asked.image) == ("image pytorch/pytorch:2.9", "pytorch/pytorch:2.9")
+    assert asked.container and not asked.packages
 
 
 @pytest.mark.parametrize(

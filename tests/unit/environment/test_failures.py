@@ -27,6 +27,16 @@ def test_each_way_to_fail_has_its_code_and_uvs_words(code: str) -> None:
     assert error.hint and SAID[code].strip().splitlines()[-1].strip() in str(error.detail)
 
 
+def test_what_docker_cannot_do_has_the_code_that_is_told_unless_the_disk_is_full() -> None:
+    said = "E: Failed to fetch http://x\nError response from daemon: Hash mismatch"
+    assert not_built(said, "image_not_built").code == "image_not_built"
+    assert (
+        not_built("failed to register layer: write /usr: no space left on device", "image_not_pulled").code
+        == "disk_full"
+    )
+    assert not_built(said, "something").code == "hash_differs"
+
+
 def test_another_way_has_the_words_at_least() -> None:
     error = not_built("error: something new\x1b[2J")
     assert error.code == "environment" and error.detail == "error: something new"
