@@ -59,6 +59,20 @@ def test_what_it_lacks_is_announced(spec: RunSpec) -> None:
     assert str(plan(spec, None)).endswith(" of cloudtrain; what it lacks of requirements.txt is put beside it")
 
 
+def test_a_container_is_dockers_and_here_only_where_docker_is(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(spec.job.source, "Dockerfile").write_text("FROM x\n")
+    away = replace(spec, target=Target.HOST)
+    assert str(plan(away, None)) == "Dockerfile: built on the machine by docker"
+    image = replace(away, job=replace(spec.job, environment="image x"))
+    assert str(plan(image, None)) == "image x: pulled on the machine by docker"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="this computer has no docker") as caught:
+        plan(spec, None)
+    assert "requirements.txt" in str(caught.value.hint) and 'env = "host"' in str(caught.value.hint)
+
+
 def test_jobs_without_a_command_have_no_line_of_it(spec: RunSpec) -> None:
     shipped = replace(spec, job=JobSpec(source=spec.job.source))
     assert plan(shipped, None) is None and plan(replace(shipped, target=Target.HOST), None) is None

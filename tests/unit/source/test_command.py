@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def lay(root: Path, **files: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
+
+
+def test_what_an_image_has_is_not_known_here(tmp_path: Path) -> None:
+    root = lay(tmp_path, train_dot_py="")
+    job = JobSpec(source=str(root), command=("nosuch-trainer", "-x"))
+    with pytest.raises(UsageError):
+        command.check(job, tree.scan(root, cache=None))
+    command.check(replace(job, environment="image x/y"), tree.scan(root, cache=None))
 
 
 def refused(root: Path, *words: str, cwd: str = "", packages: tuple[str, ...] = ()) -> UsageError | None:
