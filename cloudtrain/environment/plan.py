@@ -100,7 +100,8 @@ def _no_docker() -> str | None:
         done = subprocess.run(["docker", "version"], capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:
         return screen_safe(str(error))
-    return screen_safe(done.stderr.decode("utf-8", "replace").strip()[-500:]) if done.returncode else None
+    words = screen_safe(done.stderr.decode("utf-8", "replace").strip()[-500:])
+    return words or f"docker version: exit code {done.returncode}" if done.returncode else None
 
 
 def _python_in(folder: Path) -> Path | None:
