@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.cli.commands import COMMANDS
 from cloudtrain.emulator.region import Region
 from tests.region.whole_path.place import Place, left
 
@@ -34,6 +35,25 @@ while not os.path.exists(os.environ["GO"]):
     time.sleep(0.02)
 sys.exit("refused: " + token)
 """
+
+
+# Every command, as it is typed of that run once it has ended: with JSON and without, where it takes that.
+LATER = {
+    **{name: [(name, NAME)] for name in ("logs", "show", "wait", "pull", "verify", "report", "export", "stop")},
+    **{name: [(name,)] for name in ("ls", "ps", "doctor", "instances", "clean", "guide", "init", "trust")},
+    "help": [("help", "run")],
+    "version": [("version",)],
+    "config": [("config", "show", "--all", "--origin")],
+    "compare": [("compare", NAME, NAME)],
+    "extend": [("extend", NAME, "30m")],
+    "ssh": [("ssh", NAME, "--setup")],
+    "adopt": [("adopt", "i-0123456789abcdef0")],
+    "rerun": [("rerun", NAME, "--yes")],
+    "run": [("run", "--resume", NAME, "--yes"), ("run", "--on", NAME, "--yes", "--", "python", "train.py")],
+}
+LATER["logs"] += [("logs", NAME, "--raw"), ("logs", NAME, "-n", "2"), ("logs", NAME, "--epochs")]
+LATER["ls"] += [("ls", "--remote"), ("ls", "--refresh")]
+LATER["report"] += [("report", NAME, "--format", "md")]
 
 
 def forms() -> list[bytes]:
@@ -89,11 +109,15 @@ def test_its_value_is_with_the_job_alone(
     assert f"401 for {STARS}".encode() in err
     assert b"the console log holds the value of MY_TOKEN" in err
     assert f"token {VALUE}\n".encode() in log.read_bytes(), "byte for byte as on the machine"
-    # Commands of another day, which do not know it.
-    later = [("logs", NAME), ("show", NAME), ("report", NAME, "--format", "md")]
-    shown = [in_account.cli(*words, code=None) for words in later]
-    assert not any(told(done.stdout + done.stderr) for done in shown), shown
-    assert f"token {STARS}".encode() in shown[0].stdout and b"the value of MY_TOKEN" in shown[1].stdout
+    # Every command of another day, which does not know it.
+    assert set(LATER) == set(COMMANDS)
+    shown = {}
+    for words in (words for several in LATER.values() for words in several):
+        for more in ((), ("--json",)) if words[0] not in ("guide", "help", "version") else ((),):
+            done = shown[*words, *more] = in_account.cli(*words[:1], *more, *words[1:], code=None)
+            assert not told(done.stdout + done.stderr), (words, more)
+    assert f"token {STARS}".encode() in shown["logs", NAME].stdout
+    assert b"the value of MY_TOKEN" in shown["show", NAME].stdout
     again = in_account.cli("rerun", NAME, "--yes", code=2)
     assert b"[secret_missing]" in again.stderr and b"nothing was started" in again.stderr
     # The job's own two files have it, and nothing else here or there.
