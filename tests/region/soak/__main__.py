@@ -53,7 +53,7 @@ class Totals:
         """One more run."""
         with self.lock:
             self.runs += 1
-            for name in ("commands", "rivals", "forgotten"):
+            for name in ("commands", "rivals", "forgotten", "parked"):
                 setattr(self.tally, name, getattr(self.tally, name) + getattr(tally, name))
             for name in ("kills", "faults", "ends"):
                 getattr(self.tally, name).update(getattr(tally, name))
@@ -203,6 +203,7 @@ def report(totals: Totals, seed: int, seconds: float, parallel: int) -> str:
         ["faults put in force", f"{done.faults.total()}: {_counted(done.faults)}"],
         ["two commands at once", str(done.rivals)],
         ["state folder deleted", str(done.forgotten)],
+        ["left alone until its machine had parked", str(done.parked)],
         ["how the runs ended", _counted(done.ends)],
         *([f"**{kind}**", f"**{totals.found[kind]}**"] for kind in COUNTED),
     ]

@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # No command of a run of seconds may take longer, whatever is done to it.
 LIMIT_S = 240.0
 MOST_COMMANDS = 5
+# From the first command's end on: what is left of the training, the grace, and the stop.
+AWAY_S = 20.0
 
 
 FINAL = ("succeeded", "failed", "stopped", "interrupted", "lost")
@@ -78,6 +80,7 @@ class Tally:
     ends: Counter[str] = field(default_factory=Counter)
     rivals: int = 0
     forgotten: int = 0
+    parked: int = 0
 
 
 class Trial:
@@ -110,12 +113,16 @@ class Trial:
             self._cwd / "runs" / self._name,
         )
         self._spot = self._random.random() < 0.12
+        # Somebody starts it, leaves, and looks when its machine has stopped by itself.
+        self._leaves = not self._spot and self._random.random() < 0.2
         self._began = time.monotonic()
 
     def play(self) -> list[Breach]:
         """From the first command to the verdict: what does not hold."""
         self._trouble()
         self._command(self._first(), rival=self._random.random() < 0.2)
+        if self._leaves:
+            self._away()
         for _ in range(self._random.randint(0, MOST_COMMANDS - 1)):
             self._look()
             if self._random.random() < 0.06:
@@ -154,6 +161,16 @@ class Trial:
         self.tally.forgotten += 1
         self._tell("state folder deleted")
 
+    def _away(self) -> None:
+        """Nobody does anything until the machine has parked, or is seen not to."""
+        limit = time.monotonic() + AWAY_S
+        while time.monotonic() < limit and (states := {one["state"] for one in self._account.instances()}):
+            if states == {"stopped"}:
+                self.tally.parked += 1
+                self._tell("parked")
+                return
+            time.sleep(0.2)
+
     def _kill(self, verb: str) -> str | float | None:
         """None: let it live; a number: seconds after its start; else a crash point."""
         match self._random.choices(("none", "moment", "point"), (3, 3, 5))[0]:
@@ -186,7 +203,7 @@ class Trial:
             "1h",
         ]
         argv += ["--spot"] if self._spot else []
-        argv += ["-d"] if self._random.random() < 0.25 else []
+        argv += ["-d", "--grace", "1s"] if self._leaves else ["-d"] if self._random.random() < 0.25 else []
         argv += ["--if-i-vanish", "terminate"] if self._random.random() < 0.1 else []
         argv += ["--json"] if self._random.random() < 0.2 else []
         argv += ["--", "--ledger", str(self._ledger), "--mark", self._name, "--rounds", str(self._rounds)]
