@@ -16,7 +16,6 @@ import typer
 from typer import core
 
 from cloudtrain.core.errors import UsageError
-from cloudtrain.core.text import meant
 
 
 class _Reading:
@@ -46,7 +45,7 @@ class _Reading:
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows its name in the first line of its help."""
-        arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+        arguments = [each for each in self.params if each.param_type_name == "argument"]  # type: ignore[attr-defined]
         return [self.options_metavar, *map(_named, arguments)]  # type: ignore[attr-defined]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -97,6 +96,8 @@ class ReadingGroup(_Reading, core.TyperGroup):
         """
         name = args[0]
         if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            from cloudtrain.core.text import meant
+
             hint = meant(name, self.list_commands(ctx), f"{path_of(ctx)} --help", f"{path_of(ctx)} ")
             raise UsageError(f"there is no command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
@@ -115,6 +116,8 @@ def _named(param: Any) -> str:
 
 def _in_our_words(error: Any, ctx: Any) -> UsageError | None:
     """The error for a command line that typer refuses; None: what it says is help, or is said well enough."""
+    from cloudtrain.core.text import meant
+
     usual = f"{path_of(ctx)} --help"
     if hasattr(error, "possibilities"):
         typed = error.option_name
@@ -178,4 +181,6 @@ def _choice(kind: type[StrEnum], value: Any) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
+        from cloudtrain.core.text import meant
+
         raise ValueError(f"there is no {value!r}", meant(str(value), kind, f"one of {', '.join(kind)}")) from None

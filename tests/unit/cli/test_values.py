@@ -20,7 +20,7 @@ SIX = [  # commands, options, values, runs, Regions, types
     ("config shwo", "there is no command 'shwo'", "did you mean cloudtrain config show?"),
     ("help rnu", "there is no command 'rnu'", "did you mean cloudtrain run?"),
     ("run --epoch 3", "there is no option --epoch", "did you mean --epochs?"),
-    ("ls --no-colour", "there is no option --no-colour", "cloudtrain ls --help"),
+    ("ls --zzz", "there is no option --zzz", "cloudtrain ls --help"),
     ("run --on-interrupt dettach", "--on-interrupt: there is no 'dettach'", "did you mean detach?"),
     ("run --local --device cdua", "there is no device 'cdua'", "did you mean cuda?"),
     ("run --local --recipe bset", "there is no recipe 'bset'", "did you mean best?"),
