@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cloudtrain.core import questions
 from cloudtrain.core.errors import ConnectionFailed, UsageError
 from cloudtrain.core.events import Noted, Warned
@@ -88,14 +90,18 @@ def _torch(run: Run, session: Session, facts: HostFacts) -> None:
 def _gpu(run: Run, session: Session, facts: HostFacts) -> None:
     machine, spec = session.instance, run.plan.spec
     assert machine is not None
-    promised = machine.details.gpu
+    promised, planned = machine.details.gpu, run.plan.environment
+    if planned is not None and (planned.torch or planned.why):
+        # It brings a torch of its own: of the machine's only the driver counts.
+        facts = replace(facts, without_cuda=False, cuda=None)
     why = facts.idle_gpu(promised)
     if why is None or spec.train.device == "cpu" or (promised and not facts.torch):
         return
     what = f"the GPU of {machine.type} ({promised})" if promised else f"the GPU of {machine.id}"
     told = f"{what} cannot be used: {why}"
     if not promised:
-        session.context.emit(Warned(told, hint="--device cpu trains there without this warning"))
+        hint = "--device cpu trains there without this warning" if spec.job.shipped else None
+        session.context.emit(Warned(told, hint=hint))
         return
     hour = an_hour(machine.price_per_hour, ", at ")
     if not (spec.ec2 is not None and spec.ec2.allow_cpu) and not session.journal.read(RunNotes).gpu_idle_agreed:

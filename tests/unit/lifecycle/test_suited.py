@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudtrain.core import questions
+from cloudtrain.core.environment import EnvironmentPlan
 from cloudtrain.core.errors import CloudtrainError, ConnectionFailed, RunError, UsageError
 from cloudtrain.core.events import Event, StepDone, Warned
 from cloudtrain.core.spec import Ec2Spec, JobSpec, Target, TrainSpec
@@ -50,7 +52,13 @@ def resumed(tmp_path: Path, told: list[Event]) -> Callable[..., tuple[Run, FakeP
     """A run on a machine whose probe `has` found this, to its end or its failure."""
 
     def resume(
-        has: dict[str, Any], *, gpu: str = "", owned: bool = False, detach: bool = False, **changes: Any
+        has: dict[str, Any],
+        *,
+        gpu: str = "",
+        owned: bool = False,
+        detach: bool = False,
+        environment: EnvironmentPlan | None = None,
+        **changes: Any,
     ) -> tuple[Run, FakeProvider, CloudtrainError | None]:
         machines = FakeProvider(trains, owned=owned)
         machines.has, machines.gpu = has, gpu
@@ -58,11 +66,12 @@ def resumed(tmp_path: Path, told: list[Event]) -> Callable[..., tuple[Run, FakeP
         parts: dict[str, Any] = {"clock": machines.clock, "sleep": machines.sleep}
         context = Context(store=store, provider=lambda spec: machines, emit=told.append, **parts)
         source = tmp_path / "job"
-        source.mkdir()
+        source.mkdir(exist_ok=True)
         (source / "train.py").write_text("the host has a job of its own")
         place = {"target": Target.EC2, "ec2": Ec2Spec()} if owned else {"target": Target.HOST, "host": plans.FULL_HOST}
         values = {"job": JobSpec(source=str(source), module="mine.train"), **place, **changes}
-        run = planning.begin(plans.plan(tmp_path / "runs", **values), context)
+        planned = replace(plans.plan(tmp_path / "runs", **values), environment=environment)
+        run = planning.begin(planned, context)
         failed = None
         try:
             story.resume(run, context, detach=detach)
@@ -135,6 +144,24 @@ def test_on_a_host_it_is_a_warning(
 ) -> None:
     run, _, _ = resumed(has)
     assert run.state is RunState.SUCCEEDED and says in warnings(told)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        EnvironmentPlan(source="uv.lock", torch="2.9.1"),
+        EnvironmentPlan(source="Dockerfile", why="built on the machine"),
+    ],
+)
+def test_of_a_machine_whose_program_brings_its_own_torch_only_the_driver_counts(
+    resumed: Callable[..., Any], told: list[Event], environment: EnvironmentPlan
+) -> None:
+    broken = resumed(BROKEN, gpu="1x T4 16 GB", owned=True, environment=environment, name="broken")[2]
+    assert broken is not None and broken.code == "gpu_unusable"
+    told.clear()
+    for number, has in enumerate(({"cuda": None, "without_cuda": True, "torch": "2.13.0+cpu"}, {"serves": "12.4"})):
+        run, _, _ = resumed(has, gpu="1x T4 16 GB", owned=True, environment=environment, name=f"run{number}")
+        assert run.state is RunState.SUCCEEDED and warnings(told) == ""
 
 
 def test_a_rehearsed_machine_promises_no_gpu() -> None:
