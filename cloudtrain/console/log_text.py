@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from cloudtrain.console.lines import print_lines, tell, writing
 from cloudtrain.console.pages import failure, summary
 from cloudtrain.console.reporters.base import Reporter, columns_of, lines_of, may_redraw
+from cloudtrain.console.reporters.pulse import Pulse
+from cloudtrain.console.reporters.training import cost_words
+from cloudtrain.console.reporters.watched import Watched
 from cloudtrain.core import disk
 from cloudtrain.core.errors import CloudtrainError
 from cloudtrain.core.events import Event, LogLines, Noted, PhaseChanged, StepDone, StepStarted, Warned
@@ -26,8 +30,9 @@ _CHUNK = 1 << 18
 
 
 class LogView(Reporter):
-    """On a terminal lines are made safe, and below those that are done stands what is drawn or has no end yet; into
-    a pipe or file go the log's own bytes.
+    """On a terminal lines are made safe, and below those that are done stands what is drawn or has no end yet, and
+    while the run trains how long it has been going, what it costs and who ends it; into a pipe or file go the log's own
+    bytes.
 
     Args:
         raw: those go to a terminal, too: the user has asked for it.
@@ -47,10 +52,38 @@ class LogView(Reporter):
         self._path: Path | None = None
         self._shown = 0
         self._set_up = False
+        self._watched: Watched | None = None
+        self._lives = False  # its last row tells of the run
+        self._drawing_lock = threading.RLock()
+        self._pulse = Pulse(self._tick, 1.0)
 
     def about(self, run: Run, again: Callable[[], Run]) -> None:
         """A run that is being set up has no log yet."""
         self._set_up = not (run.state.trains or run.state.final)
+        self._watched = Watched()
+        self._watched.about(run, again)
+        self._live(run.state)
+
+    def _live(self, state: RunState) -> None:
+        self._lives = self._watched is not None and state is RunState.RUNNING and not self._raw
+        if self._lives and may_redraw(sys.stdout):
+            self._pulse.said()
+
+    def _tick(self) -> bool:
+        """The last row once more, as of now; whether there is one."""
+        try:
+            if self._lives:
+                self.write(b"")
+        except OSError:  # the story's own thread will find that nobody reads
+            return False
+        return self._lives
+
+    def _foot(self, width: int) -> list[str]:
+        if not self._lives or self._watched is None:
+            return []
+        words = cost_words(self._watched.money(), self._watched.passed_s())
+        told = f"{', '.join(words)}   {self.keys}"
+        return [told if len(told) <= width else ", ".join(words)[:width]]
 
     def emit(self, event: Event) -> None:
         """Show log lines, notes, warnings, and the steps before there is a log; nothing else of the story."""
@@ -62,6 +95,7 @@ class LogView(Reporter):
                 self._shown = max(self._shown, offset + len(data))
             case PhaseChanged(_, state):
                 self._set_up = not (state.trains or state.final)
+                self._live(state)
                 if state is RunState.PROVISIONING:
                     self._shown = 0  # another machine: its log begins at its first byte
             case StepStarted(title, detail) if self._set_up:
@@ -74,6 +108,8 @@ class LogView(Reporter):
                 self._say(f"warn  {message}")
                 if hint:
                     self._say(f"hint  {hint}")
+        if self._watched is not None:
+            self._watched.look(if_due=True)
 
     def write(self, data: bytes, *, final: bool = False, end: int | None = None, live: bool = False) -> None:
         """Show raw bytes of the log.
@@ -82,7 +118,7 @@ class LogView(Reporter):
             end: where in the log they end, in bytes, where that is known.
             live: they have just come.
         """
-        with writing():
+        with self._drawing_lock, writing():
             if self._raw and not self._stamped:
                 sys.stdout.buffer.write(self._bytes.feed(data, final=final))
             else:
@@ -101,8 +137,9 @@ class LogView(Reporter):
         width = max(20, columns_of(sys.stdout) or 0) - 1 - len(stamp)
         # An old console of Windows knows no way up.
         most = 1 if sys.platform == "win32" else max(1, lines_of(sys.stdout) - 1)
+        foot = self._foot(width + len(stamp)) if most > 1 else []
         rows = [part for row in self._text.open_rows(width * most) for part in folded(row, width)]
-        return [f"{stamp}{row}" for row in rows[-most:]]
+        return [f"{stamp}{row}" for row in rows[-(most - len(foot)) :]] + foot
 
     def _draw(self, lines: Sequence[str], drawing: Sequence[str]) -> None:
         """`lines` for good and `drawing` below them. In one go: what goes for a moment blinks."""
@@ -174,6 +211,7 @@ class LogView(Reporter):
 
     def result(self, result: Result) -> None:
         """Say how the run ended."""
+        self._still()
         self._catch_up(None)
         self.write(b"", final=True)
         for line in summary.ending_lines(result):
@@ -185,27 +223,35 @@ class LogView(Reporter):
 
     def failure(self, error: CloudtrainError) -> None:
         """Say why it did not work."""
+        self._still()
         self.write(b"", final=True)
         for line in failure.lines(error):
             self._say(line)
 
     def close(self) -> None:
         """See `Reporter.close`. What is written next begins a line."""
-        if self._bytes.held:
-            self.write(b"", final=True)
+        self._still()
+        if self._bytes.held or self._drawn:
+            self.write(b"", final=bool(self._bytes.held))
         if self._drawn:
             self._drawn = []
             print_lines("")
 
+    def _still(self) -> None:
+        """Nothing is drawn of the run any more."""
+        self._lives = False
+        self._pulse.stop()
+
     def _say(self, text: str) -> None:
-        drawn = self._drawn
-        if drawn:
-            with writing():
-                self._draw([], [])
-                sys.stdout.flush()
-        tell(screen_safe(text))
-        if drawn:
-            self.write(b"")
+        with self._drawing_lock:
+            drawn = self._drawn
+            if drawn:
+                with writing():
+                    self._draw([], [])
+                    sys.stdout.flush()
+            tell(screen_safe(text))
+            if drawn:
+                self.write(b"")
 
 
 def _clock(at: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ from cloudtrain.core.plan import Candidate, CodeSummary, Offer, OfferDetails, Pl
 from cloudtrain.core.spec import Ec2Spec, JobSpec, RunSpec, Target, TrainSpec
 from cloudtrain.core.states import InstanceLife, RunState
 from cloudtrain.run_folder.outcome import Result
+from cloudtrain.store import Store
 
 ACCURACIES = (98.74, 99.21, 99.31, 99.39, 99.43)
 WALL = 1_780_000_000.0
@@ -266,6 +268,21 @@ def silent(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> N
     alive.close()
 
 
+def watched(reporter: base.Reporter, clock: Clock, stop: Callable[[], None]) -> None:
+    """A run that trains, in the view of its log: it prints a line, begins another, and says nothing more."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "registry.sqlite")
+        run = store.add(plan(tried=False, command=("python", "train.py")))
+        for state in (RunState.PROVISIONING, RunState.BOOTING, RunState.SYNCING, RunState.RUNNING):
+            run = store.move(run, state)
+        reporter.about(run, lambda: run)
+        reporter.emit(LogLines(b"loading data\nepoch 1:", 0))
+        for _ in range(2):
+            time.sleep(1.2)
+            stop()
+        reporter.emit(LogLines(b" done\n", 21))
+
+
 SCENES = {
     "bar": bar,
     "ended": ended,
@@ -274,6 +291,7 @@ SCENES = {
     "program": program,
     "silent": silent,
     "training": training,
+    "watched": watched,
 }
 
 

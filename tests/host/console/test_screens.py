@@ -158,3 +158,20 @@ def test_a_resize_leaves_nothing_behind(columns: int, tmp_path: Path) -> None:
         assert redrawn not in left
     for epoch, accuracy in enumerate(("98.74%", "99.21%", "99.31%", "99.39%", "99.43%"), 1):
         assert len(re.findall(rf"(?m)^ +{epoch}/5 .* {accuracy} ", left)) == 1
+
+
+@pytest.mark.parametrize("columns", [100, 40])
+def test_the_log_of_a_run_that_trains_ends_in_its_time_and_cost(columns: int, tmp_path: Path) -> None:
+    with played("watched", "logs", lines=12, columns=columns, folder=tmp_path) as player:
+        first = player.to_stop().text()
+        player.go_on()
+        second = player.to_stop().text()
+        player.go_on()
+        last = player.to_end().text()
+    for text in (first, second):
+        *_, before, begun, foot = [line for line in text.splitlines() if line.strip()]
+        assert (before, begun) == ("loading data", "epoch 1:") and "of at most $1.63" in foot and len(foot) < columns
+        assert ("ends itself by" in foot and "Ctrl-C" in foot) or columns == 40
+    assert first != second, "its time goes on"
+    assert [line for line in last.splitlines() if line.strip()][-2:] == ["loading data", "epoch 1: done"]
+    assert "of at most" not in last, "it is gone when the command is"
