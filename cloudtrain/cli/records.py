@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain.cli.options import EnvFile, Json, OnlyPlan, Plain, RunName, RunOrFolder, Yes, look
+from cloudtrain.config import env_file as env_file_
 from cloudtrain.config import settings
 from cloudtrain.console.answer import Answer
 from cloudtrain.console.pages import records
@@ -65,7 +66,6 @@ def rerun(
     """Repeat a run from its own record: same settings, seed and place, and exactly the code that it ran."""
     from cloudtrain.cleanup import debts
     from cloudtrain.cli import following
-    from cloudtrain.config import env_file as env_file_
     from cloudtrain.lifecycle.repeat import repetition
 
     store = Store()

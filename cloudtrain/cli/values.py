@@ -50,16 +50,12 @@ class _Reading:
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Its arguments and options."""
-        from cloudtrain.cli import help
-
-        help.write_parameters(self.get_params(ctx), formatter)
+        _help().write_parameters(self.get_params(ctx), formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Its examples."""
-        from cloudtrain.cli import help
-
         if self.epilog:  # type: ignore[attr-defined]
-            help.write_examples(self.epilog, formatter)  # type: ignore[attr-defined]
+            _help().write_examples(self.epilog, formatter)  # type: ignore[attr-defined]
 
 
 class ReadingCommand(_Reading, core.TyperCommand):
@@ -96,9 +92,7 @@ class ReadingGroup(_Reading, core.TyperGroup):
         """
         name = args[0]
         if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
-            from cloudtrain.core.text import meant
-
-            hint = meant(name, self.list_commands(ctx), f"{path_of(ctx)} --help", f"{path_of(ctx)} ")
+            hint = _meant(name, self.list_commands(ctx), f"{path_of(ctx)} --help", f"{path_of(ctx)} ")
             raise UsageError(f"there is no command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -109,21 +103,18 @@ def path_of(ctx: Any) -> str:
 
 
 def _named(param: Any) -> str:
-    from cloudtrain.cli import help
-
-    return help.named(param)
+    name: str = _help().named(param)
+    return name
 
 
 def _in_our_words(error: Any, ctx: Any) -> UsageError | None:
     """The error for a command line that typer refuses; None: what it says is help, or is said well enough."""
-    from cloudtrain.core.text import meant
-
     usual = f"{path_of(ctx)} --help"
     if hasattr(error, "possibilities"):
         typed = error.option_name
         known = [name for each in ctx.command.get_params(ctx) for name in (*each.opts, *each.secondary_opts)]
         long = [name for name in known if name.startswith("--")]
-        return UsageError(f"there is no option {typed}", hint=meant(typed, long, usual))
+        return UsageError(f"there is no option {typed}", hint=_meant(typed, long, usual))
     if hasattr(error, "option_name"):
         alone = "not take" in error.message
         return UsageError(f"{error.option_name} {'takes no' if alone else 'needs a'} value", hint=usual)
@@ -181,6 +172,18 @@ def _choice(kind: type[StrEnum], value: Any) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
-        from cloudtrain.core.text import meant
+        raise ValueError(f"there is no {value!r}", _meant(str(value), kind, f"one of {', '.join(kind)}")) from None
 
-        raise ValueError(f"there is no {value!r}", meant(str(value), kind, f"one of {', '.join(kind)}")) from None
+
+def _help() -> Any:
+    """The words of help: loaded for those who ask for it."""
+    from cloudtrain.cli import help
+
+    return help
+
+
+def _meant(*words: Any) -> str:
+    """`core.text.meant`, which is loaded for what was mistyped."""
+    from cloudtrain.core.text import meant
+
+    return meant(*words)
