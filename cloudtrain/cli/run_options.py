@@ -50,7 +50,9 @@ class Flags:
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Continue from this run's checkpoint, here or elsewhere.", autocompletion=complete_run
+            metavar="RUN",
+            help="Go on from this run's checkpoint, or a program's own files, anywhere.",
+            autocompletion=complete_run,
         ),
     ] = None
     env_file: EnvFile = None
