@@ -130,6 +130,22 @@ class Refusal(Exception):
 Job = Callable[[FakeRun], Generator[float, None, int | None]]
 
 
+class Canned(Transport):
+    """A host with one answer."""
+
+    def __init__(self, stdout: bytes) -> None:
+        self._stdout = stdout
+
+    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0, awaits: bytes = b"") -> Completed:
+        return Completed(0, argv[-1][::-1].encode() + b"\n" + self._stdout, b"")
+
+    def stream(self, argv: Sequence[str]) -> Stream:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
 class FakeHost(Transport):
     """One machine. Time passes only in `sleep` and while a stream waits.
 

@@ -147,13 +147,7 @@ def remove_tree_of(top: str, name: str, path: str) -> bool:
     resume = name.startswith("resume-")
     if needed or age_of(path) < (86400.0 if resume else TREES_S):
         return False
-    lock = take(os.path.join(path, "lock"))
-    if lock is None:
-        return False
-    try:
-        return remove_all(path) is None
-    finally:
-        os.close(lock)
+    return remove_unused(path, os.path.join(path, "lock"))
 
 
 def remove_environment(top: str, name: str, path: str) -> bool:
@@ -161,11 +155,17 @@ def remove_environment(top: str, name: str, path: str) -> bool:
     living = (run for _, run in folders(top, "runs") if look(Run(run))[0] == "running")
     running = [load(os.path.join(run, "spec.json")) or {} for run in living]
     wanted = os.path.join(path, "ready")
-    if any(name in str(spec.get("argv")) for spec in running) or (
+    # A command such as `torchrun` has it on its PATH alone.
+    if any(name in str([spec.get("argv"), spec.get("bin")]) for spec in running) or (
         os.path.exists(wanted) and age_of(wanted) < ENVIRONMENTS_S
     ):
         return False
-    lock = take(path + ".lock")
+    return remove_unused(path, path + ".lock")
+
+
+def remove_unused(path: str, lock_file: str) -> bool:
+    """Remove the folder if nobody holds its lock; whether it is gone."""
+    lock = take(lock_file)
     if lock is None:
         return False
     try:

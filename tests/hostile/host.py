@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from cloudtrain.transfer.frames import FrameParser
 from cloudtrain.transfer.supervisor import Supervisor
-from cloudtrain.transport.base import Completed, Stream, Transport
+from tests.fakes import Canned
 from tests.hostile.odd import Parser, spoilt
 
 EXIT = {
@@ -70,22 +69,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "beside": [{"name": "../data", "size": 3, "files": 2}],
     },
 }
-
-
-class Canned(Transport):
-    """A host with one answer."""
-
-    def __init__(self, stdout: bytes) -> None:
-        self._stdout = stdout
-
-    def run(self, argv: Sequence[str], *, stdin: Any = b"", timeout: float = 60.0, awaits: bytes = b"") -> Completed:
-        return Completed(0, argv[-1][::-1].encode() + b"\n" + self._stdout, b"")
-
-    def stream(self, argv: Sequence[str]) -> Stream:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
 
 
 def frames(head: Any) -> None:

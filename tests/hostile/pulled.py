@@ -17,8 +17,7 @@ from cloudtrain.run_folder.files import is_here
 from cloudtrain.transfer.pull import pull
 from cloudtrain.transfer.supervisor import Supervisor
 from cloudtrain.transport.base import Completed, Stream
-from tests.fakes import framed
-from tests.hostile.host import Canned
+from tests.fakes import Canned, framed
 from tests.hostile.odd import Parser, no_escapes, spoilt
 
 _SEGMENTS = (

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 
 from cloudtrain.environment.interpreter import examine
-from cloudtrain.transport.base import Completed, Stream, Transport
+from tests.fakes import Canned
 
 GOOD: dict[str, Any] = {
     "python": "/usr/bin/python3",
@@ -22,31 +21,8 @@ GOOD: dict[str, Any] = {
 }
 
 
-class Says(Transport):
-    """A host that says what it was told to."""
-
-    def __init__(self, said: bytes) -> None:
-        self.said = said
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes | Iterable[bytes] = b"",
-        timeout: float = 60.0,
-        awaits: bytes = b"",
-    ) -> Completed:
-        return Completed(0, self.said, b"")
-
-    def stream(self, argv: Sequence[str]) -> Stream:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def examined(**odd: Any) -> Any:
-    return examine(Says(b"Welcome!\n" + json.dumps({**GOOD, **odd}).encode() + b"\n"), "python3", ["tqdm>=4", "rich"])
+    return examine(Canned(b"Welcome!\n" + json.dumps({**GOOD, **odd}).encode() + b"\n"), "python3", ["tqdm>=4", "rich"])
 
 
 def test_what_an_honest_host_says() -> None:
@@ -73,4 +49,4 @@ def test_what_is_none_of_it_is_no_answer(odd: dict[str, Any]) -> None:
 
 def test_it_lacks_only_what_was_asked_for() -> None:
     assert examined(lacks=["-e /home/me/x", "rich", "evil"]).lacks == ("rich",)
-    assert examine(Says(b"what?"), "python3") is None
+    assert examine(Canned(b"what?"), "python3") is None
