@@ -72,7 +72,7 @@ class Asked:
 
     def sent(self) -> dict[str, str]:
         """Those of `texts` that can lie on another machine as they lie here."""
-        return {name: text for name, text in self.texts.items() if not name.startswith(("/", ".."))}
+        return {name: text for name, text in self.texts.items() if not Path(name).is_absolute()}
 
 
 def look(job: JobSpec) -> Asked | None:
@@ -152,7 +152,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def _folders(job: JobSpec) -> Iterator[Path]:
+def folders(job: JobSpec) -> Iterator[Path]:
     """From where the command runs up to the top of what is sent."""
     top = Path(job.source)
     folder = top / job.cwd
@@ -163,13 +163,13 @@ def _folders(job: JobSpec) -> Iterator[Path]:
 
 
 def _found(job: JobSpec) -> Asked | None:
-    for folder in _folders(job):
+    for folder in folders(job):
         for name in _FOUND:
             if (folder / name).is_file() and (asked := _of_file(folder / name)) is not None:
                 return asked
         if (folder / _CONDA_LOCK).is_file():
             raise cannot(_NO_LOCK)
-    found = next((folder for folder in _folders(job) if (folder / _DOCKERFILE).is_file()), None)
+    found = next((folder for folder in folders(job) if (folder / _DOCKERFILE).is_file()), None)
     return None if found is None else Asked(source=_DOCKERFILE, folder=found, dockerfile=_DOCKERFILE)
 
 
@@ -181,7 +181,7 @@ def _named(job: JobSpec, name: str) -> Asked:
             raise UsageError(f"{image[1]!r} is no name of an image", hint=hint, code="requirements")
         return Asked(source=f"image {image[1]}", folder=Path(job.source), image=image[1])
     name = _DOCKERFILE if name == _DOCKERFILE.lower() else name
-    folder = next((folder for folder in _folders(job) if (folder / name).is_file()), None)
+    folder = next((folder for folder in folders(job) if (folder / name).is_file()), None)
     if folder is None:
         raise UsageError(
             f"there is no {name} in the project {job.source}",
@@ -244,15 +244,17 @@ def _of_file(path: Path) -> Asked | None:
 
 def _of_lock(path: Path) -> Asked:
     project = path.parent / PYPROJECT
-    table = _toml(project).get("project") or {} if project.is_file() else {}
-    locked = _toml(path)
+    own, text = _read(project) if project.is_file() else "", _read(path)
+    table = _parsed(own, project).get("project") or {}
+    # All that it says of itself stands before its packages, of which it may have many.
+    locked = _parsed(text.partition("[[package]]")[0], path)
     return Asked(
         source=UV_LOCK,
         folder=path.parent,
         lock=path,
         requires=_python_of(path.parent, str(locked.get("requires-python") or "")),
         direct=_texts(table, "dependencies"),
-        texts={PYPROJECT: _read(project) if project.is_file() else "", UV_LOCK: _read(path)},
+        texts={PYPROJECT: own, UV_LOCK: text},
     )
 
 

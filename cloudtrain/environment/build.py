@@ -76,11 +76,23 @@ def prepare(
         UsageError: what is asked for cannot be had.
         ConnectionFailed: it could not be made on the machine; the code says why.
     """
+    made, text = _prepared(transport, supervisor, python, job, here, emit, before)
+    return replace(made, imports=imports(job)), text
+
+
+def _prepared(
+    transport: Transport,
+    supervisor: Supervisor,
+    python: str,
+    job: JobSpec,
+    here: bool,
+    emit: Emit,
+    before: Before | None,
+) -> tuple[Environment, str]:
     asked = look(job)
     if asked and asked.container:
         known = before.lock if before and before.environment.source == asked.source else ""
-        made, text = container.prepare(supervisor, asked, known, emit)
-        return replace(made, imports=imports(job)), text
+        return container.prepare(supervisor, asked, known, emit)
     unasked = job.environment is None and not job.packages
     if not job.command and (asked is None or (here and unasked)):
         return Environment(python=python), ""
@@ -92,15 +104,14 @@ def prepare(
         # What is there does, and gets what it lacks beside it.
         asked = replace(asked, files=(), packages=found.lacks)
     if asked is not None and asked.conda and not lenient:
-        made, text = conda.make(transport, supervisor, asked, found.platform, emit)
-        return replace(made, imports=imports(job)), text
+        return conda.make(transport, supervisor, asked, found.platform, emit)
     if asked is None or (lenient and not found.lacks):
-        return _as_it_is(found, job), ""
+        return _as_it_is(found), ""
     wants = _again(asked, found, before) if before else None
     if wants is None:
         wants = _wanted(asked, found, supervisor, given=job.python is not None, here=here, emit=emit)
     if wants.extends and not wants.lock.versions:
-        return _as_it_is(found, job), ""  # it has all that is asked for
+        return _as_it_is(found), ""  # it has all that is asked for
     path, scripts = _made(supervisor, wants, here, emit)
     text = wants.lock.text
     own = wants.lock.versions.get("torch")
@@ -116,12 +127,11 @@ def prepare(
         torch_of=None if torch is None else "lock" if own else "machine",
         packages=len(wants.lock.versions),
         lock_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        imports=imports(job),
     )
     return made, text
 
 
-def _as_it_is(found: Interpreter, job: JobSpec) -> Environment:
+def _as_it_is(found: Interpreter) -> Environment:
     torch = found.has.get("torch")
     return Environment(
         python=found.python,
@@ -129,7 +139,6 @@ def _as_it_is(found: Interpreter, job: JobSpec) -> Environment:
         version=found.version,
         torch=torch,
         torch_of="machine" if torch else None,
-        imports=imports(job),
     )
 
 

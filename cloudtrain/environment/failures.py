@@ -23,6 +23,54 @@ _SAID = (
 )  # fmt: skip
 
 
+_OTHERWISE = 'or name the packages in requirements.txt; or env = "host" below [job] takes what is there'
+# Code of an environment that could not be made -> what has happened, and what to do.
+_NOT_BUILT = (
+    ("disk_full", "the disk of the machine is full", "free space there, or a larger --volume-size"),
+    (
+        "hash_differs",
+        "a package is not the file that was resolved: its sha256 differs",
+        "run the same command again; if it stays so, the index or something on the way changes files",
+    ),
+    (
+        "no_compiler",
+        "a package comes as source alone, and the machine lacks what compiles it",
+        "a version of it that has a wheel, or install the compiler there",
+    ),
+    (
+        "no_wheel",
+        "a package has no wheel for the machine's Python and system",
+        "another version of it, or another Python (.python-version, --python)",
+    ),
+    (
+        "index_unreachable",
+        "the machine cannot reach the package index",
+        'UV_DEFAULT_INDEX in its login\'s environment names another; env = "host" below [job] takes what is there',
+    ),
+    ("no_docker", "the machine has no docker that answers", f"install or start it there; {_OTHERWISE}"),
+    (
+        "docker_denied",
+        "this login may not use the machine's docker",
+        f"there: sudo usermod -aG docker USER, and log in again; {_OTHERWISE}",
+    ),
+    (
+        "image_not_built",
+        "docker could not build the image",
+        "correct the Dockerfile; docker build here says the same",
+    ),
+    (
+        "image_not_pulled",
+        "docker could not pull the image",
+        "check its name; of a private one the machine needs a login: docker login",
+    ),
+    (
+        "no_python",
+        "the machine has no Python of the version that is asked for, and could not fetch one",
+        "--python PATH names one; .python-version and requires-python say which is asked for",
+    ),
+)
+
+
 def kind(said: str) -> str | None:
     """The code of what uv has said; None: of none of the known kinds."""
     return next((code for code, words in _SAID if re.search(words, said)), None)
@@ -60,40 +108,10 @@ def unresolved(source: str, said: str) -> UsageError:
 
 def not_built(said: str, told: str | None = None) -> ConnectionFailed:
     """The environment could not be made on the machine; `told`: the code that our own program there gives."""
-    rows = (
-        ("disk_full", "the disk of the machine is full", "free space there, or a larger --volume-size"),
-        (
-            "hash_differs",
-            "a package is not the file that was resolved: its sha256 differs",
-            "run the same command again; if it stays so, the index or something on the way changes files",
-        ),
-        (
-            "no_compiler",
-            "a package comes as source alone, and the machine lacks what compiles it",
-            "a version of it that has a wheel, or install the compiler there",
-        ),
-        (
-            "no_wheel",
-            "a package has no wheel for the machine's Python and system",
-            "another version of it, or another Python (.python-version, --python)",
-        ),
-        (
-            "index_unreachable",
-            "the machine cannot reach the package index",
-            'UV_DEFAULT_INDEX in its login\'s environment names another; env = "host" below [job] takes what is there',
-        ),
-        (
-            "no_python",
-            "the machine has no Python of the version that is asked for, and could not fetch one",
-            "--python PATH names one; .python-version and requires-python say which is asked for",
-        ),
-    )
     words, consequence, code = _words(said), "nothing has trained", kind(said)
-    if told is not None and code != "disk_full":
-        if by_docker := _by_docker(told, words):
-            return by_docker
-        code = told if told in ("disk_full", "index_unreachable") else code
-    for ours, message, hint in rows:
+    if code != "disk_full" and told in {row[0] for row in _NOT_BUILT}:
+        code = told
+    for ours, message, hint in _NOT_BUILT:
         if code == ours:
             return ConnectionFailed(message, hint=hint, consequence=consequence, detail=words or None, code=ours)
     return ConnectionFailed(
@@ -103,35 +121,6 @@ def not_built(said: str, told: str | None = None) -> ConnectionFailed:
         detail=words or None,
         code="environment",
     )
-
-
-def _by_docker(told: str, words: str) -> ConnectionFailed | None:
-    """There is no container; None: `told` is no code of that."""
-    otherwise = 'or name the packages in requirements.txt; or env = "host" below [job] takes what is there'
-    rows = (
-        ("no_docker", "the machine has no docker that answers", f"install or start it there; {otherwise}"),
-        (
-            "docker_denied",
-            "this login may not use the machine's docker",
-            f"there: sudo usermod -aG docker USER, and log in again; {otherwise}",
-        ),
-        (
-            "image_not_built",
-            "docker could not build the image",
-            "correct the Dockerfile; docker build here says the same",
-        ),
-        (
-            "image_not_pulled",
-            "docker could not pull the image",
-            "check its name; of a private one the machine needs a login: docker login",
-        ),
-    )
-    for ours, message, hint in rows:
-        if told == ours:
-            return ConnectionFailed(
-                message, hint=hint, consequence="nothing has trained", detail=words or None, code=ours
-            )
-    return None
 
 
 def _words(said: str) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cloudtrain.core import programs
 from cloudtrain.core.environment import EnvironmentPlan
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec, RunSpec, Target
 from cloudtrain.core.text import screen_safe
 from cloudtrain.environment import failures
-from cloudtrain.environment.asked import Asked, cannot, check, look, suits
+from cloudtrain.environment.asked import Asked, cannot, check, folders, look, suits
 from cloudtrain.environment.lock import resolve
 
 # Before a machine is known: what the images of AWS and most hosts have. What it has in truth is asked there.
@@ -36,7 +36,7 @@ def plan(spec: RunSpec, arch: str | None) -> EnvironmentPlan | None:
     asked = look(job)
     if asked and asked.container:
         here = spec.target is Target.LOCAL
-        if here and (words := _no_docker()):
+        if here and (words := _no_docker(asked.folder)):
             raise cannot(
                 f"{asked.source} asks for a container, and this computer has no docker that can be used", words
             )
@@ -83,21 +83,19 @@ def _environments(job: JobSpec) -> Iterator[tuple[str, Path]]:
     for name, words in (("VIRTUAL_ENV", "the active environment"), ("CONDA_PREFIX", "the active conda environment")):
         if (folder := os.environ.get(name)) and (python := _python_in(Path(folder))):
             yield f"{words} {folder}", python
-    top = Path(job.source)
-    for folder_here in (top / job.cwd, *(top / job.cwd).parents):
-        if python := _python_in(folder_here / ".venv"):
-            yield f"{folder_here / '.venv'}, the project's", python
-        if folder_here == top:
-            break
+    for beside in folders(job):
+        if python := _python_in(beside / ".venv"):
+            yield f"{beside / '.venv'}, the project's", python
     yield f"Python {sys.version_info[0]}.{sys.version_info[1]} of cloudtrain", Path(sys.executable)
 
 
-def _no_docker() -> str | None:
-    """Why docker cannot be used on this computer, in its own words; None: it can."""
-    if os.name == "nt" or shutil.which("docker") is None:
+def _no_docker(folder: Path) -> str | None:
+    """Why docker cannot be used on this computer for the project of `folder`, in its own words; None: it can."""
+    docker = programs.find("docker", beside=folder)
+    if os.name == "nt" or docker is None:
         return "there is none on Windows" if os.name == "nt" else "there is no program docker"
     try:
-        done = subprocess.run(["docker", "version"], capture_output=True, timeout=10)
+        done = subprocess.run([docker, "version"], capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:
         return screen_safe(str(error))
     words = screen_safe(done.stderr.decode("utf-8", "replace").strip()[-500:])

@@ -152,13 +152,13 @@ def remove_tree_of(top: str, name: str, path: str) -> bool:
 
 def remove_environment(top: str, name: str, path: str) -> bool:
     """Remove the environment `name` if no run has wanted it for long and none goes on in it."""
+    wanted = os.path.join(path, "ready")
+    if os.path.exists(wanted) and age_of(wanted) < ENVIRONMENTS_S:
+        return False
     living = (run for _, run in folders(top, "runs") if look(Run(run))[0] == "running")
     running = [load(os.path.join(run, "spec.json")) or {} for run in living]
-    wanted = os.path.join(path, "ready")
     # A command such as `torchrun` has it on its PATH alone.
-    if any(name in str([spec.get("argv"), spec.get("bin")]) for spec in running) or (
-        os.path.exists(wanted) and age_of(wanted) < ENVIRONMENTS_S
-    ):
+    if any(name in str([spec.get("argv"), spec.get("bin")]) for spec in running):
         return False
     return remove_unused(path, path + ".lock")
 

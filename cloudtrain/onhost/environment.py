@@ -65,7 +65,7 @@ def do_environment(options: Options) -> Dict[str, Any]:
     if asked["tool"].get("size"):
         receive_tool(run, asked["tool"])
     there = ready(folder)
-    if not there and any(asked.get(what) is not None for what in ("lock", "resolve", "conda", "docker")):
+    if any(asked.get(what) is not None for what in ("lock", "resolve", "conda", "docker")):
         save(run.path(ASKED), asked)
     return {"ready": there, "lock": text_of(os.path.join(folder, CONDA)), **paths_of(folder)}
 
@@ -122,8 +122,13 @@ def do_build(options: Options) -> Dict[str, Any]:
     lock = locked(folder + ".lock", "another run makes the same environment; waiting for it")
     try:
         if not ready(folder):
-            clear(folder)
-            (make_conda if asked.get("conda") else make)(run, asked, folder)
+            remove_tree(folder)
+            try:
+                (make_conda if asked.get("conda") else make)(run, asked, folder)
+                save(os.path.join(folder, "ready"), {"v": 1, "made": time.time()})
+            except BaseException:
+                remove_tree(folder)  # A disk that it has filled is free again.
+                raise
         os.unlink(run.path(ASKED))
     finally:
         os.close(lock)
@@ -140,23 +145,18 @@ def text_of(path: str) -> str:
 
 def make(run: Run, asked: Dict[str, Any], folder: str) -> None:
     uv = tool(run, asked["tool"])
-    try:
-        ask(run, [uv, "venv", "--quiet", "--python", asked["python"], folder])
-        python = paths_of(folder)["python"]
-        if asked["lock"]:
-            path = os.path.join(folder, LOCKED)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(asked["lock"])
-            install = [uv, "pip", "install", "--python", python, "--no-deps", "--preview-features", "pylock"]
-            ask(run, install + ["--color", "never", "--requirements", path])
-        if asked["extends"]:
-            done = subprocess.run([python, "-I", "-c", EXTEND] + asked["extends"], stderr=subprocess.PIPE)
-            if done.returncode:
-                raise Failure("environment", done.stderr.decode("utf-8", "replace")[-1000:])
-        save(os.path.join(folder, "ready"), {"v": 1, "made": time.time()})
-    except BaseException:
-        clear(folder)  # A disk that it has filled is free again.
-        raise
+    ask(run, [uv, "venv", "--quiet", "--python", asked["python"], folder])
+    python = paths_of(folder)["python"]
+    if asked["lock"]:
+        path = os.path.join(folder, LOCKED)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(asked["lock"])
+        install = [uv, "pip", "install", "--python", python, "--no-deps", "--preview-features", "pylock"]
+        ask(run, install + ["--color", "never", "--requirements", path])
+    if asked["extends"]:
+        done = subprocess.run([python, "-I", "-c", EXTEND] + asked["extends"], stderr=subprocess.PIPE)
+        if done.returncode:
+            raise Failure("environment", done.stderr.decode("utf-8", "replace")[-1000:])
 
 
 def make_conda(run: Run, asked: Dict[str, Any], folder: str) -> None:
@@ -171,12 +171,8 @@ def make_conda(run: Run, asked: Dict[str, Any], folder: str) -> None:
         chosen = subprocess.run([micromamba, "list", "--explicit"] + own, stdout=subprocess.PIPE).stdout
         with open(os.path.join(folder, CONDA), "wb") as file:
             file.write(chosen)
-        save(os.path.join(folder, "ready"), {"v": 1, "made": time.time()})
-    except BaseException:
-        clear(folder)
-        raise
     finally:
-        clear(files)
+        remove_tree(files)
 
 
 def make_image(run: Run, wanted: Dict[str, str]) -> Dict[str, Any]:
@@ -189,26 +185,16 @@ def make_image(run: Run, wanted: Dict[str, str]) -> Dict[str, Any]:
         folder = run.path("context")
         try:
             if wanted.get("tree"):
-                clear(folder)
+                remove_tree(folder)
                 for _ in copy_tree(run, wanted, folder, {}):
                     pass
-                argv = [
-                    "docker",
-                    "build",
-                    "--pull=false",
-                    "--label=cloudtrain",
-                    "--tag",
-                    image,
-                    "--file",
-                    wanted["file"],
-                ]
-                ask(
-                    run, argv + ["."], os.path.join(folder, *check_name(wanted["folder"]).split("/")), "image_not_built"
-                )
+                context = os.path.join(folder, *check_name(wanted["folder"]).split("/"))
+                build = ["docker", "build", "--pull=false", "--label=cloudtrain", "--tag", image]
+                ask(run, build + ["--file", wanted["file"], "."], context, "image_not_built")
             else:
                 ask(run, ["docker", "pull", image], None, "image_not_pulled")
         finally:
-            clear(folder)
+            remove_tree(folder)
         known = known_by(image)
     return {"lock": known, "was": was}
 
@@ -223,7 +209,7 @@ def known_by(image: str) -> str:
 
 
 def write_files(folder: str, files: Dict[str, str]) -> None:
-    clear(folder)
+    remove_tree(folder)
     for name, text in files.items():
         path = os.path.join(folder, *check_name(name).split("/"))
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -240,11 +226,6 @@ def resolve(run: Run, asked: Dict[str, Any]) -> str:
         ask(run, [uv] + asked["resolve"]["argv"] + ["--output-file", out], folder)
         return text_of(out)
     finally:
-        clear(folder)
-
-
-def clear(folder: str) -> None:
-    if os.path.lexists(folder):
         remove_tree(folder)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import hashlib
     import zipfile
     import zlib
-    from typing import Any, Dict, Iterator, List
+    from typing import Any, Dict, Iterator, List, Tuple, Type
 else:
     hashlib = Later("hashlib")
     zipfile = Later("zipfile")
@@ -105,12 +105,12 @@ def fetch(wanted: Dict[str, Any], path: str) -> str:
         try:
             download(url, path, wanted["sha256"], told)
             return path
-        except (OSError, ValueError) as error:
+        except unfetched() as error:
             if os.path.exists(path):
                 os.unlink(path)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            why.append("%s: %s" % (url.split("/")[2] if "//" in url else url, error))
+            why.append("%s: %s" % (url.split("/")[2].rpartition("@")[2] if "//" in url else url, error))
     raise Failure("tool_unreachable", "%s cannot be fetched: %s" % (told, "; ".join(why)[:800]))
 
 
@@ -130,16 +130,31 @@ def urls_of(url: str, why: List[str]) -> Iterator[str]:
                     yield urljoin(page, found.group(1).replace("&amp;", "&"))
                 else:
                     why.append("%s has no %s" % (variable, name))
-            except (OSError, ValueError) as error:
+            except unfetched() as error:
                 why.append("%s: %s" % (variable, error))
             break
     yield url
 
 
 def opened(url: str) -> Any:
+    """Open a page; a name and password in its address go where such belong, and into no message."""
+    import base64
+    from urllib.parse import unquote, urlsplit, urlunsplit
     from urllib.request import Request, urlopen
 
-    return urlopen(Request(url, headers={"Accept": "text/html, */*", "User-Agent": "cloudtrain"}), timeout=FETCH_S)
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    headers = {"Accept": "text/html, */*", "User-Agent": "cloudtrain"}
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(unquote(login).encode()).decode()
+    return urlopen(Request(urlunsplit(parts._replace(netloc=host)), headers=headers), timeout=FETCH_S)
+
+
+def unfetched() -> Tuple[Type[Exception], ...]:
+    """What it raises when a page or file does not come whole."""
+    from http.client import HTTPException
+
+    return OSError, ValueError, HTTPException
 
 
 def download(url: str, path: str, sha256: str, name: str) -> None:

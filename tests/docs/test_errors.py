@@ -116,7 +116,7 @@ class Scope:
 
     def _literal(self, node: ast.expr) -> ast.expr:
         if isinstance(node, ast.Name):
-            for made in ast.walk(self.function):
+            for made in (*ast.walk(self.function), *self.module.tree.body):
                 if isinstance(made, ast.Assign | ast.AnnAssign):
                     target = made.target if isinstance(made, ast.AnnAssign) else made.targets[0]
                     if isinstance(target, ast.Name) and target.id == node.id and made.value is not None:
