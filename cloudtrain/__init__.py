@@ -40,9 +40,10 @@ def log(step: int | None = None, /, **figures: Any) -> None:
     path = os.environ.get("CLOUDTRAIN_EVENTS")
     if not path:
         return
-    event: dict[str, Any] = {"v": 1, "t": time.time(), "kind": "figures"}
+    event: dict[str, Any] = {}
     for name, value in {"step": step, **figures}.items():
         with suppress(TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several
             event[name] = value if isinstance(value, int) else float(value)
+    event |= {"v": 1, "t": time.time(), "kind": "figures"}
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 - of the training, not ours
         file.write(json.dumps(event) + "\n")

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from cloudtrain.cli.commands import COMMANDS
+from cloudtrain.cli.commands import listed
 from cloudtrain.console.answer import Answer
 from cloudtrain.core.version import __version__
 
 
 def _complete(incomplete: str) -> list[str]:
-    return [name for name, command in COMMANDS.items() if command.help and name.startswith(incomplete)]
+    return [name for name, _ in listed() if name.startswith(incomplete)]
 
 
 def help(

@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from cloudtrain.cli import signals
-from cloudtrain.cli.commands import Commands, plain_typer, typed
+from cloudtrain.cli.commands import Commands, before_command, loaded, plain_typer, typed, valued
 from cloudtrain.cli.values import path_of
 from cloudtrain.console.choose import Look, reporter
 from cloudtrain.console.lines import Unwritten, let_go, nobody_reads, print_lines, tell
@@ -100,9 +100,8 @@ def _own(words: list[str]) -> list[str]:
     """Those of the command line that are cloudtrain's: none of a program that it is to run."""
     command = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     if words[command : command + 1] == ["run"]:
-        from cloudtrain.cli.run_options import before_command
-
-        return words[: command + 1] + before_command(words[command + 1 :], EVERYWHERE)
+        values = valued(loaded("run").params)
+        return words[: command + 1] + before_command(words[command + 1 :], values)
     return list(takewhile(lambda word: word != "--", words))
 
 
@@ -131,7 +130,7 @@ def _run(words: list[str]) -> int:
         if isinstance(error, OSError) and nobody_reads():
             return int(ExitCode.INTERRUPTED)
         # Help alone is not written by `print_lines`.
-        helping = bool({"-h", "--help"} & {*typed}) or words[0] == "help"
+        helping = bool({"-h", "--help"} & {*typed}) or words[:1] == ["help"]
         unwritten = isinstance(error, Unwritten) or (isinstance(error, OSError) and helping)
         shown = _unwritten(error) if unwritten else _gone() or _unexpected(error)
         _told(look, shown)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import typer
@@ -27,19 +29,48 @@ class AnsweringCommand(ReadingCommand):
         return reporter(Look(json=ctx.params.get("json", False), plain=ctx.params.get("plain", False))).answer(found)
 
 
+def valued(params: Iterable[Any]) -> set[str]:
+    """The options that take a value."""
+    return {flag for each in params if not getattr(each, "is_flag", True) for flag in each.opts}
+
+
+def takes_next(word: str, values: Collection[str]) -> bool:
+    """Whether the next word is the value of the option `word`, or of the last of several short ones in it (-dm 3)."""
+    if word.startswith("--"):
+        return word in values  # --epochs=2 is not
+    first = next((at for at, letter in enumerate(word) if at and f"-{letter}" in values), None)
+    return word.startswith("-") and first is not None and first == len(word) - 1
+
+
+def before_command(words: Iterable[str], values: Collection[str]) -> list[str]:
+    """Of what follows `run` on a command line, cloudtrain's own part: a program's command begins after it.
+
+    Args:
+        values: the options of `run` that take one.
+    """
+    value = False
+
+    def is_ours(word: str) -> bool:
+        nonlocal value
+        of_an_option, value = value, not value and takes_next(word, values)
+        return of_an_option or (word.startswith("-") and word != "--")
+
+    return list(takewhile(is_ours, words))
+
+
 class _PassingOn(AnsweringCommand):
     """A command about a run that hands what stands behind -- to another program: no run's name is taken from there."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Read the words."""
-        values = {flag for each in self.get_params(ctx) if not getattr(each, "is_flag", True) for flag in each.opts}
+        values = valued(self.get_params(ctx))
         named = value = False
         for at, word in enumerate(args):
             if word == "--" and not value:
                 args = args if named else [*args[: at + 1], "", *args[at + 1 :]]
                 break
             named = named or not (value or word.startswith("-"))
-            value = not value and word in values
+            value = not value and takes_next(word, values)
         return super().parse_args(ctx, args)
 
 
@@ -197,16 +228,17 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
 COMMANDS: Mapping[str, Command] = {name: one for group in GROUPS.values() for name, one in group.items()}
 
 
+@cache
+def loaded(name: str) -> Any:
+    """The command of that name, as the parser wants it."""
+    return COMMANDS[name].load(name)
+
+
 class _OnDemand(Mapping[str, Any]):
     """The commands by name. One is loaded when somebody asks for it: a call needs the modules of one command."""
 
-    def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
-        if name not in self._loaded:
-            self._loaded[name] = COMMANDS[name].load(name)
-        return self._loaded[name]
+        return loaded(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -250,8 +282,9 @@ class Commands(ReadingGroup):
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         item = core.CompletionItem  # type: ignore[attr-defined]
-        return [item(name, help=words) for name, words in _listed() if name.startswith(incomplete)]
+        return [item(name, help=words) for name, words in listed() if name.startswith(incomplete)]
 
 
-def _listed() -> Iterator[tuple[str, str]]:
+def listed() -> Iterator[tuple[str, str]]:
+    """The commands that help and completion show: names, and their words."""
     return ((name, command.help) for name, command in COMMANDS.items() if command.help)

@@ -54,10 +54,11 @@ def build(
     """
     if on is not None:
         takeover.check(on, store, time.time())
-        # A command that rehearses may say so again.
-        dry_run = dry_run and not on.plan.spec.rehearsal
-    target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=dry_run, on=on is not None)
-    dry_run = dry_run or (on is not None and on.plan.spec.rehearsal)
+    # Such a command may say --dry-run again.
+    rehearsed = on is not None and on.plan.spec.rehearsal
+    own = dry_run and not rehearsed
+    target = _target(settings, local=local, host=host, instance_id=instance_id, dry_run=own, on=on is not None)
+    dry_run = dry_run or rehearsed
     if faults and not dry_run:
         raise UsageError("--fault is for rehearsals", hint="add --dry-run", code="bad_setting")
     job = _job(settings, words, away=target is Target.HOST or (target is Target.EC2 and not dry_run))
@@ -221,7 +222,7 @@ def refuse_with_command(words: tuple[str, ...], given: Mapping[str, object]) -> 
         UsageError: one was `given` beside a command (code `not_with_command`).
     """
     flags = [
-        f"--{name.replace('_', '-')}"
+        SETTINGS[name].option
         for name, value in given.items()
         if value is not None and (SETTINGS[name].part == "train" or name == "job")
     ]
@@ -250,7 +251,9 @@ def _job(settings: Settings, words: tuple[str, ...], *, away: bool) -> JobSpec:
         known |= {"source": str(project.absolute()), "command": (*known["command"], *words)}
     if known.get("command"):
         notebook = command.NOTEBOOK_PACKAGES if known["command"][0].endswith(command.NOTEBOOK) else ()
-        return JobSpec(**known | {"packages": (*known.get("packages", ()), *notebook)})
+        job = JobSpec(**known | {"packages": (*known.get("packages", ()), *notebook)})
+        _check_secrets(job)
+        return job
     known.pop("cwd", None)
     source = (settings.project / given).absolute() if given else job_folder()
     if not source.is_dir():

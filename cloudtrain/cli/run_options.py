@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -99,30 +98,3 @@ def flagged(function: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(annotation=Annotated[kind, option]))
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function
-
-
-def before_command(words: Sequence[str], everywhere: Iterable[str]) -> list[str]:
-    """Of what follows `run` on a command line, cloudtrain's own part: a program's command begins after it.
-
-    Args:
-        everywhere: options of cloudtrain itself.
-    """
-    alone = {*everywhere, "--help", "-h"}
-    for each in SETTINGS.values():
-        if each.flag and each.kind is bool:
-            alone.update(each.names[0].split("/"))
-    for name, parameter in inspect.signature(Flags, eval_str=True).parameters.items():
-        kind, option = get_args(parameter.annotation)
-        if kind is bool:
-            # Typer keeps the first name in the place of a default.
-            names = [name for name in (option.default, *(option.param_decls or ())) if isinstance(name, str)]
-            alone.update(names or [f"--{name.replace('_', '-')}"])
-    value = False
-
-    def is_ours(word: str) -> bool:
-        nonlocal value
-        joined = "=" in word or (len(word) > 2 and word[1] != "-")  # --epochs=2, -m3
-        of_an_option, value = value, not value and word not in alone and not joined
-        return of_an_option or (word.startswith("-") and word != "--")
-
-    return list(takewhile(is_ours, words))

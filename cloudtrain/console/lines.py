@@ -80,8 +80,12 @@ def last_words(say: Callable[[], T]) -> T:
 
 def print_lines(*lines: str) -> None:
     """What the command was asked for, a line each, on stdout."""
+    _put(*map(secrets.hide, lines))
+
+
+def _put(*lines: str) -> None:
     with writing():
-        sys.stdout.write("".join(f"{secrets.hide(line)}\n" for line in lines))
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
 
 
@@ -105,7 +109,7 @@ def write_result(run: str = "", exit_code: int = 0, /, **values: Any) -> None:
 
 def write_json(value: Any) -> None:
     """One JSON value, one line, on stdout. Non-ASCII is escaped: every encoding can carry it."""
-    print_lines(json.dumps(finite(secrets.hidden(value)), allow_nan=False))
+    _put(json.dumps(finite(secrets.hidden(value)), allow_nan=False))
 
 
 def finite(value: Any) -> Any:

@@ -88,12 +88,8 @@ def hidden(value: Any) -> Any:
     return value
 
 
-def begun(text: str) -> int:
-    """How many characters at the end of `text` may be the beginning of a value, whose rest is still to come."""
-    return max((_begun(text, value) for value in _hidden), default=0)
-
-
 def _begun(text: str, value: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `value`, whose rest is still to come."""
     return next((size for size in range(min(len(value) - 1, len(text)), 0, -1) if text.endswith(value[:size])), 0)
 
 

@@ -41,7 +41,7 @@ def is_here(entry: FileEntry, dest: Path) -> bool:
         return False
     if entry.link is not None:
         return links.leads(dest, entry.here, entry.link)
-    return disk.sha256(dest / entry.here) == entry.sha256
+    return disk.holds(dest / entry.here, entry.size, entry.sha256)
 
 
 def is_inside(dest: Path, name: str) -> bool:

@@ -8,8 +8,7 @@ import pytest
 
 from cloudtrain.cli import app as command_line
 from cloudtrain.cli import beginning, request
-from cloudtrain.cli.commands import COMMANDS
-from cloudtrain.cli.run_options import before_command
+from cloudtrain.cli.commands import COMMANDS, before_command, valued
 from cloudtrain.config import settings
 from cloudtrain.core.errors import UsageError
 from cloudtrain.core.spec import JobSpec
@@ -28,6 +27,8 @@ from cloudtrain.store import Store
         ("--seed=2 -m3 --no-color --plan x --plain", "--seed=2 -m3 --no-color --plan"),
         ("--name --json train.py", "--name --json"),
         ("--local --json", "--local --json"),
+        ("-dm 3 --no-input train.py --json", "-dm 3 --no-input"),
+        ("-yi g4dn.xlarge --json train.py -h", "-yi g4dn.xlarge --json"),
         ("-h", "-h"),
         ("-m 3 -h train.py -h", "-m 3 -h"),
         ("train.py -h", ""),
@@ -35,7 +36,7 @@ from cloudtrain.store import Store
     ],
 )
 def test_the_options_end_where_the_command_begins(typed: str, own: str) -> None:
-    assert before_command(typed.split(), command_line.EVERYWHERE) == own.split()
+    assert before_command(typed.split(), valued(COMMANDS["run"].load("run").params)) == own.split()
 
 
 def test_options_of_the_program_reach_it_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,12 @@ def test_what_is_refused_and_not_repeated(cli: Callable[..., Typed], flags: tupl
     assert VALUE not in told.err + told.out and SHAPED not in told.err + told.out
 
 
+@pytest.mark.parametrize("flags", [("--secret", SHAPED), ("--env", "HF_TOKEN=x", "--secret", "HF_TOKEN")])
+def test_of_a_command_it_is_refused_too(cli: Callable[..., Typed], flags: tuple[str, ...]) -> None:
+    told = cli("run", "--local", "--plan", *flags, "--", "python", "-c", "0", code=2)
+    assert "[bad_setting]" in told.err and SHAPED not in told.err
+
+
 def test_a_secret_that_is_set_nowhere_is_refused_before_anything_is_looked_up(
     cli: Callable[..., Typed], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtrain.config import env_file
+from cloudtrain.console.lines import write_json
 from cloudtrain.core import secrets
 from cloudtrain.core.errors import RunError, UsageError
 from cloudtrain.core.secrets import HiddenBytes, Place
@@ -88,6 +90,15 @@ def test_lines_of_a_key_are_hidden_one_by_one_and_what_is_short_is_not(monkeypat
 def test_json_is_hidden_whatever_its_shape() -> None:
     told = {"a": [VALUE, 1, None, {f"k{VALUE}": (f"x {VALUE}",)}]}
     assert secrets.hidden(told) == {"a": [STARS, 1, None, {f"k{STARS}": [f"x {STARS}"]}]}
+
+
+def test_a_line_of_json_stays_one_where_a_number_has_the_digits_of_a_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIN", "100000")
+    assert secrets.missing(["PIN"]) == []
+    write_json({"step": 1000000, "told": "100000"})
+    assert json.loads(capsys.readouterr().out) == {"step": 1000000, "told": "******"}
 
 
 @given(
