@@ -188,6 +188,7 @@ class _Way:
                 self._session = Session(run, self._context, wakes=False, holds=False)
                 file = run.folder / EVENTS
                 self._offset, self._progress = file.stat().st_size if file.is_file() else 0, Progress(run, self._store)
+                self._log_size = 0
             supervisor = self._session.supervisor()
             for _ in range(_ROUNDS):
                 status = supervisor.poll(_NO_LOG, self._offset)
@@ -196,7 +197,8 @@ class _Way:
                 self._offset += len(status.events)
                 if not status.events or self._offset >= status.events_size:
                     break
-            if not run.plan.spec.job.shipped and status.log_size:
+            if not run.plan.spec.job.shipped and status.log_size != self._log_size:
+                self._log_size = status.log_size
                 log = supervisor.poll(max(0, status.log_size - _TAIL), self._offset).log
                 self._progress.hear_log(log[:_TAIL].partition(b"\n")[2] if status.log_size > _TAIL else log)
         except BaseException:

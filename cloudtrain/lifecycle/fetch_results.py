@@ -152,7 +152,7 @@ def fetch_results(run: Run, session: Session) -> pull.PullReport:
         try:
             report, found = session.insist(lambda: taken(run, session))
         except ConnectionFailed as error:
-            if type(error) is ConnectionFailed and error.code not in (*spot.ENDED, "disk_full", "folder"):
+            if type(error) is ConnectionFailed and error.code not in {*spot.ENDED, *_OURS}:
                 error.hint = f"cloudtrain pull {run.name} goes on where this one stopped"
                 error.consequence = "what arrived is kept, the rest stays on the machine"
             raise

@@ -107,7 +107,10 @@ class Heard:
         """Results lie in the run's folder under these names, and pieces of others have come (name, offset, bytes): what
         is one of TensorBoard's event files may tell more."""
         if self._looks:
+            names = list(names)
             self._found(self._files.news(names))
+            while self._files.behind:  # else what came first would stand for what is newest
+                self._found(self._files.news(names))
             for name, offset, data in pieces:
                 self._found(self._files.fed(name, offset, data))
 

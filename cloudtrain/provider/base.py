@@ -64,17 +64,14 @@ class Machine(ABC):
         """
         return False
 
-    def take_over(self, transport: Transport, until: float) -> bool:
+    def take_over(self, transport: Transport, until: float) -> None:
         """It was another run's until now: mark it and what belongs to it as this run's, and have it end itself for good
-        at `until` (unix seconds) and not before. Safe to call again.
-
-        Returns:
-            Whether it does; False for one that nothing ends.
+        at `until` (unix seconds) and not before. Safe to call again. Only a machine that was launched for a run is.
 
         Raises:
             CloudtrainError: it ends itself at the time that it had.
         """
-        return False
+        raise AssertionError(f"{self.instance.id} was launched for no run")
 
     def wake(self) -> Instance:
         """Start a parked instance, with a lease that is long enough to fetch what its disk holds.

@@ -196,7 +196,7 @@ def _chart(
         dots = points if len(points) <= 3 else ()
         lines.append(Line(name, line.look, path, dots, label_y, points[-1]))
     whole = math.ceil(first), math.floor(last)
-    ticks: Sequence[float] = _epoch_ticks(*whole) if whole[0] <= whole[1] else [first, last]
+    ticks: Sequence[float] = _epoch_ticks(*whole) if whole[0] <= whole[1] else list(dict.fromkeys((first, last)))
     marks = []
     if best is not None and last > first:
         px, py = x(best[0]), y(best[1])
@@ -208,7 +208,7 @@ def _chart(
         summary=summary,
         right=round(right, 1),
         lines=tuple(lines),
-        x_ticks=tuple(Tick(x(at), f"{at:,}" if axis != "epoch" else str(at)) for at in ticks),
+        x_ticks=tuple(Tick(x(at), f"{at:,}" if axis != "epoch" else f"{at:g}") for at in ticks),
         axis=axis,
         y_ticks=tuple(y_ticks),
         goal=goal,

@@ -95,7 +95,7 @@ def _figures(runs: Sequence[Facts]) -> list[Row]:
 def _goals(facts: Facts) -> str:
     if not facts.goals:
         return "–"
-    open_ = sum(words.goal_verdict(goal) == "not judged" for goal in facts.goals)
+    open_ = sum(words.goal_verdict(facts, goal) == "not judged" for goal in facts.goals)
     met = sum(goal.met is True for goal in facts.goals)
     return f"{met} of {len(facts.goals) - open_}{f', {open_} not judged' if open_ else ''}"
 

@@ -291,13 +291,12 @@ def _goals(receipt: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Goal
         str(mapping(goal).get("goal")): number(mapping(goal).get("value"))
         for goal in (listed if isinstance(listed, list) else [])
     }
-    told, ended = receipt.get("goals"), bool(receipt.get("result"))
+    told = receipt.get("goals")
     goals = []
     for entry in told if isinstance(told, list) else []:
         goal, met = text(mapping(entry).get("goal")), mapping(entry).get("met")
         if goal is not None:
-            # Neither verdict nor value at the end: a part of the data set, which `words.goal_verdict` does not judge.
-            goals.append(Goal(goal, met if isinstance(met, bool) else False if ended else None, values.get(goal)))
+            goals.append(Goal(goal, met if isinstance(met, bool) else None, values.get(goal)))
     return tuple(goals)
 
 

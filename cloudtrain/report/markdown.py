@@ -49,7 +49,7 @@ def _results(facts: Facts) -> list[str]:
     lines += [f" - {escaped(one.name)}: {escaped(words.course(one))}" for one in facts.curves]
     for goal in facts.goals:
         reached = f" ({words.goal_value(goal)})" if goal.value is not None else ""
-        lines.append(f" - Target {escaped(goal.goal)}: {words.goal_verdict(goal)}{reached}")
+        lines.append(f" - Target {escaped(goal.goal)}: {words.goal_verdict(facts, goal)}{reached}")
     return lines or [" - The training program reported no figures"]
 
 

@@ -146,7 +146,7 @@ class LoadedRun:
         rows += [(one.name, words.course(one)) for one in facts.curves[:20]]
         if facts.parameters is not None:
             rows.append(("parameters", f"{facts.parameters:,}"))
-        rows += [(goal.goal, words.goal_verdict(goal)) for goal in facts.goals]
+        rows += [(goal.goal, words.goal_verdict(facts, goal)) for goal in facts.goals]
         rows += [("note", note) for note in (words.subset_note(facts), words.held_out_note(facts)) if note]
         cells = "".join(
             f'<tr><th scope="row" style="text-align:left">{escape(label)}</th>'

@@ -117,9 +117,12 @@ def goal_value(goal: Goal) -> str:
     return f"{goal.value:,.0f}" if goal.value.is_integer() else f"{goal.value:g}"
 
 
-def goal_verdict(goal: Goal) -> str:
-    """met, not met, open, or not judged: an accuracy on a part of the test set."""
+def goal_verdict(facts: Facts, goal: Goal) -> str:
+    """met, not met, open, or not judged: the job ended and says neither, as of an accuracy on a part of the data."""
+    # The last release said "not met" of such an accuracy, without a value.
     if goal.met is False and goal.value is None and "accuracy" in goal.goal:
+        return "not judged"
+    if goal.met is None and facts.receipt.get("result"):
         return "not judged"
     return {True: "met", False: "not met", None: "open"}[goal.met]
 

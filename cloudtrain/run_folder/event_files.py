@@ -47,14 +47,15 @@ class EventFiles:
     name, as another's with that folder's name before it.
 
     Attributes:
-        cut: the last look has left some of them for the next.
+        behind: the last look has left some of what is there for the next.
+        cut: it has, or there are more files than are looked at.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, _EventFile] = {}
         self._owners: dict[str, PurePosixPath] = {}
-        self.cut = False
+        self.cut = self.behind = False
 
     def news(self, names: Iterable[str]) -> list[Row]:
         """The rows in those of `names`, below the run's folder, that were not given before."""
@@ -64,7 +65,8 @@ class EventFiles:
             told, taken = file.news(left)
             left -= taken
             found += self._rows(name, told)
-        self.cut = left <= 0 or len(files) == MOST_FILES
+        self.behind = left <= 0
+        self.cut = self.behind or len(files) == MOST_FILES
         return found
 
     def fed(self, name: str, offset: int, data: bytes) -> list[Row]:

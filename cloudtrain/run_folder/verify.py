@@ -222,15 +222,16 @@ def _figures(folder: Path, found: Mapping[str, Any], *, sound: bool) -> Iterator
     said = receipt.figures_of(found)
     if not said:
         return
+    if not sound:
+        yield Check("figures", Verdict.UNCHECKED, "the events that tell them are not as the receipt says")
+        return
     told = receipt.figures_in(folder)
     wrong = [
         f"{name} is {value}, the events say {told.get(name, 'nothing')}"
         for name, value in said.items()
         if told.get(name) != value
     ]
-    if not sound:
-        yield Check("figures", Verdict.UNCHECKED, "the events that tell them are not as the receipt says")
-    elif wrong:
+    if wrong:
         yield Check("figures", Verdict.DIFFERS, shortened("; ".join(wrong), 500))
     else:
         yield Check("figures", Verdict.OK, f"the {len(said)} figures of the receipt are those of the events")

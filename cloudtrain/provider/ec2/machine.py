@@ -125,7 +125,7 @@ class Ec2Machine(Machine):
             self.journal.write(Ec2Notes(ends_by=expires_at))
         return self.instance.owned
 
-    def take_over(self, transport: Transport, until: float) -> bool:
+    def take_over(self, transport: Transport, until: float) -> None:
         details, kept = self.instance.details, "it ends at the time that it had"
         with self._recorded() as clients:
             found, group = one(clients, self.instance.id) or {}, self.journal.read(Ec2Notes).group
@@ -137,7 +137,6 @@ class Ec2Machine(Machine):
                 clients.ec2.create_tags(Resources=[self.instance.id, *disks, *([group.id] if group else [])], Tags=told)
             crash.point("K11")
             self._move(transport, until)
-        return True
 
     def end(self, *, parks: bool) -> Ended:
         with self._recorded() as clients:

@@ -13,6 +13,7 @@ from cloudtrain.core.spec import JobSpec
 from cloudtrain.lifecycle import planning, story
 from cloudtrain.lifecycle.progress import Heard, Progress
 from cloudtrain.lifecycle.session import Context
+from cloudtrain.run_folder import event_files
 from cloudtrain.store import Store
 from tests import plans
 from tests.fake_provider import FakeProvider
@@ -72,6 +73,21 @@ def test_event_files_count_once_they_are_here(tmp_path: Path) -> None:
 
     figure, _, _ = followed(tmp_path, writes)
     assert figure == Figure(name="val/loss", value=0.25, step=2, origin=BOARD)
+
+
+def test_of_more_event_files_than_are_read_at_once_the_newest_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.unit.run_folder.test_figures import board
+
+    def writes(run: FakeRun) -> Iterator[float]:
+        data = board(tmp_path / "made", [(at, "val/loss", 1 / at) for at in range(1, 101)]).read_bytes()
+        monkeypatch.setattr(event_files, "MOST_BYTES", len(data) // 4)
+        run.out["tb/events.out.tfevents.1"] = data
+        yield 1.0
+
+    figure, _, _ = followed(tmp_path, writes)
+    assert figure is not None and figure.step == 100
 
 
 def test_event_files_that_grow_are_told_while_it_trains(tmp_path: Path, store: Store) -> None:

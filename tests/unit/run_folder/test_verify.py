@@ -220,7 +220,7 @@ def test_what_is_no_receipt(tmp_path: Path, text: str | None, code: str) -> None
         (lambda told: told["result"].update(best_test_acc=99.99), "best_test_acc is 99.99, the events say 99.41"),
         (lambda told: told["result"].update(final_test_acc=99.5), "final_test_acc is 99.5, the events say nothing"),
         (lambda told: told["settings"].update(epochs=1), "settings.epochs is 1, the events say 5"),
-        (lambda told: told.update(goals=[{"goal": "99.3", "met": False}]), "goal 99.3 is False, the events say True"),
+        (lambda told: told.update(goals=[{"goal": "99.3", "met": False}]), "goal 1 is False, the events say True"),
     ],
 )
 def test_a_forged_figure_is_found_without_any_registry(run: Run, change: Any, says: str) -> None:
@@ -229,3 +229,8 @@ def test_a_forged_figure_is_found_without_any_registry(run: Run, change: Any, sa
     assert found.subject == "figures" and says in found.detail
     (run.folder / "events.jsonl").unlink()
     assert verdicts(run.folder, None)["figures"] == "unchecked"
+
+
+def test_a_goal_of_which_something_is_private_is_the_same_goal(run: Run) -> None:
+    edit(run, lambda told: told.update(goals=[{"goal": "token_acc: <secret>", "met": True}]))
+    assert verdicts(run.folder, None)["figures"] == "ok"
