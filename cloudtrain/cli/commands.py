@@ -26,7 +26,9 @@ class AnsweringCommand(ReadingCommand):
         found = super().invoke(ctx)
         if not isinstance(found, Answer):
             return found
-        return reporter(Look(json=ctx.params.get("json", False), plain=ctx.params.get("plain", False))).answer(found)
+        # Of an answer only an error is drawn by Rich, whose import would be a third of `ls`.
+        plain = ctx.params.get("plain", False) or found.error is None
+        return reporter(Look(json=ctx.params.get("json", False), plain=plain)).answer(found)
 
 
 def valued(params: Iterable[Any]) -> set[str]:

@@ -17,7 +17,6 @@ from cloudtrain.console.text import shown_path
 from cloudtrain.core.errors import ExitCode, UsageError
 from cloudtrain.core.events import Noted
 from cloudtrain.core.text import counted
-from cloudtrain.run_folder import receipt
 from cloudtrain.store import Store
 
 
@@ -111,6 +110,8 @@ def _refuse_beside_watch(others: dict[str, bool]) -> None:
 
 def show(run: RunName = None, json: Json = False) -> Answer:
     """Show one run: settings, epochs, goals, files, cost."""
+    from cloudtrain.run_folder import receipt
+
     store = Store()
     row = store.find(run)
     return Answer(

@@ -16,6 +16,7 @@ import typer
 from typer import core
 
 from cloudtrain.core.errors import UsageError
+from cloudtrain.core.text import meant
 
 
 class _Reading:
@@ -92,7 +93,7 @@ class ReadingGroup(_Reading, core.TyperGroup):
         """
         name = args[0]
         if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
-            hint = _meant(name, self.list_commands(ctx), f"{path_of(ctx)} --help", f"{path_of(ctx)} ")
+            hint = meant(name, self.list_commands(ctx), f"{path_of(ctx)} --help", f"{path_of(ctx)} ")
             raise UsageError(f"there is no command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -114,7 +115,7 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError | None:
         typed = error.option_name
         known = [name for each in ctx.command.get_params(ctx) for name in (*each.opts, *each.secondary_opts)]
         long = [name for name in known if name.startswith("--")]
-        return UsageError(f"there is no option {typed}", hint=_meant(typed, long, usual))
+        return UsageError(f"there is no option {typed}", hint=meant(typed, long, usual))
     if hasattr(error, "option_name"):
         alone = "not take" in error.message
         return UsageError(f"{error.option_name} {'takes no' if alone else 'needs a'} value", hint=usual)
@@ -172,7 +173,7 @@ def _choice(kind: type[StrEnum], value: Any) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
-        raise ValueError(f"there is no {value!r}", _meant(str(value), kind, f"one of {', '.join(kind)}")) from None
+        raise ValueError(f"there is no {value!r}", meant(str(value), kind, f"one of {', '.join(kind)}")) from None
 
 
 def _help() -> Any:
@@ -180,10 +181,3 @@ def _help() -> Any:
     from cloudtrain.cli import help
 
     return help
-
-
-def _meant(*words: Any) -> str:
-    """`core.text.meant`, which is loaded for what was mistyped."""
-    from cloudtrain.core.text import meant
-
-    return meant(*words)

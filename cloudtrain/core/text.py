@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import textwrap
 import time
@@ -90,6 +89,8 @@ def wide(letter: str) -> int:
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """What of `known` was probably meant by `word`; None: nothing is as like it as that, of 1."""
+    import difflib  # needed where something was mistyped, and nowhere else
+
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=likeness)
     return names[near[0]] if near else None

@@ -52,6 +52,19 @@ def test_light_commands_load_light_modules(argv: list[str]) -> None:
     assert not modules
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal as Unix has them")
+def test_a_table_on_a_terminal_loads_light_modules() -> None:
+    ours, theirs = os.openpty()
+    program = PROGRAM.format(heavy=HEAVY, argv=["ls"])
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, timeout=60
+    )
+    told = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, told[-1]) == (0, "loaded:")
+
+
 def test_completion_of_a_command_loads_light_modules() -> None:
     code, modules, out = loaded(_CLOUDTRAIN_COMPLETE="complete_bash", COMP_WORDS="cloudtrain sh", COMP_CWORD="1")
     assert code == 0
