@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -107,7 +108,7 @@ class Trickle:
         self._here: tuple[str, ...] = ()
         # Of each event file that grows: bytes that have come; and those that nobody has asked for yet.
         self._had: dict[str, int] = {}
-        self._grown: list[tuple[str, int, bytes]] = []
+        self._grown: deque[tuple[str, int, bytes]] = deque()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Trickle:
@@ -134,8 +135,8 @@ class Trickle:
 
     def grown(self) -> list[tuple[str, int, bytes]]:
         """What has come of event files that are still being written: name, offset, bytes; each piece is given once."""
-        pieces, self._grown = self._grown, []
-        return pieces
+        # One by one: the other thread may add a piece meanwhile, and none may be lost.
+        return [self._grown.popleft() for _ in range(len(self._grown))]
 
     def close(self) -> None:
         """End it. From here on it writes nothing more into the folder."""

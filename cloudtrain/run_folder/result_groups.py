@@ -63,10 +63,4 @@ def of(name: str) -> str:
 def chosen(entries: Iterable[FileEntry], names: Sequence[str]) -> list[FileEntry]:
     """Those of `entries` that are in one of the groups called `names`, or fit one that is a pattern."""
     rules = ignore.parse("\n".join(name for name in names if name not in NAMES), "--only")
-
-    def fits(name: str) -> bool:
-        parts = name.split("/")
-        paths = [(parts[:depth], depth < len(parts)) for depth in range(1, len(parts) + 1)]
-        return any(rule.matches(path, is_dir=is_dir) for rule in rules for path, is_dir in paths)
-
-    return [entry for entry in entries if of(entry.name) in names or fits(entry.name)]
+    return [entry for entry in entries if of(entry.name) in names or any(rule.covers(entry.name) for rule in rules)]

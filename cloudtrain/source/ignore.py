@@ -92,6 +92,11 @@ class Rule:
         """Whether the line is about this very path (its names), which begins below the ignore file's folder."""
         return (is_dir or not self.dir_only) and _match(self.names, path)
 
+    def covers(self, file: str) -> bool:
+        """Whether the line is about the file of this name, or about a folder it lies in."""
+        path = file.split("/")
+        return any(self.matches(path[:depth], is_dir=depth < len(path)) for depth in range(1, len(path) + 1))
+
     def leads_below(self, folder: Sequence[str]) -> bool:
         """Whether the line brings something back that is, by the path that it gives, below `folder`."""
         anywhere = None in self.names

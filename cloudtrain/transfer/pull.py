@@ -158,12 +158,8 @@ def _beyond(entries: Iterable[FileEntry], most: float, dest: Path) -> list[FileE
 
 def allowed(rules: Sequence[ignore.Rule], name: str) -> bool:
     """Whether the last of `rules` that speaks of `name`, or of a folder it lies in, lets it through."""
-    names = name.split("/")
-    paths = [(names[:depth], depth < len(names)) for depth in range(1, len(names) + 1)]
-    for rule in reversed(rules):
-        if any(rule.matches(path, is_dir=is_dir) for path, is_dir in paths):
-            return not rule.negated
-    return False
+    last = next((rule for rule in reversed(rules) if rule.covers(name)), None)
+    return last is not None and not last.negated
 
 
 @contextmanager
