@@ -65,5 +65,7 @@ def _variable(number: int, line: str) -> tuple[str, str]:
         raise ValueError(f"line {number} is not NAME=VALUE")
     quote = value[:1]
     if quote in ("'", '"') and (end := value.find(quote, 1)) > 0:
+        if (rest := value[end + 1 :].lstrip()) and not rest.startswith("#"):
+            raise ValueError(f"line {number} goes on behind the quote that ends its value")
         return name, value[1:end]
     return name, value.partition(" #")[0].rstrip()

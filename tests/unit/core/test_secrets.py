@@ -130,7 +130,9 @@ def test_this_shell_comes_before_the_file_and_an_empty_value_is_none(
     assert caught.value.hint is not None and "export EMPTY=" in caught.value.hint and "--env-file" in caught.value.hint
 
 
-@pytest.mark.parametrize("text", [f"A=1\n{VALUE}\n", f"hf-token={VALUE}", f"A=\0{VALUE}", b"A=\xff"])
+@pytest.mark.parametrize(
+    "text", [f"A=1\n{VALUE}\n", f"hf-token={VALUE}", f"A=\0{VALUE}", b"A=\xff", f"A='x'{VALUE}", f'A="a\\"{VALUE}"']
+)
 def test_a_file_that_is_none_is_refused_and_not_repeated(text: str | bytes, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
